@@ -1,0 +1,39 @@
+"""Distillation methods: one file each, `methods/<family>/<name>.py`, found by name.
+
+A method file holds a function of the file's own name that returns a `Method`, and `WEIGHT`, the
+weight that its paper or the named repository gives it for the reduction used here.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+
+from kdjax.types import Method
+
+
+def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
+  """Adds up any number of methods, each with its weight and schedule.
+
+  Args:
+    methods: name -> (weight, method, schedule), where `schedule(step)` multiplies the weight.
+
+  Returns:
+    A Method whose params, stats and loss terms are dicts with one entry a name.
+  """
+  names = sorted(methods)
+
+  def init(rng, s, t, batch):
+    made = {n: methods[n][1].init(jax.random.fold_in(rng, i), s, t, batch) for i, n in enumerate(names)}
+    return {n: p for n, (p, _) in made.items()}, {n: q for n, (_, q) in made.items()}
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    terms, new_stats = {}, {}
+    for i, n in enumerate(names):
+      weight, method, schedule = methods[n]
+      (total, count), new_stats[n] = method.loss(
+        params[n], stats[n], s, t, batch, step=step, rng=jax.random.fold_in(rng, i)
+      )
+      terms[n] = (weight * schedule(step) * total, count)
+    return terms, new_stats
+
+  return Method(init, loss, any(m.relational for _, m, _ in methods.values()))

@@ -1,0 +1,1 @@
+"""Methods on hidden features, with learned adapters where shapes differ."""

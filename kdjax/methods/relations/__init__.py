@@ -1,0 +1,1 @@
+"""Methods on how the examples of a batch relate to each other."""

@@ -1,0 +1,1 @@
+"""Models that compose encoders of several modalities."""

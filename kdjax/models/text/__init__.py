@@ -1,0 +1,1 @@
+"""Text encoders: taps `tokens` [B, L, D], `embed` [B, D], and `logits` when asked."""

@@ -1,0 +1,39 @@
+"""Transformer text encoder with mean pooling (Vaswani et al., 1706.03762)."""
+
+import flax.linen as nn
+
+from kdjax.models.layers import Classifier, TransformerBlock, masked_mean, read
+
+
+class Transformer(nn.Module):
+  """Taps: `block1` ... and `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+
+  Attributes:
+    vocab_size: filled in from the tokenizer when left out.
+    width: D.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    dropout: probability, after attention and after the MLP.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  vocab_size: int
+  width: int = 128
+  depth: int = 2
+  heads: int = 2
+  dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    ids = read(inputs, 'text')
+    mask = inputs.get('text/mask', ids > 0)
+    x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
+    x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
+    taps = {}
+    for i in range(1, self.depth + 1):
+      x = TransformerBlock(self.heads, dropout=self.dropout, name=f'block{i}')(x, mask, train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x = nn.LayerNorm(name='norm')(x)
+    taps['embed'] = masked_mean(x, mask)
+    return Classifier(self.num_classes, name='head')(taps)

@@ -1,0 +1,40 @@
+"""Vision Transformer with mean pooling (Dosovitskiy et al., 2010.11929)."""
+
+import flax.linen as nn
+
+from kdjax.models.layers import Classifier, TransformerBlock, patches, read, scale_image
+
+
+class Vit(nn.Module):
+  """Taps: `block1` ... and `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+
+  Deviation from the paper: pre-norm blocks, the mean of the tokens for the class token.
+
+  Attributes:
+    width: D.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    patch: the side of a patch; the image has to divide into patches.
+    dropout: probability, after attention and after the MLP.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  width: int = 192
+  depth: int = 6
+  heads: int = 3
+  patch: int = 8
+  dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x = patches(scale_image(read(inputs, 'image')), self.patch)
+    x = nn.Dense(self.width, name='patch')(x.reshape(x.shape[0], -1, x.shape[-1]))
+    x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
+    taps = {}
+    for i in range(1, self.depth + 1):
+      x = TransformerBlock(self.heads, dropout=self.dropout, name=f'block{i}')(x, train=train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x = nn.LayerNorm(name='norm')(x)
+    taps['embed'] = x.mean(1)
+    return Classifier(self.num_classes, name='head')(taps)

@@ -1,0 +1,89 @@
+"""What a person sees while something takes time: a bar in a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(soft_wrap=True, highlight=False)
+LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
+
+
+def say(message: str) -> None:
+  """One line for the reader; on a pod only the first process speaks."""
+  console.print(message, markup=False)
+
+
+def silence() -> None:
+  """For every process of a pod but the first."""
+  console.quiet = True
+
+
+def duration(seconds: float) -> str:
+  """'45 s', '3 min 20 s', '2 h 05 min'."""
+  s = int(round(seconds))
+  if s < 60:
+    return f'{s} s'
+  if s < 3600:
+    return f'{s // 60} min {s % 60:02d} s'
+  return f'{s // 3600} h {s % 3600 // 60:02d} min'
+
+
+class Bar:
+  """Progress of one piece of work. Use it through `bar`."""
+
+  def __init__(self, title: str, total: int, unit: str, start: int):
+    self.title, self.total, self.unit = title, total, unit
+    self.first, self.done, self.note = start, start, ''
+    self.began = self.spoke = time.monotonic()
+    self.rich = None
+    if console.is_terminal and not console.quiet:
+      columns = '{task.description}', BarColumn(24), MofNCompleteColumn()
+      self.rich = Progress(*columns, TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console)
+      self.task = self.rich.add_task(title, total=total, completed=start, note='')
+      self.rich.start()
+
+  def update(self, done: int, note: str | None = None) -> None:
+    """Sets how many units are done, and what stands beside the bar from now on."""
+    self.done, self.note = done, self.note if note is None else note
+    now = time.monotonic()
+    if self.rich:
+      self.rich.update(self.task, completed=done, note=f'{self.rate():.4g} {self.unit}/s  {self.note}')
+    elif now - self.spoke >= LINE_EVERY_S:
+      self.spoke = now
+      left = (self.total - done) / max(self.rate(), 1e-9)
+      say(
+        f'{self.title}: {done}/{self.total} {self.unit}s, {self.rate():.4g}/s, '
+        f'{duration(left)} left{", " + self.note if self.note else ""}'
+      )
+
+  def rate(self) -> float:
+    return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
+
+  def close(self) -> None:
+    took = time.monotonic() - self.began
+    if self.rich:
+      self.rich.stop()
+    elif took >= 2:
+      say(f'{self.title}: {self.done} {self.unit}s in {duration(took)}{", " + self.note if self.note else ""}')
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str = 'step', start: int = 0) -> Iterator[Bar]:
+  """A `Bar`, closed at the end also when something goes wrong."""
+  shown = Bar(title, total, unit, start)
+  try:
+    yield shown
+  finally:
+    shown.close()
+
+
+def track(items: Iterable, title: str, total: int, unit: str = 'example') -> Iterator:
+  """Passes `items` through and shows how many have gone by."""
+  with bar(title, total, unit) as shown:
+    for n, item in enumerate(items, 1):
+      yield item
+      if n % 64 == 0 or n == total:
+        shown.update(n)

@@ -1,0 +1,44 @@
+"""The comparison report: a table for the terminal, a Markdown file and one HTML page."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdjax.report.page import html
+from kdjax.report.table import markdown, table
+
+__all__ = ['table', 'write']
+
+
+def write(
+  results: Mapping,
+  curves: Mapping[str, Sequence[Mapping]],
+  examples: Sequence[Mapping],
+  folder: str | os.PathLike,
+) -> tuple[Path, Path]:
+  """Writes `report.md` and `report.html` into `folder` and returns their paths.
+
+  Args:
+    results: the comparison, as `kdjax.report.table.rows` reads it.
+    curves: the logged records of each stage; a stage may be missing or empty.
+    examples: answered examples for the gallery: `truth` and an answer per stage, with
+      `image` (uint8 [H, W, 1 or 3]) and `text` where there are any.
+    folder: where to write; made if it is not there.
+  """
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  return (
+    _replace(folder / 'report.md', markdown(results)),
+    _replace(folder / 'report.html', html(results, curves, examples)),
+  )
+
+
+def _replace(path: Path, text: str) -> Path:
+  """Swaps the whole file in, so that a reader or a crash never meets half of one."""
+  part = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    part.write_text(text, encoding='utf-8', newline='\n')
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+  return path

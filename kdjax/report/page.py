@@ -1,0 +1,75 @@
+"""The report as one self-contained HTML page."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from kdjax.report import plots, words
+from kdjax.report.table import config_text, rows, setting
+
+_BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
+
+
+def html(
+  results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Mapping]
+) -> str:
+  """Renders `page.html`; everything it shows is inside the returned text."""
+  template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
+  environment = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+  return environment.from_string(template).render(
+    name=results['name'],
+    dataset=results['dataset'],
+    kind=results.get('verdict'),
+    badge=_BADGES.get(results.get('verdict'), ''),
+    verdict=words.unbroken(words.verdict(results)),
+    notes=words.notes(results),
+    rows=rows(results),
+    stages=words.STAGES,
+    figures=list(_figures(results, curves)),
+    cards=[_card(example) for example in examples],
+    setting=setting(results),
+    config=config_text(results),
+  )
+
+
+def _figures(results, curves):
+  shade = 'Mean over seeds; the shade runs from the lowest to the highest seed.'
+  drawn = (
+    (plots.learning_curve(results, curves), f'{results["metric"]} during training', shade),
+    (plots.training_loss(curves), 'Training loss', shade),
+    (plots.metric_against_size(results), f'{results["metric"]} against size',
+     'Bars: one standard deviation over seeds. Dashed lines: references.'),
+    (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
+  )
+  for figure, title, caption in drawn:
+    if figure is not None:
+      yield {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title))}
+
+
+def _card(example):
+  truth = example.get('truth')
+  answers = [
+    {'stage': stage, 'text': example[stage], 'right': example[stage] == truth}
+    for stage in words.STAGES if example.get(stage) is not None
+  ]
+  image = example.get('image')
+  return {
+    'image': None if image is None else _png(image),
+    'text': example.get('text'),
+    'truth': truth,
+    'answers': answers,
+  }
+
+
+def _png(image):
+  image = np.asarray(image, dtype=np.uint8)
+  out = io.BytesIO()
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format='PNG')
+  return 'data:image/png;base64,' + base64.b64encode(out.getvalue()).decode('ascii')

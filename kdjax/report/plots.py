@@ -1,0 +1,162 @@
+"""The report's plots, and how a figure becomes part of a page."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from kdjax.report import words
+
+# Blue, vermilion and green of Okabe and Ito, which most colour-blind readers can tell apart.
+COLOURS = {'teacher': '#0072b2', 'baseline': '#d55e00', 'student': '#009e73'}
+_MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o'}
+_LINES = {'teacher': '-.', 'baseline': '--', 'student': '-'}
+# Placeholders that `svg` swaps for the page's own colours, so that dark mode reaches the plots.
+_INK, _RULE = '#010203', '#040506'
+
+
+def learning_curve(results: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
+  """The evaluation metric against the step; the shade runs from min to max over seeds."""
+  metric = results['metric']
+  scale, label = (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
+  return _lines(curves, f'eval/{metric}', label, scale)
+
+
+def training_loss(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
+  """The training loss against the step.
+
+  The task's own term where every stage logged it: totals with and without a distillation
+  term do not compare.
+  """
+  drawn = [records for records in curves.values() if records]
+  same = all(any('loss/task' in r for r in records) for records in drawn)
+  key = 'loss/task' if drawn and same else 'loss/total'
+  return _lines(curves, key, key.replace('/', ': '), 1, may_log=True)
+
+
+def metric_against_size(results: Mapping) -> Figure | None:
+  """The metric of each stage against its parameters, with the references as lines."""
+  metric, decimals = results['metric'], words.digits(results)
+  scale, label = (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
+  points = {
+    n: (s['params'], s['mean'], s.get('std')) for n, s in results['stages'].items()
+    if s.get('params') and not words.missing(s.get('mean'))
+  }
+  if not points:
+    return None
+  figure, axes = _axes('parameters', label)
+  axes.set_xscale('log')
+  top = max(mean for _, mean, _ in points.values())
+  for name, (count, mean, std) in points.items():
+    axes.errorbar(
+      count, scale * mean, yerr=scale * (0.0 if words.missing(std) else std), capsize=4,
+      color=COLOURS[name], marker=_MARKERS[name], markersize=8, linewidth=1.8)
+    # Baseline and student share an x; their labels go apart, and all stay inside the frame.
+    # The name breaks a tie, or equal scores would print over each other.
+    others = [(m, n) for n, (c, m, _) in points.items() if n != name and c == count]
+    up = all((mean, name) > other for other in others) and (others or mean < top)
+    right = count > min(c for c, _, _ in points.values())
+    axes.annotate(
+      f'{name} {words.score(mean, metric, decimals)}', (count, scale * mean), color=_INK,
+      xytext=(-9 if right else 9, 3 if up else -3), textcoords='offset points',
+      ha='right' if right else 'left', va='bottom' if up else 'top', fontsize=10)
+  for name, value in (results.get('references') or {}).items():
+    if not words.missing(value):
+      axes.axhline(scale * value, color=_INK, linestyle='--', linewidth=1, alpha=0.55)
+      axes.annotate(
+        f'{name} {words.score(value, metric, decimals)}', (0.02, scale * value),
+        xycoords=('axes fraction', 'data'), xytext=(0, 3), textcoords='offset points',
+        color=_INK, alpha=0.8, fontsize=9, parse_math=False)
+  axes.margins(x=0.12, y=0.15)
+  return figure
+
+
+def latency(results: Mapping) -> Figure | None:
+  """Milliseconds for one example, as bars."""
+  times = {
+    n: results['stages'][n]['latency_ms'] for n in reversed(words.STAGES)
+    if not words.missing(results['stages'].get(n, {}).get('latency_ms'))
+  }
+  if not times:
+    return None
+  figure, axes = _axes('latency, batch 1 (ms)', '')
+  bars = axes.barh(list(times), list(times.values()), color=[COLOURS[n] for n in times])
+  shown = [words.plain(t) for t in times.values()]
+  axes.bar_label(bars, shown, padding=4, color=_INK, fontsize=10)
+  axes.margins(x=0.15)
+  axes.grid(visible=False, axis='y')
+  return figure
+
+
+def svg(figure: Figure, label: str) -> str:
+  """The figure as an inline SVG element, the same text for the same figure.
+
+  Args:
+    figure: what to draw.
+    label: what a screen reader says in its place.
+  """
+  out = io.StringIO()
+  unset = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+  with matplotlib.rc_context({'svg.hashsalt': label, 'svg.fonttype': 'none'}):
+    figure.savefig(out, format='svg', transparent=True, metadata=unset)
+  text = out.getvalue()
+  text = text[text.index('<svg'):].strip()
+  colours = {hex_: f'var(--{name}, {hex_})' for name, hex_ in COLOURS.items()}
+  colours |= {_INK: 'currentColor', _RULE: 'var(--rule, #ccc)'}
+  for hex_, css in colours.items():
+    text = text.replace(hex_, css)
+  # Several figures share a page: keep only the ids that something points at.
+  used = set(re.findall(r'#([\w-]+)', text))
+  text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in used else '', text)
+  safe = re.sub(r'[<>&"]', ' ', label)
+  return text.replace('<svg', f'<svg role="img" aria-label="{safe}"', 1)
+
+
+def _axes(x, y):
+  figure = Figure(figsize=(4.6, 3.1), layout='constrained')
+  axes = figure.add_subplot()
+  axes.set_xlabel(x, color=_INK)
+  axes.set_ylabel(y, color=_INK, parse_math=False)
+  axes.tick_params(which='both', colors=_INK)
+  axes.grid(color=_RULE, linewidth=0.8)
+  axes.set_axisbelow(True)
+  for side, spine in axes.spines.items():
+    spine.set_visible(side in ('left', 'bottom'))
+    spine.set_color(_INK)
+  return figure, axes
+
+
+def _lines(curves, key, label, scale, may_log=False):
+  figure, axes = _axes('step', label)
+  lowest, highest = np.inf, -np.inf
+  for name in words.STAGES:
+    steps, seeds = _series(curves.get(name) or (), key)
+    if not steps:
+      continue
+    low, high = (scale * np.array([f(v) for v in seeds]) for f in (np.min, np.max))
+    axes.fill_between(steps, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
+    axes.plot(
+      steps, [scale * np.mean(v) for v in seeds], color=COLOURS[name], label=name,
+      linestyle=_LINES[name], linewidth=1.8, marker=_MARKERS[name],
+      markersize=5, markevery=-(-len(steps) // 10))
+    lowest, highest = min(lowest, low.min()), max(highest, high.max())
+  if not axes.lines:
+    return None
+  if may_log and 0 < lowest < highest / 30:
+    axes.set_yscale('log')
+  axes.legend(frameon=False, labelcolor=_INK)
+  return figure
+
+
+def _series(records, key):
+  steps, seeds = [], []
+  for record in records:
+    values = np.atleast_1d(np.asarray(record.get(key, ()), dtype=float))
+    values = values[np.isfinite(values)]
+    if values.size:
+      steps.append(record['step'])
+      seeds.append(values)
+  return steps, seeds

@@ -1,0 +1,157 @@
+"""The comparison table: computed once as text, shown in the terminal and in Markdown."""
+
+import json
+import re
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.report import words
+
+_WIDE = 130
+_STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
+
+
+def rows(results: Mapping) -> list[dict[str, str]]:
+  """One row per stage, then one per reference, each {column: cell}.
+
+  The only place that turns the measured numbers into cells. An unknown number is an en
+  dash; a cell that makes no sense for a reference is empty.
+  """
+  metric = results['metric']
+  out = []
+  for name in words.STAGES:
+    if name in results['stages']:
+      out.append(_stage(results, name))
+  columns = out[0] if out else ('model', metric)
+  for name, value in (results.get('references') or {}).items():
+    row = dict.fromkeys(columns, '')
+    out.append(row | {'model': name, metric: words.score(value, metric, words.digits(results))})
+  return out
+
+
+def _stage(results, name):
+  stage = results['stages'][name]
+
+  def get(key):
+    # The student's comparison with the teacher may be given for the whole run only.
+    value = stage.get(key)
+    return results.get(key) if value is None and name == 'student' else value
+
+  smaller = words.times_smaller(results, name)
+  count = words.scaled(stage.get('params'), ('', 'k', 'M', 'B', 'T'))
+  return {
+    'model': name,
+    results['metric']: words.stage_score(results, name),
+    'seeds': str(len(stage.get('values') or ())) if stage.get('values') else words.DASH,
+    'parameters': f'{count} ({smaller}x smaller)' if smaller else count,
+    'size': words.scaled(stage.get('bytes'), ('B', 'KB', 'MB', 'GB', 'TB')),
+    'FLOPs / example': words.scaled(stage.get('flops_per_example'), ('', 'k', 'M', 'G', 'T', 'P')),
+    'latency, batch 1 (ms)': words.plain(stage.get('latency_ms')),
+    'throughput (/s)': words.plain(stage.get('throughput_per_s')),
+    'ECE': words.plain(get('ece')),
+    'agreement with teacher': words.score(get('agreement'), 'agreement'),
+    'KL to teacher': words.plain(get('kl_to_teacher')),
+  }
+
+
+def table(results: Mapping) -> Group:
+  """The table and the verdict, for `rich.print`."""
+  style = _STYLES.get(results.get('verdict'), 'bold')
+  lines = [Text(words.unbroken(words.verdict(results)), style=style)]
+  lines += [Text(note, style='italic') for note in words.notes(results)]
+  return Group(_Fitting(results), *lines)
+
+
+class _Fitting:
+  """A row per model where the terminal is wide enough, else a column per model."""
+
+  def __init__(self, results):
+    self._rows = rows(results)
+    self._title = _title(results)
+    self._metric = results['metric']
+
+  def __rich_console__(self, console, options):
+    wide = options.max_width >= _WIDE
+    stages = [row for row in self._rows if row['model'] in words.STAGES]
+    body = self._rows if wide or not stages else stages
+    grid = [list(row) for row in body[:1]] + [list(row.values()) for row in body]
+    if body is not self._rows:
+      grid = list(zip(*grid, strict=True))
+    shown = Table(box=box.SIMPLE_HEAD, title=Text(self._title), title_justify='left')
+    for i, cell in enumerate(grid[0] if grid else ()):
+      shown.add_column(Text(cell), justify='right' if i else 'left', overflow='fold')
+    for line in grid[1:]:
+      shown.add_row(*map(Text, line))
+    yield shown
+    # A column for one number each would squeeze the models.
+    rest = [f'{r["model"]} {r[self._metric]}' for r in self._rows if r not in body]
+    if rest:
+      yield Text(f'References: {", ".join(rest)}')
+
+
+def markdown(results: Mapping) -> str:
+  """The report as Markdown: verdict, table and setting."""
+  lines = [f'# {_plain(_title(results))}', '', f'**{_plain(words.verdict(results))}**', '']
+  for note in words.notes(results):
+    lines += [_plain(note), '']
+  body = rows(results)
+  if body:
+    lines += [_line(body[0]), _line(['---'] + ['---:'] * (len(body[0]) - 1))]
+    lines += [_line(row.values()) for row in body]
+  lines += ['', '## Setting', '']
+  # A code span keeps the command fit to copy; doubled ticks, since it may hold one itself.
+  lines += [
+    f'- {label}: ' + (f'`` {text} ``' if label == 'Command' else _plain(text))
+    for label, text in setting(results)
+  ]
+  fence = '~~~~'
+  lines += ['', '<details><summary>Full configuration</summary>', '', f'{fence}json',
+            config_text(results).replace(fence, '~~~'), fence, '', '</details>', '']
+  return '\n'.join(lines)
+
+
+def setting(results: Mapping) -> list[tuple[str, str]]:
+  """What a reader needs to repeat the run, as (label, text)."""
+  count = results.get('n_examples')
+  times = [
+    f'{name} {_training(results["stages"][name])}'
+    for name in words.STAGES if name in results['stages']
+  ]
+  found = [
+    ('Command', results.get('command')),
+    ('Hardware', results.get('hardware')),
+    ('Training', '; '.join(times)),
+    ('Measured on', f'{results.get("split")}' + (f', {count:,} examples' if count else '')),
+    ('Seeds', ', '.join(map(str, results.get('seeds') or ()))),
+    ('Checkpoint selection', results.get('selection')),
+    ('Versions', ', '.join(f'{k} {v}' for k, v in (results.get('versions') or {}).items())),
+  ]
+  return [(label, str(text) if text else words.DASH) for label, text in found]
+
+
+def config_text(results: Mapping) -> str:
+  """The full configuration as indented JSON."""
+  return json.dumps(results.get('config') or {}, indent=2, default=str, ensure_ascii=False)
+
+
+def _training(stage):
+  if stage.get('steps') == 0:
+    return 'not trained in this run'
+  return f'{words.plain(stage.get("steps"))} steps in {words.duration(stage.get("wall_time_s"))}'
+
+
+def _title(results):
+  return f'{results["name"]} on {results["dataset"]}'
+
+
+def _plain(text):
+  """`text` on one line, with what Markdown would read as markup or a cell's end escaped."""
+  return re.sub(r'([\\`*|<>\[\]])', r'\\\1', ' '.join(str(text).split()))
+
+
+def _line(cells):
+  return '| ' + ' | '.join(map(_plain, cells)) + ' |'

@@ -1,0 +1,146 @@
+"""Numbers and sentences, as every form of the report shows them."""
+
+import math
+import re
+from collections.abc import Mapping
+
+DASH = '–'
+STAGES = ('teacher', 'baseline', 'student')
+_SHARE = re.compile(
+  r'(^|[_/ -])(top-?\d+|acc|accuracy|exact_match|em|f1|precision|recall|auc|map|'
+  r'(r|recall|p|precision|hit|map)@\d+|agreement)$',
+  re.IGNORECASE,
+)
+
+
+def missing(value: float | None) -> bool:
+  """Whether there is no number to show: nothing, or a NaN or infinity."""
+  return value is None or not math.isfinite(value)
+
+
+def is_share(metric: str) -> bool:
+  """Whether `metric` lies in 0..1 and reads best as a percentage."""
+  return bool(_SHARE.search(metric))
+
+
+def score(value: float | None, metric: str, digits: int = 1, std: float | None = None) -> str:
+  """A value of `metric`, with `± std` where one is given; shares as percentages."""
+  if missing(value):
+    return DASH
+  if is_share(metric):
+    text, spread = f'{100 * value:.{digits}f} %', lambda s: f'{100 * s:.{digits}f}'
+  else:
+    text, spread = f'{value:.4g}', lambda s: f'{s:.2g}'
+  return text if missing(std) else f'{text} ± {spread(std)}'
+
+
+def stage_score(results: Mapping, name: str) -> str:
+  """The mean of one stage, with the deviation over seeds where there are several."""
+  stage = results['stages'][name]
+  several = len(stage.get('values') or ()) > 1
+  std = stage.get('std') if several else None
+  return score(stage.get('mean'), results['metric'], digits(results), std)
+
+
+def digits(results: Mapping) -> int:
+  """Decimals of a percentage: a second one where the first would hide a difference."""
+  stages = results['stages']
+  means = [stages[n].get('mean') for n in ('baseline', 'student') if n in stages]
+  close = len(means) == 2 and not any(map(missing, means)) and abs(means[0] - means[1]) < 0.005
+  stds = [s.get('std') for s in stages.values()]
+  return 2 if close or any(not missing(s) and 0 < s < 0.0005 for s in stds) else 1
+
+
+def plain(value: float | None) -> str:
+  """Three significant digits, and no exponent for large numbers."""
+  if missing(value):
+    return DASH
+  return f'{value:,.0f}' if abs(value) >= 999.5 else f'{value:.3g}'
+
+
+def scaled(value: float | None, units: tuple[str, ...]) -> str:
+  """`value` in the largest of `units`, each 1,000 times the one before, that suits it."""
+  if missing(value):
+    return DASH
+  for unit in units:
+    if abs(value) < 999.5 or unit == units[-1]:
+      break
+    value /= 1000
+  return f'{plain(value)} {unit}'.strip()
+
+
+def duration(seconds: float | None) -> str:
+  """Seconds as a person would say them."""
+  if missing(seconds):
+    return DASH
+  if seconds < 60:
+    return f'{plain(seconds)} s'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'
+
+
+def times_smaller(results: Mapping, name: str) -> str | None:
+  """How many times fewer parameters a stage has than the teacher, if it has fewer."""
+  count, teacher = (results['stages'].get(n, {}).get('params') for n in (name, 'teacher'))
+  if missing(count) or missing(teacher) or not count or teacher / count < 1.05:
+    return None
+  ratio = teacher / count
+  return f'{ratio:.1f}' if ratio < 9.95 else f'{ratio:,.0f}'
+
+
+def verdict(results: Mapping) -> str:
+  """The sentence that answers the question: did distillation help?"""
+  stages = results['stages']
+  if any(missing(stages.get(n, {}).get('mean')) for n in ('baseline', 'student')):
+    return 'No comparison: it takes a measured student and the same student trained alone.'
+  ours, alone = (stage_score(results, n) for n in ('student', 'baseline'))
+  test = _test(results)
+  if results.get('verdict') == 'better':
+    return (f'The distilled student is better than the same student trained alone: '
+            f'{ours} against {alone} ({test}){_gain(results)}.')
+  if results.get('verdict') == 'worse':
+    return (f'The distilled student is worse than the same student trained alone: '
+            f'{ours} against {alone} ({test}). Distillation did not help here.')
+  return (f'No clear difference: the distilled student scores {ours} against {alone} for the '
+          f'same student trained alone ({test}). This run does not show that distillation helps.')
+
+
+def unbroken(text: str) -> str:
+  """`text` with no line break inside a number and its unit or deviation."""
+  return re.sub(r' (?=[%±])|(?<=±) |(?<=p) (?=[=<])|(?<=[=<]) ', '\N{NO-BREAK SPACE}', text)
+
+
+def notes(results: Mapping) -> list[str]:
+  """What a reader should know before trusting the verdict."""
+  metric, stages = results['metric'], results['stages']
+  means = {n: s.get('mean') for n, s in stages.items() if not missing(s.get('mean'))}
+  higher = results.get('higher_is_better', True)
+  sign = 1 if higher else -1
+  said = [] if higher else [f'Lower {metric} is better.']
+  if {'teacher', 'baseline'} <= means.keys():
+    if sign * means['teacher'] <= sign * means['baseline']:
+      said.append('The teacher is no better than the student trained alone, '
+                  'so there is no gap to close.')
+  for name, value in (results.get('references') or {}).items():
+    if 'student' in means and not missing(value) and sign * value >= sign * means['student']:
+      said.append(f'The distilled student does not beat the reference “{name}” '
+                  f'({score(value, metric, digits(results))}).')
+  return said
+
+
+def _test(results):
+  count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
+  seeds = 'one seed' if count == 1 else f'{count} seeds'
+  if missing(p):
+    return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
+  return f'paired t-test over {seeds}, ' + ('p < 0.001' if p < 0.001 else f'p = {p:.2g}')
+
+
+def _gain(results):
+  gap, ratio = results.get('gap_recovered'), times_smaller(results, 'student')
+  if missing(gap):
+    return f'; it has {ratio} times fewer parameters than the teacher' if ratio else ''
+  whole = 'more than the whole' if gap > 1.005 else f'{100 * gap:.0f} % of the'
+  return f'; it recovers {whole} gap to the teacher' + (
+    f' with {ratio} times fewer parameters' if ratio else '')

@@ -1,0 +1,143 @@
+"""Examples with random access: TFDS splits, subsets, and columns held in memory."""
+
+import contextlib
+import hashlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import absl.logging
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kdjax.errors import KdjaxError
+from kdjax.progress import console, say
+
+
+@contextlib.contextmanager
+def quiet_tfds(name: str) -> Iterator[None]:
+  """Keeps TFDS's own messages off the screen, and says in one line when it lacks TensorFlow."""
+  absl.logging.set_verbosity(absl.logging.ERROR)
+  console.file, noise = sys.stdout, io.StringIO()
+  try:
+    with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+      yield
+  except ImportError as e:
+    if 'tensorflow' not in str(e).lower():
+      raise
+    raise KdjaxError(
+      f'TFDS needs TensorFlow for {name!r}: pip install tensorflow-cpu, then run this again.'
+    ) from e
+  finally:
+    console.file = None
+
+
+def prepare(builder: Any) -> None:
+  """Writes the data set as ArrayRecord, unless that has been done."""
+  if not builder.is_prepared():
+    say(f'preparing {builder.name} in {builder.data_dir} (once)')
+    with quiet_tfds(builder.name):
+      builder.download_and_prepare(file_format='array_record')
+
+
+class TfdsSource(Sequence):
+  """A prepared TFDS split whose examples go through `convert(record, index)`.
+
+  Raises:
+    KdjaxError: if a record cannot be read; it names the split and the record.
+  """
+
+  def __init__(self, builder: Any, split: str, convert: Callable):
+    self._name, self._split, self._convert = builder.name, split, convert
+    try:
+      with quiet_tfds(builder.name):
+        self._records = builder.as_data_source(split)
+    except (ValueError, KeyError) as e:
+      raise KdjaxError(
+        f'{builder.name} has no split {split!r}; it has {", ".join(builder.info.splits)}.'
+      ) from e
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index):
+    try:
+      record = self._records[int(index)]
+    except Exception as e:  # ArrayRecord, protobuf and image decoders raise all sorts
+      raise KdjaxError(
+        f'{self._name}: record {index} of split {self._split!r} cannot be read ({e}); '
+        'delete the prepared folder and run again.'
+      ) from e
+    return self._convert(record, int(index))
+
+
+class Subset(Sequence):
+  """The examples of `source` at `indices`, in that order."""
+
+  def __init__(self, source: Sequence, indices: np.ndarray):
+    self.source, self.indices = source, np.asarray(indices)
+
+  def __len__(self) -> int:
+    return len(self.indices)
+
+  def __getitem__(self, index):
+    return self.source[int(self.indices[index])]
+
+
+class Columns(Sequence):
+  """Examples held in memory, a NumPy array a key: `columns[3]` a row, `columns['label']` a column."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray]):
+    self.arrays = dict(arrays)
+
+  def __len__(self) -> int:
+    return len(next(iter(self.arrays.values())))
+
+  def __contains__(self, key) -> bool:
+    return key in self.arrays
+
+  def __getitem__(self, index):
+    if isinstance(index, str):
+      return self.arrays[index]
+    return {k: v[int(index)] for k, v in self.arrays.items()}
+
+  def replace(self, **arrays: np.ndarray) -> 'Columns':
+    return Columns(self.arrays | arrays)
+
+  def take(self, indices: np.ndarray) -> 'Columns':
+    return Columns({k: v[indices] for k, v in self.arrays.items()})
+
+
+def read_image(path: Path, where: str) -> np.ndarray:
+  """u8 [H, W, 3]; alpha is dropped, 16 bits are scaled to 8.
+
+  Raises:
+    KdjaxError: if the file is missing or no image, naming it and `where` it is asked for.
+  """
+  try:
+    with Image.open(path) as image:
+      if image.mode.startswith('I'):  # 16 bits: Pillow would clip, not scale
+        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
+      return np.asarray(image.convert('RGB'))
+  except FileNotFoundError as e:
+    raise KdjaxError(f'{where}: there is no image {path}.') from e
+  except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
+    raise KdjaxError(f'{where}: {path} is not a readable image ({e}).') from e
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+  """u8 [H, W, C] to [size, size, C], bicubic."""
+  if image.shape[:2] == (size, size):
+    return image
+  channels = [
+    np.asarray(Image.fromarray(image[..., c]).resize((size, size), Image.Resampling.BICUBIC))
+    for c in range(image.shape[-1])
+  ]
+  return np.stack(channels, -1)
+
+
+def fingerprint(*parts: Any) -> str:
+  """A short hash of the `repr` of the parts."""
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

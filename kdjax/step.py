@@ -1,0 +1,104 @@
+"""The distillation step: the teacher's forward, the student's update, and the two composed.
+
+A different training scheme forks this file; it does not add a flag to it.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.types import Method, Model, Task, TrainState
+
+
+def make_init(student: Model, method: Method, tx: optax.GradientTransformation, ema: bool = False):
+  """`init(seed, t, batch) -> TrainState`; call it inside one jit, so that no buffer is shared."""
+
+  def init(seed, t, batch):
+    rngs = jax.random.split(jax.random.key(seed), 3)
+    stats = dict(student.init(rngs[0], batch))
+    params = {'student': stats.pop('params')}
+    s, _ = student.apply({'params': params['student'], **stats}, batch, train=True, rng=rngs[1])
+    params['method'], method_stats = method.init(rngs[2], s, t, batch)
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      seed=jnp.asarray(seed, jnp.uint32),
+      params=params,
+      stats={'student': stats, 'method': method_stats},
+      opt_state=tx.init(params),
+      ema=jax.tree.map(jnp.copy, params['student']) if ema else {},
+    )
+
+  return init
+
+
+def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1.0, ema=0.0, axis=None):
+  """`update(state, t, batch) -> (state, losses)`, the student's update given the teacher's taps.
+
+  Every term is the mean sum / count over the whole batch, over all devices of `axis` too. The
+  losses come back as (sum, count), beside the global norm of the gradient.
+  """
+  together = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
+
+  def update(state, t, batch):
+    rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    rng_model, rng_method = jax.random.split(rng)
+
+    def objective(params):
+      variables = {'params': params['student'], **state.stats['student']}
+      s, student_stats = student.apply(variables, batch, train=True, rng=rng_model)
+      terms, method_stats = method.loss(
+        params['method'], state.stats['method'], s, t, batch, step=state.step, rng=rng_method
+      )
+      total, count = task.loss(s, batch)
+      terms = {'task': (task_weight * total, count), **terms}
+      loss = sum(total / jnp.maximum(together(count), 1) for total, count in terms.values())
+      return loss, (terms, {'student': student_stats, 'method': method_stats})
+
+    grads, (terms, stats) = jax.grad(objective, has_aux=True)(state.params)
+    grads = together(grads)
+    stats = jax.tree.map(lambda x: jax.lax.pmean(x, axis), stats) if axis else stats
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = optax.incremental_update(params['student'], state.ema, 1 - ema) if ema else {}
+    state = state.replace(
+      step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=average
+    )
+    return state, together(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
+
+  return update
+
+
+def make_teach(teacher: Model | None):
+  """`teach(teacher_variables, batch) -> taps`: in evaluation mode, outside any gradient."""
+
+  def teach(variables, batch):
+    if teacher is None:
+      return {}
+    return jax.lax.stop_gradient(teacher.apply(variables, batch, train=False)[0])
+
+  return teach
+
+
+def over_seeds(function, n: int, unroll: bool):
+  """`function(state, t, batch)` for n states stacked on a leading axis, `t` and `batch` shared.
+
+  Unrolled on CPU, where convolution gradients batched over kernels leave XLA's fast path.
+  """
+  if not unroll:
+    return jax.vmap(function, in_axes=(0, None, None))
+
+  def unrolled(states, t, batch):
+    each = [function(jax.tree.map(lambda x: x[i], states), t, batch) for i in range(n)]
+    return jax.tree.map(lambda *x: jnp.stack(x), *each)
+
+  return unrolled
+
+
+def make_step(update, teach, view):
+  """`step(state, teacher_variables, batch) -> (state, losses)`; `view` augments the batch."""
+
+  def step(state, teacher_variables, batch):
+    batch = view(batch)
+    return update(state, teach(teacher_variables, batch), batch)
+
+  return step

@@ -1,0 +1,1 @@
+"""Tasks: one file each, a function of the file's own name that returns a `Task`."""

@@ -1,0 +1,100 @@
+"""One label an example, from a fixed set of classes; -1 stands for a label that is not known."""
+
+from collections import Counter, defaultdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy.special import log_softmax
+
+from kdjax import losses
+from kdjax.types import Task
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+  """ECE of the arg max (Guo et al., 1706.04599, equation 3), in `bins` of equal width."""
+  log_p = log_softmax(logits.astype(np.float64), -1)
+  confidence = np.exp(log_p.max(-1))
+  right = log_p.argmax(-1) == labels
+  place = np.minimum((confidence * bins).astype(int), bins - 1)
+  gaps = [
+    abs(right[place == b].mean() - confidence[place == b].mean()) * np.mean(place == b)
+    for b in np.unique(place)
+  ]
+  return float(sum(gaps))
+
+
+def question_key(ids) -> bytes:
+  return np.asarray(ids).tobytes()
+
+
+def text_lookup(train, test) -> float:
+  """Accuracy of answering each known text with its most frequent label in `train`."""
+  seen = defaultdict(Counter)
+  for ids, label in zip(train['text'], train['label'], strict=True):
+    seen[question_key(ids)][int(label)] += 1
+  common = Counter(train['label'].tolist()).most_common(1)[0][0]
+  best = {k: c.most_common(1)[0][0] for k, c in seen.items()}
+  answers = [best.get(question_key(ids), common) for ids in test['text']]
+  return float(np.mean(np.asarray(answers) == test['label']))
+
+
+def classification(*, label_smoothing: float = 0.0) -> Task:
+  """Softmax cross-entropy on `logits` [B, C] and `label` [B]; metric `top1`, a share of 1.
+
+  Args:
+    label_smoothing: the share of each label that is spread over all classes.
+  """
+
+  def known(batch, like):
+    return losses.example_mask(batch, like) * (batch['label'] >= 0)
+
+  def cross_entropy(outputs, batch):
+    logits = losses.raise_precision(outputs['logits'])
+    targets = jax.nn.one_hot(batch['label'], logits.shape[-1], dtype=logits.dtype)  # -1: zeros
+    targets = optax.smooth_labels(targets, label_smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+  def loss(outputs, batch):
+    values = cross_entropy(outputs, batch)
+    weight = known(batch, values)
+    return jnp.sum(values * weight), jnp.sum(weight)
+
+  def metrics(outputs, batch):
+    logits = losses.raise_precision(outputs['logits'])
+    weight = known(batch, logits)
+    right = jnp.argmax(logits, -1) == batch['label']
+    return {'top1': (jnp.sum(right * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}
+
+  def finalize(gathered):
+    return {'ece': expected_calibration_error(gathered['logits'], gathered['label'])}
+
+  def references(train, test):
+    """Answers that need no image: the most frequent label; the best label for each text."""
+    labels = train['label']
+    common = Counter(labels.tolist()).most_common(1)[0][0]
+    scores = {'majority': float(np.mean(test['label'] == common))}
+    if 'text' in train:
+      scores['text-only lookup'] = text_lookup(train, test)
+    return scores
+
+  def compare(teacher, student):
+    """How often the two agree, and KL(teacher || student) at T = 1, over one split."""
+    log_p = log_softmax(teacher['logits'].astype(np.float64), -1)
+    log_q = log_softmax(student['logits'].astype(np.float64), -1)
+    same = teacher['logits'].argmax(-1) == student['logits'].argmax(-1)
+    kl = np.sum(np.exp(log_p) * (log_p - log_q), -1)
+    return {'agreement': float(same.mean()), 'kl_to_teacher': float(kl.mean())}
+
+  return Task(
+    loss=loss,
+    metrics=metrics,
+    gather=('logits', 'label'),
+    finalize=finalize,
+    references=references,
+    compare=compare,
+    metric='top1',
+    higher_is_better=True,
+    outputs=lambda dataset: {'logits': len(dataset.classes)},
+  )

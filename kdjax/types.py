@@ -1,0 +1,114 @@
+"""Every type that the parts of kdjax hand to each other.
+
+Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax import struct
+
+Array = jax.Array
+
+# 'image' u8|f32 [B, H, W, C]; 'text' i32 [B, L]; 'audio' f32 [B, N]; 'video' [B, T, H, W, C];
+# 'label' i32 [B], -1 where it is not known; '<modality>/mask' validity of positions;
+# '<modality>/present' [B]; 'mask' f32 [B], 0 for the padding of an evaluation's last batch;
+# 'id' i32 [B] and 'epoch' i32 [B], which name the view that augmentation draws.
+Batch = Mapping[str, Array]
+
+# The taps: a flat dict of named arrays, 'logits' [B, C], 'embed' [B, D], 'image/stage1' ...
+Outputs = Mapping[str, Array]
+
+# Kept apart until the very end, so that a mean is the same however the batch was split.
+SumCount = tuple[Array, Array]
+
+
+class Method(NamedTuple):
+  """A distillation method: two pure functions, as an optax transformation is.
+
+  Attributes:
+    init: `(rng, s, t, batch) -> (params, stats)`, both `{}` where nothing is learned.
+    loss: `(params, stats, s, t, batch, *, step, rng) -> ((sum, count), new_stats)`. A combined
+      method returns one `(sum, count)` a name. A relation over the whole batch counts once.
+    relational: whether the loss relates the examples of a batch to each other, so that a part
+      of the batch does not give a part of the loss.
+  """
+
+  init: Callable
+  loss: Callable
+  relational: bool = False
+
+
+class Task(NamedTuple):
+  """What the labels ask for.
+
+  Attributes:
+    loss: `(outputs, batch) -> (sum, count)`, the supervised loss.
+    metrics: `(outputs, batch) -> {name: (sum, count)}`.
+    gather: the taps and batch keys that `finalize` wants for the whole split.
+    finalize: `(gathered) -> {name: float}`, metrics that are no mean over examples.
+    references: `(train, test) -> {name: float}` over two sources, the scores of answers that
+      need no model: what a result has to be compared with.
+    compare: `(teacher, student) -> {name: float}` over two gathered dicts.
+    metric: the name of the metric that counts.
+    higher_is_better: its direction.
+    outputs: `(dataset) -> {tap: size of its last axis}`, what a model must give.
+  """
+
+  loss: Callable
+  metrics: Callable
+  gather: tuple[str, ...]
+  finalize: Callable
+  references: Callable
+  compare: Callable
+  metric: str
+  higher_is_better: bool
+  outputs: Callable
+
+
+class DataSet(NamedTuple):
+  """Named splits of examples with random access.
+
+  Attributes:
+    splits: at least 'train' and 'test'; an example is a dict of NumPy arrays, ints and str,
+      with the keys of a Batch ('image', 'text', 'label', 'id', ...).
+    classes: the names of the labels, in order.
+    fingerprint: changes when the content does.
+    licence: what a user may do with it.
+  """
+
+  splits: Mapping[str, Sequence[Mapping[str, Any]]]
+  classes: tuple[str, ...]
+  fingerprint: str
+  licence: str = ''
+
+
+class Model(NamedTuple):
+  """A Flax module behind two pure functions.
+
+  Attributes:
+    init: `(rng, batch) -> variables`.
+    apply: `(variables, batch, *, train=False, rng=None) -> (outputs, stats)`; `stats` are the
+      updated mutable collections in training and those passed in otherwise.
+    module: the Linen module.
+  """
+
+  init: Callable
+  apply: Callable
+  module: Any
+
+
+@struct.dataclass
+class TrainState:
+  """Arrays only: exactly what is donated, sharded and checkpointed.
+
+  Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run repeats itself.
+  """
+
+  step: Array  # i32 []
+  seed: Array  # u32 []
+  params: Any  # {'student': ..., 'method': ...}
+  stats: Any  # {'student': ..., 'method': ...}
+  opt_state: Any
+  ema: Any  # like params['student'], or {} when no average is kept
