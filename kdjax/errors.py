@@ -1,18 +1,20 @@
 """The one exception that a person sees: a single line that says what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class KdjaxError(Exception):
   """Something the user can put right. `run.py` prints its text, with no traceback."""
 
 
-def unknown(kind: str, given: str, choices: Iterable[str], hint: str = '') -> KdjaxError:
-  """An error that lists `choices`, the nearest to `given` first."""
-  choices = sorted(choices)
+def unknown(
+  kind: str, given: str, choices: Iterable[str], show: Mapping[str, str] | None = None
+) -> KdjaxError:
+  """An error that lists `choices`, the nearest to `given` first, each as `show` says it."""
+  choices, show = sorted(choices), show or {}
   near = difflib.get_close_matches(given, choices, n=len(choices), cutoff=0.5)
-  listed = near + [c for c in choices if c not in near]
-  shown = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
-  guess = f'; did you mean {near[0]!r}?' if near else ''
-  return KdjaxError(f'unknown {kind} {given!r}{guess} Choose from: {shown}.{hint}')
+  listed = [show.get(c, c) for c in near + [c for c in choices if c not in near]]
+  listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
+  guess = f'; did you mean {near[0]!r}?' if near else '.'
+  return KdjaxError(f'unknown {kind}: {given!r}{guess} Choose from: {listing or "nothing"}.')

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array, Batch, SumCount
 
 
@@ -14,15 +14,28 @@ def raise_precision(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def tap(outputs: Mapping, name: str, method: str, whose: str) -> Array:
+  """`outputs[name]` at full precision.
+
+  Raises:
+    KdjaxError: if there is no such tap; it lists those there are, with their shapes.
+  """
+  if name not in outputs:
+    shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
+    raise unknown(f'tap of the {whose} in methods.{method}', name, shapes, show=shapes)
+  return raise_precision(outputs[name])
+
+
 def pair(
   s: Mapping, t: Mapping, student: str, teacher: str, method: str, same_shape: bool = True
 ) -> tuple[Array, Array]:
   """The student's and the teacher's tap, at full precision, the teacher's without gradient.
 
   Raises:
-    KdjaxError: if `same_shape` is asked for and the two differ.
+    KdjaxError: if a tap is not there, or `same_shape` is asked for and the two differ.
   """
-  a, b = raise_precision(s[student]), jax.lax.stop_gradient(raise_precision(t[teacher]))
+  a = tap(s, student, method, 'student')
+  b = jax.lax.stop_gradient(tap(t, teacher, method, 'teacher'))
   if same_shape and a.shape != b.shape:
     raise KdjaxError(
       f'{method} cannot pair the student tap {student!r} {list(a.shape)} with the teacher tap '

@@ -1,0 +1,77 @@
+"""What there is to choose from: a name in a config is the name of a module."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import kdjax
+from kdjax.errors import KdjaxError, unknown
+
+KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
+
+
+def names(kind: str) -> dict[str, str]:
+  """Name -> module of everything in `kdjax/<kind>/`, sorted by module."""
+  package = importlib.import_module(f'{kdjax.__name__}.{kind}')
+  found = pkgutil.walk_packages(package.__path__, f'{package.__name__}.')
+  modules = sorted(m.name for m in found if not m.ispkg)
+  return {module.rpartition('.')[2]: module for module in modules}
+
+
+def module(kind: str, name: str) -> ModuleType:
+  """The module called `name`; a dotted name is a user's own module, imported as it is.
+
+  Raises:
+    KdjaxError: if there is none.
+  """
+  known = names(kind)
+  if name not in known and '.' not in name:
+    raise unknown(KINDS[kind], name, known)
+  try:
+    return importlib.import_module(known.get(name, name))
+  except ModuleNotFoundError as e:
+    raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.') from e
+
+
+def entry(kind: str, name: str) -> Callable:
+  """The function or class of the module's own name, case and underscores aside."""
+  found = module(kind, name)
+  wanted = name.rpartition('.')[2].replace('_', '')
+  for key, value in vars(found).items():
+    if key.replace('_', '').lower() == wanted.lower() and callable(value):
+      return value
+  raise KdjaxError(f'{found.__name__} holds nothing called {wanted!r}.')
+
+
+def options(kind: str, name: str) -> dict[str, Any]:
+  """Option -> default, `inspect.Parameter.empty` where there is none."""
+  made = inspect.signature(entry(kind, name)).parameters.values()
+  return {p.name: p.default for p in made if p.name not in ('parent', 'name')}
+
+
+def make(kind: str, name: str, given: Mapping[str, Any]) -> Any:
+  """Calls the entry with the options of a config.
+
+  Raises:
+    KdjaxError: for an option that it does not have, or that it needs and was not given.
+  """
+  known = options(kind, name)
+  for key in given:
+    if key not in known:
+      raise unknown(f'option of the {KINDS[kind]} {name!r}', key, known)
+  for key, default in known.items():
+    if default is inspect.Parameter.empty and key not in given:
+      raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the option {key!r}.')
+  return entry(kind, name)(**given)
+
+
+def listing(kind: str) -> list[tuple[str, str, str]]:
+  """(name, family, first line of the module's docstring) of everything of a kind."""
+  rows = []
+  for name, path in names(kind).items():
+    family = '/'.join(path.split('.')[2:-1])
+    rows.append((name, family, (module(kind, name).__doc__ or '').strip().split('\n')[0]))
+  return rows
