@@ -39,11 +39,12 @@ def module(kind: str, name: str) -> ModuleType:
 def entry(kind: str, name: str) -> Callable:
   """The function or class of the module's own name, case and underscores aside."""
   found = module(kind, name)
-  wanted = name.rpartition('.')[2].replace('_', '')
-  for key, value in vars(found).items():
-    if key.replace('_', '').lower() == wanted.lower() and callable(value):
+  own = name.rpartition('.')[2]
+  for key in (own, *vars(found)):
+    value = vars(found).get(key)
+    if key.replace('_', '').lower() == own.replace('_', '').lower() and callable(value):
       return value
-  raise KdjaxError(f'{found.__name__} holds nothing called {wanted!r}.')
+  raise KdjaxError(f'{found.__name__} holds nothing called {own!r}.')
 
 
 def options(kind: str, name: str) -> dict[str, Any]:

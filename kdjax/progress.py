@@ -59,6 +59,10 @@ class Bar:
         f'{duration(left)} left{", " + self.note if self.note else ""}'
       )
 
+  def restart(self) -> None:
+    """Forgets the time so far, which went into compiling."""
+    self.first, self.began = self.first + 1, time.monotonic()
+
   def rate(self) -> float:
     return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
 

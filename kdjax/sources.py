@@ -1,10 +1,10 @@
-"""Examples with random access: TFDS splits, subsets, and columns held in memory."""
+"""Examples with random access: TFDS splits, subsets, images in files."""
 
 import contextlib
 import hashlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +84,6 @@ class Subset(Sequence):
 
   def __getitem__(self, index):
     return self.source[int(self.indices[index])]
-
-
-class Columns(Sequence):
-  """Examples held in memory, a NumPy array a key: `columns[3]` a row, `columns['label']` a column."""
-
-  def __init__(self, arrays: Mapping[str, np.ndarray]):
-    self.arrays = dict(arrays)
-
-  def __len__(self) -> int:
-    return len(next(iter(self.arrays.values())))
-
-  def __contains__(self, key) -> bool:
-    return key in self.arrays
-
-  def __getitem__(self, index):
-    if isinstance(index, str):
-      return self.arrays[index]
-    return {k: v[int(index)] for k, v in self.arrays.items()}
-
-  def replace(self, **arrays: np.ndarray) -> 'Columns':
-    return Columns(self.arrays | arrays)
-
-  def take(self, indices: np.ndarray) -> 'Columns':
-    return Columns({k: v[indices] for k, v in self.arrays.items()})
 
 
 def read_image(path: Path, where: str) -> np.ndarray:

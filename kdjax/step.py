@@ -42,6 +42,8 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
   def update(state, t, batch):
     rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
     rng_model, rng_method = jax.random.split(rng)
+    if axis:  # no two devices drop the same units
+      rng_model = jax.random.fold_in(rng_model, jax.lax.axis_index(axis))
 
     def objective(params):
       variables = {'params': params['student'], **state.stats['student']}

@@ -1,0 +1,51 @@
+"""Augmentation on the device: a pure function of the seed, the epoch and the example's id."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import unknown
+from kdjax.types import Batch
+
+
+def flip(key, image):
+  """Mirrors left and right, every other time."""
+  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def crop(key, image):
+  """Moves the image by up to an eighth of its side, over a border of reflections."""
+  by = max(image.shape[0] // 8, 1)
+  padded = jnp.pad(image, ((by, by), (by, by), (0, 0)), 'reflect')
+  y, x = jax.random.randint(key, (2,), 0, 2 * by + 1)
+  return jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
+
+
+OPERATIONS = {'flip': flip, 'crop': crop}
+
+
+def make_view(names: tuple[str, ...], seed: int) -> Callable:
+  """`view(batch) -> batch` with the operations applied to 'image', in order.
+
+  Raises:
+    KdjaxError: for an operation that there is not.
+  """
+  for name in names:
+    if name not in OPERATIONS:
+      raise unknown('augmentation', name, OPERATIONS)
+
+  def one(image, epoch, example):
+    key = jax.random.key(seed)
+    for part in (epoch, example):
+      key = jax.random.fold_in(key, part)
+    for i, name in enumerate(names):
+      image = OPERATIONS[name](jax.random.fold_in(key, i), image)
+    return image
+
+  def view(batch: Batch) -> Batch:
+    if not names or 'image' not in batch:
+      return batch
+    return dict(batch) | {'image': jax.vmap(one)(batch['image'], batch['epoch'], batch['id'])}
+
+  return view

@@ -1,0 +1,218 @@
+"""From a config to objects; the only place that looks a name up."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import augment, catalogue, optim, pipeline, tokenizer
+from kdjax.errors import KdjaxError, unknown
+from kdjax.methods import combine
+from kdjax.sources import Subset
+from kdjax.types import DataSet, Method, Model, Task
+
+OWN = ('method', 'weight', 'schedule', 'start', 'stop', 'warmup')  # of a loss, not of its method
+
+
+class Data(NamedTuple):
+  """What the stages read.
+
+  Attributes:
+    train: every training example with its label.
+    few: the same with only the labels that the student and its baseline may see, -1 elsewhere.
+    labelled: the part of `few` that has a label.
+    validation: for selection and tuning; None where the data set has none.
+    test: for the comparison.
+  """
+
+  dataset: DataSet
+  words: Any
+  encode: Callable
+  train: Any
+  few: Any
+  labelled: Any
+  validation: Any
+  test: Any
+
+
+def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
+  """The data set of `config['name']`: a module of kdjax, a dotted one of the user's, or of TFDS."""
+  name, given = config['name'], dict(config.get('options') or {})
+  if name not in catalogue.names('data') and '.' not in name:
+    given |= {'builder': name}
+    name = 'tfds'
+  if 'data_dir' in catalogue.options('data', name) and data_dir:
+    given |= {'data_dir': data_dir}
+  return catalogue.make('data', name, given)
+
+
+def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
+  """The tokenizer: the one kept in `workdir`, a file's, or one trained on the training texts."""
+  kept = workdir / 'tokenizer.json'
+  if kept.exists():
+    return tokenizer.load(kept)
+  train = found.splits['train']
+  texts = [k for k, v in train[0].items() if isinstance(v, str)] if len(train) else []
+  if not texts:
+    return None
+  if config.get('tokenizer'):
+    return tokenizer.load(config['tokenizer'])
+  limit = min(len(train), config['vocab_examples'])
+  return tokenizer.train((train[i][k] for i in range(limit) for k in texts), config['vocab_size'])
+
+
+def limited(found: DataSet, limits: Mapping[str, int]) -> DataSet:
+  """At most so many examples of each split, spread over the whole of it; 0 takes all."""
+  splits = dict(found.splits)
+  for split, n in limits.items():
+    if n and split in splits and len(splits[split]) > n:
+      splits[split] = Subset(splits[split], np.linspace(0, len(splits[split]) - 1, n).astype(int))
+  return found._replace(splits=splits)
+
+
+def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
+  """(the source with all but a share of its labels set to -1, its labelled part).
+
+  The share is drawn within each class, at least one example of each.
+
+  Raises:
+    KdjaxError: if the labels cannot be held in memory, or are no classes.
+  """
+  if share >= 1:
+    return source, source
+  labels = source.arrays.get('label') if isinstance(source, pipeline.Columns) else None
+  if labels is None or labels.ndim != 1:
+    raise KdjaxError('data.labels below 1 needs one class label an example and data that fit in memory.')
+  rng, kept = np.random.default_rng(seed), []
+  for label in np.unique(labels[labels >= 0]):
+    rows = np.flatnonzero(labels == label)
+    kept.append(rng.choice(rows, max(round(share * len(rows)), 1), replace=False))
+  kept = np.sort(np.concatenate(kept))
+  masked = np.full_like(labels, -1)
+  masked[kept] = labels[kept]
+  few = pipeline.Columns(source.arrays | {'label': masked})
+  return few, pipeline.Columns(few.take(kept))
+
+
+def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Data:
+  """Everything of `config.data`, read and encoded."""
+  found = limited(dataset(config, data_dir), config['limit'])
+  for split in ('train', config['test']):
+    if split not in found.splits:
+      raise KdjaxError(f'the data set has no split {split!r}; it has {", ".join(found.splits)}.')
+    if not len(found.splits[split]):
+      raise KdjaxError(f'the split {split!r} is empty.')
+  vocabulary = words(config, found, workdir)
+  encode = pipeline.make_encode(
+    vocabulary, config['text_length'], config['image_size'], len(found.classes)
+  )
+
+  def read(split):
+    return pipeline.read(found, split, encode, config['memory'])
+
+  train = read('train')
+  few, labelled = few_labels(train, config['labels'], seed)
+  validation = read('validation') if 'validation' in found.splits else None
+  return Data(found, vocabulary, encode, train, few, labelled, validation, read(config['test']))
+
+
+def task(config: Mapping) -> Task:
+  given = dict(config)
+  return catalogue.make('tasks', given.pop('name'), given)
+
+
+def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
+  """The Linen module of a config; dicts with a 'model' become modules themselves.
+
+  Args:
+    config: 'model' and the module's attributes.
+    fill: attributes that the data decide, for modules that have them and were not given them.
+  """
+  given = dict(config)
+  name = given.pop('model')
+  known = catalogue.options('models', name)
+
+  def inner(value):
+    if not isinstance(value, Mapping):
+      return value
+    if 'model' in value:
+      return module(value, {k: v for k, v in fill.items() if k != 'num_classes'})
+    return {k: inner(v) for k, v in value.items()}
+
+  given = {k: inner(v) for k, v in given.items()}
+  given |= {k: v for k, v in fill.items() if k in known and k not in given}
+  return catalogue.make('models', name, given)
+
+
+def model(config: Mapping, found: Data, wanted: Task) -> Model:
+  """A Model of `config['model']`, `config['inputs']` and `config['dtype']`."""
+  fill = {'num_classes': wanted.outputs(found.dataset)['logits']} if found.dataset.classes else {}
+  if found.words is not None:
+    fill['vocab_size'] = found.words.get_vocab_size()
+  return functions(module(config['model'], fill), config['inputs'], config['dtype'])
+
+
+def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Model:
+  """A Linen module as two pure functions.
+
+  Args:
+    net: maps (inputs, train) to taps.
+    inputs: model input -> batch key, with all that is below it ('/mask', '/present'); empty
+      for the batch as it is.
+    dtype: of the computation; the weights stay in float32.
+  """
+  if dtype not in ('float32', 'bfloat16', 'float16'):
+    raise unknown('dtype', dtype, ('float32', 'bfloat16', 'float16'))
+
+  def narrow(tree):
+    if dtype == 'float32':
+      return tree
+    wide = jnp.float32
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == wide else x, tree)
+
+  def see(batch):
+    seen = {}
+    for name, key in (inputs or {k: k for k in batch}).items():
+      if key not in batch:
+        raise KdjaxError(
+          f'inputs maps {name!r} to {key!r}, and the batch has {", ".join(sorted(batch))}.'
+        )
+      seen |= {name + k.removeprefix(key): v for k, v in batch.items() if k == key or k.startswith(f'{key}/')}
+    return seen
+
+  def init(rng, batch):
+    return net.init({'params': rng}, see(batch), train=False)
+
+  def apply(variables, batch, *, train=False, rng=None):
+    stats = {k: v for k, v in variables.items() if k != 'params'}
+    ready = {'params': narrow(variables['params']), **stats}
+    rngs = {'dropout': rng} if rng is not None else {}
+    seen = narrow(see(batch))
+    if not train:
+      return dict(net.apply(ready, seen, train=False)), stats
+    outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))
+    return dict(outputs), dict(updated)
+
+  return Model(init, apply, net)
+
+
+def method(config: Mapping, steps: int) -> Method:
+  """All losses of `config.methods`, combined: name -> weight, schedule, taps, options."""
+  made = {}
+  for name, given in config.items():
+    given = dict(given)
+    own = {k: given.pop(k) for k in OWN if k in given}
+    entry = own.pop('method', name)
+    weight = own.pop('weight', None)
+    if weight is None:
+      weight = catalogue.module('methods', entry).WEIGHT
+    schedule = optim.weight_schedule(steps, **own)
+    made[name] = (weight, catalogue.make('methods', entry, given), schedule)
+  return combine(made)
+
+
+def view(config: Mapping, seed: int) -> Callable:
+  return augment.make_view(tuple(config['augment']), seed)

@@ -1,0 +1,149 @@
+"""What survives a crash: training states through Orbax, finished models as safetensors."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from kdjax.errors import KdjaxError
+from kdjax.progress import say
+
+
+class Restored(NamedTuple):
+  step: int
+  tree: Any  # what was saved
+  data: Any  # the state of the data iterator
+
+
+class Checkpoints:
+  """The last few states of one training, written in the background.
+
+  Args:
+    folder: where they lie; a step a folder.
+    keep: how many.
+  """
+
+  def __init__(self, folder: Path, keep: int = 2):
+    self.folder = Path(folder).absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    self.manager = ocp.CheckpointManager(self.folder, options=options)
+
+  def save(self, step: int, tree: Any, data: Any) -> None:
+    """Saves in the background; `tree` must not be donated before the next `wait`."""
+    items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), data=ocp.args.JsonSave(data))
+    try:
+      self.manager.save(step, args=items)
+    except (OSError, ValueError) as e:
+      raise self._unwritten(e) from e
+
+  def restore(self, like: Any) -> Restored | None:
+    """The newest state that can be read whole, or None; says so when it had to go back.
+
+    Args:
+      like: a tree of the structure, shapes and shardings that were saved.
+
+    Raises:
+      KdjaxError: if there are checkpoints and none of them can be read.
+    """
+    steps = sorted(self.manager.all_steps(), reverse=True)
+    for step in steps:
+      items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+      try:
+        found = self.manager.restore(step, args=items)
+        return Restored(step, found['tree'], found['data'])
+      except Exception as e:  # a damaged file shows up as any of a dozen types
+        reason = str(e).strip().split('\n')[0][:200]
+        say(f'the checkpoint {self.folder / str(step)} cannot be read ({reason}); trying the one before it')
+        self.manager.delete(step)
+    if steps:
+      raise KdjaxError(
+        f'none of the checkpoints in {self.folder} can be read; delete that folder to start again.'
+      )
+    return None
+
+  def newest(self) -> int | None:
+    return self.manager.latest_step()
+
+  def wait(self) -> None:
+    """Until everything saved is on the disk."""
+    try:
+      self.manager.wait_until_finished()
+    except (OSError, ValueError) as e:
+      raise self._unwritten(e) from e
+
+  def close(self) -> None:
+    self.manager.close()
+
+  def _unwritten(self, error):
+    reason = str(error).strip().split('\n')[0][:200]
+    return KdjaxError(
+      f'cannot write a checkpoint to {self.folder} ({reason}); the last good one is of step '
+      f'{self.newest()}. Make room and run the same command again.'
+    )
+
+
+def write(path: Path, text: str) -> None:
+  """Swaps a whole file in, so that nobody ever reads half of one."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    with part.open('w', encoding='utf-8', newline='\n') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+  write(path, json.dumps(value, indent=2, default=str) + '\n')
+
+
+def export(path: Path, variables: Mapping) -> None:
+  """Variables as one safetensors file; a name is the path of its leaf, joined by '/'."""
+  flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  part = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part)
+    os.replace(part, path)
+  finally:
+    part.unlink(missing_ok=True)
+
+
+def load(path: Path, like: Mapping) -> dict:
+  """Variables from a safetensors file.
+
+  Args:
+    path: the file.
+    like: a tree of the names and shapes that are wanted.
+
+  Raises:
+    KdjaxError: if the file is missing, damaged, or of another architecture.
+  """
+  try:
+    stored = load_file(path)
+  except (OSError, SafetensorError) as e:
+    raise KdjaxError(f'cannot read the model {path} ({e}).') from e
+  wanted = traverse_util.flatten_dict(like, sep='/')
+  missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
+  other = [
+    f'{k} {list(stored[k].shape)} for {list(wanted[k].shape)}'
+    for k in sorted(wanted.keys() & stored.keys()) if stored[k].shape != wanted[k].shape
+  ]
+  if missing or extra or other:
+    told = [
+      f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
+      for what, names in (('missing', missing), ('extra', extra), ('of another shape', other)) if names
+    ]
+    raise KdjaxError(f'{path} is not of this architecture: {"; ".join(told)}.')
+  return traverse_util.unflatten_dict(stored, sep='/')

@@ -1,0 +1,140 @@
+"""The comparison: is the distilled student better than the same student trained alone?"""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from kdjax import checkpoint, cost, parallel, pipeline, progress, report, train
+from kdjax.evaluate import make_evaluate
+
+ALPHA = 0.05  # of the paired test
+GALLERY = 12
+VERSIONS = ('jax', 'flax', 'optax', 'numpy')
+
+
+def paired(student: Sequence[float], baseline: Sequence[float], higher_is_better: bool) -> tuple[float | None, str]:
+  """Two-sided paired t-test over seeds: (p, 'better' | 'inconclusive' | 'worse').
+
+  None for p where there is no spread to test against: fewer than two seeds, or all
+  differences alike.
+  """
+  difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
+  if len(difference) < 2 or np.ptp(difference) == 0:
+    return None, 'inconclusive'
+  p = float(stats.ttest_rel(student, baseline).pvalue)
+  if p >= ALPHA:
+    return p, 'inconclusive'
+  return p, 'better' if (difference.mean() > 0) == higher_is_better else 'worse'
+
+
+def run(experiment: Any) -> dict:
+  """Evaluates every finished stage on the test split and writes results.json and the reports."""
+  config, data, task = experiment.config, experiment.data, experiment.task
+  present = [s for s in ('teacher', 'baseline', 'student') if experiment.done(s)]
+  models = {s: experiment.model(s) for s in present}
+  variables = {s: experiment.variables(s) for s in present}
+  found = {}
+  for stage in present:
+    evaluate = make_evaluate(models[stage], task, parallel.make_mesh(), config['run']['eval_batch'])
+    found[stage] = evaluate(variables[stage], data.test, f'{stage}: {config["data"]["test"]}')
+  progress.say('measuring the cost of inference')
+  batch = data.test.take(np.arange(min(256, len(data.test))))
+  costs = cost.measure(
+    {s: (models[s], jax.tree.map(lambda x: x[0], variables[s])) for s in present}, batch
+  )
+  stages = {}
+  for stage in present:
+    values = found[stage].metrics[task.metric].tolist()
+    trained = experiment.summary(stage)
+    stages[stage] = {
+      'values': values, 'mean': float(np.mean(values)),
+      'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+      **costs[stage],
+      **{k: trained[k] for k in ('wall_time_s', 'steps')},
+      **{k: float(v.mean()) for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
+    }
+    if stage != 'teacher' and 'teacher' in found:
+      teacher = found['teacher'].gathered[0]
+      each = [task.compare(teacher, mine) for mine in found[stage].gathered]
+      stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+  results = {
+    'name': config['name'],
+    'dataset': config['data']['name'],
+    'task': config['task']['name'],
+    'metric': task.metric,
+    'higher_is_better': task.higher_is_better,
+    'stages': stages,
+    'references': _references(task, data),
+    **_judgement(stages, task),
+    **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
+    'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
+    'seeds': list(experiment.seeds('student')),
+    'split': config['data']['test'],
+    'n_examples': len(data.test),
+    'n_train': {'teacher': len(data.train), 'baseline': len(data.labelled), 'student': len(data.few)},
+    'data_fingerprint': data.dataset.fingerprint,
+    'hardware': hardware(),
+    'versions': {'python': platform.python_version()} | {v: metadata.version(v) for v in VERSIONS},
+    'command': experiment.command,
+    'config': config,
+  }
+  if not jax.process_index():
+    checkpoint.write_json(experiment.workdir / 'results.json', results)
+    curves = {s: train.read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
+    report.write(results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir)
+    progress.console.print(report.table(results))
+    progress.say(f'report: {experiment.workdir / "report.html"}')
+  return results
+
+
+def _judgement(stages: Mapping, task) -> dict:
+  if not {'baseline', 'student'} <= stages.keys():
+    return {'gap_recovered': None, 'p_value': None, 'verdict': 'inconclusive'}
+  student, baseline = stages['student'], stages['baseline']
+  p, verdict = paired(student['values'], baseline['values'], task.higher_is_better)
+  gap = stages.get('teacher', baseline)['mean'] - baseline['mean']
+  closes = gap > 0 if task.higher_is_better else gap < 0
+  share = (student['mean'] - baseline['mean']) / gap if closes else None
+  return {'gap_recovered': share, 'p_value': p, 'verdict': verdict}
+
+
+def _references(task, data) -> dict[str, float]:
+  """What no model is needed for; only where the data lie in memory."""
+  if not all(isinstance(source, pipeline.Columns) for source in (data.train, data.test)):
+    return {}
+  return task.references(data.train.arrays, data.test.arrays)
+
+
+def _gallery(found, data, examples) -> list[dict]:
+  """Test examples with the answers of all stages: first those on which they differ."""
+  classes = data.dataset.classes
+  if not classes or 'logits' not in next(iter(found.values())).gathered[0]:
+    return []
+  answers = {s: e.gathered[0]['logits'].argmax(-1) for s, e in found.items()}
+  truth = next(iter(found.values())).gathered[0]['label']
+  differ = np.any([a != truth for a in answers.values()], 0)
+  rng = np.random.default_rng(0)
+  order = rng.permutation(len(truth))
+  order = np.concatenate([order[differ[order]][: GALLERY // 2], order[~differ[order]]])[:GALLERY]
+  cards = []
+  for row in order:
+    example = examples[int(row)]
+    card = {k: example[k] for k in ('image', 'text') if k in example}
+    answered = {s: classes[a[row]] for s, a in answers.items()}
+    cards.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | answered)
+  return cards
+
+
+def hardware() -> str:
+  """Devices as a person would name them."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return f'{jax.device_count()} x {device.device_kind}'
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  return f'CPU, {cores} cores ({platform.machine()})'

@@ -1,0 +1,58 @@
+"""What a model costs: parameters, bytes, FLOPs, latency, throughput."""
+
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from kdjax.types import Model
+
+
+def count(variables: Mapping) -> dict[str, int]:
+  """Learned parameters, and the bytes of all that inference needs."""
+  leaves = jax.tree.leaves(variables)
+  return {
+    'params': int(sum(x.size for x in jax.tree.leaves(variables['params']))),
+    'bytes': int(sum(x.size * x.dtype.itemsize for x in leaves)),
+  }
+
+
+def measure(models: Mapping[str, tuple[Model, Mapping]], batch: Mapping, repeats: int = 30) -> dict[str, dict]:
+  """The cost of inference of each model, measured in turns so that all meet the same noise.
+
+  Args:
+    models: name -> (model, variables).
+    batch: the throughput is measured on all of it, the latency on its first row.
+    repeats: how often; medians are given.
+
+  Returns:
+    name -> params, bytes, flops_per_example, latency_ms (batch 1), throughput_per_s.
+  """
+  one, many = ({k: jax.device_put(v[:n]) for k, v in batch.items()} for n in (1, None))
+  calls, results = {}, {}
+  for name, (model, variables) in models.items():
+    # Only the logits: what nobody reads is not computed.
+    forward = jax.jit(lambda v, b, m=model: m.apply(v, b, train=False)[0].get('logits'))
+    single, full = (forward.lower(variables, b).compile() for b in (one, many))
+    variables = jax.device_put(variables)
+    calls[name] = (single, variables, one), (full, variables, many)
+    results[name] = count(variables) | {'flops_per_example': _flops(single)}
+  times = {(name, i): [] for name in calls for i in (0, 1)}
+  for _ in range(repeats + 2):
+    for name, pair in calls.items():
+      for i, (run, variables, inputs) in enumerate(pair):
+        began = time.perf_counter()
+        jax.block_until_ready(run(variables, inputs))
+        times[name, i].append(time.perf_counter() - began)
+  rows = len(next(iter(batch.values())))
+  for name in calls:
+    single, full = (float(np.median(times[name, i][2:])) for i in (0, 1))
+    results[name] |= {'latency_ms': 1e3 * single, 'throughput_per_s': rows / full}
+  return results
+
+
+def _flops(compiled):
+  analysis = compiled.cost_analysis() or {}
+  flops = analysis.get('flops', -1) if isinstance(analysis, dict) else -1
+  return float(flops) if flops > 0 else None

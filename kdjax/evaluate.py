@@ -1,0 +1,80 @@
+"""Metrics over a whole split: sums and counts that are divided once, and outputs gathered."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kdjax import parallel, pipeline
+from kdjax.progress import bar
+from kdjax.types import Model, Task
+
+
+class Evaluation(NamedTuple):
+  metrics: dict[str, np.ndarray]  # name -> f64 [S], one value a seed
+  gathered: list[dict[str, np.ndarray]]  # a dict a seed: what `Task.gather` names, [N, ...]
+
+
+def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool = True) -> Callable:
+  """`evaluate(variables, source, title='') -> Evaluation`, `variables` stacked over S seeds.
+
+  The result does not depend on the batch size, on padding or on the number of devices.
+
+  Args:
+    model: gives the outputs.
+    task: gives the metrics, and names what is gathered for those that are no means.
+    mesh: the devices; they divide `batch_size`.
+    batch_size: of all devices together.
+    gather: whether outputs are gathered and `Task.finalize` is called.
+  """
+  keys = task.gather if gather else ()
+  whole = parallel.everywhere(mesh)
+
+  @jax.jit
+  def forward(variables, batch):
+    seeds = len(jax.tree.leaves(variables)[0])
+    each = []
+    for i in range(seeds):
+      outputs, _ = model.apply(jax.tree.map(lambda x, i=i: x[i], variables), batch, train=False)
+      each.append((task.metrics(outputs, batch), {k: outputs[k] for k in keys if k in outputs}))
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
+    return jax.lax.with_sharding_constraint(stacked, whole)
+
+  def evaluate(variables: Mapping, source, title: str = '') -> Evaluation:
+    sums, gathered = {}, []
+    seeds = len(jax.tree.leaves(variables)[0])
+    with bar(title or 'evaluating', len(source), 'example') as shown:
+      for i, batch in enumerate(pipeline.eval_batches(source, batch_size)):
+        metrics, outputs = jax.device_get(forward(variables, parallel.split(batch, mesh)))
+        for name, pair in metrics.items():
+          sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)  # [2, S]
+        if keys:
+          gathered.append(_gather(batch, outputs, keys))
+        shown.update(min((i + 1) * batch_size, len(source)))
+    results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
+    if not keys:
+      return Evaluation(results, [])
+    joined = _join(gathered, seeds)
+    more = [task.finalize(g) for g in joined]
+    results |= {k: np.array([m[k] for m in more]) for k in more[0]}
+    return Evaluation(results, joined)
+
+  return evaluate
+
+
+def _gather(batch, outputs, keys):
+  """One batch's rows of `keys`, padding left out: outputs [S, B, ...], batch keys [B, ...]."""
+  rows = {k: batch[k] for k in ('mask', *keys) if k in batch}
+  if jax.process_count() > 1:
+    rows = multihost_utils.process_allgather(rows, tiled=True)
+  real = np.asarray(rows.pop('mask')) > 0
+  return {k: np.asarray(v)[real] for k, v in rows.items()}, {k: v[:, real] for k, v in outputs.items()}
+
+
+def _join(gathered, seeds):
+  shared = {k: np.concatenate([g[0][k] for g in gathered]) for k in gathered[0][0]}
+  outputs = {k: np.concatenate([g[1][k] for g in gathered], 1) for k in gathered[0][1]}
+  return [shared | {k: v[i] for k, v in outputs.items()} for i in range(seeds)]

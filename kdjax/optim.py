@@ -1,0 +1,119 @@
+"""Optimisers of optax by name, and the schedules of learning rates and of loss weights."""
+
+import inspect
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.errors import KdjaxError, unknown
+
+SCHEDULES = ('constant', 'linear', 'cosine', 'steps')
+OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw')
+
+
+def learning_rate(
+  peak: float,
+  steps: int,
+  *,
+  schedule: str = 'cosine',
+  warmup: float = 0.0,
+  boundaries: tuple[float, ...] = (),
+  factor: float = 0.1,
+) -> Callable:
+  """`step -> learning rate`.
+
+  Args:
+    peak: the largest learning rate.
+    steps: of the whole training.
+    schedule: 'constant', 'linear' or 'cosine' down to 0, or 'steps' (times `factor` at each
+      of the `boundaries`).
+    warmup: share of the steps over which the rate grows from 0.
+    boundaries: shares of the steps.
+    factor: what a boundary multiplies with.
+  """
+  rising = round(warmup * steps)
+  left = max(steps - rising, 1)
+  made = {
+    'constant': lambda: optax.constant_schedule(peak),
+    'linear': lambda: optax.linear_schedule(peak, 0.0, left),
+    'cosine': lambda: optax.cosine_decay_schedule(peak, left),
+    'steps': lambda: optax.piecewise_constant_schedule(
+      peak, {round(b * steps) - rising: factor for b in boundaries}
+    ),
+  }
+  if schedule not in made:
+    raise unknown('schedule', schedule, made)
+  if not rising:
+    return made[schedule]()
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, rising), made[schedule]()], [rising])
+
+
+def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation:
+  """An optax optimiser with clipping and a schedule; only kernels and embeddings decay.
+
+  Args:
+    config: 'name', 'lr', optionally 'clip' (global norm), 'weight_decay', what
+      `learning_rate` takes, and any option of the optimiser itself.
+    steps: of the whole training.
+  """
+  given = dict(config)
+  name, peak, clip = given.pop('name'), given.pop('lr'), given.pop('clip', 0.0)
+  decay = given.pop('weight_decay', 0.0)
+  if name not in OPTIMISERS:
+    raise unknown('optimiser', name, OPTIMISERS)
+  shape = {k: given.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in given}
+  make = getattr(optax, name)
+  known = inspect.signature(make).parameters
+  for key in given:
+    if key not in known:
+      raise unknown(f'option of the optimiser {name!r}', key, known)
+
+  def kernels(params):
+    return jax.tree.map(lambda x: jnp.ndim(x) > 1, params)
+
+  if decay and 'weight_decay' in known:
+    mask = 'weight_decay_mask' if 'weight_decay_mask' in known else 'mask'
+    given |= {'weight_decay': decay} | ({mask: kernels} if mask in known else {})
+  elif 'weight_decay' in known:
+    given['weight_decay'] = 0.0
+  parts = [optax.clip_by_global_norm(clip)] if clip else []
+  if decay and 'weight_decay' not in known:  # added to the gradient, as SGD has it
+    parts.append(optax.add_decayed_weights(decay, kernels))
+  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **given))
+
+
+def weight_schedule(
+  steps: int, *, schedule: str = 'constant', start: float = 0.0, stop: float = 1.0, warmup: float = 0.0
+) -> Callable:
+  """`step -> factor` of a loss weight: inside the window [start, stop) of the training, else 0.
+
+  Args:
+    steps: of the whole training.
+    schedule: 'constant' 1; 'linear' or 'cosine' from 1 at `start` to 0 at `stop`.
+    start: share of the steps at which the loss sets in.
+    stop: share of the steps at which it ends.
+    warmup: share of the steps over which the factor grows from 0.
+
+  Raises:
+    KdjaxError: if the window is empty.
+  """
+  if not 0 <= start < stop <= 1:
+    raise KdjaxError(f'a loss is weighted from start={start} to stop={stop}; it takes 0 <= start < stop <= 1.')
+  first, last, rising = round(start * steps), round(stop * steps), max(warmup * steps, 1e-9)
+  falls = {
+    'constant': lambda x: jnp.ones_like(x),
+    'linear': lambda x: 1 - x,
+    'cosine': lambda x: 0.5 * (1 + jnp.cos(jnp.pi * x)),
+  }
+  if schedule not in falls:
+    raise unknown('schedule', schedule, falls)
+
+  def factor(step):
+    step = jnp.asarray(step, jnp.float32)
+    inside = (step >= first) & (step < last)
+    grown = jnp.minimum((step - first + 1) / rising, 1)
+    return jnp.where(inside, grown * falls[schedule]((step - first) / max(last - first, 1)), 0.0)
+
+  return factor

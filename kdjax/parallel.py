@@ -1,0 +1,83 @@
+"""Many devices: one mesh, batches split over it, weights on all."""
+
+import os
+from collections.abc import Callable, Mapping
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from kdjax import progress
+from kdjax.errors import KdjaxError, unknown
+
+AXIS = 'data'
+
+
+def launched() -> bool:
+  """Whether a launcher (SLURM, Open MPI, a TPU pod, or one's own) started several processes."""
+  seen = os.environ
+  tasks = max(int(seen.get(k, 1)) for k in ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'))
+  several = tasks > 1 or ',' in seen.get('TPU_WORKER_HOSTNAMES', '')
+  return several or 'JAX_COORDINATOR_ADDRESS' in seen
+
+
+def start(distributed: str = 'auto') -> None:
+  """Joins the other processes of a pod, and leaves the talking to the first.
+
+  Args:
+    distributed: 'yes', 'no', or 'auto': when the environment of a launcher is seen.
+  """
+  if distributed == 'yes' or (distributed == 'auto' and launched()):
+    jax.distributed.initialize()
+  if jax.process_index():
+    progress.silence()
+
+
+def make_mesh() -> Mesh:
+  """All devices of all processes on the axis 'data'."""
+  # Auto axes: Linen's Dropout fails under the default, Explicit.
+  return jax.make_mesh((jax.device_count(),), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_batch(size: int, mesh: Mesh, what: str) -> None:
+  """Raises KdjaxError where a batch does not split over the devices."""
+  if size < 1 or size % mesh.size:
+    raise KdjaxError(f'{what} is {size}, which does not divide over {mesh.size} devices.')
+
+
+def split(batch: Mapping, mesh: Mesh) -> dict:
+  """This process's rows as global arrays, split over the devices."""
+  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+  return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Callable:
+  """`step(state, teacher_variables, batch) -> (state, losses)`, compiled; the state is donated.
+
+  Args:
+    step: one training step; for 'pmap' made with `axis=AXIS`.
+    mesh: from `make_mesh`.
+    how: 'jit', where the step sees the global batch, or 'pmap', where each device sees its own
+      rows, batch norm included, and gradients are summed.
+    relational: whether a loss relates examples to each other.
+
+  Raises:
+    KdjaxError: for a relational loss under 'pmap', which would lose the pairs across devices.
+  """
+  if how == 'pmap':
+    if relational and mesh.size > 1:
+      raise KdjaxError(
+        "parallel='pmap' shows each device its own rows alone, and a method here relates the "
+        "examples of the whole batch to each other: use parallel='jit'."
+      )
+    whole, rows = PartitionSpec(), PartitionSpec(AXIS)
+    step = jax.shard_map(
+      step, mesh=mesh, in_specs=(whole, whole, rows), out_specs=whole, check_vma=False
+    )
+  elif how != 'jit':
+    raise unknown('way to parallelise', how, ('jit', 'pmap'))
+  return jax.jit(step, donate_argnums=0, out_shardings=everywhere(mesh))

@@ -1,0 +1,149 @@
+"""From the examples of a data set to batches: encoding, order, padding."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from kdjax import sources, tokenizer
+from kdjax.errors import KdjaxError
+from kdjax.progress import bar
+from kdjax.types import DataSet
+
+CHUNK = 512  # examples encoded at once
+
+
+def make_encode(
+  words: Any = None, text_length: int = 32, image_size: int | None = None, classes: int = 0
+) -> Callable:
+  """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask'.
+
+  Args:
+    words: the tokenizer of texts.
+    text_length: L; longer texts are cut.
+    image_size: images are resized to this square; None takes them as they are.
+    classes: labels have to lie in [0, classes), or be -1; 0 does not check.
+  """
+
+  def column(key, values):
+    if isinstance(values[0], str):
+      if words is None:
+        raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
+      ids, mask = tokenizer.encode(words, values, text_length)
+      return {key: ids, f'{key}/mask': mask}
+    if key == 'image' and image_size:
+      values = [sources.resize(v, image_size) for v in values]
+    try:
+      array = np.stack([np.asarray(v) for v in values])
+    except ValueError as e:
+      raise KdjaxError(
+        f'the examples have {key!r} of different shapes ({np.shape(values[0])} and others); '
+        'for images set data.image_size.'
+      ) from e
+    narrow = {np.dtype('int64'): np.int32, np.dtype('float64'): np.float32}
+    return {key: array.astype(narrow.get(array.dtype, array.dtype))}
+
+  def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    arrays = {}
+    for key in examples[0]:
+      arrays |= column(key, [e[key] for e in examples])
+    labels = arrays.get('label')
+    if classes and labels is not None and labels.ndim == 1:
+      for row in np.flatnonzero((labels < -1) | (labels >= classes))[:1]:
+        where = arrays['id'][row] if 'id' in arrays else row
+        raise KdjaxError(
+          f'example {where} has the label {labels[row]}, and the data set has {classes} classes '
+          f'(0 to {classes - 1}; -1 for a label that is not known).'
+        )
+    return arrays
+
+  return encode
+
+
+class Lazy:
+  """A split that is read and encoded when a batch asks for it."""
+
+  def __init__(self, examples: Sequence, encode: Callable):
+    self.examples, self.encode = examples, encode
+
+  def __len__(self) -> int:
+    return len(self.examples)
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    return self.encode([self.examples[int(i)] for i in indices])
+
+
+class Columns:
+  """A split held in memory, a NumPy array a key."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray]):
+    self.arrays = dict(arrays)
+
+  def __len__(self) -> int:
+    return len(next(iter(self.arrays.values())))
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    return {k: v[indices] for k, v in self.arrays.items()}
+
+
+def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) -> Lazy | Columns:
+  """A split of a data set, held in memory where it takes no more than `memory` bytes.
+
+  Raises:
+    KdjaxError: if there is no such split, or it is empty.
+  """
+  if split not in dataset.splits:
+    raise KdjaxError(f'the data set has no split {split!r}; it has {", ".join(dataset.splits)}.')
+  examples = dataset.splits[split]
+  n = len(examples)
+  if not n:
+    raise KdjaxError(f'the split {split!r} is empty.')
+  lazy = Lazy(examples, encode)
+  first = lazy.take([0])
+  if n * sum(v.nbytes for v in first.values()) > memory:
+    return lazy
+  arrays = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}
+  with bar(f'reading {split}', n, 'example') as shown:
+    for start in range(0, n, CHUNK):
+      rows = slice(start, min(start + CHUNK, n))
+      for key, value in lazy.take(range(n)[rows]).items():
+        if key not in arrays or value.shape[1:] != arrays[key].shape[1:]:
+          raise KdjaxError(
+            f'{split}: {key!r} is {list(value.shape[1:])} in examples from {start} and '
+            f'{list(arrays[key].shape[1:]) if key in arrays else "absent"} in the first; '
+            'for images set data.image_size.'
+          )
+        arrays[key][rows] = value
+      shown.update(rows.stop)
+  return Columns(arrays)
+
+
+def train_batches(source: Lazy | Columns, batch_size: int, seed: int) -> Iterator:
+  """Endless shuffled batches of this process's share, as a checkpointable Grain iterator.
+
+  Every batch has 'epoch', which with 'id' names the augmented view of an example.
+  """
+  n, workers = len(source), jax.process_count()
+  order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
+  order = order.map_with_index(lambda i, row: (row, i // n))
+  mine = order.slice(slice(jax.process_index(), None, workers)) if workers > 1 else order
+  rows = mine.batch(batch_size // workers, drop_remainder=True)
+
+  def fetch(batch):
+    indices, epochs = batch
+    return source.take(np.asarray(indices)) | {'epoch': np.asarray(epochs, np.int32)}
+
+  options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+  return iter(rows.map(fetch).to_iter_dataset(options))
+
+
+def eval_batches(source: Lazy | Columns, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+  """One pass in order; the last batch is filled up with rows whose 'mask' is 0."""
+  share = batch_size // jax.process_count()
+  for start in range(0, len(source), batch_size):
+    rows = start + jax.process_index() * share + np.arange(share)
+    real = rows < len(source)
+    batch = source.take(np.where(real, rows, 0))
+    yield batch | {'mask': real.astype(np.float32), 'epoch': np.zeros(share, np.int32)}
