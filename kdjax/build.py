@@ -41,7 +41,7 @@ class Data(NamedTuple):
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
   """The data set of `config['name']`: a module of kdjax, a dotted one of the user's, or of TFDS."""
   name, given = config['name'], dict(config.get('options') or {})
-  if name not in catalogue.names('data') and '.' not in name:
+  if name not in catalogue.names('data') and not catalogue.dotted(name):
     given |= {'builder': name}
     name = 'tfds'
   if 'data_dir' in catalogue.options('data', name) and data_dir:

@@ -21,6 +21,11 @@ def names(kind: str) -> dict[str, str]:
   return {module.rpartition('.')[2]: module for module in modules}
 
 
+def dotted(name: str) -> bool:
+  """Whether `name` is the path of a user's own module."""
+  return '.' in name and all(part.isidentifier() for part in name.split('.'))
+
+
 def module(kind: str, name: str) -> ModuleType:
   """The module called `name`; a dotted name is a user's own module, imported as it is.
 
@@ -28,7 +33,7 @@ def module(kind: str, name: str) -> ModuleType:
     KdjaxError: if there is none.
   """
   known = names(kind)
-  if name not in known and '.' not in name:
+  if name not in known and not dotted(name):
     raise unknown(KINDS[kind], name, known)
   try:
     return importlib.import_module(known.get(name, name))

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from scipy import stats
 
-from kdjax import checkpoint, cost, parallel, pipeline, progress, report, train
+from kdjax import checkpoint, cost, parallel, pipeline, progress, report
 from kdjax.evaluate import make_evaluate
+from kdjax.log import read_log
 
 ALPHA = 0.05  # of the paired test
 GALLERY = 12
@@ -86,7 +87,7 @@ def run(experiment: Any) -> dict:
   }
   if not jax.process_index():
     checkpoint.write_json(experiment.workdir / 'results.json', results)
-    curves = {s: train.read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
+    curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
     report.write(results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir)
     progress.console.print(report.table(results))
     progress.say(f'report: {experiment.workdir / "report.html"}')

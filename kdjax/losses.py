@@ -1,9 +1,11 @@
 """Maths that several methods share. Losses compute in float32 at least; float64 stays float64."""
 
+import math
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array, Batch, SumCount
@@ -78,3 +80,276 @@ def smooth_l1(difference: Array) -> Array:
 def flatten(x: Array) -> Array:
   """`[B, ...] -> [B, D]`."""
   return x.reshape(x.shape[0], -1)
+
+
+def standardise(logits: Array) -> Array:
+  """Mean 0 and standard deviation 1 over the classes (Sun et al., 2403.01427, algorithm 1).
+
+  The deviation divides by C - 1 and gets 1e-7 added, as in the authors' code.
+  """
+  centred = logits - logits.mean(-1, keepdims=True)
+  variance = jnp.sum(centred**2, -1, keepdims=True) / max(logits.shape[-1] - 1, 1)
+  varies = variance > 0  # equal logits stay 0, with a gradient that is finite
+  return centred / jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)) + 1e-7, 1)
+
+
+def soft_cross_entropy(
+  teacher_logits: Array, student_logits: Array, temperature: float | Array = 1.0
+) -> Array:
+  """-Σ softmax(teacher / T) · log softmax(student / T), `[..., C] -> [...]`, with no T² factor."""
+  p = jax.nn.softmax(teacher_logits / temperature)
+  log_q = jax.nn.log_softmax(student_logits / temperature)
+  return -jnp.sum(jnp.where(p > 0, p * log_q, 0), -1)
+
+
+def labelled(logits: Array, batch: Batch, method: str) -> tuple[Array, dict]:
+  """(labels `[B]`, the batch without the examples whose label is not known, at -1).
+
+  Raises:
+    KdjaxError: if there are no labels, or they do not belong to logits `[B, C]`.
+  """
+  if 'label' not in batch:
+    raise KdjaxError(f"{method} needs labels, and the batch has no 'label'.")
+  label = batch['label']
+  if logits.shape[:-1] != label.shape or label.ndim != 1:
+    raise KdjaxError(
+      f'{method} cannot pair logits {list(logits.shape)} with labels {list(label.shape)}: '
+      'it needs [B, C] and [B].'
+    )
+  return jnp.maximum(label, 0), {'mask': example_mask(batch, logits) * (label >= 0)}
+
+
+def without_class(logits: Array, label: Array) -> Array:
+  """`[B, C]` with so low a logit at each label that its softmax is 0."""
+  out = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
+  return jnp.where(out, jnp.finfo(logits.dtype).min / 2, logits)
+
+
+def once(mean: SumCount) -> SumCount:
+  """A mean over the batch as a relation, which counts once."""
+  total, count = mean
+  return total / jnp.where(count > 0, count, 1), jnp.ones_like(count)
+
+
+def shifted_temperature(
+  weights: Array, batch: Batch, temperature: float, beta: float, minimum: float
+) -> Array:
+  """T + (mean w - w) · beta of weights `[B, ...]`, padding left out of the mean, at least `minimum`.
+
+  An example with a large weight gets a low temperature (Wen et al., 1911.07471).
+  """
+  mean, _ = once(mean_over_examples(mean_over_axes(weights), batch))
+  return jnp.maximum(temperature + (mean - weights) * beta, minimum)
+
+
+def unit(x: Array) -> Array:
+  """`x` at length 1 along its last axis; a zero stays zero, with a gradient of 0."""
+  square = jnp.sum(x * x, -1, keepdims=True)
+  some = square > 1e-24  # of a shorter one the gradient would overflow
+  return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1)), 0)
+
+
+def towers(outputs: Mapping, names: tuple, method: str, whose: str, scalars: int = 0) -> list[Array]:
+  """The taps of a two-tower model: image and text embedding, `[B, D]` each, then its scalars.
+
+  The teacher's come without gradient.
+
+  Raises:
+    KdjaxError: if a tap is not there, their number is wrong, or their shapes do not fit together.
+  """
+  if isinstance(names, str) or len(names) != 2 + scalars:
+    raise KdjaxError(
+      f'{method} needs {2 + scalars} taps of the {whose}: an image embedding, a text embedding'
+      f'{f" and {scalars} more" if scalars else ""}; it was given {names!r}.'
+    )
+  found = [tap(outputs, name, method, whose) for name in names]
+  a, b = found[:2]
+  if a.ndim != 2 or a.shape != b.shape or any(x.ndim for x in found[2:]):
+    shapes = ', '.join(f'{n!r} {list(x.shape)}' for n, x in zip(names, found, strict=True))
+    raise KdjaxError(
+      f'{method} needs two [B, D] embeddings of the {whose}, then scalars; it was given {shapes}.'
+    )
+  return found if whose == 'student' else jax.lax.stop_gradient(found)
+
+
+def log_affinity(a: Array, b: Array, scale: Array, mask: Array) -> Array:
+  """log softmax over j of scale · a_i·b_j, `[B, B]`; no row gives anything to padding (`mask` 0)."""
+  z = scale * jnp.matmul(a, b.T, precision='highest')  # a scale of 100 would show bfloat16's error
+  return jax.nn.log_softmax(jnp.where(mask > 0, z, jnp.finfo(z.dtype).min), -1)
+
+
+def clip_info_nce(image: Array, text: Array, scale: Array, mask: Array) -> Array:
+  """CLIP's loss of each pair `[B]`: image to text and text to image, halved (arXiv 2103.00020).
+
+  Args:
+    image: `[B, D]`, of length 1.
+    text: `[B, D]`, of length 1; row i belongs to image i.
+    scale: of the cosines, the exponential of CLIP's parameter.
+    mask: `[B]`, 0 for padding.
+  """
+  both = log_affinity(image, text, scale, mask), log_affinity(text, image, scale, mask)
+  return -0.5 * sum(jnp.diagonal(x) for x in both)
+
+
+def positions(like: Array, batch: Batch, mask: str | None, method: str) -> Array:
+  """The weights of the positions `[B, L]` of `like`: 0 for padding and where `batch[mask]` says so.
+
+  Args:
+    mask: a key that ends in 'mask' holds the validity of the positions; any other holds target
+      tokens, negative (-100) where there is none. None counts every position.
+
+  Raises:
+    KdjaxError: if there is no such key, or it is of another shape than `like`.
+  """
+  weights = jnp.broadcast_to(example_mask(batch, like).reshape(-1, *[1] * (like.ndim - 1)), like.shape)
+  if mask is None:
+    return weights
+  if mask not in batch:
+    raise unknown(f'key of the batch in methods.{method}', mask, batch)
+  found = batch[mask]
+  if found.shape != like.shape:
+    raise KdjaxError(
+      f'{method} cannot mask positions of shape {list(like.shape)} with the key {mask!r} '
+      f'{list(found.shape)} of the batch: name one of that shape, or None.'
+    )
+  return weights * (found if mask.endswith('mask') else found >= 0).astype(like.dtype)
+
+
+def mean_over_positions(values: Array, weights: Array) -> SumCount:
+  """`(sum, count)` of values `[B, L]`, weighted."""
+  return jnp.sum(jnp.where(weights > 0, values, 0) * weights), jnp.sum(weights)
+
+
+def log_likelihood(logits: Array, tokens: Array) -> Array:
+  """log softmax of `[..., V]` at the tokens `[...]`; a negative token is read as token 0."""
+  chosen = jnp.maximum(tokens, 0)[..., None]
+  return jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, -1)[..., 0]
+
+
+def log_distributions(student: Array, teacher: Array, temperature: float = 1.0) -> tuple:
+  """(log q, log p, allowed), each `[..., V]`, of the student's and the teacher's logits.
+
+  A token that either rules out with a logit of -inf is not allowed: it takes no part in a
+  divergence. Its logs are finite all the same, so that no NaN gets into a gradient.
+  """
+
+  def logs(z):
+    return jnp.where(jnp.isfinite(z), jax.nn.log_softmax(z / temperature), -1e30)
+
+  return logs(student), logs(teacher), jnp.isfinite(student) & jnp.isfinite(teacher)
+
+
+def log_mixture(log_a: Array, log_b: Array, share: float) -> Array:
+  """log(share · a + (1 - share) · b), elementwise; `share` is a number from 0 to 1."""
+  if share in (0, 1):
+    return log_a if share == 1 else log_b
+  return jnp.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
+
+
+def divergence(log_a: Array, log_b: Array, allowed: Array) -> Array:
+  """KL(a || b) of log-probabilities over the allowed entries, `[..., V] -> [...]`."""
+  return jnp.sum(jnp.where(allowed, jnp.exp(log_a) * (log_a - log_b), 0), -1)
+
+
+def norm(x: Array, axis: int | None = -1) -> Array:
+  """The L2 norm of `x` along an axis, or of all of it; a norm of 0 has a gradient of 0."""
+  top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True))
+  top = jnp.where(top > 0, top, 1)  # the squares of large entries would overflow
+  square = jnp.sum(jnp.square(x / top), axis, keepdims=True)
+  return jnp.squeeze(top * jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0), axis)
+
+
+def average_to(x: Array, size: tuple[int, ...]) -> Array:
+  """Averages the axes after the batch to `size`, over windows as even as whole positions allow.
+
+  Window i of m over n positions runs from floor(i n / m) to ceil((i + 1) n / m), as in adaptive
+  average pooling: `[B, H, W, C]` and (h, w) give `[B, h, w, C]`.
+  """
+  for axis, m in enumerate(size, 1):
+    n = x.shape[axis]
+    if m == n:
+      continue
+    i, j = np.arange(m)[:, None], np.arange(n)
+    inside = (j >= i * n // m) & (j < -(-(i + 1) * n // m))
+    weights = jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
+    x = jnp.moveaxis(jnp.tensordot(x, weights, ((axis,), (1,)), precision='highest'), -1, axis)
+  return x
+
+
+def to_one_size(a: Array, b: Array) -> tuple[Array, Array]:
+  """Two maps `[B, H, W, C]`, the larger one averaged down to the smaller, axis by axis."""
+  size = tuple(min(n) for n in zip(a.shape[1:3], b.shape[1:3], strict=True))
+  return average_to(a, size), average_to(b, size)
+
+
+def stages(
+  s: Mapping,
+  t: Mapping,
+  student: str | tuple[str, ...],
+  teacher: str | tuple[str, ...],
+  method: str,
+  *,
+  rank: int | None = 4,
+  differ: tuple[int, ...] = (1, 2, 3),
+) -> list[tuple[Array, Array]]:
+  """The pairs that two tap names, or two tuples of names, make, each as `pair` gives it.
+
+  Args:
+    rank: the number of axes, maps `[B, H, W, C]` by default; None for as many as each other.
+    differ: the axes on which the two of a pair may differ in size.
+
+  Raises:
+    KdjaxError: if there are not as many of each, or two taps do not fit each other.
+  """
+  students, teachers = ((n,) if isinstance(n, str) else tuple(n) for n in (student, teacher))
+  if len(students) != len(teachers):
+    raise KdjaxError(
+      f'{method} pairs the student taps {list(students)} with the teacher taps {list(teachers)}: '
+      'give as many of each.'
+    )
+  found = []
+  for name, other in zip(students, teachers, strict=True):
+    a, b = pair(s, t, name, other, method, same_shape=False)
+    fixed = [i for i in range(a.ndim) if i not in differ and i - a.ndim not in differ]
+    if a.ndim != (rank or b.ndim) or a.ndim != b.ndim or any(a.shape[i] != b.shape[i] for i in fixed):
+      raise KdjaxError(
+        f'{method} cannot pair the student tap {name!r} {list(a.shape)} with the teacher tap {other!r} '
+        f'{list(b.shape)}: they need {rank or "as many"} axes each, of one size on the axes {fixed}.'
+      )
+    found.append((a, b))
+  return found
+
+
+def valid_positions(batch: Batch, name: str, x: Array, mask: str | None, method: str) -> Array:
+  """`[B, L]` weights, as `positions` gives them, of the student's tap `name`, `x` `[B, L, ...]`.
+
+  Args:
+    mask: None for '<modality>/mask' of a tap '<modality>/...', or for a tap with no modality the
+      only mask in the batch that fits, where the batch has one; '' counts every position.
+  """
+  modality, _, own = name.partition('/')
+  fits = [k for k, v in batch.items() if k.endswith('/mask') and v.shape == x.shape[:2]]
+  keys = [f'{modality}/mask'] if own else fits
+  found = keys[0] if len(keys) == 1 and keys[0] in batch else None
+  like = x.reshape(*x.shape[:2], -1)[..., 0]
+  return positions(like, batch, found if mask is None else mask or None, method)
+
+
+def sum_of_layers(values: list[Array], batch: Batch, name: str, mask: str | None, method: str) -> SumCount:
+  """Values `[B, ...]` of several layers, added up, as a mean over the positions of the tap `name`.
+
+  Args:
+    mask: as in `valid_positions`, for sequences `[B, L]`; other shapes leave out padding alone.
+
+  Raises:
+    KdjaxError: if the layers are not of one shape.
+  """
+  if len({v.shape for v in values}) > 1:
+    raise KdjaxError(
+      f'{method} adds up layers of one length, not of {[list(v.shape[1:]) for v in values]}: give the '
+      'others an entry of their own.'
+    )
+  total = sum(values)
+  if total.ndim == 2:
+    return mean_over_positions(total, valid_positions(batch, name, total, mask, method))
+  return mean_over_positions(total, positions(total, batch, None, method))

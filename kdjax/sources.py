@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import absl.logging
 import numpy as np
+import requests
+import tensorflow_datasets as tfds
 from PIL import Image, UnidentifiedImageError
 
 from kdjax.errors import KdjaxError
@@ -20,6 +23,7 @@ from kdjax.progress import console, say
 def quiet_tfds(name: str) -> Iterator[None]:
   """Keeps TFDS's own messages off the screen, and says in one line when it lacks TensorFlow."""
   absl.logging.set_verbosity(absl.logging.ERROR)
+  logging.getLogger('urllib3').setLevel(logging.ERROR)
   console.file, noise = sys.stdout, io.StringIO()
   try:
     with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
@@ -38,8 +42,12 @@ def prepare(builder: Any) -> None:
   """Writes the data set as ArrayRecord, unless that has been done."""
   if not builder.is_prepared():
     say(f'preparing {builder.name} in {builder.data_dir} (once)')
-    with quiet_tfds(builder.name):
-      builder.download_and_prepare(file_format='array_record')
+    try:
+      with quiet_tfds(builder.name):
+        builder.download_and_prepare(file_format='array_record')
+    except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
+      reason = str(e).strip().split('\n')[0][:200]
+      raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
 
 
 class TfdsSource(Sequence):

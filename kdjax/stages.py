@@ -89,7 +89,7 @@ def claim(experiment: Experiment) -> None:
   if path.exists():
     theirs = _flat(json.loads(path.read_text(encoding='utf-8')))
     differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
-    differ = [k for k in differ if not k.startswith('run.')]
+    differ = [k for k in differ if not k.startswith('run.') or k == 'run.parallel']
     if differ:
       shown = '; '.join(f'{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here' for k in differ[:4])
       more = f'; and {len(differ) - 4} more' if len(differ) > 4 else ''

@@ -1,9 +1,8 @@
 """The loop of one stage: build, restore, step, log, evaluate, save."""
 
-import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from kdjax import checkpoint, parallel, pipeline, progress
 from kdjax import step as steps_
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
+from kdjax.log import Log
 from kdjax.types import Method, Model, Task
 
 
@@ -105,7 +105,7 @@ def train(setup: Setup, loop: Loop, folder: Path, seed: int) -> dict:
     tree, spent = found.tree, found.data['wall_time_s']
     batches.set_state(found.data['batches'])
     progress.say(f'{setup.name}: going on from step {found.step} of {setup.steps}')
-  run = _Run(setup, loop, mesh, keeper, _Log(folder, int(tree['state'].step[0]), loop.tensorboard), began - spent)
+  run = _Run(setup, loop, mesh, keeper, Log(folder, int(tree['state'].step[0]), loop.tensorboard), began - spent)
   try:
     with _signals() as stopped:
       tree = run.steps(tree, step, batches, stopped)
@@ -259,46 +259,6 @@ class _Run:
     self.report(n, shown)  # a state is saved only after its loss was seen to be finite
     data = {'batches': batches.get_state(), 'wall_time_s': time.monotonic() - self.began}
     self.keeper.save(n, self.copy(tree), data)
-
-
-class _Log:
-  """metrics.jsonl, a record a line; what lies past the restored step is cut off."""
-
-  def __init__(self, folder, step, tensorboard):
-    self.path, self.score, self.board = folder / 'metrics.jsonl', '', None
-    if jax.process_index():
-      self.path = None
-      return
-    kept = [r for r in read_log(self.path) if r['step'] <= step]
-    checkpoint.write(self.path, ''.join(json.dumps(r) + '\n' for r in kept))
-    if tensorboard:
-      try:
-        from tensorboardX import SummaryWriter
-      except ImportError as e:
-        raise KdjaxError('tensorboard=True needs tensorboardX: pip install tensorboardX') from e
-      self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
-
-  def write(self, step, record):
-    if self.path is None:
-      return
-    plain = {k: np.asarray(v).tolist() for k, v in record.items()}
-    with self.path.open('a', encoding='utf-8') as file:
-      file.write(json.dumps({'step': step, **plain}) + '\n')
-    for key, value in plain.items() if self.board else ():
-      for i, x in enumerate(np.atleast_1d(value)):
-        self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)
-
-
-def read_log(path: Path) -> list[dict]:
-  """The records of a metrics.jsonl; a line that a crash cut off is left out."""
-  records = []
-  if path.exists():
-    for line in path.read_text(encoding='utf-8').splitlines():
-      try:
-        records.append(json.loads(line))
-      except json.JSONDecodeError:
-        continue
-  return records
 
 
 @contextmanager

@@ -19,6 +19,13 @@ def shapes(width):
     'text/embed': (B, 2 * width),
     **maps,
     **tokens,
+    'logit_scale': (),
+    'logit_bias': (),
+    'image/masked_embed': (B, 2 * width),
+    'text/logits': (B, L, V),
+    **{f'text/attention{i}': (B, 2, L, L) for i in (1, 2)},
+    **{f'view{i}/embed': (B, 2 * width) for i in (1, 2, 3)},
+    **{f'{modality}/class_logits': (B, C) for modality in ('image', 'text')},
   }
 
 
@@ -37,8 +44,9 @@ def example():
     'id': np.arange(B, dtype=np.int32),
     'epoch': np.zeros(B, np.int32),
   }
+  batch['text/target'] = np.where(batch['text/mask'], rng.integers(0, V, (B, L)), -100).astype(np.int32)
   return outputs(1, 4), outputs(2, 6), batch
 
 
 def rows(tree, indices):
-  return {k: v[indices] for k, v in tree.items()}
+  return {k: v if np.ndim(v) == 0 else v[indices] for k, v in tree.items()}

@@ -1,6 +1,9 @@
 """The contract that every method keeps; the methods are found, not listed."""
 
+import functools
 import inspect
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +15,37 @@ from kdjax import catalogue
 
 METHODS = sorted(catalogue.names('methods'))
 SEED = jax.random.key(0)
+EXAMPLE = taps.example()
 
 
+class Built(NamedTuple):
+  loss: Callable  # (s, t, batch) -> ((sum, count), new_stats), compiled once for each shape
+  grads: Callable  # (s, t, batch) -> (value, gradients to the params, s and t)
+  stats: dict
+  relational: bool
+
+
+@functools.cache
 def build(name):
   method = catalogue.make('methods', name, {})
-  s, t, batch = taps.example()
-  return method, *method.init(SEED, s, t, batch), s, t, batch
+  params, stats = jax.jit(method.init)(SEED, *EXAMPLE)
+
+  def loss(params, s, t, batch):
+    return method.loss(params, stats, s, t, batch, step=jnp.int32(0), rng=SEED)
+
+  def value(params, s, t, batch):
+    (total, count), _ = loss(params, s, t, batch)
+    return total / jnp.maximum(count, 1)
+
+  grads = jax.jit(jax.value_and_grad(value, (0, 1, 2)))
+  return Built(
+    functools.partial(jax.jit(loss), params), functools.partial(grads, params), stats, method.relational
+  )
 
 
-def mean(method, params, stats, s, t, batch):
-  (total, count), _ = method.loss(params, stats, s, t, batch, step=jnp.int32(0), rng=SEED)
-  return total / jnp.maximum(count, 1)
+def mean(pair):
+  (total, count), _ = pair
+  return total / np.maximum(count, 1)
 
 
 def test_names_are_unique():
@@ -41,17 +64,8 @@ def test_it_says_what_it_is(name):
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_it_runs_under_jit_and_teaches_only_the_student(name):
-  method, params, stats, s, t, batch = build(name)
-
-  @jax.jit
-  def both(params, s, t):
-    value, grads = jax.value_and_grad(
-      lambda p, s, t: mean(method, p, stats, s, t, batch), (0, 1, 2)
-    )(params, s, t)
-    return value, grads
-
-  value, (to_params, to_s, to_t) = both(params, s, t)
+def test_it_teaches_only_the_student(name):
+  value, (to_params, to_s, to_t) = build(name).grads(*EXAMPLE)
   assert np.isfinite(value)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves((to_params, to_s)))
   assert any(np.abs(g).max() > 0 for g in jax.tree.leaves(to_s)), 'no gradient reaches the student'
@@ -60,54 +74,50 @@ def test_it_runs_under_jit_and_teaches_only_the_student(name):
 
 @pytest.mark.parametrize('name', METHODS)
 def test_its_state_keeps_its_shapes(name):
-  method, params, stats, s, t, batch = build(name)
-  _, new = method.loss(params, stats, s, t, batch, step=jnp.int32(0), rng=SEED)
+  _, new = build(name).loss(*EXAMPLE)
+  stats = build(name).stats
   assert jax.tree.structure(new) == jax.tree.structure(stats)
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, stats)
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_half_precision_taps_are_raised(name):
-  method, params, stats, s, t, batch = build(name)
-  s, t = (jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), x) for x in (s, t))
-  (total, _), _ = method.loss(params, stats, s, t, batch, step=jnp.int32(0), rng=SEED)
+  s, t, batch = EXAMPLE
+  narrow = (jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), x) for x in (s, t))
+  (total, _), _ = build(name).loss(*narrow, batch)
   assert total.dtype == jnp.float32 and np.isfinite(total)
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_the_order_of_the_batch_does_not_matter(name):
-  method, params, stats, s, t, batch = build(name)
   order = np.random.default_rng(3).permutation(taps.B)
-  shuffled = (taps.rows(x, order) for x in (s, t, batch))
+  shuffled = (taps.rows(x, order) for x in EXAMPLE)
   np.testing.assert_allclose(
-    mean(method, params, stats, *shuffled), mean(method, params, stats, s, t, batch), rtol=1e-5
+    mean(build(name).loss(*shuffled)), mean(build(name).loss(*EXAMPLE)), rtol=1e-5
   )
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_padding_takes_no_part(name):
-  method, params, stats, s, t, batch = build(name)
+  s, t, batch = EXAMPLE
   real = np.arange(taps.B - 4)
   padded = batch | {'mask': (np.arange(taps.B) < taps.B - 4).astype(np.float32)}
-  if 'batch_stats' in stats:
+  if 'batch_stats' in build(name).stats:
     pytest.skip('batch norm in training sees the whole batch')
   np.testing.assert_allclose(
-    mean(method, params, stats, s, t, padded),
-    mean(method, params, stats, *(taps.rows(x, real) for x in (s, t, batch))),
+    mean(build(name).loss(s, t, padded)),
+    mean(build(name).loss(*(taps.rows(x, real) for x in EXAMPLE))),
     rtol=1e-5,
   )
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_a_loss_that_is_not_relational_adds_up_over_parts(name):
-  method, params, stats, s, t, batch = build(name)
-  if method.relational:
+  if build(name).relational:
     pytest.skip('it relates the examples of a batch')
-  whole, _ = method.loss(params, stats, s, t, batch, step=jnp.int32(0), rng=SEED)
-  parts = [
-    method.loss(
-      params, stats, *(taps.rows(x, i) for x in (s, t, batch)), step=jnp.int32(0), rng=SEED
-    )[0]
-    for i in np.array_split(np.arange(taps.B), 3)
+  whole, _ = build(name).loss(*EXAMPLE)
+  halves = [
+    build(name).loss(*(taps.rows(x, rows) for x in EXAMPLE))[0]
+    for rows in np.array_split(np.arange(taps.B), 2)
   ]
-  np.testing.assert_allclose([sum(p[i] for p in parts) for i in (0, 1)], whole, rtol=1e-5)
+  np.testing.assert_allclose([sum(h[i] for h in halves) for i in (0, 1)], whole, rtol=1e-5)

@@ -6,7 +6,13 @@ from kdjax.types import Method
 WEIGHT = 0.9  # RepDistiller and mdistiller, beside 0.1 on the labels, at T = 4
 
 
-def kd(*, temperature: float = 4.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def kd(
+  *,
+  temperature: float = 4.0,
+  standardise: bool = False,
+  student: str = 'logits',
+  teacher: str = 'logits',
+) -> Method:
   """Knowledge distillation of Hinton, Vinyals & Dean (arXiv 1503.02531, section 2).
 
   T² · KL(softmax(teacher / T) || softmax(student / T)), summed over the classes, mean over the
@@ -15,12 +21,17 @@ def kd(*, temperature: float = 4.0, student: str = 'logits', teacher: str = 'log
 
   Args:
     temperature: T, above 0.
+    standardise: gives each example's logits mean 0 and deviation 1 over the classes first
+      (arXiv 2403.01427, algorithm 1); its authors use T = 2 with weight 9, beside 0.1 on the
+      labels.
     student: its tap, [..., C], any axes between the batch and the classes.
     teacher: its tap, of the same shape.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = losses.pair(s, t, student, teacher, 'kd')
+    if standardise:
+      q, p = losses.standardise(q), losses.standardise(p)
     values = temperature**2 * losses.mean_over_axes(losses.kl(p, q, temperature))
     return losses.mean_over_examples(values, batch), stats
 

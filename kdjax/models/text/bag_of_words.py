@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.models.layers import Classifier, read
+from kdjax.layers import Classifier, read
 
 
 class BagOfWords(nn.Module):

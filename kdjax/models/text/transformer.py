@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.models.layers import Classifier, TransformerBlock, masked_mean, read
+from kdjax.layers import Classifier, TransformerBlock, masked_mean, read
 
 
 class Transformer(nn.Module):

@@ -5,7 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.models.layers import Classifier, patches, read, scale_image
+from kdjax.layers import Classifier, patches, read, scale_image
 
 
 class BasicBlock(nn.Module):

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.models.layers import Classifier, TransformerBlock, patches, read, scale_image
+from kdjax.layers import Classifier, TransformerBlock, patches, read, scale_image
 
 
 class Vit(nn.Module):

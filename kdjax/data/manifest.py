@@ -1,0 +1,130 @@
+"""Your own files: a JSONL or CSV table, one row an example, columns for image, text, label, split."""
+
+import csv
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdjax.errors import KdjaxError, unknown
+from kdjax.sources import fingerprint, read_image
+from kdjax.types import DataSet
+
+SPLITS = ('train', 'validation', 'test')
+ALIASES = {'val': 'validation', 'valid': 'validation', 'dev': 'validation'}
+
+
+def rows(path: Path) -> list[dict]:
+  """The rows of a .jsonl or .csv file, each with its '#', the line that it stands on.
+
+  Raises:
+    KdjaxError: if the file cannot be read; it names the line.
+  """
+  try:
+    text = path.read_text(encoding='utf-8-sig')
+  except (OSError, UnicodeDecodeError) as e:
+    raise KdjaxError(f'cannot read the manifest {path} ({e}).') from e
+  if path.suffix == '.csv':
+    reader = csv.DictReader(text.splitlines())
+    return [{k: v for k, v in row.items() if k} | {'#': reader.line_num} for row in reader]
+  made = []
+  for number, line in enumerate(text.splitlines(), 1):
+    if line.strip():
+      try:
+        made.append(dict(json.loads(line)) | {'#': number})
+      except (ValueError, TypeError) as e:
+        raise KdjaxError(f'{path}, line {number}: not a JSON object ({e}).') from e
+  return made
+
+
+def by_chance(row: int) -> str:
+  """80 % train, 10 % validation, 10 % test, always the same for the same row."""
+  drawn = zlib.crc32(str(row).encode()) % 10
+  return 'test' if drawn == 0 else 'validation' if drawn == 1 else 'train'
+
+
+class Rows(Sequence):
+  """Examples of some rows, with the images read when they are asked for."""
+
+  def __init__(self, path: Path, table: Sequence[Mapping], columns: Mapping, classes: Mapping[str, int]):
+    self.path, self.table, self.columns, self.classes = path, table, columns, classes
+
+  def __len__(self) -> int:
+    return len(self.table)
+
+  def __getitem__(self, index):
+    row = self.table[index]
+    where = f'{self.path}, line {row["#"]}'
+    example = {'id': row['#']}
+    for key, column in self.columns.items():
+      value = row.get(column)
+      if key == 'label':
+        example[key] = self.label(value, where)
+      elif value in (None, ''):
+        raise KdjaxError(f'{where}: the column {column!r} is empty.')
+      elif key == 'image':
+        example[key] = read_image(self.path.parent / str(value), where)
+      else:
+        example[key] = str(value)
+    return example
+
+  def label(self, value, where) -> int:
+    if value in (None, ''):
+      return -1
+    if str(value) not in self.classes:
+      raise KdjaxError(f'{where}: {unknown("label", str(value), self.classes)}')
+    return self.classes[str(value)]
+
+
+def manifest(
+  *,
+  path: str = '',
+  image: str = 'image',
+  text: str = 'text',
+  label: str = 'label',
+  split: str = 'split',
+  classes: tuple[str, ...] = (),
+) -> DataSet:
+  """Reads a manifest; image files are named relative to its folder.
+
+  Rows without a split are shared out by chance, 80 : 10 : 10; an empty label is a label that
+  is not known.
+
+  Args:
+    path: a .jsonl or .csv file.
+    image: the column that names image files; it may be absent.
+    text: the column of texts; it may be absent.
+    label: the column of class names or numbers.
+    split: the column that says train, validation or test; it may be absent.
+    classes: their names in order; by default the labels of the training rows, sorted.
+
+  Raises:
+    KdjaxError: if the file, a column, an image or a label is not what it should be.
+  """
+  file = Path(path)
+  if not path:
+    raise KdjaxError('which manifest? Set --config.data.options.path=FILE (.jsonl or .csv).')
+  table = rows(file)
+  if not table:
+    raise KdjaxError(f'the manifest {file} has no rows.')
+  present = set().union(*table) - {'#'}
+  columns = {k: c for k, c in (('image', image), ('text', text), ('label', label)) if c in present}
+  if not {'image', 'text'} & columns.keys() or 'label' not in columns:
+    raise KdjaxError(
+      f'{file} has the columns {", ".join(sorted(present))}; it needs one for labels ({label!r}) and one '
+      f'for images ({image!r}) or texts ({text!r}): name yours with data.options.label=… and so on.'
+    )
+  parts = {s: [] for s in SPLITS}
+  for i, row in enumerate(table):
+    name = str(row.get(split) or by_chance(i)).lower()
+    name = ALIASES.get(name, name)
+    if name not in parts:
+      raise KdjaxError(f'{file}, line {row["#"]}: {unknown("split", name, SPLITS)}')
+    parts[name].append(row)
+  if not classes:
+    found = {str(row[label]) for row in parts['train'] if row.get(label) not in (None, '')}
+    numbers = all(f.lstrip('-').isdigit() for f in found)
+    classes = tuple(sorted(found, key=int if numbers else str))
+  places = {name: i for i, name in enumerate(classes)}
+  splits = {s: Rows(file, part, columns, places) for s, part in parts.items() if part or s != 'validation'}
+  return DataSet(splits, tuple(classes), fingerprint(file.stat().st_size, len(table), classes))

@@ -1,0 +1,55 @@
+"""Contrast within the batch: tell the teacher's embedding of an example from those of others."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.adapters import TwoEmbeddings
+from kdjax.types import Method
+
+WEIGHT = 1.0  # CLIP-KD's interactive contrastive loss, of the same form
+
+
+def crd_in_batch(
+  *,
+  dim: int = 128,
+  temperature: float = 0.07,
+  same_label: bool = False,
+  student: str = 'embed',
+  teacher: str = 'embed',
+) -> Method:
+  """CRD (arXiv 1910.10699) with no memory: InfoNCE between the two models over the batch.
+
+  Mean of -log softmax_j(v_i·w_j / T) at j = i and of the same with student and teacher changed
+  over; v and w are linear embeddings of the two taps, learned, of length 1. Deviation from the
+  paper: a softmax over the batch takes the place of noise-contrastive estimation over the banks of
+  `crd`. As there, examples of the same label are no negatives. `temperature` brings no T². It
+  counts once a batch, and padding takes no part in it.
+
+  Args:
+    dim: the width of the embeddings.
+    temperature: T.
+    same_label: whether other examples of the same label are negatives too.
+    student: its tap, flattened to [B, D].
+    teacher: its tap, flattened to [B, E].
+  """
+
+  def taps(s, t):
+    return losses.pair(s, t, student, teacher, 'crd_in_batch', same_shape=False)
+
+  def init(rng, s, t, batch):
+    return TwoEmbeddings(dim).init(rng, *taps(s, t))['params'], {}
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    a, b = TwoEmbeddings(dim).apply({'params': params}, *taps(s, t))
+    scores = losses.unit(a) @ losses.unit(b).T / temperature
+    allowed = jnp.broadcast_to(losses.example_mask(batch, a) > 0, scores.shape)
+    if not same_label and 'label' in batch:
+      label = batch['label']
+      allowed &= (label[:, None] != label[None]) | (label < 0)
+    allowed |= jnp.eye(len(scores), dtype=bool)
+    both = [jax.nn.log_softmax(jnp.where(allowed, x, -jnp.inf)) for x in (scores, scores.T)]
+    values = -sum(jnp.diagonal(x) for x in both) / 2
+    return losses.once(losses.mean_over_examples(values, batch)), stats
+
+  return Method(init, loss, relational=True)

@@ -1,0 +1,1 @@
+"""Methods between models, or parts of one, that see different modalities."""

@@ -1,0 +1,109 @@
+"""Selected examples, other classes: what two modalities agree on (C²KD, Huo et al., CVPR 2024)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 1.0  # the authors' code, every term
+
+
+class Proxy(nn.Module):
+  """Class scores from a feature, averaged over its places: linear, batch norm, leaky ReLU, linear."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, x):
+    dtype, x = x.dtype, x.reshape(x.shape[0], -1, x.shape[-1]).mean(1)
+    x = nn.Dense(x.shape[-1], use_bias=False, dtype=dtype, name='in')(x)
+    x = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, dtype=dtype, name='bn')(x)
+    return nn.Dense(self.classes, dtype=dtype, name='out')(nn.leaky_relu(x, 0.1))
+
+
+class Proxies(nn.Module):
+  """One proxy for the student's feature and one for the teacher's."""
+
+  classes: int
+
+  @nn.compact
+  def __call__(self, a, b):
+    return Proxy(self.classes, name='student')(a), Proxy(self.classes, name='teacher')(b)
+
+
+def kendall(x, y):
+  """Kendall's τ-b between the class orders of `[B, C]` scores: `[B]`, 0 where all are equal."""
+  x, y = (jnp.sign(z[:, :, None] - z[:, None]) for z in (x, y))
+  untied = jnp.sum(jnp.abs(x), (1, 2)) * jnp.sum(jnp.abs(y), (1, 2))
+  return jnp.sum(x * y, (1, 2)) / jnp.sqrt(jnp.where(untied > 0, untied, 1))
+
+
+def c2kd(
+  *,
+  threshold: float = 0.0,
+  temperature: float = 1.0,
+  keep_target: bool = False,
+  proxies: bool = True,
+  student: str = 'logits',
+  teacher: str = 'logits',
+  student_embed: str = 'embed',
+  teacher_embed: str = 'embed',
+) -> Method:
+  """Customised cross-modal distillation (Huo et al., CVPR 2024).
+
+  KL(p || q) over the classes other than the label's, of the examples whose two class orders have a
+  rank correlation (Kendall's τ-b) above `threshold`; the others and those with no known label give
+  0, and the mean is over all. p and q come from a learned proxy of each model on its features,
+  trained both ways: q also teaches p, the student teaches and learns from its proxy (KL over all
+  classes), and the teacher teaches its own. `temperature` brings no T², as in the authors' code.
+
+  Deviations: the teacher itself learns nothing, where the paper also trains it, and the label's
+  class is left out, where the code keeps it (`keep_target`). With two classes nothing is left.
+
+  Args:
+    threshold: of the rank correlation.
+    temperature: T of the KL over the other classes.
+    keep_target: keeps the label's class, with a logit of 0 in both models, as the authors' code.
+    proxies: whether there are proxies; with none, the teacher's logits teach the student's alone.
+    student: its class scores, [B, C].
+    teacher: its class scores, of the same shape.
+    student_embed: the feature of its proxy, [B, ..., D].
+    teacher_embed: the feature of its proxy, [B, ..., E].
+  """
+
+  def features(s, t):
+    return losses.pair(s, t, student_embed, teacher_embed, 'c2kd', same_shape=False)
+
+  def init(rng, s, t, batch):
+    if not proxies:
+      return {}, {}
+    classes = losses.tap(s, student, 'c2kd', 'student').shape[-1]
+    variables = Proxies(classes).init(rng, *features(s, t))
+    return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
+
+  def other_classes(q, p, label):
+    q, p = q / temperature, jax.lax.stop_gradient(p) / temperature
+    if keep_target:
+      target = jax.nn.one_hot(label, q.shape[-1], dtype=bool)
+      return losses.kl(jnp.where(target, 0, p), jnp.where(target, 0, q))
+    return losses.kl(losses.without_class(p, label), losses.without_class(q, label))
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    logits, target = losses.pair(s, t, student, teacher, 'c2kd')
+    label, known = losses.labelled(logits, batch, 'c2kd')
+    q, p, new_stats = logits, target, stats
+    if proxies:
+      (q, p), new_stats = Proxies(logits.shape[-1]).apply(
+        {'params': params, **stats}, *features(s, t), mutable=list(stats)
+      )
+    detach = jax.lax.stop_gradient
+    chosen = (kendall(detach(q), detach(p)) > threshold) & (known['mask'] > 0)
+    values = jnp.where(chosen, other_classes(q, p, label), 0)
+    if proxies:
+      values += jnp.where(chosen, other_classes(p, q, label), 0)
+      values += losses.kl(detach(logits), q) + losses.kl(detach(q), logits) + losses.kl(target, p)
+    return losses.mean_over_examples(values, batch), dict(new_stats)
+
+  return Method(init, loss, relational=proxies)

@@ -1,0 +1,1 @@
+"""Methods that choose a temperature or a weight for each example or step."""

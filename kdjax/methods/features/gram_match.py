@@ -1,0 +1,57 @@
+"""Gram matrices of two layers' tokens: TextBrewer's variants of NST (1707.01219) and FSP (CVPR 2017)."""
+
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.errors import KdjaxError, unknown
+from kdjax.types import Method
+
+WEIGHT = 1.0  # TextBrewer
+
+LAYERS = ('text/block1', 'text/block2')
+
+
+def gram_match(
+  *, over: str = 'positions', mask: str | None = None, student: tuple = LAYERS, teacher: tuple = LAYERS
+) -> Method:
+  """TextBrewer's `mmd` (also `nst`) and `fsp` losses (arXiv 2002.12620).
+
+  mean (G_S - G_T)², G = h_1 h_2ᵀ / D [L, L] over valid pairs of positions, or G = h_1ᵀ h_2 / length
+  [D, D] with invalid positions left out, of two layers h_1 and h_2 of each model; the same layer
+  may be named twice. The first is a mean over all valid pairs of the batch, the second over examples.
+
+  Args:
+    over: 'positions' for [L, L], where the widths may differ, or 'features' for [D, D].
+    mask: the batch key of the validity [B, L] of the positions; by default '<modality>/mask' of the
+      first student tap, where the batch has it; '' for none.
+    student: its two taps, [B, L, D].
+    teacher: its two taps.
+  """
+  if over not in ('positions', 'features'):
+    raise unknown('over of methods.gram_match', over, ('positions', 'features'))
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    differ = (-1,) if over == 'positions' else ()
+    pairs = losses.stages(s, t, student, teacher, 'gram_match', rank=3, differ=differ)
+    if len(pairs) != 2 or (
+      over == 'positions' and any(x.shape != y.shape for x, y in zip(*pairs, strict=True))
+    ):
+      raise KdjaxError(
+        f'gram_match needs two layers of one shape from each model, not {student!r} and {teacher!r}.'
+      )
+    valid = losses.valid_positions(batch, student[0], pairs[0][0], mask, 'gram_match')
+    if over == 'positions':
+      grams = [
+        jnp.einsum('bld,bmd->blm', x, y, precision='highest') / x.shape[-1]
+        for x, y in zip(*pairs, strict=True)
+      ]
+      values, weights = jnp.subtract(*grams) ** 2, valid[:, :, None] * valid[:, None]
+      return losses.mean_over_positions(values, weights), stats
+    length = jnp.maximum(valid.sum(1), 1)[:, None, None]
+    grams = [
+      jnp.einsum('bl,bld,ble->bde', valid, x, y, precision='highest') / length
+      for x, y in zip(*pairs, strict=True)
+    ]
+    return losses.mean_over_examples(losses.mean_over_axes(jnp.subtract(*grams) ** 2), batch), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,0 +1,1 @@
+"""Methods for models with an image and a text tower, as CLIP has."""

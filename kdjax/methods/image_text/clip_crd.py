@@ -1,0 +1,38 @@
+"""Match how each image scores all texts and back, by KL (CLIP-KD: Yang et al., 2307.12732)."""
+
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 1.0  # CLIP-KD
+
+
+def clip_crd(
+  *,
+  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+) -> Method:
+  """Contrastive relational distillation of CLIP-KD (arXiv 2307.12732, "CRD").
+
+  Half of KL(p_T || p_S) from image to text plus that from text to image, mean over the examples;
+  p is the softmax of exp(logit_scale) · cosine over the batch, each model at its own scale. It is
+  0 where the two agree. Padding takes no part.
+
+  Args:
+    student: its image and text embedding, [B, D] each, and the log of its logit scale, [].
+    teacher: the same of the teacher; D may differ.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    def both(outputs, names, whose):
+      v, w, log_scale = losses.towers(outputs, names, 'clip_crd', whose, scalars=1)
+      v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
+      mask = losses.example_mask(batch, v)
+      return losses.log_affinity(v, w, scale, mask), losses.log_affinity(w, v, scale, mask)
+
+    pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
+    values = 0.5 * sum(losses.kl(log_p, log_q) for log_p, log_q in pairs)
+    return losses.once(losses.mean_over_examples(values, batch)), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

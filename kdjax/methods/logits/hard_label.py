@@ -1,0 +1,32 @@
+"""The teacher's decision as the label: cross-entropy to its arg max (Touvron et al., 2012.12877)."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 1.0  # big_vision, its only loss; DeiT has 0.5, beside 0.5 on the labels
+
+
+def hard_label(*, label_smoothing: float = 0.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+  """Hard-label distillation (arXiv 2012.12877, equation 3).
+
+  KL(h || softmax(student)), h the one-hot vector of the teacher's arg max, smoothed; mean over
+  the examples. It is the cross-entropy less the constant entropy of h, as in big_vision.
+
+  Args:
+    label_smoothing: the share of h that is spread over the other classes.
+    student: its tap, [..., C], any axes between the batch and the classes.
+    teacher: its tap, of the same shape.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    q, p = losses.pair(s, t, student, teacher, 'hard_label')
+    h = jax.nn.one_hot(jnp.argmax(p, -1), p.shape[-1], dtype=q.dtype)
+    h = (1 - label_smoothing) * h + label_smoothing / max(p.shape[-1] - 1, 1) * (1 - h)
+    log_h = jnp.log(jnp.where(h > 0, h, 1))
+    values = jnp.sum(jnp.where(h > 0, h * (log_h - jax.nn.log_softmax(q)), 0), -1)
+    return losses.mean_over_examples(losses.mean_over_axes(values), batch), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

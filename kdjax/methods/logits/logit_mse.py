@@ -1,0 +1,29 @@
+"""Raw class scores, or any tap of one shape: mean squared error (Ba & Caruana, 1312.6184)."""
+
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 0.1  # Knowledge-Distillation-Zoo, mean over all elements
+
+
+def logit_mse(*, temperature: float = 1.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+  """Regression on the logits (Ba & Caruana, arXiv 1312.6184, equation 1).
+
+  mean over the elements of (student / T - teacher / T)². The paper's ½ is left out, as in
+  Knowledge-Distillation-Zoo, RepDistiller's HintLoss and TextBrewer. There is no T² factor:
+  TextBrewer, which alone has a T here, divides by it and does not multiply.
+
+  Args:
+    temperature: T, above 0; an array is broadcast against the logits.
+    student: its tap, [B, ...].
+    teacher: its tap, of the same shape.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    q, p = losses.pair(s, t, student, teacher, 'logit_mse')
+    values = losses.mean_over_axes(jnp.square((q - p) / temperature))
+    return losses.mean_over_examples(values, batch), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

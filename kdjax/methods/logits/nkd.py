@@ -1,0 +1,48 @@
+"""Target class weighed by the teacher, other classes renormalised (Yang et al., 2303.13005)."""
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 1.0  # cls_KD, beside 1 on the labels
+
+
+def nkd(
+  *,
+  gamma: float = 1.5,
+  temperature: float = 1.0,
+  keep_target: bool = False,
+  student: str = 'logits',
+  teacher: str = 'logits',
+) -> Method:
+  """Normalised knowledge distillation (arXiv 2303.13005).
+
+  -p[label] · log q[label] at T = 1, plus gamma · T² · cross-entropy of the softmaxes over the
+  other classes at T; mean over the examples whose label is known. Two cross-entropies: the loss
+  is not 0 where the two agree.
+
+  Args:
+    gamma: the factor of the other classes.
+    temperature: T of the other classes, above 0.
+    keep_target: leaves the label's class among the others, as one revision of cls_KD does.
+    student: its tap, [B, C].
+    teacher: its tap, of the same shape.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    q, p = losses.pair(s, t, student, teacher, 'nkd')
+    label, known = losses.labelled(q, batch, 'nkd')
+
+    def at_label(x):
+      return jnp.take_along_axis(jax.nn.log_softmax(x), label[:, None], -1)[:, 0]
+
+    target = -jnp.exp(at_label(p)) * at_label(q)
+    q, p = q / temperature, p / temperature
+    if not keep_target:
+      q, p = losses.without_class(q, label), losses.without_class(p, label)
+    values = target + gamma * temperature**2 * losses.soft_cross_entropy(p, q)
+    return losses.mean_over_examples(values, known), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,0 +1,1 @@
+"""Methods on the next-token scores of language models."""

@@ -1,0 +1,1 @@
+"""Methods that learn from several teachers, whose taps are called `<teacher>/<tap>`."""

@@ -1,0 +1,30 @@
+"""Several teachers as one: KL to the mean of their logits (as in TextBrewer)."""
+
+from kdjax import losses
+from kdjax.types import Method
+
+WEIGHT = 0.9  # as `kd`, which it is of one teacher; TextBrewer takes 1 with no factor T²
+
+
+def mean_logits(
+  *, temperature: float = 4.0, student: str = 'logits', teachers: tuple[str, ...] = ('logits',)
+) -> Method:
+  """Distillation from the mean of several teachers' logits, as in TextBrewer (arXiv 2002.12620).
+
+  T² · KL(softmax(mean_k z_k / T) || softmax(student / T)), mean over the examples. The mean of
+  logits is the normalised geometric mean of probabilities: a class has to please every teacher.
+  Deviation from TextBrewer: the factor T².
+
+  Args:
+    temperature: T, above 0.
+    student: its tap, [..., C].
+    teachers: a tap of each teacher, '<teacher>/<tap>', of the student's shape.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    found = [losses.pair(s, t, student, name, 'mean_logits') for name in teachers]
+    q, p = found[0][0], sum(p for _, p in found) / len(found)
+    values = temperature**2 * losses.mean_over_axes(losses.kl(p, q, temperature))
+    return losses.mean_over_examples(values, batch), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,0 +1,86 @@
+"""Made data, and a config of seconds. Everything runs on CPU, as eight devices."""
+
+import os
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import common
+from configs.common import model, training
+from kdjax import parallel, stages
+
+COLOURS = {'red': (220, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 220)}
+
+
+@pytest.fixture(scope='session', autouse=True)
+def compiled_once(tmp_path_factory):
+  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('xla')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='session')
+def manifest(tmp_path_factory):
+  """90 questions about 30 squares of one colour each, as a JSONL file beside its images."""
+  folder, rng, rows = tmp_path_factory.mktemp('squares'), np.random.default_rng(0), []
+  for i in range(30):
+    colour = list(COLOURS)[i % 3]
+    image = np.clip(rng.normal(COLOURS[colour], 40, (16, 16, 3)), 0, 255).astype(np.uint8)
+    Image.fromarray(image).save(folder / f'{i}.png')
+    split = 'test' if i % 5 == 0 else 'validation' if i % 5 == 1 else 'train'
+    other = list(COLOURS)[(i + 1) % 3]
+    questions = [('what colour is it?', colour), (f'is it {colour}?', 'yes'), (f'is it {other}?', 'no')]
+    rows += [{'image': f'{i}.png', 'text': q, 'label': a, 'split': split} for q, a in questions]
+  path = folder / 'rows.jsonl'
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  return path
+
+
+def fusion(width, **image):
+  encoders = {'image': model('resnet', **image), 'text': model('bag_of_words', width=width)}
+  return model('fusion', width=2 * width, encoders=encoders)
+
+
+@pytest.fixture
+def config(manifest):
+  """A whole experiment on the made data: three stages of a few steps."""
+  made = common.base('made')
+  made.seeds = 2
+  made.data.update(name='manifest', text_length=8, vocab_size=32)
+  made.data.options = {'path': str(manifest)}
+  made.teacher.model = fusion(16, widths=(8, 16), blocks=(1, 1), patch=4)
+  made.student.model = fusion(4, widths=(4, 8), blocks=(0, 1), patch=4)
+  made.teacher.train = training(6, 16, 1e-2)
+  made.student.train = training(6, 16, 1e-2)
+  made.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
+  made.run.update(eval_every=3, log_every=2, save_every=2, eval_batch=16)
+  return made
+
+
+@pytest.fixture
+def experiment(config, tmp_path):
+  """`experiment()`: of the fixture's config as it stands by then, in a folder of its own."""
+
+  def make(folder='w', **given):
+    return stages.Experiment(config.to_dict(), tmp_path / folder, **given)
+
+  return make
+
+
+@pytest.fixture(autouse=True)
+def one_device(request, monkeypatch):
+  """Eight simulated devices share two cores: only the tests that ask for them get them."""
+  if 'eight_devices' not in request.fixturenames:
+    mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    monkeypatch.setattr(parallel, 'make_mesh', lambda: mesh)
+
+
+@pytest.fixture
+def eight_devices():
+  assert jax.device_count() == 8

@@ -1,0 +1,313 @@
+"""Methods on class scores: second writings in plain NumPy of those that no golden vector makes.
+
+Each takes the student's taps twice: `s`, and `fixed` for what carries no gradient, so that the
+difference quotient of the writing is the gradient of the method.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax import catalogue
+from kdjax.dot import dot
+from kdjax.errors import KdjaxError
+
+B, C = 6, 5
+LABEL = np.array([0, 3, 2, 4, 1, 3], np.int32)
+RNG = np.random.default_rng(0)
+S = {
+  'logits': 2 * RNG.normal(size=(B, C)),
+  'strong': RNG.normal(size=(B, C)),
+  'embed': RNG.normal(size=(B, 3)),
+}
+T = {
+  'logits': 2 * RNG.normal(size=(B, C)),
+  'strong': RNG.normal(size=(B, C)),
+  'embed': RNG.normal(size=(B, 4)),
+}
+STRONG = {'student_strong': 'strong', 'teacher_strong': 'strong'}
+
+
+def softmax(z):
+  e = np.exp(z - z.max())
+  return e / e.sum()
+
+
+def kl(p, q):
+  return sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def softened(t, s, tau):
+  return tau**2 * kl(softmax(t / tau), softmax(s / tau))
+
+
+def cross_entropy(p, q):
+  return -sum(a * np.log(b) for a, b in zip(p, q, strict=True))
+
+
+def rows(s, t, fixed):
+  return zip(s['logits'], t['logits'], fixed['logits'], LABEL, strict=True)
+
+
+def mlkd(s, t, fixed, params):
+  total = 0
+  for tau in (4, 3, 5, 2, 6):
+    for view in ('logits', 'strong'):
+      total += np.mean([softened(b, a, tau) for a, b in zip(s[view], t[view], strict=True)])
+    p, q = (np.stack([softmax(z / tau) for z in x['logits']]) for x in (t, s))
+    for i in range(C):
+      for j in range(C):
+        total += (p[:, i] @ p[:, j] - q[:, i] @ q[:, j]) ** 2 / C
+    for i in range(B):
+      for j in range(B):
+        total += (p[i] @ p[j] - q[i] @ q[j]) ** 2 / B
+  return total
+
+
+def wsld(s, t, fixed, params):
+  made = []
+  for a, b, f, y in rows(s, t, fixed):
+    weight = 1 - np.exp(-np.log(softmax(f)[y]) / (np.log(softmax(b)[y]) - 1e-7))
+    made.append(4 * weight * cross_entropy(softmax(b / 2), softmax(a / 2)))
+  return np.mean(made)
+
+
+def srd(s, t, fixed, params):
+  total = 0
+  projected = s['embed'] @ params['kernel'] + params['bias']
+  for a, b in zip(projected.T, t['embed'].T, strict=True):
+    a, b = ((x - x.mean()) / np.sqrt(x.var() + 1e-4) for x in (a, b))
+    total += sum(abs(a - b) ** 4)
+  soft = np.mean([softened(b, a, 1) for a, b, _, _ in rows(s, t, fixed)])
+  return 2 * np.log(total) + soft
+
+
+def label_smoothing_teacher(s, t, fixed, params):
+  made = []
+  for a, _, _, y in rows(s, t, fixed):
+    u = np.full(C, 0.01 / (C - 1))
+    u[y] = 0.99
+    made.append(kl(softmax(u / 20), softmax(a)))
+  return np.mean(made)
+
+
+def multi_label(s, t, fixed, params):
+  made = []
+  for a, b, _, _ in rows(s, t, fixed):
+    p, q = 1 / (1 + np.exp(-b / 2)), 1 / (1 + np.exp(-a / 2))
+    made.append(4 * sum(kl([x, 1 - x], [y, 1 - y]) for x, y in zip(p, q, strict=True)))
+  return np.mean(made)
+
+
+def dynamic_temperature(weight):
+  def writing(s, t, fixed, params):
+    w = [weight(f, b) for _, b, f, _ in rows(s, t, fixed)]
+    taus = [max(4 + (np.mean(w) - x) * 1.5, 3.5) for x in w]
+    made = [
+      cross_entropy(softmax(b / tau), softmax(a / tau))
+      for (a, b, _, _), tau in zip(rows(s, t, fixed), taus, strict=True)
+    ]
+    return np.mean(made)
+
+  return writing
+
+
+def focal(a, b):
+  return (1 - a @ b / (np.linalg.norm(a) + 1e-4) / (np.linalg.norm(b) + 1e-4)) ** 2
+
+
+def dtkd(s, t, fixed, params):
+  made = []
+  for a, b, _, _ in rows(s, t, fixed):
+    x, y = max(a.max(), 1e-3), max(b.max(), 1e-3)
+    one, other = 8 * x / (x + y), 8 * y / (x + y)
+    made.append(one * other * kl(softmax(b / other), softmax(a / one)))
+  return np.mean(made)
+
+
+def weighted(weight, normalise=False):
+  def writing(s, t, fixed, params):
+    w = [weight(f, b, y) for _, b, f, y in rows(s, t, fixed)]
+    made = [softened(b, a, 4) for a, b, _, _ in rows(s, t, fixed)]
+    return np.dot(w, made) / (sum(w) if normalise else B)
+
+  return writing
+
+
+def distance(f, target):
+  return 0.5 * sum(abs(softmax(f) - target))
+
+
+def entropy(b):
+  return cross_entropy(softmax(b / 4), softmax(b / 4))
+
+
+WRITINGS = {  # name -> (method, options, writing)
+  'mlkd': ('mlkd', STRONG, mlkd),
+  'wsld': ('wsld', {}, wsld),
+  'srd': ('srd', {}, srd),
+  'label_smoothing_teacher': ('label_smoothing_teacher', {}, label_smoothing_teacher),
+  'multi_label': ('multi_label', {'temperature': 2}, multi_label),
+  'flsw': ('flsw', {'beta': 1.5, 'minimum': 3.5}, dynamic_temperature(focal)),
+  'cwsm': (
+    'cwsm',
+    {'beta': 1.5, 'minimum': 3.5},
+    dynamic_temperature(lambda a, b: 1 / (max(softmax(a)) + 1e-3)),
+  ),
+  'dtkd': ('dtkd', {}, dtkd),
+  'confidence': ('confidence', {}, weighted(lambda f, b, y: max(softmax(b)), True)),
+  'confidence label': ('confidence', {'measure': 'label'}, weighted(lambda f, b, y: softmax(b)[y], True)),
+  'confidence entropy': (
+    'confidence',
+    {'measure': 'entropy', 'normalise': False},
+    weighted(lambda f, b, y: entropy(b)),
+  ),
+  'difficulty': ('difficulty', {}, weighted(lambda f, b, y: distance(f, softmax(b)) ** 2)),
+  'difficulty label': (
+    'difficulty',
+    {'measure': 'label', 'gamma': 3},
+    weighted(lambda f, b, y: (1 - softmax(f)[y]) ** 3),
+  ),
+  'difficulty easy': (
+    'difficulty',
+    {'order': 'easy', 'start': 0.4, 'steps': 20},
+    weighted(lambda f, b, y: distance(f, softmax(b)) <= 0.55),  # 0.4 + 0.6 · 5 / 20
+  ),
+}
+
+# Every method of the family with its defaults, and options that take another way.
+VARIANTS = [
+  ('kd', {'standardise': True}),
+  ('dkd', {'standardise': True}),
+  ('ctkd', {'standardise': True}),
+  ('dist', {'temperature': 4}),
+  ('euclidean', {'logsoftmax': True}),
+  ('mlkd', {'standardise': True, 'released': True} | STRONG),
+  ('difficulty', {'order': 'easy', 'measure': 'label'}),
+  *(
+    (name, {})
+    for name, path in sorted(catalogue.names('methods').items())
+    if path.split('.')[2] in ('logits', 'dynamic')
+  ),
+]
+# Of the rest, the loss is 0 where student and teacher agree.
+NOT_ZERO = {
+  'hard_label',
+  'label_smoothing_teacher',
+  'nkd',
+  'soft_cross_entropy',
+  'wsld',
+  'srd',
+  'flsw',
+  'cwsm',
+}
+
+
+def value(method, params, s, t, batch, step=0):
+  (total, count), _ = method.loss(params, {}, s, t, batch, step=step, rng=jax.random.key(0))
+  return total / jnp.maximum(count, 1)
+
+
+def quotients(function, x, h=1e-6):
+  made = np.zeros_like(x)
+  for i in np.ndindex(x.shape):
+    old, sides = x[i], []
+    for sign in (1, -1):
+      x[i] = old + sign * h
+      sides.append(function())
+    x[i] = old
+    made[i] = (sides[0] - sides[1]) / (2 * h)
+  return made
+
+
+@pytest.mark.parametrize('name', WRITINGS)
+def test_the_second_writing_and_its_gradient(name):
+  entry, options, writing = WRITINGS[name]
+  with jax.enable_x64(True):
+    method, batch = catalogue.make('methods', entry, options), {'label': LABEL}
+    params, _ = method.init(jax.random.key(1), S, T, batch)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    made, grads = jax.value_and_grad(lambda p, s: value(method, p, s, T, batch, step=5), (0, 1))(params, S)
+    np.testing.assert_allclose(made, writing(S, T, S, params), rtol=1e-10)
+    for tree, grad in zip((params, S), grads, strict=True):
+      for key, x in tree.items():
+        moved = {k: v.copy() for k, v in tree.items()}
+        arguments = (S, T, S, moved) if tree is params else (moved, T, S, params)
+        wanted = quotients(lambda a=arguments: writing(*a), moved[key])
+        np.testing.assert_allclose(
+          grad[key], wanted, rtol=1e-5, atol=1e-8, err_msg=f'{name}: {key} {x.shape}'
+        )
+
+
+@pytest.mark.parametrize('case', ['equal', 'saturated', 'zero', 'padding'])
+@pytest.mark.parametrize('name,options', VARIANTS)
+def test_it_stays_finite(name, options, case):
+  method = catalogue.make('methods', name, options)
+  s = {k: v.astype(np.float32) for k, v in S.items()}
+  t = {k: v.astype(np.float32) for k, v in T.items()}
+  batch = {'label': LABEL, 'mask': np.full(B, case != 'padding', np.float32)}
+  params, _ = method.init(jax.random.key(1), s, t, batch)
+  if case == 'equal':
+    s = s | {k: t[k] for k in ('logits', 'strong')}
+  elif case == 'saturated':
+    s, t = ({k: 1e4 * np.sign(v) for k, v in x.items()} for x in (s, t))
+  elif case == 'zero':
+    s, t = ({k: 0 * v for k, v in x.items()} for x in (s, t))
+  made, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
+  assert np.isfinite(made)
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+  if case == 'padding':
+    (total, count), _ = method.loss(params, {}, s, t, batch, step=0, rng=jax.random.key(0))
+    assert total == 0 and count == (1 if method.relational else 0)
+    assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
+  if case == 'equal' and name not in NOT_ZERO:
+    np.testing.assert_allclose(made, 0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  'name,options',
+  [
+    ('dkd', {}),
+    ('nkd', {}),
+    ('wsld', {}),
+    ('label_smoothing_teacher', {}),
+    ('confidence', {'measure': 'label'}),
+    ('difficulty', {'measure': 'label'}),
+  ],
+)
+def test_an_unknown_label_takes_no_part(name, options):
+  method, known = catalogue.make('methods', name, options), LABEL != 3
+  batch = {'label': np.where(known, LABEL, -1)}
+  s, t = ({'logits': x['logits'].astype(np.float32)} for x in (S, T))
+  wanted = value(method, {}, *({'logits': x['logits'][known]} for x in (s, t)), {'label': LABEL[known]})
+  np.testing.assert_allclose(value(method, {}, s, t, batch), wanted, rtol=1e-5)
+  with pytest.raises(KdjaxError, match="no 'label'"):
+    value(method, {}, s, t, {})
+
+
+def test_dot_with_one_momentum_is_sgd():
+  """Also for parameters that one of the losses does not reach."""
+  rng = np.random.default_rng(1)
+  params = {k: jnp.asarray(rng.normal(size=3), jnp.float32) for k in ('both', 'task', 'kd')}
+  trainer = dot(lambda step: 0.1 / (step + 1), delta=0.0, weight_decay=0.01)
+  sgd = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(lambda step: 0.1 / (step + 1), 0.9))
+  ours, theirs, a, b = trainer.init(params), sgd.init(params), params, params
+  for _ in range(3):
+    g, h = (jax.tree.map(lambda x: jnp.asarray(rng.normal(size=3), x.dtype), params) for _ in range(2))
+    updates, ours = trainer.update(g | {'kd': None}, h | {'task': None}, ours, a)
+    a = optax.apply_updates(a, updates)
+    together = {'both': g['both'] + h['both'], 'task': g['task'], 'kd': h['kd']}
+    updates, theirs = sgd.update(together, theirs, b)
+    b = optax.apply_updates(b, updates)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), a, b)
+
+
+def test_a_wrong_choice_says_what_there_is():
+  with pytest.raises(KdjaxError, match='Choose from: max, entropy, label'):
+    catalogue.make('methods', 'confidence', {'measure': 'maxx'})
+  with pytest.raises(KdjaxError, match='Choose from: easy, hard'):
+    catalogue.make('methods', 'difficulty', {'order': 'random'})
+  with pytest.raises(KdjaxError, match='or neither'):
+    catalogue.make('methods', 'mlkd', {'student_strong': 'strong'})

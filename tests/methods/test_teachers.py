@@ -1,0 +1,96 @@
+"""Second writings of the methods with several teachers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import second_writing
+
+from kdjax import catalogue
+from kdjax.errors import KdjaxError
+
+B, C, RNG = 6, 4, np.random.default_rng(0)
+LABEL = np.array([0, 3, 2, -1, 1, 3], np.int32)
+BATCH = {'label': LABEL}
+NAMES = ('a/logits', 'b/logits', 'c/logits')
+S = {'logits': RNG.normal(size=(B, C))}
+T = {name: 2 * RNG.normal(size=(B, C)) for name in NAMES}
+METHODS = ('mean_logits', 'mean_probabilities', 'ca_mkd')
+
+
+def softmax(z):
+  return np.exp(z) / np.sum(np.exp(z))
+
+
+def kl(p, q):
+  return sum(a * np.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def mean_logits(s, t, params, still):
+  mean = sum(t[name] for name in NAMES) / 3
+  return np.mean([9 * kl(softmax(p / 3), softmax(q / 3)) for p, q in zip(mean, s['logits'], strict=True)])
+
+
+def mean_probabilities(s, t, params, still):
+  made = []
+  for i, q in enumerate(s['logits']):
+    mean = sum(softmax(t[name][i] / 3) for name in NAMES) / 3
+    made.append(9 * kl(mean, softmax(q / 3)))
+  return np.mean(made)
+
+
+def ca_mkd(s, t, params, still):
+  made = []
+  for i, (q, y) in enumerate(zip(s['logits'], LABEL, strict=True)):
+    if y < 0:
+      continue
+    costs = np.array([-np.log(softmax(t[name][i])[y]) for name in NAMES])
+    weights = (1 - softmax(costs)) / 2
+    each = [9 * kl(softmax(t[name][i] / 3), softmax(q / 3)) for name in NAMES]
+    made.append(weights @ each)
+  return np.mean(made)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_the_second_writing_and_its_gradient(name):
+  method = catalogue.make('methods', name, {'temperature': 3, 'teachers': NAMES})
+  second_writing.check(method, globals()[name], S, T, BATCH)
+
+
+@pytest.mark.parametrize('case', second_writing.CASES)
+@pytest.mark.parametrize('name', METHODS)
+def test_it_stays_finite(name, case):
+  method = catalogue.make('methods', name, {'teachers': ('logits', 'logits')})
+  second_writing.check_finite(method, S, {'logits': T['a/logits']}, BATCH, case, True)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_one_teacher_is_plain_distillation(name):
+  s, t = {'logits': jnp.float32(S['logits'])}, {'logits': jnp.float32(T['a/logits'])}
+  label = {'label': np.zeros(B, np.int32)}
+  wanted, made = (
+    second_writing.loss(catalogue.make('methods', n, {}), {}, {}, s, t, label) for n in ('kd', name)
+  )
+  np.testing.assert_allclose(made, wanted, rtol=1e-5)
+
+
+def test_the_mean_of_probabilities_has_the_gradient_of_the_mean_of_the_losses():
+  t = {name: jnp.float32(x) for name, x in T.items()}
+
+  def gradient(*methods):
+    def mean(q):
+      return sum(second_writing.loss(m, {}, {}, {'logits': q}, t, BATCH) for m in methods) / len(methods)
+
+    return jax.grad(mean)(jnp.float32(S['logits']))
+
+  together = catalogue.make('methods', 'mean_probabilities', {'teachers': NAMES})
+  alone = [catalogue.make('methods', 'kd', {'teacher': name}) for name in NAMES]
+  np.testing.assert_allclose(gradient(together), gradient(*alone), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_a_teacher_that_is_not_there_is_named(name):
+  method = catalogue.make('methods', name, {'teachers': ('a/logits', 'd/logits')})
+  s, t = ({k: np.float32(v) for k, v in x.items()} for x in (S, T))
+  with pytest.raises(KdjaxError, match="'d/logits'.*a/logits"):
+    second_writing.loss(method, {}, {}, s, t, BATCH)

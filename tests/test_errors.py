@@ -1,0 +1,241 @@
+"""Whatever a person gets wrong: one line that says what, what was given and what would do."""
+
+import errno
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import run as command
+from configs.common import parse_arg
+
+from kdjax import build, catalogue, checkpoint, stages, tokenizer
+from kdjax.data.manifest import manifest as read_manifest
+from kdjax.errors import KdjaxError
+from kdjax.methods.logits import kd as kd_file
+
+
+FOLDERS = itertools.count()
+
+
+def refused(experiment, *parts):
+  """The message of the refusal: one line, with all the parts, before anything was trained."""
+  with pytest.raises(KdjaxError) as caught:
+    stages.run(made := experiment(f'w{next(FOLDERS)}'))
+  message = str(caught.value)
+  assert '\n' not in message
+  for part in parts:
+    assert part in message, message
+  assert not list(made.workdir.glob('*/checkpoints'))
+  return message
+
+
+def test_an_unknown_method(experiment, config):
+  config.methods = {'kdd': {'weight': 1.0}}
+  message = refused(experiment, "unknown method: 'kdd'", "did you mean 'kd'?", ' in all)')
+  assert 'Choose from: kd, ' in message
+
+
+def test_an_unknown_option_of_a_method(experiment, config):
+  config.methods = {'kd': {'temprature': 1.0}}
+  refused(experiment, "option of the method 'kd'", "'temperature'")
+
+
+def test_an_unknown_tap(experiment, config):
+  config.methods = {'fitnet': {'student': 'image/stage9', 'teacher': 'image/stage2'}}
+  refused(experiment, "tap of the student in methods.fitnet: 'image/stage9'", 'image/stage2 [1, 2, 2, 8]')
+
+
+def test_taps_that_do_not_pair(experiment, config):
+  config.methods = {'kd': {'student': 'logits', 'teacher': 'embed'}}
+  refused(experiment, 'kd cannot pair', "'logits' [1, 5]", "'embed' [1, 32]")
+
+
+def test_an_unknown_model_or_attribute(experiment, config):
+  config.student.model.model = 'fussion'
+  refused(experiment, "unknown model: 'fussion'", "'fusion'", 'vit')
+  config.student.model.model = 'fusion'
+  with config.unlocked():
+    config.student.model.widht = 3
+  refused(experiment, "option of the model 'fusion': 'widht'", "'width'")
+
+
+def test_an_unknown_data_set(experiment, config):
+  config.data.name, config.data.options = 'easy_vga', {}
+  refused(experiment, "unknown data set: 'easy_vga'", "did you mean 'easy_vqa'?")
+
+
+@pytest.mark.parametrize(('changes', 'parts'), [
+  ({'name': 'adamm'}, ("unknown optimiser: 'adamm'", "'adam'")),
+  ({'schedule': 'cosin'}, ("unknown schedule: 'cosin'", "'cosine'")),
+  ({'momentun': 0.9}, ("option of the optimiser 'adamw'", 'b1')),
+])
+def test_an_unknown_optimiser_schedule_or_option(experiment, config, changes, parts):
+  with config.unlocked():
+    config.student.train.optimiser.update(changes)
+  refused(experiment, *parts)
+
+
+def test_an_unknown_augmentation_task_or_dtype(experiment, config):
+  config.student.train.augment = ('flp',)
+  refused(experiment, "unknown augmentation: 'flp'", "'flip'")
+  config.student.train.augment, config.task.name = (), 'clasification'
+  refused(experiment, "unknown task: 'clasification'", "'classification'")
+  config.task.name, config.student.dtype = 'classification', 'bf16'
+  refused(experiment, "unknown dtype: 'bf16'", 'bfloat16')
+
+
+def test_a_teacher_and_a_student_that_share_no_class_count(experiment, config):
+  with config.unlocked():
+    config.teacher.model.num_classes = 7
+  refused(experiment, 'the teacher has 7 values', '5 classes')
+
+
+def test_a_modality_that_the_data_lack(experiment, config):
+  with config.unlocked():
+    config.student.inputs = {'image': 'video'}
+  refused(experiment, "'video'", 'image')
+
+
+def test_a_batch_that_does_not_divide_over_the_devices(experiment, config, eight_devices):
+  config.teacher.train.batch_size = 12
+  with pytest.raises(KdjaxError, match='teacher.train.batch_size is 12.* 8 devices'):
+    stages.run(experiment())
+
+
+def test_a_workdir_of_another_config(experiment, config):
+  stages.claim(experiment())
+  config.student.train.steps, config.run.log_every = 7, 1
+  with pytest.raises(KdjaxError, match=r'student.train.steps: 6 there, 7 here\).*--workdir'):
+    stages.claim(experiment())
+
+
+def test_a_stage_out_of_order(experiment):
+  with pytest.raises(KdjaxError, match='run the teacher first'):
+    stages.run(experiment(), ('student',))
+  with pytest.raises(KdjaxError, match='no finished stage'):
+    stages.evaluate(experiment(), 'test')
+
+
+def test_a_loss_that_is_not_finite(experiment, config):
+  config.teacher.train.optimiser.update(name='sgd', lr=1e30, clip=0.0, warmup=0.0, weight_decay=0.0)
+  config.teacher.train.steps = 40
+  with pytest.raises(KdjaxError, match='teacher: the loss is not finite in the .* steps up to'):
+    stages.run(made := experiment(), ('teacher',))
+  assert not made.done('teacher')
+
+
+def test_a_full_disk(experiment, monkeypatch):
+  full = OSError(errno.ENOSPC, 'No space left on device', 'x')
+
+  def save(self, *args, **kwargs):
+    raise full
+
+  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', save)
+  with pytest.raises(KdjaxError, match=r'cannot write a checkpoint .*No space left.*Make room'):
+    stages.run(experiment(), ('teacher',))
+
+  def late():
+    raise full
+
+  with pytest.raises(SystemExit, match='error: No space left on device'):
+    command.one_line(late)
+
+
+def rows(tmp_path, *lines, name='rows.jsonl'):
+  path = tmp_path / name
+  path.write_text('\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+  return {'name': 'manifest', 'options': {'path': str(path)}}
+
+
+GOOD = {'text': 'a', 'label': 'x', 'split': 'train'}
+
+
+@pytest.mark.parametrize(('lines', 'parts'), [
+  ((GOOD, GOOD | {'split': 'test', 'label': 'y'}), ('line 2', "unknown label: 'y'", 'x')),
+  ((GOOD,), ("the split 'test' is empty",)),
+  ((GOOD | {'split': 'test'},), ("the split 'train' is empty",)),
+  ((GOOD, '{"text": '), ('line 2', 'not a JSON object')),
+  ((GOOD | {'split': 'trian'},), ('line 1', "unknown split: 'trian'", 'train')),
+  (({'picture': 'a.png', 'label': 'x'},), ('columns label, picture', "'image'")),
+  ((GOOD | {'image': 'no.png'}, GOOD | {'image': 'no.png', 'split': 'test'}), ('line 1', 'there is no image')),
+  ((GOOD | {'text': ''}, GOOD | {'split': 'test'}), ('line 1', "the column 'text' is empty")),
+])
+def test_a_bad_manifest(experiment, config, tmp_path, lines, parts):
+  config.data.update(rows(tmp_path, *lines))
+  refused(experiment, *parts)
+
+
+def test_a_corrupt_image(experiment, config, tmp_path):
+  (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n broken')
+  bad = GOOD | {'image': 'a.png'}
+  config.data.update(rows(tmp_path, bad, bad | {'split': 'test'}))
+  refused(experiment, 'line 1', 'a.png is not a readable image')
+
+
+def test_a_label_outside_the_classes(experiment, config, tmp_path, monkeypatch):
+  config.data.update(rows(tmp_path, *[GOOD | {'split': s} for s in ('train', 'test')]))
+  monkeypatch.setattr('kdjax.data.manifest.Rows.label', lambda *a: 3)
+  refused(experiment, 'example 1 has the label 3', '1 classes')
+
+
+def test_images_of_different_sizes(experiment, config, tmp_path):
+  from PIL import Image
+
+  for i, size in enumerate((8, 12)):
+    Image.new('RGB', (size, size)).save(tmp_path / f'{i}.png')
+  lines = [GOOD | {'image': f'{i}.png'} for i in (0, 1)] + [GOOD | {'image': '0.png', 'split': 'test'}]
+  config.data.update(rows(tmp_path, *lines))
+  refused(experiment, 'different shapes', 'data.image_size')
+
+
+def test_a_manifest_or_tokenizer_that_is_not_there(tmp_path):
+  with pytest.raises(KdjaxError, match='cannot read the manifest'):
+    read_manifest(path=str(tmp_path / 'no.csv'))
+  with pytest.raises(KdjaxError, match='cannot read the tokenizer'):
+    tokenizer.load(tmp_path / 'no.json')
+
+
+def test_weights_of_another_architecture(tmp_path):
+  path = tmp_path / 'w.safetensors'
+  checkpoint.export(path, {'params': {'a': np.ones(2), 'b': np.ones(3)}})
+  with pytest.raises(KdjaxError, match=r'1 missing \(params/c\); 1 extra \(params/b\); 1 of another shape'):
+    checkpoint.load(path, {'params': {'a': np.ones(3), 'c': np.ones(1)}})
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(KdjaxError, match='cannot read the model'):
+    checkpoint.load(path, {})
+
+
+def test_a_user_module_is_imported_and_a_missing_package_named(monkeypatch, tmp_path):
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'mine.py').write_text('"""Mine."""\nimport not_installed_anywhere\n')
+  (tmp_path / 'pkg').mkdir()
+  (tmp_path / 'pkg' / 'mykd.py').write_text('def mykd(*, x=1):\n  return x\n')
+  assert catalogue.make('methods', 'pkg.mykd', {'x': 3}) == 3
+  with pytest.raises(KdjaxError, match="'pkg.other'"):
+    catalogue.module('methods', 'pkg.other')
+
+
+def test_arguments_of_a_recipe():
+  assert parse_arg('smoke=1,seeds=5', seeds=3).to_dict() == {'smoke': True, 'seeds': 5}
+  with pytest.raises(KdjaxError, match="unknown argument of the recipe: 'smok'; did you mean 'smoke'"):
+    parse_arg('smok=1')
+  with pytest.raises(KdjaxError, match="seeds='x' is not a int"):
+    parse_arg('seeds=x', seeds=3)
+
+
+def test_a_window_that_is_empty():
+  with pytest.raises(KdjaxError, match='start=0.5 to stop=0.5'):
+    build.method({'kd': {'start': 0.5, 'stop': 0.5}}, 10)
+
+
+def test_weights_default_to_the_papers():
+  s, t = {'logits': jnp.array([[0.0, 1.0]])}, {'logits': jnp.array([[1.0, 0.0]])}
+
+  def terms(given):
+    made = build.method({'kd': given}, 10)
+    return made.loss({'kd': {}}, {'kd': {}}, s, t, {}, step=0, rng=jax.random.key(0))[0]
+
+  assert terms({}) == terms({'weight': kd_file.WEIGHT}) != terms({'weight': 2 * kd_file.WEIGHT})

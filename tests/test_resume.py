@@ -1,0 +1,127 @@
+"""Killed at any moment and started again, a run ends in the very same weights."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax import checkpoint, stages
+from kdjax.errors import KdjaxError
+from kdjax.log import read_log
+
+ROOT = Path(__file__).parents[1]
+RUN = """
+import sys, json
+import jax
+jax.config.update('jax_compilation_cache_dir', sys.argv[3])
+from kdjax import stages
+config = json.load(open(sys.argv[1]))
+try:
+  stages.run(stages.Experiment(config, __import__('pathlib').Path(sys.argv[2])), ('teacher', 'student'))
+except stages.train.Interrupted:
+  sys.exit(143)
+"""
+
+
+@pytest.fixture
+def start(config, tmp_path):
+  """`start(folder)`: the run of the made config in a process of its own."""
+  config.teacher.train.steps = config.student.train.steps = 40
+  config.run.update(save_every=3, eval_every=10)
+  config.select = 'best'
+  config.student.train.ema = 0.9
+  config.methods = {'kd': {'weight': 1.0}, 'fitnet': {'weight': 1.0}}
+  (tmp_path / 'config.json').write_text(config.to_json())
+  environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+
+  def start(folder):
+    files = [str(tmp_path / name) for name in ('config.json', folder, 'xla')]
+    return subprocess.Popen(
+      [sys.executable, '-c', RUN, *files], env=environment, cwd=ROOT, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+
+  return start
+
+
+def wait_for(path, process):
+  while process.poll() is None and not list(path.parent.glob(path.name)):
+    time.sleep(0.02)
+
+
+def weights(folder):
+  return {f.relative_to(folder): f.read_bytes() for f in folder.rglob('seed_*.safetensors')}
+
+
+def test_kill_and_resume_is_bit_identical(start, tmp_path):
+  whole = start('whole')
+  assert whole.wait() == 0, whole.stdout.read()
+  killed = tmp_path / 'killed'
+  # In the middle of the teacher, between stages, of the student, and while a checkpoint is written.
+  signs = 'teacher/checkpoints/9', 'teacher/stage.json', 'student/checkpoints/12', 'student/checkpoints/*tmp*'
+  for sign in signs:
+    process = start('killed')
+    wait_for(killed / sign, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  last = start('killed')
+  assert last.wait() == 0, last.stdout.read()
+  assert 'going on from step' in last.stdout.read()
+  assert weights(killed) == weights(tmp_path / 'whole') and len(weights(killed)) == 3
+  steps = [r['step'] for r in read_log(killed / 'student' / 'metrics.jsonl')]
+  assert steps == sorted(steps)
+
+
+def test_a_termination_saves_and_exits(start, tmp_path):
+  process = start('w')
+  wait_for(tmp_path / 'w/teacher/checkpoints/3', process)
+  process.send_signal(signal.SIGTERM)
+  out = process.communicate()[0]
+  assert process.returncode == 143 and 'Traceback' not in out, out
+  saved = max(int(p.name) for p in (tmp_path / 'w/teacher/checkpoints').iterdir() if p.name.isdigit())
+  again = start('w')
+  assert f'going on from step {saved}' in again.communicate()[0]
+
+
+def damage(folder):
+  """Cuts every file with content in half."""
+  for file in folder.rglob('*'):
+    if file.is_file() and file.stat().st_size > 100:
+      os.truncate(file, file.stat().st_size // 2)
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(experiment, config, capsys):
+  stages.run(whole := experiment('whole'), ('baseline',))
+  config.student.train.steps = 6
+  made = experiment('cut')
+  stages.run(made, ('baseline',))
+  (made.folder('baseline') / 'stage.json').unlink()
+  damage(made.folder('baseline') / 'checkpoints' / '6')
+  capsys.readouterr()
+  stages.run(experiment('cut'), ('baseline',))
+  out = capsys.readouterr().out
+  assert 'cannot be read' in out and 'going on from step 4' in out
+  one, two = (load_file(e.folder('baseline') / 'seed_1.safetensors') for e in (whole, made))
+  assert all((one[k] == two[k]).all() for k in one)
+
+
+def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
+  made = experiment()
+  stages.run(made, ('baseline',))
+  (made.folder('baseline') / 'stage.json').unlink()
+  for step in (made.folder('baseline') / 'checkpoints').iterdir():
+    damage(step)
+  with pytest.raises(KdjaxError, match='none of the checkpoints'):
+    stages.run(experiment(), ('baseline',))
+
+
+def test_a_file_is_swapped_in_whole(tmp_path):
+  checkpoint.write(tmp_path / 'a.json', 'old')
+  with pytest.raises(TypeError):
+    checkpoint.write_json(tmp_path / 'a.json', {1: object, ('no', 'key'): 2})
+  assert (tmp_path / 'a.json').read_text() == 'old' and len(list(tmp_path.iterdir())) == 1

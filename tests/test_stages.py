@@ -1,0 +1,164 @@
+"""The whole experiment on made data: what it leaves behind, and what it must never do."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax import compare, stages, step, train
+from kdjax.log import read_log
+
+KEYS = {
+  'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'
+}
+
+
+def weights(folder):
+  return {f.name: load_file(f) for f in sorted(folder.glob('*.safetensors'))}
+
+
+def same(a, b):
+  assert a.keys() == b.keys()
+  return all(np.array_equal(a[f][k], b[f][k]) for f in a for k in a[f])
+
+
+@pytest.fixture
+def done(experiment, config):
+  config.methods = {
+    'kd': {'weight': 1.0},
+    'fitnet': {'weight': 1.0},
+    'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'},
+  }
+  made = experiment()
+  return made, stages.run(made)
+
+
+def test_it_leaves_results_and_reports(done):
+  made, results = done
+  stored = json.loads((made.workdir / 'results.json').read_text())
+  assert stored == json.loads(json.dumps(results, default=str))
+  assert stored['stages'].keys() == {'teacher', 'baseline', 'student'}
+  for name, stage in stored['stages'].items():
+    assert stage.keys() >= KEYS
+    assert len(stage['values']) == (1 if name == 'teacher' else 2)
+    assert stage['mean'] == pytest.approx(np.mean(stage['values']))
+  assert stored['verdict'] in ('better', 'inconclusive', 'worse')
+  assert stored.keys() >= {
+    'task', 'metric', 'higher_is_better', 'gap_recovered', 'p_value', 'agreement', 'kl_to_teacher', 'ece'
+  }
+  assert '<svg' in (made.workdir / 'report.html').read_text()
+  assert (made.workdir / 'report.md').read_text().startswith('# made on manifest')
+
+
+def test_the_losses_of_all_methods_are_logged(done):
+  made, _ = done
+  records = read_log(made.folder('student') / 'metrics.jsonl')
+  logged = set().union(*records)
+  assert logged >= {'loss/task', 'loss/kd', 'loss/fitnet', 'loss/rkd', 'loss/total', 'eval/top1', 'time/step'}
+  assert [r['step'] for r in records] == sorted(r['step'] for r in records)
+  assert len(records[0]['loss/kd']) == 2
+
+
+def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experiment):
+  made = experiment()
+  stages.run(made, ('teacher',))
+  before = weights(made.folder('teacher'))
+  setup = stages.setup(made, 'student')
+  held = jax.tree.map(np.array, setup.teacher_variables)
+  loop = train.Loop(select='last', **made.config['run'])
+  train.train(setup, loop, made.folder('student'), 0)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
+  assert same(before, weights(made.folder('teacher')))
+  saved = json.loads((made.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
+  sizes = [np.prod(leaf['value_metadata']['write_shape']) for leaf in saved['tree_metadata'].values()
+           if 'write_shape' in (leaf.get('value_metadata') or {})]
+  kept = sum(sizes)
+  own = sum(x.size for x in jax.tree.leaves(made.model('student').init(jax.random.key(0), made.data.train.take([0]))))
+  assert 0 < kept < 2 * 3.2 * own + 10  # weights and Adam's two moments, of two seeds
+
+
+def test_a_second_run_does_nothing_again(experiment, capsys):
+  first = experiment()
+  stages.run(first, ('teacher', 'baseline'))
+  before = weights(first.folder('baseline')), (first.folder('baseline') / 'stage.json').stat().st_mtime_ns
+  capsys.readouterr()
+  stages.run(experiment(), ('teacher', 'baseline'))
+  assert before[1] == (first.folder('baseline') / 'stage.json').stat().st_mtime_ns
+  assert 'done before' in capsys.readouterr().out
+
+
+def test_the_baseline_is_the_student_without_its_teacher(experiment, config):
+  """With a weight of nothing on the teacher, the two are the same to the last bit."""
+  config.methods.kd.weight = 0.0
+  made = experiment()
+  stages.run(made, ('teacher', 'baseline', 'student'))
+  assert same(weights(made.folder('baseline')), weights(made.folder('student')))
+
+
+def test_every_seed_is_the_same_alone_and_in_company(experiment, config):
+  stages.run(together := experiment('together'), ('baseline',))
+  config.seed, config.seeds = 0, 1
+  stages.run(alone := experiment('alone'), ('baseline',))
+  one, two = (e.folder('baseline') / 'seed_0.safetensors' for e in (together, alone))
+  for (name, a), b in zip(load_file(one).items(), load_file(two).values(), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_trained_teacher_is_taken_over(experiment, config):
+  stages.run(first := experiment('first'), ('teacher',))
+  config.teacher.init = str(first.folder('teacher') / 'seed_0.safetensors')
+  stages.run(second := experiment('second'), ('teacher',))
+  assert same(weights(first.folder('teacher')), weights(second.folder('teacher')))
+  assert second.summary('teacher')['steps'] == 0
+
+
+def test_few_labels_reach_student_and_baseline_alone(experiment, config):
+  config.data.labels = 0.3
+  data = experiment().data
+  known = data.few.arrays['label'] >= 0
+  assert 0.2 < known.mean() < 0.4 and len(data.labelled) == known.sum()
+  assert (data.train.arrays['label'] >= 0).all()
+  assert set(data.labelled.arrays['label']) == set(data.train.arrays['label'])
+  np.testing.assert_array_equal(data.few.arrays['image'], data.train.arrays['image'])
+
+
+def test_the_best_on_validation_is_kept(experiment, config):
+  config.select = 'best'
+  made = experiment()
+  stages.run(made, ('baseline',))
+  records = [r['eval/top1'] for r in read_log(made.folder('baseline') / 'metrics.jsonl') if 'eval/top1' in r]
+  found = stages.evaluate(made, 'validation')['baseline']['top1']
+  np.testing.assert_allclose(found, np.max(records, 0), rtol=1e-6)
+
+
+def test_an_average_of_the_weights_is_what_is_kept(experiment, config):
+  config.student.train.ema = 0.5
+  stages.run(made := experiment(), ('baseline',))
+  config.student.train.ema = 0.0
+  stages.run(plain := experiment('plain'), ('baseline',))
+  assert not same(weights(made.folder('baseline')), weights(plain.folder('baseline')))
+
+
+@pytest.mark.parametrize(('student', 'baseline', 'higher', 'verdict'), [
+  ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], True, 'better'),
+  ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], False, 'worse'),
+  ([0.9, 0.91, 0.92], [0.91, 0.9, 0.92], True, 'inconclusive'),
+  ([0.9], [0.1], True, 'inconclusive'),
+])
+def test_the_verdict_is_a_paired_test(student, baseline, higher, verdict):
+  p, said = compare.paired(student, baseline, higher)
+  assert said == verdict and (p is None) == (len(student) == 1)
+
+
+def test_the_teachers_weights_are_an_argument_of_the_step(experiment):
+  """As a closure they would be constants of the compiled program."""
+  made = experiment()
+  stages.run(made, ('teacher',))
+  setup = stages.setup(made, 'student')
+  batch = {k: v[:8] for k, v in made.data.train.take(np.arange(8)).items()} | {'epoch': np.zeros(8, np.int32)}
+  teach = step.make_teach(setup.teacher)
+  text = jax.jit(teach).lower(setup.teacher_variables, batch).as_text()
+  constants = [line for line in text.splitlines() if 'stablehlo.constant' in line and 'dense<"0x' in line]
+  assert not constants

@@ -1,0 +1,152 @@
+"""The same batch gives the same update, however it is split, padded or spread over devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from configs.common import model
+
+from kdjax import build, optim, parallel, pipeline, stages, step
+from kdjax.errors import KdjaxError
+from kdjax.evaluate import make_evaluate
+
+# Batch norm sees the whole batch under jit; the rest of a model sees an example at a time.
+EMBEDS = {'student': 'image/embed', 'teacher': 'image/embed'}
+RELATIONS = {'kd': {'weight': 1.0}, 'rkd': {'weight': 1.0, **EMBEDS}}
+
+
+@pytest.fixture
+def parts(experiment, config):
+  """(student, teacher, its variables, update, state, batch) of the student's step."""
+  config.methods = RELATIONS
+  made = experiment()
+  student, teacher = made.model('student'), made.model('teacher')
+  batch = {k: jnp.asarray(v) for k, v in made.data.train.take(np.arange(16)).items()}
+  variables = teacher.init(jax.random.key(9), batch)
+  t = step.make_teach(teacher)(variables, batch)
+  method, tx = build.method(RELATIONS, 6), optim.optimiser({'name': 'sgd', 'lr': 0.1}, 6)
+  state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
+  update = jax.jit(step.make_update(student, made.task, method, tx))
+  return student, teacher, variables, update, state, t, batch
+
+
+def close(a, b, rtol=2e-5, atol=2e-6):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+def test_eight_devices_give_the_update_of_one(parts, eight_devices):
+  _, _, _, update, state, t, batch = parts
+  mesh = parallel.make_mesh()
+  spread = {k: v for k, v in parallel.split({k: np.asarray(v) for k, v in batch.items()}, mesh).items()}
+  outputs = parallel.split({k: np.asarray(v) for k, v in t.items()}, mesh)
+  copied = jax.device_put(state, parallel.everywhere(mesh))
+  new, losses = update(copied, outputs, spread)
+  wanted, wanted_losses = update(state, t, batch)
+  close(losses, wanted_losses)
+  close(new.params, wanted.params, atol=2e-5)
+  assert len(spread['label'].sharding.device_set) == 8
+
+
+def test_padding_changes_no_evaluation(experiment, eight_devices):
+  made = experiment()
+  student = made.model('student')
+  variables = jax.tree.map(lambda x: x[None], student.init(jax.random.key(0), made.data.train.take([0])))
+  results = []
+  for mesh, size in ((parallel.make_mesh(), 8), (parallel.make_mesh(), 64), (parallel.make_mesh(), 16)):
+    found = make_evaluate(student, made.task, mesh, size)(variables, made.data.test)
+    assert len(found.gathered[0]['label']) == len(made.data.test)
+    results.append(found.metrics)
+  for other in results[1:]:
+    for name, value in results[0].items():
+      np.testing.assert_allclose(other[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_sums_and_counts_add_up_over_parts(parts, experiment):
+  """In evaluation mode: the sums of two halves are the sums of the whole, padding or not."""
+  student, _, _, _, state, _, batch = parts
+  task = experiment().task
+  variables = {'params': state.params['student'], **state.stats['student']}
+
+  def sums(batch):
+    outputs, _ = student.apply(variables, batch, train=False)
+    return task.metrics(outputs, batch)
+
+  whole = sums(batch)
+  halves = [sums({k: v[i::2] for k, v in batch.items()}) for i in (0, 1)]
+  padded = {k: jnp.concatenate([v, v[:3]]) for k, v in batch.items()}
+  padded['mask'] = jnp.array([1.0] * 16 + [0.0] * 3)
+  for name, pair in whole.items():
+    close(pair, [sum(x) for x in zip(*(h[name] for h in halves), strict=True)])
+    close(pair, sums(padded)[name])
+
+
+def test_pmap_refuses_relations_and_agrees_otherwise(experiment, config, eight_devices):
+  config.run.parallel = 'pmap'
+  config.methods = RELATIONS
+  stages.run(made := experiment(), ('teacher',))
+  with pytest.raises(KdjaxError, match='relates the examples'):
+    stages.run(made, ('student',))
+  config.methods = {'kd': {'weight': 1.0}}
+  # No batch norm, so the two must agree.
+  with config.unlocked():
+    config.student.model.encoders.image = model('vit', width=8, depth=1, heads=2, patch=4)
+  config.teacher.init = str(made.folder('teacher') / 'seed_0.safetensors')
+  weights = []
+  for how in ('pmap', 'jit'):
+    config.run.parallel = how
+    run = experiment(how)
+    stages.run(run, ('teacher', 'student'))
+    weights.append(run.variables('student'))
+  close(*weights, rtol=2e-3, atol=2e-5)
+
+
+def test_a_scheduled_weight_acts_inside_its_window():
+  made = optim.weight_schedule(100, schedule='linear', start=0.2, stop=0.6, warmup=0.1)
+  values = np.array([made(i) for i in range(100)])
+  assert (values[:20] == 0).all() and (values[60:] == 0).all() and (values[20:60] > 0).all()
+  assert values.argmax() in (28, 29, 30)
+  assert optim.weight_schedule(10)(9) == 1
+
+
+@pytest.mark.parametrize('schedule', optim.SCHEDULES)
+def test_a_learning_rate_rises_and_falls(schedule):
+  made = optim.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
+  values = np.array([made(i) for i in range(101)])
+  assert values[0] == 0 and values[10] == pytest.approx(1.0)
+  end = {'constant': 1.0, 'linear': 0.0, 'cosine': 0.0, 'steps': 0.5}[schedule]
+  assert values[100] == pytest.approx(end, abs=0.02)
+
+
+def test_only_kernels_decay():
+  params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  for name in ('adamw', 'sgd'):
+    tx = optim.optimiser({'name': name, 'lr': 0.1, 'schedule': 'constant', 'weight_decay': 0.5}, 10)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert (updates['kernel'] < 0).all() and (updates['bias'] == 0).all()
+
+
+def test_batches_are_a_function_of_seed_and_step(experiment):
+  source = experiment().data.train
+  batches = pipeline.train_batches(source, 7, seed=3)
+  seen = [next(batches) for _ in range(20)]
+  again = pipeline.train_batches(source, 7, seed=3)
+  first = [next(again) for _ in range(11)]
+  state = again.get_state()
+  resumed = pipeline.train_batches(source, 7, seed=3)
+  resumed.set_state(state)
+  for a, b in zip(seen, first + [next(resumed) for _ in range(9)], strict=True):
+    np.testing.assert_array_equal(a['id'], b['id'])
+    np.testing.assert_array_equal(a['epoch'], b['epoch'])
+  n = len(source)
+  ids = np.concatenate([b['id'] for b in seen])[: 2 * n]
+  assert len(set(ids[:n])) == n and len(set(ids[n:])) == n and (ids[:n] != ids[n:]).any()
+
+
+def test_a_view_is_a_function_of_seed_epoch_and_id(experiment):
+  batch = experiment().data.train.take(np.arange(6)) | {'epoch': np.zeros(6, np.int32)}
+  view = jax.jit(build.view({'augment': ('flip', 'crop')}, 0))
+  one, rows = view(batch)['image'], np.array([3, 1])
+  np.testing.assert_array_equal(view({k: v[rows] for k, v in batch.items()})['image'], one[rows])
+  later = view(batch | {'epoch': batch['epoch'] + 1})['image']
+  assert (later != one).any() and one.shape == batch['image'].shape
