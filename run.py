@@ -1,15 +1,28 @@
 """Distil a large teacher into a small student: train both, and say whether it helped.
 
-  python run.py --config=configs/quickstart.py                the whole experiment
-  python run.py teacher --config=…                            one stage: teacher, baseline, student, compare
-  python run.py evaluate --config=… --split=validation        metrics of the finished stages
-  python run.py methods [NAME]                                what there is: methods, models, tasks, datasets
+  python run.py --config=configs/quickstart.py            the whole experiment: all four stages
+  python run.py teacher --config=...                      one stage: teacher, baseline, student, compare
+  python run.py evaluate --config=... --split=validation  the metrics of the finished stages
+  python run.py methods [NAME]                            what there is: methods, models, tasks, datasets
 
-Any key of a recipe can be set here: --config.student.train.steps=500 --config.methods.kd.weight=2.
---config=FILE.py:smoke=1 shrinks a recipe to seconds. The same command goes on where it stopped.
+The stages:
+  teacher   trains the large model, or takes the weights of --config.teacher.init=FILE.safetensors
+  baseline  trains the small model on the labels alone, with the student's budget and seeds
+  student   trains the same small model on the teacher's outputs too
+  compare   evaluates all three, tests the difference, writes results.json, report.md, report.html
+
+Any key of a recipe can be set here:   --config.student.train.steps=500 --config.methods.kd.weight=2
+A recipe in seconds, to try it:        --config=configs/quickstart.py:smoke=1
+Your own files, with no code:          --config.data.name=manifest --config.data.options.path=rows.jsonl
+A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/tensorflow_datasets
+
+The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the exit status is then 143.
 """
 
+import errno
+import inspect
 import os
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -17,7 +30,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, unknown
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
@@ -36,22 +49,26 @@ def show(kind, names):
   from kdjax import catalogue
 
   for name in names:
-    print(f'{name}: {catalogue.module(kind, name).__doc__.strip()}\n\n{catalogue.entry(kind, name).__doc__.strip()}\n')
-    print('\n'.join(f'  {k} = {"(needed)" if v is v.__class__ else v!r}' for k, v in catalogue.options(kind, name).items()))
-  rows = [] if names else catalogue.listing(kind)
-  for name, family, line in rows:
-    print(f'{name:20} {family:14} {line}')
+    entry = catalogue.entry(kind, name)
+    print(f'{name}\n')
+    print(catalogue.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
+    for option, default in catalogue.options(kind, name).items():
+      print(f'  {option} = {"(needed)" if default is inspect.Parameter.empty else repr(default)}')
+  for name, family, line in [] if names else catalogue.listing(kind):
+    print(f'{name:24} {family:22} {line}')
 
 
 def main(argv):
   command, *names = argv[1:] or ['all']
   if command not in COMMANDS:
-    from kdjax.errors import unknown
-
     raise unknown('command', command, COMMANDS)
   if command in KINDS:
     return show(KINDS[command], names)
-  if CONFIG.value is None:
+  try:
+    config = CONFIG.value and CONFIG.value.to_dict()
+  except OSError as e:
+    raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
+  if not config:
     raise KdjaxError('which recipe? For instance --config=configs/quickstart.py')
 
   import absl.logging
@@ -63,7 +80,6 @@ def main(argv):
   if CACHE.value:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
   parallel.start(DISTRIBUTED.value)
-  config = CONFIG.value.to_dict()
   workdir = Path(WORKDIR.value or f'runs/{config["name"]}').absolute()
   experiment = stages.Experiment(config, workdir, DATA_DIR.value, shlex.join(['python', *sys.argv]))
   if command == 'evaluate':
@@ -79,17 +95,40 @@ def main(argv):
   return None
 
 
+def parse(argv):
+  """Reads the flags; a mistake in them is one line too."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as e:
+    raise KdjaxError(f'{e} (see --help)') from e
+  except (AttributeError, KeyError) as e:
+    raise unknown_key(argv) or e from e
+
+
+def unknown_key(argv):
+  """The error for the first --config.KEY that the recipe does not have."""
+  file, _, arg = next(a.removeprefix('--config=') for a in argv if a.startswith('--config=')).partition(':')
+  recipe = runpy.run_path(file)['get_config'](arg or None)
+  for given in argv:
+    tree, path = recipe, given.removeprefix('--config.').partition('=')[0]
+    for key in path.split('.') if given.startswith('--config.') else ():
+      if key not in tree:
+        return unknown(f'key of the recipe in {given}', key, tree)
+      tree = tree[key]
+  return None
+
+
 def one_line(call):
-  """Runs `call`; whatever the user can put right becomes one line and exit status 2."""
+  """Runs `call`; whatever the user can put right becomes one line and exit status 1."""
   try:
     return call()
   except KdjaxError as e:
     sys.exit(f'error: {e}')
   except OSError as e:
-    if e.errno not in (28, 122, 13, 30):  # a full disk, a quota, no permission, read-only
+    if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
       raise
     sys.exit(f'error: {e.strerror} ({e.filename or "writing"}); nothing that was saved is lost.')
 
 
 if __name__ == '__main__':
-  one_line(lambda: app.run(lambda argv: sys.exit(one_line(lambda: main(argv)))))
+  one_line(lambda: app.run(lambda argv: sys.exit(one_line(lambda: main(argv))), flags_parser=parse))

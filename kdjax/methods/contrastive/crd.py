@@ -102,7 +102,9 @@ def crd(
 
     values, z, bank = 0.0, {}, {}
     for side, other in (('student', 'teacher'), ('teacher', 'student')):
-      scores = jnp.take_along_axis(v[side] @ stats['bank'][other].T, drawn, 1) / temperature
+      # A tenth of a percent, as reduced precision gives, is more than one percent of exp(1 / T).
+      cosines = jnp.matmul(v[side], stats['bank'][other].T, precision='highest')
+      scores = jnp.take_along_axis(cosines, drawn, 1) / temperature
       mean, seen = losses.mean_over_examples(jnp.exp(scores).mean(1), batch)
       mean = jax.lax.stop_gradient(n * mean / jnp.maximum(seen, 1))
       z[side] = jnp.where((stats['z'][side] < 0) & (seen > 0), mean, stats['z'][side])

@@ -42,7 +42,7 @@ def crd_in_batch(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = TwoEmbeddings(dim).apply({'params': params}, *taps(s, t))
-    scores = losses.unit(a) @ losses.unit(b).T / temperature
+    scores = jnp.matmul(losses.unit(a), losses.unit(b).T, precision='highest') / temperature
     allowed = jnp.broadcast_to(losses.example_mask(batch, a) > 0, scores.shape)
     if not same_label and 'label' in batch:
       label = batch['label']

@@ -31,14 +31,14 @@ class Heads(nn.Module):
 def similarities(x):
   """Cosines of each view with each example: `[1 + V, B, D] -> [V, B, B]`, the last of examples."""
   x = losses.unit(x)
-  return jnp.einsum('vid,jd->vij', x[1:], x[0])
+  return jnp.einsum('vid,jd->vij', x[1:], x[0], precision='highest')
 
 
 def kept(teacher, valid, ratio):
   """The rows to learn from, `[V, B]`: those the teacher gets right, and its least bad mistakes.
 
   Args:
-    teacher: `[V, B, B]`, the teacher's similarities, -inf to padding.
+    teacher: `[V, B, B]`, the teacher's similarities, very low to padding.
     valid: `[V, B]`, 0 for padding.
     ratio: the share of the mistakes that are kept, those of the smallest rank of the true example.
   """

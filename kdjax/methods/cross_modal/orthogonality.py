@@ -32,7 +32,7 @@ def orthogonality(*, student: str = 'embed', teacher: str = 'embed') -> Method:
       return x / (jax.lax.stop_gradient(losses.norm(x))[:, None] + 1e-6)
 
     x, y = (rows(x) for x in pair)
-    total = jnp.mean(jnp.square(x.T @ y))
+    total = jnp.mean(jnp.square(jnp.matmul(x.T, y, precision='highest')))
     return (total, jnp.ones_like(total)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -74,7 +74,9 @@ def reviewkd(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
     pairs = []
     for a, b in losses.stages(s, t, student, teacher, 'reviewkd', rank=None):
       if a.ndim not in (2, 4):
-        raise KdjaxError(f'reviewkd needs maps [B, H, W, C] or vectors [B, D], and one of {student!r} is {list(a.shape)}.')
+        raise KdjaxError(
+          f'reviewkd needs maps [B, H, W, C] or vectors [B, D], and one of {student!r} is {list(a.shape)}.'
+        )
       pairs.append(tuple(x.reshape(len(x), 1, 1, -1) if x.ndim == 2 else x for x in (a, b)))
     return pairs, losses.example_mask(batch, pairs[0][0])
 

@@ -28,7 +28,7 @@ def cc_taylor(
 
   def kernel(x):
     x = losses.unit(losses.flatten(x))
-    similarity = x @ x.T
+    similarity = jnp.matmul(x, x.T, precision='highest')
     series = sum((2 * gamma) ** p / math.factorial(p) * similarity**p for p in range(order + 1))
     return math.exp(-2 * gamma) * series
 

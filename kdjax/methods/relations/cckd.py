@@ -42,7 +42,7 @@ def cckd(
     raise unknown('kernel of cckd', kernel, KERNELS)
 
   def correlation(e):
-    k = e @ e.T
+    k = jnp.matmul(e, e.T, precision='highest')
     if kernel == 'bilinear':
       return k
     series = sum((2 * gamma) ** p / math.factorial(p) * k**p for p in range(order + 1))

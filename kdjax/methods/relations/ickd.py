@@ -25,7 +25,7 @@ class Embedding(nn.Module):
 def correlation(x):
   """`[B, H, W, C] -> [B, C, C]`: the channels' Gram matrix, each row of length 1."""
   x = x.reshape(x.shape[0], -1, x.shape[-1])
-  return losses.unit(jnp.einsum('bnc,bnd->bcd', x, x))
+  return losses.unit(jnp.einsum('bnc,bnd->bcd', x, x, precision='highest'))
 
 
 def ickd(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Method:

@@ -21,7 +21,7 @@ def edges(x, pairs):
   """Squared distances between the examples `[B, ...]`, by the largest: `[B, B]`."""
   x = losses.flatten(x)
   square = jnp.sum(x * x, -1)
-  d = jnp.maximum(square[:, None] + square[None] - 2 * x @ x.T, 0)
+  d = jnp.maximum(square[:, None] + square[None] - 2 * jnp.matmul(x, x.T, precision='highest'), 0)
   return by_largest(d * (1 - jnp.eye(len(x), dtype=d.dtype)) * pairs)
 
 

@@ -13,7 +13,8 @@ def affinities(x, pairs):
   """`[B, D] -> [B, B]`: (cosine + 1) / 2 over the allowed pairs, each row divided by its sum."""
   length = losses.norm(x)[:, None]
   x = jnp.where(length > 0, x / jnp.where(length > 0, length + EPS, 1), 0)
-  scores = jnp.maximum((x @ x.T + 1) / 2, 0) * pairs  # rounding can take a cosine below -1
+  cosines = jnp.matmul(x, x.T, precision='highest')
+  scores = jnp.maximum((cosines + 1) / 2, 0) * pairs  # rounding can take a cosine below -1
   sums = scores.sum(1, keepdims=True)
   return scores / jnp.where(sums > 0, sums, 1)
 

@@ -26,7 +26,7 @@ def sp(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Metho
 
     def similarities(x):
       x = losses.flatten(x)
-      return losses.unit(x @ x.T * pairs)
+      return losses.unit(jnp.matmul(x, x.T, precision='highest') * pairs)
 
     total = jnp.sum(jnp.square(similarities(a) - similarities(b)) * pairs)
     return (total / jnp.maximum(m.sum(), 1) ** 2, jnp.ones_like(total)), stats

@@ -1,0 +1,89 @@
+"""run.py as a person calls it, and every recipe in its smoke form."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from configs import common
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'common'))
+
+
+@pytest.fixture(scope='session')
+def call(tmp_path_factory):
+  base = tmp_path_factory.getbasetemp()
+  environment = os.environ | {'XLA_FLAGS': '', 'COLUMNS': '140'}
+
+  def call(*args, code=0):
+    command = [sys.executable, 'run.py', *args, f'--cache={base / "cache"}', f'--data_dir={base / "tfds"}']
+    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+  return call
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe):
+  args = f'--config=configs/{recipe}.py:smoke=1', f'--workdir={tmp_path}'
+  out = call(*args).stdout
+  assert 'report:' in out and (tmp_path / 'results.json').exists()
+  assert out.count('done before') == 0
+  assert call(*args).stdout.count('done before') == 3
+  assert 'student' in call('evaluate', *args, '--split=validation').stdout
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_a_recipe_says_what_to_expect(recipe):
+  text = (ROOT / 'configs' / f'{recipe}.py').read_text()
+  docstring = text.split('"""')[1]
+  assert f'python run.py --config=configs/{recipe}.py' in docstring
+  assert 'min' in docstring and 'cores' in docstring
+  assert len(text.splitlines()) <= 60
+
+
+def test_help_is_worth_reading(call):
+  out = call('--help', code=1).stdout
+  for part in ('Distil a large teacher', 'quickstart', '--workdir', '--data_dir', 'evaluate', 'smoke=1'):
+    assert part in out
+
+
+@pytest.mark.parametrize(('kind', 'names'), [
+  ('methods', ('kd', 'fitnet', 'rkd')), ('models', ('resnet', 'fusion')), ('datasets', ('easy_vqa', 'manifest')),
+  ('tasks', ('classification',)),
+])
+def test_what_there_is(call, kind, names):
+  lines = call(kind).stdout.splitlines()
+  for name in names:
+    row, = (line for line in lines if line.split()[0] == name)
+    assert len(row.split()) > 4
+  detail = call(kind, names[0]).stdout
+  assert names[0] in detail and ' = ' in detail
+
+
+@pytest.mark.parametrize(('args', 'parts'), [
+  (('al',), ("unknown command: 'al'", "'all'")),
+  ((), ('which recipe?',)),
+  (('--config=configs/quickstart.py', '--config.student.train.stepz=3'), ('config.student.train.stepz', "'steps'")),
+  (('--config=configs/quickstart.py', '--config.student.train.steps=many'), ('config.student.train.steps', 'many')),
+  (('--config=configs/quickstart.py:smok=1',), ("'smok'", "'smoke'")),
+  (('--config=configs/nothing.py',), ('configs/nothing.py',)),
+  (('--config=configs/quickstart.py:smoke=1', '--config.data.name=easy_vqq'), ("'easy_vqq'", "'easy_vqa'")),
+  (('methods', 'kdd'), ("unknown method: 'kdd'", "'kd'")),
+])
+def test_a_mistake_is_one_line_and_a_status(call, tmp_path, args, parts):
+  done = call(*args, f'--workdir={tmp_path / "w"}', code=1)
+  assert 'Traceback' not in done.stderr
+  line, = done.stderr.strip().splitlines()
+  for part in parts:
+    assert part in line
+
+
+def test_smoke_leaves_the_recipe_as_it_is():
+  made = common.base('x')
+  full = made.to_dict()
+  small = common.smoke(common.base('x')).to_dict()
+  assert small.keys() == full.keys() and small['seeds'] >= 2

@@ -1,0 +1,106 @@
+"""Data sets: what they hold, that splits are apart, and what is read from them."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdjax import build, pipeline, sources, tokenizer
+from kdjax.data.easy_vqa import easy_vqa
+from kdjax.data.manifest import manifest as read_manifest
+
+SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
+
+
+@pytest.fixture(scope='session')
+def vqa(tmp_path_factory):
+  return easy_vqa(data_dir=str(tmp_path_factory.getbasetemp() / 'tfds'))
+
+
+@pytest.mark.slow
+def test_easy_vqa_is_whole_and_its_splits_are_apart(vqa):
+  assert {k: len(v) for k, v in vqa.splits.items()} == {'train': 34683, 'validation': 3892, 'test': 9673}
+  assert len(vqa.classes) == 13
+  example = vqa.splits['train'][5]
+  assert example['image'].shape == (64, 64, 3) and example['image'].dtype == np.uint8
+  assert isinstance(example['text'], str) and 0 <= example['label'] < 13
+  labels = [vqa.splits['test'][i]['label'] for i in range(len(vqa.splits['test']))]
+  assert np.bincount(labels).max() / len(labels) == pytest.approx(0.373, abs=5e-4)  # as published
+
+
+def test_a_manifest_is_read(manifest):
+  found = read_manifest(path=str(manifest))
+  assert found.classes == ('blue', 'green', 'no', 'red', 'yes')
+  assert {k: len(v) for k, v in found.splits.items()} == {'train': 54, 'validation': 18, 'test': 18}
+  example = found.splits['test'][0]
+  assert example['image'].shape == (16, 16, 3) and example['text'] == 'what colour is it?'
+  assert found.classes[example['label']] == 'red'
+  assert found.fingerprint == read_manifest(path=str(manifest)).fingerprint
+
+
+def test_a_csv_with_columns_of_other_names(tmp_path):
+  with (tmp_path / 'rows.csv').open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['sentence', 'stars'])
+    writer.writerows([[f'text, number {i}', i % 11] for i in range(200)])
+  found = read_manifest(path=str(tmp_path / 'rows.csv'), text='sentence', label='stars')
+  assert found.classes == tuple(map(str, range(11)))  # numbers in their own order
+  sizes = {k: len(v) for k, v in found.splits.items()}
+  assert sum(sizes.values()) == 200 and all(8 < sizes[k] < 40 for k in ('validation', 'test'))
+  assert found.splits['train'][0]['text'].startswith('text, number')
+
+
+def test_labels_that_are_not_known(tmp_path):
+  rows = [{'text': 'a', 'label': x, 'split': 'train'} for x in ('p', None, '', 'q')]
+  path = tmp_path / 'r.jsonl'
+  path.write_text('\n'.join(map(json.dumps, [*rows, rows[0] | {'split': 'test'}])))
+  found = read_manifest(path=str(path))
+  assert [found.splits['train'][i]['label'] for i in range(4)] == [0, -1, -1, 1]
+
+
+@pytest.mark.parametrize(('mode', 'value'), [('L', 100), ('RGBA', (10, 20, 30, 5)), ('I;16', 25700), ('P', 3)])
+def test_images_of_any_kind_become_rgb(tmp_path, mode, value):
+  Image.new(mode, (5, 4), value).save(tmp_path / 'a.png')
+  image = sources.read_image(tmp_path / 'a.png', 'here')
+  assert image.shape == (4, 5, 3) and image.dtype == np.uint8
+  if mode == 'I;16':
+    assert (image == 100).all()
+
+
+def test_text_becomes_ids_and_a_mask():
+  words = tokenizer.train(['what colour is it?', 'is it red?'], 20)
+  ids, mask = tokenizer.encode(words, ['is it RED?', 'is it purple', ''], 4)
+  assert ids.shape == (3, 4) and ids.dtype == np.int32
+  assert mask.sum(1).tolist() == [4, 3, 0]
+  assert ids[1, 2] == 1 and (ids[~mask] == 0).all()
+
+
+def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
+  found = read_manifest(path=str(manifest))
+  encode = pipeline.make_encode(tokenizer.train(['is it red'], 9), 6, 8, len(found.classes))
+  lazy, held = (pipeline.read(found, 'test', encode, memory) for memory in (0, 1e9))
+  assert isinstance(lazy, pipeline.Lazy) and isinstance(held, pipeline.Columns)
+  rows = np.array([5, 0, 17])
+  for key, value in held.take(rows).items():
+    np.testing.assert_array_equal(lazy.take(rows)[key], value)
+  assert held.arrays['image'].shape == (18, 8, 8, 3)
+
+
+def test_limits_spread_over_the_split(manifest):
+  found = build.limited(read_manifest(path=str(manifest)), {'train': 10, 'test': 0})
+  assert len(found.splits['train']) == 10 and len(found.splits['test']) == 18
+  assert found.splits['train'][9]['id'] == read_manifest(path=str(manifest)).splits['train'][53]['id']
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
+@pytest.mark.parametrize(('name', 'keys', 'classes'), [
+  ('mnist', {'id', 'image', 'label'}, 10), ('cifar10', {'id', 'image', 'label'}, 10),
+  ('glue/sst2', {'id', 'text', 'label'}, 2), (str(SHARED / 'mnist' / '3.0.1'), {'id', 'image', 'label'}, 10),
+])
+def test_prepared_data_sets_of_tfds(name, keys, classes):
+  found = build.dataset({'name': name}, str(SHARED))
+  assert len(found.classes) == classes and found.splits['train'][0].keys() == keys
+  assert found.splits.keys() == {'train', 'validation', 'test'}
