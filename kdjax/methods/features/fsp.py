@@ -22,8 +22,8 @@ def fsp(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
 
   Σ over consecutive stages of mean (F_S - F_T)², F[i, j] = mean over positions of top_i · bottom_j.
   Deviations from the paper: the mean over the entries of F for their sum, as in RepDistiller; and
-  where the student is narrower than the teacher, which the paper and RepDistiller leave out, a
-  learned 1×1 convolution brings its stage to the teacher's width.
+  where the widths differ, which the paper and RepDistiller leave out, a learned 1×1 convolution
+  brings the student's stage to the teacher's width.
 
   Args:
     student: its taps, two or more maps [B, H, W, C] from the bottom up.
