@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from configs import common
 
 ROOT = Path(__file__).parents[1]

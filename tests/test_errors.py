@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 import run as command
 from configs.common import parse_arg
-
 from kdjax import build, catalogue, checkpoint, stages, tokenizer
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
 from kdjax.methods.logits import kd as kd_file
-
 
 FOLDERS = itertools.count()
 

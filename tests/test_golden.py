@@ -10,10 +10,11 @@ import os
 import pkgutil
 from pathlib import Path
 
-import golden_cases
 import jax
 import numpy as np
 import pytest
+
+import golden_cases
 
 FOLDER = Path(os.environ.get('KDJAX_GOLDEN') or Path(__file__).parent / 'golden')
 CASES = {}

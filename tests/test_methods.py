@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import taps
 
+import taps
 from kdjax import catalogue
 
 METHODS = sorted(catalogue.names('methods'))

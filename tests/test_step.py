@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs.common import model
 
+from configs.common import model
 from kdjax import build, optim, parallel, pipeline, stages, step
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import taps
 
+import taps
 from kdjax import catalogue
 from kdjax.errors import KdjaxError
 from kdjax.methods.features import mgd as mgd_file

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import taps
 
+import taps
 from kdjax import catalogue
 
 SEED = jax.random.key(0)
