@@ -40,8 +40,12 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps prepared data.')
 SPLIT = flags.DEFINE_string('split', 'test', 'What `evaluate` evaluates on.')
-DISTRIBUTED = flags.DEFINE_enum('distributed', 'auto', ('auto', 'yes', 'no'), 'Whether this is one process of a pod.')
-CACHE = flags.DEFINE_string('cache', '~/.cache/kdjax', "Keeps compiled programs for the next start; '' keeps none.")
+DISTRIBUTED = flags.DEFINE_enum(
+  'distributed', 'auto', ('auto', 'yes', 'no'), 'Whether this is one process of a pod.'
+)
+CACHE = flags.DEFINE_string(
+  'cache', '~/.cache/kdjax', "Keeps compiled programs for the next start; '' keeps none."
+)
 
 
 def show(kind, names):

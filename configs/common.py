@@ -31,16 +31,23 @@ def parse_arg(arg: str | None, **defaults):
 
 def training(steps: int, batch_size: int, lr: float, **optimiser) -> ConfigDict:
   """How a model is trained: AdamW with a warm-up and a cosine."""
-  return ConfigDict({
-    'steps': steps,
-    'batch_size': batch_size,
-    'optimiser': {
-      'name': 'adamw', 'lr': lr, 'schedule': 'cosine', 'warmup': 0.05, 'weight_decay': 1e-4, 'clip': 1.0,
-      **optimiser,
-    },
-    'augment': (),  # of 'flip', 'crop', on the device
-    'ema': 0.0,  # decay of an average of the weights, which is then what is evaluated
-  })
+  return ConfigDict(
+    {
+      'steps': steps,
+      'batch_size': batch_size,
+      'optimiser': {
+        'name': 'adamw',
+        'lr': lr,
+        'schedule': 'cosine',
+        'warmup': 0.05,
+        'weight_decay': 1e-4,
+        'clip': 1.0,
+        **optimiser,
+      },
+      'augment': (),  # of 'flip', 'crop', on the device
+      'ema': 0.0,  # decay of an average of the weights, which is then what is evaluated
+    }
+  )
 
 
 def model(name: str, **attributes) -> dict:
@@ -50,39 +57,47 @@ def model(name: str, **attributes) -> dict:
 
 def base(name: str) -> ConfigDict:
   """The keys that all recipes share."""
-  return ConfigDict({
-    'name': name,
-    'seed': 0,  # of the data's order and of the first model
-    'seeds': 3,  # students and baselines, trained in one program
-    'task': {'name': 'classification'},
-    'task_weight': 1.0,  # of the labels' loss beside the methods', in the student
-    'select': 'last',  # or 'best': the weights with the best validation score, per seed
-    'data': {
-      'name': '',  # see `python run.py datasets`; any other name is one of TFDS
-      'options': {},
-      'limit': {'train': 0, 'validation': 0, 'test': 0},  # at most so many examples; 0 takes all
-      'labels': 1.0,  # share of the training labels that student and baseline see
-      'test': 'test',  # the split of the comparison
-      'image_size': 0,  # resizes images to this square; 0 takes them as they are
-      'text_length': 32,
-      'vocab_size': 1000,
-      'vocab_examples': 50_000,  # texts that the vocabulary is made from
-      'tokenizer': '',  # a tokenizer.json instead
-      'memory': 4e9,  # bytes up to which a split is held in memory
-    },
-    'teacher': {'init': '', 'model': {}, 'inputs': {}, 'dtype': 'float32', 'train': training(1000, 128, 1e-3)},
-    'student': {'model': {}, 'inputs': {}, 'dtype': 'float32', 'train': training(1000, 128, 1e-3)},
-    'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
-    'run': {  # changes no weights, except 'parallel'
-      'parallel': 'jit',  # or 'pmap': batch norm a device
-      'eval_every': 500,
-      'log_every': 50,
-      'save_every': 500,
-      'eval_batch': 512,
-      'keep': 2,
-      'tensorboard': False,
-    },
-  })
+  return ConfigDict(
+    {
+      'name': name,
+      'seed': 0,  # of the data's order and of the first model
+      'seeds': 3,  # students and baselines, trained in one program
+      'task': {'name': 'classification'},
+      'task_weight': 1.0,  # of the labels' loss beside the methods', in the student
+      'select': 'last',  # or 'best': the weights with the best validation score, per seed
+      'data': {
+        'name': '',  # see `python run.py datasets`; any other name is one of TFDS
+        'options': {},
+        'limit': {'train': 0, 'validation': 0, 'test': 0},  # at most so many examples; 0 takes all
+        'labels': 1.0,  # share of the training labels that student and baseline see
+        'test': 'test',  # the split of the comparison
+        'image_size': 0,  # resizes images to this square; 0 takes them as they are
+        'text_length': 32,
+        'vocab_size': 1000,
+        'vocab_examples': 50_000,  # texts that the vocabulary is made from
+        'tokenizer': '',  # a tokenizer.json instead
+        'memory': 4e9,  # bytes up to which a split is held in memory
+      },
+      'teacher': {
+        'init': '',
+        'model': {},
+        'inputs': {},
+        'dtype': 'float32',
+        'train': training(1000, 128, 1e-3),
+      },
+      'student': {'model': {}, 'inputs': {}, 'dtype': 'float32', 'train': training(1000, 128, 1e-3)},
+      'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
+      'run': {  # changes no weights, except 'parallel'
+        'parallel': 'jit',  # or 'pmap': batch norm a device
+        'eval_every': 500,
+        'log_every': 50,
+        'save_every': 500,
+        'eval_batch': 512,
+        'keep': 2,
+        'tensorboard': False,
+      },
+    }
+  )
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

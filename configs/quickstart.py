@@ -1,6 +1,6 @@
 """Visual question answering in a few minutes on a laptop.
 
-  python run.py --config=configs/quickstart.py
+python run.py --config=configs/quickstart.py
 """
 
 from configs import common
@@ -13,7 +13,8 @@ def get_config(arg=None):
   config.seeds = 3
   config.data.update(name='easy_vqa', text_length=16, vocab_size=64)
   config.teacher.model = model(
-    'fusion', width=256,
+    'fusion',
+    width=256,
     encoders={
       'image': model('resnet', widths=(32, 64, 128), blocks=(1, 1, 1), patch=4, pool='max'),
       'text': model('bag_of_words', width=128),
@@ -21,7 +22,8 @@ def get_config(arg=None):
   )
   config.teacher.train = training(1200, 128, 2e-3)
   config.student.model = model(
-    'fusion', width=32,
+    'fusion',
+    width=32,
     encoders={
       'image': model('resnet', widths=(16, 24), blocks=(0, 1), patch=8, pool='max'),
       'text': model('bag_of_words', width=16),

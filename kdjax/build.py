@@ -106,9 +106,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Dat
     if not len(found.splits[split]):
       raise KdjaxError(f'the split {split!r} is empty.')
   vocabulary = words(config, found, workdir)
-  encode = pipeline.make_encode(
-    vocabulary, config['text_length'], config['image_size'], len(found.classes)
-  )
+  encode = pipeline.make_encode(vocabulary, config['text_length'], config['image_size'], len(found.classes))
 
   def read(split):
     return pipeline.read(found, split, encode, config['memory'])
@@ -177,9 +175,7 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
     seen = {}
     for name, key in (inputs or {k: k for k in batch}).items():
       if key not in batch:
-        raise KdjaxError(
-          f'inputs maps {name!r} to {key!r}, and the batch has {", ".join(sorted(batch))}.'
-        )
+        raise KdjaxError(f'inputs maps {name!r} to {key!r}, and the batch has {", ".join(sorted(batch))}.')
       seen |= {name + k.removeprefix(key): v for k, v in batch.items() if k == key or k.startswith(f'{key}/')}
     return seen
 

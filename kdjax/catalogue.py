@@ -38,7 +38,9 @@ def module(kind: str, name: str) -> ModuleType:
   try:
     return importlib.import_module(known.get(name, name))
   except ModuleNotFoundError as e:
-    raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.') from e
+    raise KdjaxError(
+      f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.'
+    ) from e
 
 
 def entry(kind: str, name: str) -> Callable:

@@ -138,12 +138,14 @@ def load(path: Path, like: Mapping) -> dict:
   missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
   other = [
     f'{k} {list(stored[k].shape)} for {list(wanted[k].shape)}'
-    for k in sorted(wanted.keys() & stored.keys()) if stored[k].shape != wanted[k].shape
+    for k in sorted(wanted.keys() & stored.keys())
+    if stored[k].shape != wanted[k].shape
   ]
   if missing or extra or other:
     told = [
       f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
-      for what, names in (('missing', missing), ('extra', extra), ('of another shape', other)) if names
+      for what, names in (('missing', missing), ('extra', extra), ('of another shape', other))
+      if names
     ]
     raise KdjaxError(f'{path} is not of this architecture: {"; ".join(told)}.')
   return traverse_util.unflatten_dict(stored, sep='/')

@@ -19,7 +19,9 @@ GALLERY = 12
 VERSIONS = ('jax', 'flax', 'optax', 'numpy')
 
 
-def paired(student: Sequence[float], baseline: Sequence[float], higher_is_better: bool) -> tuple[float | None, str]:
+def paired(
+  student: Sequence[float], baseline: Sequence[float], higher_is_better: bool
+) -> tuple[float | None, str]:
   """Two-sided paired t-test over seeds: (p, 'better' | 'inconclusive' | 'worse').
 
   None for p where there is no spread to test against: fewer than two seeds, or all
@@ -46,15 +48,14 @@ def run(experiment: Any) -> dict:
     found[stage] = evaluate(variables[stage], data.test, f'{stage}: {config["data"]["test"]}')
   progress.say('measuring the cost of inference')
   batch = data.test.take(np.arange(min(256, len(data.test))))
-  costs = cost.measure(
-    {s: (models[s], jax.tree.map(lambda x: x[0], variables[s])) for s in present}, batch
-  )
+  costs = cost.measure({s: (models[s], jax.tree.map(lambda x: x[0], variables[s])) for s in present}, batch)
   stages = {}
   for stage in present:
     values = found[stage].metrics[task.metric].tolist()
     trained = experiment.summary(stage)
     stages[stage] = {
-      'values': values, 'mean': float(np.mean(values)),
+      'values': values,
+      'mean': float(np.mean(values)),
       'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
       **costs[stage],
       **{k: trained[k] for k in ('wall_time_s', 'steps')},
@@ -88,7 +89,9 @@ def run(experiment: Any) -> dict:
   if not jax.process_index():
     checkpoint.write_json(experiment.workdir / 'results.json', results)
     curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
-    report.write(results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir)
+    report.write(
+      results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir
+    )
     progress.console.print(report.table(results))
     progress.say(f'report: {experiment.workdir / "report.html"}')
   return results

@@ -18,7 +18,9 @@ def count(variables: Mapping) -> dict[str, int]:
   }
 
 
-def measure(models: Mapping[str, tuple[Model, Mapping]], batch: Mapping, repeats: int = 30) -> dict[str, dict]:
+def measure(
+  models: Mapping[str, tuple[Model, Mapping]], batch: Mapping, repeats: int = 30
+) -> dict[str, dict]:
   """The cost of inference of each model, measured in turns so that all meet the same noise.
 
   Args:

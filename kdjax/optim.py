@@ -100,7 +100,9 @@ def weight_schedule(
     KdjaxError: if the window is empty.
   """
   if not 0 <= start < stop <= 1:
-    raise KdjaxError(f'a loss is weighted from start={start} to stop={stop}; it takes 0 <= start < stop <= 1.')
+    raise KdjaxError(
+      f'a loss is weighted from start={start} to stop={stop}; it takes 0 <= start < stop <= 1.'
+    )
   first, last, rising = round(start * steps), round(stop * steps), max(warmup * steps, 1e-9)
   falls = {
     'constant': lambda x: jnp.ones_like(x),

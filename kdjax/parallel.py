@@ -75,9 +75,7 @@ def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Call
         "examples of the whole batch to each other: use parallel='jit'."
       )
     whole, rows = PartitionSpec(), PartitionSpec(AXIS)
-    step = jax.shard_map(
-      step, mesh=mesh, in_specs=(whole, whole, rows), out_specs=whole, check_vma=False
-    )
+    step = jax.shard_map(step, mesh=mesh, in_specs=(whole, whole, rows), out_specs=whole, check_vma=False)
   elif how != 'jit':
     raise unknown('way to parallelise', how, ('jit', 'pmap'))
   return jax.jit(step, donate_argnums=0, out_shardings=everywhere(mesh))

@@ -41,7 +41,9 @@ class Bar:
     self.rich = None
     if console.is_terminal and not console.quiet:
       columns = '{task.description}', BarColumn(24), MofNCompleteColumn()
-      self.rich = Progress(*columns, TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console)
+      self.rich = Progress(
+        *columns, TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console
+      )
       self.task = self.rich.add_task(title, total=total, completed=start, note='')
       self.rich.start()
 
@@ -71,7 +73,9 @@ class Bar:
     if self.rich:
       self.rich.stop()
     elif took >= 2:
-      say(f'{self.title}: {self.done} {self.unit}s in {duration(took)}{", " + self.note if self.note else ""}')
+      say(
+        f'{self.title}: {self.done} {self.unit}s in {duration(took)}{", " + self.note if self.note else ""}'
+      )
 
 
 @contextmanager

@@ -123,7 +123,9 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
   for stage in wanted:
     if stage in TRAINED and not experiment.done(stage):
       if stage == 'student' and not experiment.done('teacher'):
-        raise KdjaxError(f'the student needs a teacher, and {experiment.workdir} has none: run the teacher first.')
+        raise KdjaxError(
+          f'the student needs a teacher, and {experiment.workdir} has none: run the teacher first.'
+        )
       finish(experiment, stage)
     elif stage in TRAINED:
       progress.say(f'{stage}: done before')
@@ -188,8 +190,11 @@ def finish(experiment: Experiment, stage: str) -> None:
   given = config['teacher']['init'] if stage == 'teacher' else ''
   if given:
     like = _shapes(experiment.model(stage), experiment.data)
-    trained = {'variables': jax.tree.map(lambda x: x[None], checkpoint.load(Path(given), like)),
-               'wall_time_s': 0.0, 'first_step_s': 0.0}
+    trained = {
+      'variables': jax.tree.map(lambda x: x[None], checkpoint.load(Path(given), like)),
+      'wall_time_s': 0.0,
+      'first_step_s': 0.0,
+    }
     progress.say(f'{stage}: weights from {given}')
   else:
     loop = train.Loop(select=config['select'], **config['run'])
@@ -200,17 +205,20 @@ def finish(experiment: Experiment, stage: str) -> None:
     one = jax.tree.map(lambda x, i=i: x[i], trained['variables'])
     checkpoint.export(folder / f'seed_{seed}.safetensors', one)
   own = config['teacher' if stage == 'teacher' else 'student']
-  checkpoint.write_json(folder / 'stage.json', {
-    'stage': stage,
-    'seeds': experiment.seeds(stage),
-    'steps': 0 if given else own['train']['steps'],
-    'wall_time_s': trained['wall_time_s'],
-    'first_step_s': trained['first_step_s'],
-    'model': own['model'],
-    'inputs': own['inputs'],
-    'classes': experiment.data.dataset.classes,
-    'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
-  })
+  checkpoint.write_json(
+    folder / 'stage.json',
+    {
+      'stage': stage,
+      'seeds': experiment.seeds(stage),
+      'steps': 0 if given else own['train']['steps'],
+      'wall_time_s': trained['wall_time_s'],
+      'first_step_s': trained['first_step_s'],
+      'model': own['model'],
+      'inputs': own['inputs'],
+      'classes': experiment.data.dataset.classes,
+      'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
+    },
+  )
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:

@@ -62,9 +62,7 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     average = optax.incremental_update(params['student'], state.ema, 1 - ema) if ema else {}
-    state = state.replace(
-      step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=average
-    )
+    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=average)
     return state, together(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 
   return update
@@ -90,7 +88,7 @@ def over_seeds(function, n: int, unroll: bool):
     return jax.vmap(function, in_axes=(0, None, None))
 
   def unrolled(states, t, batch):
-    each = [function(jax.tree.map(lambda x: x[i], states), t, batch) for i in range(n)]
+    each = [function(jax.tree.map(lambda x, i=i: x[i], states), t, batch) for i in range(n)]
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
   return unrolled

@@ -105,7 +105,9 @@ def train(setup: Setup, loop: Loop, folder: Path, seed: int) -> dict:
     tree, spent = found.tree, found.data['wall_time_s']
     batches.set_state(found.data['batches'])
     progress.say(f'{setup.name}: going on from step {found.step} of {setup.steps}')
-  run = _Run(setup, loop, mesh, keeper, Log(folder, int(tree['state'].step[0]), loop.tensorboard), began - spent)
+  run = _Run(
+    setup, loop, mesh, keeper, Log(folder, int(tree['state'].step[0]), loop.tensorboard), began - spent
+  )
   try:
     with _signals() as stopped:
       tree = run.steps(tree, step, batches, stopped)
@@ -130,8 +132,13 @@ def _functions(setup, loop, mesh):
   unroll = jax.default_backend() == 'cpu'
   n = len(setup.seeds)
   update = steps_.make_update(
-    setup.model, setup.task, setup.method, setup.tx,
-    task_weight=setup.task_weight, ema=setup.ema, axis=axis,
+    setup.model,
+    setup.task,
+    setup.method,
+    setup.tx,
+    task_weight=setup.task_weight,
+    ema=setup.ema,
+    axis=axis,
   )
   step = steps_.make_step(steps_.over_seeds(update, n, unroll), teach, setup.view)
   init_one = steps_.make_init(setup.model, setup.method, setup.tx, bool(setup.ema))
@@ -185,8 +192,10 @@ class _Run:
   def steps(self, tree, step, batches, stopped):
     setup, loop, start = self.setup, self.loop, int(tree['state'].step[0])
     if start < setup.steps:
-      progress.say(f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
-                   f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)})')
+      progress.say(
+        f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
+        f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)})'
+      )
     waited, since = 0.0, time.monotonic()
     with progress.bar(setup.name, setup.steps, 'step', start) as shown:
       for n in range(start + 1, setup.steps + 1):

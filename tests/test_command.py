@@ -52,33 +52,47 @@ def test_help_is_worth_reading(call):
     assert part in out
 
 
-@pytest.mark.parametrize(('kind', 'names'), [
-  ('methods', ('kd', 'fitnet', 'rkd')), ('models', ('resnet', 'fusion')), ('datasets', ('easy_vqa', 'manifest')),
-  ('tasks', ('classification',)),
-])
+@pytest.mark.parametrize(
+  ('kind', 'names'),
+  [
+    ('methods', ('kd', 'fitnet', 'rkd')),
+    ('models', ('resnet', 'fusion')),
+    ('datasets', ('easy_vqa', 'manifest')),
+    ('tasks', ('classification',)),
+  ],
+)
 def test_what_there_is(call, kind, names):
   lines = call(kind).stdout.splitlines()
   for name in names:
-    row, = (line for line in lines if line.split()[0] == name)
+    (row,) = (line for line in lines if line.split()[0] == name)
     assert len(row.split()) > 4
   detail = call(kind, names[0]).stdout
   assert names[0] in detail and ' = ' in detail
 
 
-@pytest.mark.parametrize(('args', 'parts'), [
-  (('al',), ("unknown command: 'al'", "'all'")),
-  ((), ('which recipe?',)),
-  (('--config=configs/quickstart.py', '--config.student.train.stepz=3'), ('config.student.train.stepz', "'steps'")),
-  (('--config=configs/quickstart.py', '--config.student.train.steps=many'), ('config.student.train.steps', 'many')),
-  (('--config=configs/quickstart.py:smok=1',), ("'smok'", "'smoke'")),
-  (('--config=configs/nothing.py',), ('configs/nothing.py',)),
-  (('--config=configs/quickstart.py:smoke=1', '--config.data.name=easy_vqq'), ("'easy_vqq'", "'easy_vqa'")),
-  (('methods', 'kdd'), ("unknown method: 'kdd'", "'kd'")),
-])
+@pytest.mark.parametrize(
+  ('args', 'parts'),
+  [
+    (('al',), ("unknown command: 'al'", "'all'")),
+    ((), ('which recipe?',)),
+    (
+      ('--config=configs/quickstart.py', '--config.student.train.stepz=3'),
+      ('config.student.train.stepz', "'steps'"),
+    ),
+    (
+      ('--config=configs/quickstart.py', '--config.student.train.steps=many'),
+      ('config.student.train.steps', 'many'),
+    ),
+    (('--config=configs/quickstart.py:smok=1',), ("'smok'", "'smoke'")),
+    (('--config=configs/nothing.py',), ('configs/nothing.py',)),
+    (('--config=configs/quickstart.py:smoke=1', '--config.data.name=easy_vqq'), ("'easy_vqq'", "'easy_vqa'")),
+    (('methods', 'kdd'), ("unknown method: 'kdd'", "'kd'")),
+  ],
+)
 def test_a_mistake_is_one_line_and_a_status(call, tmp_path, args, parts):
   done = call(*args, f'--workdir={tmp_path / "w"}', code=1)
   assert 'Traceback' not in done.stderr
-  line, = done.stderr.strip().splitlines()
+  (line,) = done.stderr.strip().splitlines()
   for part in parts:
     assert part in line
 

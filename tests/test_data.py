@@ -61,7 +61,9 @@ def test_labels_that_are_not_known(tmp_path):
   assert [found.splits['train'][i]['label'] for i in range(4)] == [0, -1, -1, 1]
 
 
-@pytest.mark.parametrize(('mode', 'value'), [('L', 100), ('RGBA', (10, 20, 30, 5)), ('I;16', 25700), ('P', 3)])
+@pytest.mark.parametrize(
+  ('mode', 'value'), [('L', 100), ('RGBA', (10, 20, 30, 5)), ('I;16', 25700), ('P', 3)]
+)
 def test_images_of_any_kind_become_rgb(tmp_path, mode, value):
   Image.new(mode, (5, 4), value).save(tmp_path / 'a.png')
   image = sources.read_image(tmp_path / 'a.png', 'here')
@@ -96,10 +98,15 @@ def test_limits_spread_over_the_split(manifest):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
-@pytest.mark.parametrize(('name', 'keys', 'classes'), [
-  ('mnist', {'id', 'image', 'label'}, 10), ('cifar10', {'id', 'image', 'label'}, 10),
-  ('glue/sst2', {'id', 'text', 'label'}, 2), (str(SHARED / 'mnist' / '3.0.1'), {'id', 'image', 'label'}, 10),
-])
+@pytest.mark.parametrize(
+  ('name', 'keys', 'classes'),
+  [
+    ('mnist', {'id', 'image', 'label'}, 10),
+    ('cifar10', {'id', 'image', 'label'}, 10),
+    ('glue/sst2', {'id', 'text', 'label'}, 2),
+    (str(SHARED / 'mnist' / '3.0.1'), {'id', 'image', 'label'}, 10),
+  ],
+)
 def test_prepared_data_sets_of_tfds(name, keys, classes):
   found = build.dataset({'name': name}, str(SHARED))
   assert len(found.classes) == classes and found.splits['train'][0].keys() == keys

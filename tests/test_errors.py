@@ -66,11 +66,14 @@ def test_an_unknown_data_set(experiment, config):
   refused(experiment, "unknown data set: 'easy_vga'", "did you mean 'easy_vqa'?")
 
 
-@pytest.mark.parametrize(('changes', 'parts'), [
-  ({'name': 'adamm'}, ("unknown optimiser: 'adamm'", "'adam'")),
-  ({'schedule': 'cosin'}, ("unknown schedule: 'cosin'", "'cosine'")),
-  ({'momentun': 0.9}, ("option of the optimiser 'adamw'", 'b1')),
-])
+@pytest.mark.parametrize(
+  ('changes', 'parts'),
+  [
+    ({'name': 'adamm'}, ("unknown optimiser: 'adamm'", "'adam'")),
+    ({'schedule': 'cosin'}, ("unknown schedule: 'cosin'", "'cosine'")),
+    ({'momentun': 0.9}, ("option of the optimiser 'adamw'", 'b1')),
+  ],
+)
 def test_an_unknown_optimiser_schedule_or_option(experiment, config, changes, parts):
   with config.unlocked():
     config.student.train.optimiser.update(changes)
@@ -152,16 +155,22 @@ def rows(tmp_path, *lines, name='rows.jsonl'):
 GOOD = {'text': 'a', 'label': 'x', 'split': 'train'}
 
 
-@pytest.mark.parametrize(('lines', 'parts'), [
-  ((GOOD, GOOD | {'split': 'test', 'label': 'y'}), ('line 2', "unknown label: 'y'", 'x')),
-  ((GOOD,), ("the split 'test' is empty",)),
-  ((GOOD | {'split': 'test'},), ("the split 'train' is empty",)),
-  ((GOOD, '{"text": '), ('line 2', 'not a JSON object')),
-  ((GOOD | {'split': 'trian'},), ('line 1', "unknown split: 'trian'", 'train')),
-  (({'picture': 'a.png', 'label': 'x'},), ('columns label, picture', "'image'")),
-  ((GOOD | {'image': 'no.png'}, GOOD | {'image': 'no.png', 'split': 'test'}), ('line 1', 'there is no image')),
-  ((GOOD | {'text': ''}, GOOD | {'split': 'test'}), ('line 1', "the column 'text' is empty")),
-])
+@pytest.mark.parametrize(
+  ('lines', 'parts'),
+  [
+    ((GOOD, GOOD | {'split': 'test', 'label': 'y'}), ('line 2', "unknown label: 'y'", 'x')),
+    ((GOOD,), ("the split 'test' is empty",)),
+    ((GOOD | {'split': 'test'},), ("the split 'train' is empty",)),
+    ((GOOD, '{"text": '), ('line 2', 'not a JSON object')),
+    ((GOOD | {'split': 'trian'},), ('line 1', "unknown split: 'trian'", 'train')),
+    (({'picture': 'a.png', 'label': 'x'},), ('columns label, picture', "'image'")),
+    (
+      (GOOD | {'image': 'no.png'}, GOOD | {'image': 'no.png', 'split': 'test'}),
+      ('line 1', 'there is no image'),
+    ),
+    ((GOOD | {'text': ''}, GOOD | {'split': 'test'}), ('line 1', "the column 'text' is empty")),
+  ],
+)
 def test_a_bad_manifest(experiment, config, tmp_path, lines, parts):
   config.data.update(rows(tmp_path, *lines))
   refused(experiment, *parts)

@@ -92,9 +92,7 @@ def test_half_precision_taps_are_raised(name):
 def test_the_order_of_the_batch_does_not_matter(name):
   order = np.random.default_rng(3).permutation(taps.B)
   shuffled = (taps.rows(x, order) for x in EXAMPLE)
-  np.testing.assert_allclose(
-    mean(build(name).loss(*shuffled)), mean(build(name).loss(*EXAMPLE)), rtol=1e-5
-  )
+  np.testing.assert_allclose(mean(build(name).loss(*shuffled)), mean(build(name).loss(*EXAMPLE)), rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', METHODS)

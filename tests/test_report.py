@@ -15,11 +15,19 @@ from kdjax.report.table import rows
 
 def stage(values, params, **more):
   known = {
-    'values': values, 'mean': float(np.mean(values)),
+    'values': values,
+    'mean': float(np.mean(values)),
     'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-    'params': params, 'bytes': 4 * params, 'flops_per_example': 1.9e6, 'latency_ms': 0.71,
-    'throughput_per_s': 15840.2, 'ece': 0.0342, 'agreement': 0.934, 'kl_to_teacher': 0.213,
-    'wall_time_s': 131.0, 'steps': 2000,
+    'params': params,
+    'bytes': 4 * params,
+    'flops_per_example': 1.9e6,
+    'latency_ms': 0.71,
+    'throughput_per_s': 15840.2,
+    'ece': 0.0342,
+    'agreement': 0.934,
+    'kl_to_teacher': 0.213,
+    'wall_time_s': 131.0,
+    'steps': 2000,
   }
   return known | more
 
@@ -28,17 +36,31 @@ def stage(values, params, **more):
 def results():
   none = dict.fromkeys(('agreement', 'kl_to_teacher'))
   return {
-    'name': 'quickstart', 'dataset': 'easy_vqa', 'task': 'classification', 'metric': 'top1',
-    'higher_is_better': True, 'references': {'majority': 0.373, 'text-only lookup': 0.67},
+    'name': 'quickstart',
+    'dataset': 'easy_vqa',
+    'task': 'classification',
+    'metric': 'top1',
+    'higher_is_better': True,
+    'references': {'majority': 0.373, 'text-only lookup': 0.67},
     'stages': {
       'teacher': stage([0.981], 1_234_567, **none),
       'baseline': stage([0.927, 0.934, 0.93], 45_613),
       'student': stage([0.957, 0.961, 0.965], 45_613, ece=None, **none),
     },
-    'gap_recovered': 0.61, 'p_value': 0.0042, 'verdict': 'better', 'agreement': 0.966,
-    'kl_to_teacher': 0.087, 'ece': 0.0213, 'selection': 'last step', 'seeds': [0, 1, 2],
-    'split': 'test', 'n_examples': 9673, 'hardware': '2 x CPU', 'versions': {'jax': '0.10.2'},
-    'command': 'python run.py --config=a*b', 'config': {'student': {'width': 24}},
+    'gap_recovered': 0.61,
+    'p_value': 0.0042,
+    'verdict': 'better',
+    'agreement': 0.966,
+    'kl_to_teacher': 0.087,
+    'ece': 0.0213,
+    'selection': 'last step',
+    'seeds': [0, 1, 2],
+    'split': 'test',
+    'n_examples': 9673,
+    'hardware': '2 x CPU',
+    'versions': {'jax': '0.10.2'},
+    'command': 'python run.py --config=a*b',
+    'config': {'student': {'width': 24}},
   }
 
 
@@ -55,8 +77,11 @@ def curves():
 def examples():
   image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
   answers = {'truth': 'red', 'teacher': 'red', 'baseline': 'teal', 'student': 'red'}
-  return [answers | {'image': image, 'text': 'what colour?'}, answers | {'image': image[..., :1]},
-          {'text': 'no picture', **answers}]
+  return [
+    answers | {'image': image, 'text': 'what colour?'},
+    answers | {'image': image[..., :1]},
+    {'text': 'no picture', **answers},
+  ]
 
 
 def written(folder, *given):
@@ -76,9 +101,26 @@ def shown(results, width):
 def test_the_same_numbers_everywhere(results, curves, examples, tmp_path):
   texts = written(tmp_path / 'new', results, curves, examples)
   for text in (*map(flat, texts), shown(results, 200), shown(results, 80)):
-    for part in ('98.1 %', '93.0 % ± 0.4', '96.1 % ± 0.4', '37.3 %', '1.23 M', '45.6 k',
-                 '27x smaller', '182 KB', '1.9 M', '0.71', '15,840', '0.0213', '96.6 %', '0.087',
-                 'p = 0.0042', '61 % of the gap', '27 times fewer', 'text-only lookup'):
+    for part in (
+      '98.1 %',
+      '93.0 % ± 0.4',
+      '96.1 % ± 0.4',
+      '37.3 %',
+      '1.23 M',
+      '45.6 k',
+      '27x smaller',
+      '182 KB',
+      '1.9 M',
+      '0.71',
+      '15,840',
+      '0.0213',
+      '96.6 %',
+      '0.087',
+      'p = 0.0042',
+      '61 % of the gap',
+      '27 times fewer',
+      'text-only lookup',
+    ):
       assert part in text, part
   for text in map(flat, texts):
     for part in ('9,673 examples', '2 min 11 s', 'last step', 'jax 0.10.2', 'width', 'a*b'):
@@ -169,10 +211,17 @@ def test_notes_name_what_weakens_the_result(results):
   assert words.notes(results) == ['Lower perplexity is better.']
 
 
-@pytest.mark.parametrize(('metric', 'text'), [
-  ('top1', '50.0 %'), ('accuracy', '50.0 %'), ('r@1', '50.0 %'), ('i2t/r@10', '50.0 %'),
-  ('perplexity', '0.5'), ('mse', '0.5'),
-])
+@pytest.mark.parametrize(
+  ('metric', 'text'),
+  [
+    ('top1', '50.0 %'),
+    ('accuracy', '50.0 %'),
+    ('r@1', '50.0 %'),
+    ('i2t/r@10', '50.0 %'),
+    ('perplexity', '0.5'),
+    ('mse', '0.5'),
+  ],
+)
 def test_only_shares_are_percentages(metric, text):
   assert words.score(0.5, metric) == text
 

@@ -42,8 +42,12 @@ def start(config, tmp_path):
   def start(folder):
     files = [str(tmp_path / name) for name in ('config.json', folder, 'xla')]
     return subprocess.Popen(
-      [sys.executable, '-c', RUN, *files], env=environment, cwd=ROOT, text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+      [sys.executable, '-c', RUN, *files],
+      env=environment,
+      cwd=ROOT,
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
     )
 
   return start

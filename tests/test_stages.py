@@ -10,9 +10,7 @@ from safetensors.numpy import load_file
 from kdjax import compare, stages, step, train
 from kdjax.log import read_log
 
-KEYS = {
-  'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'
-}
+KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
 
 
 def weights(folder):
@@ -46,7 +44,14 @@ def test_it_leaves_results_and_reports(done):
     assert stage['mean'] == pytest.approx(np.mean(stage['values']))
   assert stored['verdict'] in ('better', 'inconclusive', 'worse')
   assert stored.keys() >= {
-    'task', 'metric', 'higher_is_better', 'gap_recovered', 'p_value', 'agreement', 'kl_to_teacher', 'ece'
+    'task',
+    'metric',
+    'higher_is_better',
+    'gap_recovered',
+    'p_value',
+    'agreement',
+    'kl_to_teacher',
+    'ece',
   }
   assert '<svg' in (made.workdir / 'report.html').read_text()
   assert (made.workdir / 'report.md').read_text().startswith('# made on manifest')
@@ -72,10 +77,15 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
   assert same(before, weights(made.folder('teacher')))
   saved = json.loads((made.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
-  sizes = [np.prod(leaf['value_metadata']['write_shape']) for leaf in saved['tree_metadata'].values()
-           if 'write_shape' in (leaf.get('value_metadata') or {})]
+  sizes = [
+    np.prod(leaf['value_metadata']['write_shape'])
+    for leaf in saved['tree_metadata'].values()
+    if 'write_shape' in (leaf.get('value_metadata') or {})
+  ]
   kept = sum(sizes)
-  own = sum(x.size for x in jax.tree.leaves(made.model('student').init(jax.random.key(0), made.data.train.take([0]))))
+  own = sum(
+    x.size for x in jax.tree.leaves(made.model('student').init(jax.random.key(0), made.data.train.take([0])))
+  )
   assert 0 < kept < 2 * 3.2 * own + 10  # weights and Adam's two moments, of two seeds
 
 
@@ -141,12 +151,15 @@ def test_an_average_of_the_weights_is_what_is_kept(experiment, config):
   assert not same(weights(made.folder('baseline')), weights(plain.folder('baseline')))
 
 
-@pytest.mark.parametrize(('student', 'baseline', 'higher', 'verdict'), [
-  ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], True, 'better'),
-  ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], False, 'worse'),
-  ([0.9, 0.91, 0.92], [0.91, 0.9, 0.92], True, 'inconclusive'),
-  ([0.9], [0.1], True, 'inconclusive'),
-])
+@pytest.mark.parametrize(
+  ('student', 'baseline', 'higher', 'verdict'),
+  [
+    ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], True, 'better'),
+    ([0.9, 0.91, 0.92], [0.8, 0.82, 0.81], False, 'worse'),
+    ([0.9, 0.91, 0.92], [0.91, 0.9, 0.92], True, 'inconclusive'),
+    ([0.9], [0.1], True, 'inconclusive'),
+  ],
+)
 def test_the_verdict_is_a_paired_test(student, baseline, higher, verdict):
   p, said = compare.paired(student, baseline, higher)
   assert said == verdict and (p is None) == (len(student) == 1)

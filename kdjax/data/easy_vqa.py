@@ -36,12 +36,14 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
       builder=self,
       description='Visual question answering on one simple shape (Victor Zhou, 2019; MIT).',
       homepage='https://github.com/vzhou842/easy-VQA',
-      features=tfds.features.FeaturesDict({
-        'image': tfds.features.Image(shape=(64, 64, 3), encoding_format='png'),
-        'question': tfds.features.Text(),
-        'answer': tfds.features.ClassLabel(names=self.answers()),
-        'image_id': np.int64,
-      }),
+      features=tfds.features.FeaturesDict(
+        {
+          'image': tfds.features.Image(shape=(64, 64, 3), encoding_format='png'),
+          'question': tfds.features.Text(),
+          'answer': tfds.features.ClassLabel(names=self.answers()),
+          'image_id': np.int64,
+        }
+      ),
       supervised_keys=None,
     )
 
@@ -55,7 +57,11 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split):
     folder = installed_folder() / ('test' if split == 'test' else 'train')
     rows = json.loads((folder / 'questions.json').read_text())
-    wanted = [i for i, (_, _, image) in enumerate(rows) if split == 'test' or in_validation(image) == (split == 'validation')]
+    wanted = [
+      i
+      for i, (_, _, image) in enumerate(rows)
+      if split == 'test' or in_validation(image) == (split == 'validation')
+    ]
     for i in track(wanted, f'preparing easy_vqa {split}', len(wanted)):
       question, answer, image = rows[i]
       path = str(folder / 'images' / f'{image}.png')

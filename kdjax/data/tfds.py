@@ -94,12 +94,17 @@ def tfds(
     last = rows % 10 == 9
     whole = splits['train']
     if held:
-      splits = {'train': sources.Subset(whole, rows[~last]), 'validation': sources.Subset(whole, rows[last]),
-                'test': sources.TfdsSource(made, held[0], convert)}
+      splits = {
+        'train': sources.Subset(whole, rows[~last]),
+        'validation': sources.Subset(whole, rows[last]),
+        'test': sources.TfdsSource(made, held[0], convert),
+      }
     else:
-      splits = {'train': sources.Subset(whole, rows[rows % 10 < 8]),
-                'validation': sources.Subset(whole, rows[rows % 10 == 8]),
-                'test': sources.Subset(whole, rows[last])}
+      splits = {
+        'train': sources.Subset(whole, rows[rows % 10 < 8]),
+        'validation': sources.Subset(whole, rows[rows % 10 == 8]),
+        'test': sources.Subset(whole, rows[last]),
+      }
   label = features[chosen['label']] if 'label' in chosen else None
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()]

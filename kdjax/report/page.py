@@ -16,13 +16,12 @@ from kdjax.report.table import config_text, rows, setting
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
 
 
-def html(
-  results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Mapping]
-) -> str:
+def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Mapping]) -> str:
   """Renders `page.html`; everything it shows is inside the returned text."""
   template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
   environment = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+  )
   return environment.from_string(template).render(
     name=results['name'],
     dataset=results['dataset'],
@@ -44,8 +43,11 @@ def _figures(results, curves):
   drawn = (
     (plots.learning_curve(results, curves), f'{results["metric"]} during training', shade),
     (plots.training_loss(curves), 'Training loss', shade),
-    (plots.metric_against_size(results), f'{results["metric"]} against size',
-     'Bars: one standard deviation over seeds. Dashed lines: references.'),
+    (
+      plots.metric_against_size(results),
+      f'{results["metric"]} against size',
+      'Bars: one standard deviation over seeds. Dashed lines: references.',
+    ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
   )
   for figure, title, caption in drawn:
@@ -57,7 +59,8 @@ def _card(example):
   truth = example.get('truth')
   answers = [
     {'stage': stage, 'text': example[stage], 'right': example[stage] == truth}
-    for stage in words.STAGES if example.get(stage) is not None
+    for stage in words.STAGES
+    if example.get(stage) is not None
   ]
   image = example.get('image')
   return {

@@ -42,7 +42,8 @@ def metric_against_size(results: Mapping) -> Figure | None:
   metric, decimals = results['metric'], words.digits(results)
   scale, label = (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
   points = {
-    n: (s['params'], s['mean'], s.get('std')) for n, s in results['stages'].items()
+    n: (s['params'], s['mean'], s.get('std'))
+    for n, s in results['stages'].items()
     if s.get('params') and not words.missing(s.get('mean'))
   }
   if not points:
@@ -52,24 +53,44 @@ def metric_against_size(results: Mapping) -> Figure | None:
   top = max(mean for _, mean, _ in points.values())
   for name, (count, mean, std) in points.items():
     axes.errorbar(
-      count, scale * mean, yerr=scale * (0.0 if words.missing(std) else std), capsize=4,
-      color=COLOURS[name], marker=_MARKERS[name], markersize=8, linewidth=1.8)
+      count,
+      scale * mean,
+      yerr=scale * (0.0 if words.missing(std) else std),
+      capsize=4,
+      color=COLOURS[name],
+      marker=_MARKERS[name],
+      markersize=8,
+      linewidth=1.8,
+    )
     # Baseline and student share an x; their labels go apart, and all stay inside the frame.
     # The name breaks a tie, or equal scores would print over each other.
     others = [(m, n) for n, (c, m, _) in points.items() if n != name and c == count]
     up = all((mean, name) > other for other in others) and (others or mean < top)
     right = count > min(c for c, _, _ in points.values())
     axes.annotate(
-      f'{name} {words.score(mean, metric, decimals)}', (count, scale * mean), color=_INK,
-      xytext=(-9 if right else 9, 3 if up else -3), textcoords='offset points',
-      ha='right' if right else 'left', va='bottom' if up else 'top', fontsize=10)
+      f'{name} {words.score(mean, metric, decimals)}',
+      (count, scale * mean),
+      color=_INK,
+      xytext=(-9 if right else 9, 3 if up else -3),
+      textcoords='offset points',
+      ha='right' if right else 'left',
+      va='bottom' if up else 'top',
+      fontsize=10,
+    )
   for name, value in (results.get('references') or {}).items():
     if not words.missing(value):
       axes.axhline(scale * value, color=_INK, linestyle='--', linewidth=1, alpha=0.55)
       axes.annotate(
-        f'{name} {words.score(value, metric, decimals)}', (0.02, scale * value),
-        xycoords=('axes fraction', 'data'), xytext=(0, 3), textcoords='offset points',
-        color=_INK, alpha=0.8, fontsize=9, parse_math=False)
+        f'{name} {words.score(value, metric, decimals)}',
+        (0.02, scale * value),
+        xycoords=('axes fraction', 'data'),
+        xytext=(0, 3),
+        textcoords='offset points',
+        color=_INK,
+        alpha=0.8,
+        fontsize=9,
+        parse_math=False,
+      )
   axes.margins(x=0.12, y=0.15)
   return figure
 
@@ -77,7 +98,8 @@ def metric_against_size(results: Mapping) -> Figure | None:
 def latency(results: Mapping) -> Figure | None:
   """Milliseconds for one example, as bars."""
   times = {
-    n: results['stages'][n]['latency_ms'] for n in reversed(words.STAGES)
+    n: results['stages'][n]['latency_ms']
+    for n in reversed(words.STAGES)
     if not words.missing(results['stages'].get(n, {}).get('latency_ms'))
   }
   if not times:
@@ -103,7 +125,7 @@ def svg(figure: Figure, label: str) -> str:
   with matplotlib.rc_context({'svg.hashsalt': label, 'svg.fonttype': 'none'}):
     figure.savefig(out, format='svg', transparent=True, metadata=unset)
   text = out.getvalue()
-  text = text[text.index('<svg'):].strip()
+  text = text[text.index('<svg') :].strip()
   colours = {hex_: f'var(--{name}, {hex_})' for name, hex_ in COLOURS.items()}
   colours |= {_INK: 'currentColor', _RULE: 'var(--rule, #ccc)'}
   for hex_, css in colours.items():
@@ -139,9 +161,16 @@ def _lines(curves, key, label, scale, may_log=False):
     low, high = (scale * np.array([f(v) for v in seeds]) for f in (np.min, np.max))
     axes.fill_between(steps, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
     axes.plot(
-      steps, [scale * np.mean(v) for v in seeds], color=COLOURS[name], label=name,
-      linestyle=_LINES[name], linewidth=1.8, marker=_MARKERS[name],
-      markersize=5, markevery=-(-len(steps) // 10))
+      steps,
+      [scale * np.mean(v) for v in seeds],
+      color=COLOURS[name],
+      label=name,
+      linestyle=_LINES[name],
+      linewidth=1.8,
+      marker=_MARKERS[name],
+      markersize=5,
+      markevery=-(-len(steps) // 10),
+    )
     lowest, highest = min(lowest, low.min()), max(highest, high.max())
   if not axes.lines:
     return None

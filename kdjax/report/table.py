@@ -109,8 +109,17 @@ def markdown(results: Mapping) -> str:
     for label, text in setting(results)
   ]
   fence = '~~~~'
-  lines += ['', '<details><summary>Full configuration</summary>', '', f'{fence}json',
-            config_text(results).replace(fence, '~~~'), fence, '', '</details>', '']
+  lines += [
+    '',
+    '<details><summary>Full configuration</summary>',
+    '',
+    f'{fence}json',
+    config_text(results).replace(fence, '~~~'),
+    fence,
+    '',
+    '</details>',
+    '',
+  ]
   return '\n'.join(lines)
 
 
@@ -118,8 +127,7 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
   """What a reader needs to repeat the run, as (label, text)."""
   count = results.get('n_examples')
   times = [
-    f'{name} {_training(results["stages"][name])}'
-    for name in words.STAGES if name in results['stages']
+    f'{name} {_training(results["stages"][name])}' for name in words.STAGES if name in results['stages']
   ]
   found = [
     ('Command', results.get('command')),

@@ -97,13 +97,19 @@ def verdict(results: Mapping) -> str:
   ours, alone = (stage_score(results, n) for n in ('student', 'baseline'))
   test = _test(results)
   if results.get('verdict') == 'better':
-    return (f'The distilled student is better than the same student trained alone: '
-            f'{ours} against {alone} ({test}){_gain(results)}.')
+    return (
+      f'The distilled student is better than the same student trained alone: '
+      f'{ours} against {alone} ({test}){_gain(results)}.'
+    )
   if results.get('verdict') == 'worse':
-    return (f'The distilled student is worse than the same student trained alone: '
-            f'{ours} against {alone} ({test}). Distillation did not help here.')
-  return (f'No clear difference: the distilled student scores {ours} against {alone} for the '
-          f'same student trained alone ({test}). This run does not show that distillation helps.')
+    return (
+      f'The distilled student is worse than the same student trained alone: '
+      f'{ours} against {alone} ({test}). Distillation did not help here.'
+    )
+  return (
+    f'No clear difference: the distilled student scores {ours} against {alone} for the '
+    f'same student trained alone ({test}). This run does not show that distillation helps.'
+  )
 
 
 def unbroken(text: str) -> str:
@@ -118,14 +124,14 @@ def notes(results: Mapping) -> list[str]:
   higher = results.get('higher_is_better', True)
   sign = 1 if higher else -1
   said = [] if higher else [f'Lower {metric} is better.']
-  if {'teacher', 'baseline'} <= means.keys():
-    if sign * means['teacher'] <= sign * means['baseline']:
-      said.append('The teacher is no better than the student trained alone, '
-                  'so there is no gap to close.')
+  if {'teacher', 'baseline'} <= means.keys() and sign * means['teacher'] <= sign * means['baseline']:
+    said.append('The teacher is no better than the student trained alone, so there is no gap to close.')
   for name, value in (results.get('references') or {}).items():
     if 'student' in means and not missing(value) and sign * value >= sign * means['student']:
-      said.append(f'The distilled student does not beat the reference “{name}” '
-                  f'({score(value, metric, digits(results))}).')
+      said.append(
+        f'The distilled student does not beat the reference “{name}” '
+        f'({score(value, metric, digits(results))}).'
+      )
   return said
 
 
@@ -143,4 +149,5 @@ def _gain(results):
     return f'; it has {ratio} times fewer parameters than the teacher' if ratio else ''
   whole = 'more than the whole' if gap > 1.005 else f'{100 * gap:.0f} % of the'
   return f'; it recovers {whole} gap to the teacher' + (
-    f' with {ratio} times fewer parameters' if ratio else '')
+    f' with {ratio} times fewer parameters' if ratio else ''
+  )
