@@ -58,8 +58,8 @@ def show(kind, names):
     print(catalogue.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
     for option, default in catalogue.options(kind, name).items():
       print(f'  {option} = {"(needed)" if default is inspect.Parameter.empty else repr(default)}')
-  for name, family, line in [] if names else catalogue.listing(kind):
-    print(f'{name:24} {family:22} {line}')
+  for entry in [] if names else catalogue.listing(kind):
+    print(f'{entry.name:24} {entry.family:12} {entry.line}' + (f' Taps: {entry.taps}.' if entry.taps else ''))
 
 
 def main(argv):

@@ -67,7 +67,9 @@ def base(name: str) -> ConfigDict:
       'select': 'last',  # or 'best': the weights with the best validation score, per seed
       'data': {
         'name': '',  # see `python run.py datasets`; any other name is one of TFDS
-        'options': {},
+        'path': '',  # of a manifest: name='manifest'
+        'columns': {'image': '', 'text': '', 'label': '', 'split': ''},  # where they have other names
+        'options': {},  # whatever else the data set's function takes
         'limit': {'train': 0, 'validation': 0, 'test': 0},  # at most so many examples; 0 takes all
         'labels': 1.0,  # share of the training labels that student and baseline see
         'test': 'test',  # the split of the comparison

@@ -44,8 +44,13 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
   if name not in catalogue.names('data') and not catalogue.dotted(name):
     given |= {'builder': name}
     name = 'tfds'
-  if 'data_dir' in catalogue.options('data', name) and data_dir:
-    given |= {'data_dir': data_dir}
+  columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
+  offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
+  taken = catalogue.options('data', name)
+  for key, value in offered.items():
+    if value and key != 'data_dir' and key not in taken:
+      raise KdjaxError(f'data.{key} is set, and the data set {name!r} does not take it.')
+  given |= {k: v for k, v in offered.items() if v and k in taken}
   return catalogue.make('data', name, given)
 
 

@@ -5,7 +5,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import kdjax
 from kdjax.errors import KdjaxError, unknown
@@ -76,10 +76,26 @@ def make(kind: str, name: str, given: Mapping[str, Any]) -> Any:
   return entry(kind, name)(**given)
 
 
-def listing(kind: str) -> list[tuple[str, str, str]]:
-  """(name, family, first line of the module's docstring) of everything of a kind."""
+class Entry(NamedTuple):
+  name: str
+  family: str
+  taps: str  # of the student, by default; empty for what is no method
+  line: str  # the first of the module's docstring
+
+
+def listing(kind: str) -> list[Entry]:
+  """Everything of a kind, by family and name."""
   rows = []
   for name, path in names(kind).items():
-    family = '/'.join(path.split('.')[2:-1])
-    rows.append((name, family, (module(kind, name).__doc__ or '').strip().split('\n')[0]))
+    taps = options(kind, name).get('student', ()) if kind == 'methods' else ()
+    shown = ', '.join([taps] if isinstance(taps, str) else map(str, taps))
+    line = (module(kind, name).__doc__ or '').strip().split('\n')[0]
+    rows.append(Entry(name, '/'.join(path.split('.')[2:-1]), shown, line))
   return rows
+
+
+def markdown(kind: str) -> str:
+  """The listing as a table."""
+  lines = ['| name | family | taps | what it is |', '|---|---|---|---|']
+  lines += [f'| `{e.name}` | {e.family} | {e.taps} | {e.line} |' for e in listing(kind)]
+  return '\n'.join(lines) + '\n'

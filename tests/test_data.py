@@ -46,7 +46,7 @@ def test_a_csv_with_columns_of_other_names(tmp_path):
     writer = csv.writer(file)
     writer.writerow(['sentence', 'stars'])
     writer.writerows([[f'text, number {i}', i % 11] for i in range(200)])
-  found = read_manifest(path=str(tmp_path / 'rows.csv'), text='sentence', label='stars')
+  found = read_manifest(path=str(tmp_path / 'rows.csv'), columns={'text': 'sentence', 'label': 'stars'})
   assert found.classes == tuple(map(str, range(11)))  # numbers in their own order
   sizes = {k: len(v) for k, v in found.splits.items()}
   assert sum(sizes.values()) == 200 and all(8 < sizes[k] < 40 for k in ('validation', 'test'))

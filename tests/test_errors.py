@@ -62,7 +62,7 @@ def test_an_unknown_model_or_attribute(experiment, config):
 
 
 def test_an_unknown_data_set(experiment, config):
-  config.data.name, config.data.options = 'easy_vga', {}
+  config.data.name, config.data.path = 'easy_vga', ''
   refused(experiment, "unknown data set: 'easy_vga'", "did you mean 'easy_vqa'?")
 
 
@@ -149,7 +149,7 @@ def test_a_full_disk(experiment, monkeypatch):
 def rows(tmp_path, *lines, name='rows.jsonl'):
   path = tmp_path / name
   path.write_text('\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines))
-  return {'name': 'manifest', 'options': {'path': str(path)}}
+  return {'name': 'manifest', 'path': str(path)}
 
 
 GOOD = {'text': 'a', 'label': 'x', 'split': 'train'}
@@ -163,7 +163,7 @@ GOOD = {'text': 'a', 'label': 'x', 'split': 'train'}
     ((GOOD | {'split': 'test'},), ("the split 'train' is empty",)),
     ((GOOD, '{"text": '), ('line 2', 'not a JSON object')),
     ((GOOD | {'split': 'trian'},), ('line 1', "unknown split: 'trian'", 'train')),
-    (({'picture': 'a.png', 'label': 'x'},), ('columns label, picture', "'image'")),
+    (({'picture': 'a.png', 'label': 'x'},), ('columns label, picture', 'data.columns.image')),
     (
       (GOOD | {'image': 'no.png'}, GOOD | {'image': 'no.png', 'split': 'test'}),
       ('line 1', 'there is no image'),

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -119,3 +120,8 @@ def test_a_loss_that_is_not_relational_adds_up_over_parts(name):
     for rows in np.array_split(np.arange(taps.B), 2)
   ]
   np.testing.assert_allclose([sum(h[i] for h in halves) for i in (0, 1)], whole, rtol=1e-5)
+
+
+def test_the_documentation_lists_them_all():
+  page = (Path(__file__).parents[1] / 'docs' / 'methods.md').read_text()
+  assert catalogue.markdown('methods') in page, 'write docs/methods.md again; it says how'

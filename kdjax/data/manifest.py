@@ -77,25 +77,16 @@ class Rows(Sequence):
 
 
 def manifest(
-  *,
-  path: str = '',
-  image: str = 'image',
-  text: str = 'text',
-  label: str = 'label',
-  split: str = 'split',
-  classes: tuple[str, ...] = (),
+  *, path: str = '', columns: Mapping[str, str] | None = None, classes: tuple[str, ...] = ()
 ) -> DataSet:
   """Reads a manifest; image files are named relative to its folder.
 
-  Rows without a split are shared out by chance, 80 : 10 : 10; an empty label is a label that
-  is not known.
+  The columns 'image', 'text' and 'split' may be absent, but not image and text both. Rows
+  without a split are shared out by chance, 80 : 10 : 10; an empty label is one that is not known.
 
   Args:
     path: a .jsonl or .csv file.
-    image: the column that names image files; it may be absent.
-    text: the column of texts; it may be absent.
-    label: the column of class names or numbers.
-    split: the column that says train, validation or test; it may be absent.
+    columns: 'image', 'text', 'label' or 'split' -> the name that the column has instead.
     classes: their names in order; by default the labels of the training rows, sorted.
 
   Raises:
@@ -103,16 +94,21 @@ def manifest(
   """
   file = Path(path)
   if not path:
-    raise KdjaxError('which manifest? Set --config.data.options.path=FILE (.jsonl or .csv).')
+    raise KdjaxError('which manifest? Set --config.data.path=FILE (.jsonl or .csv).')
   table = rows(file)
   if not table:
     raise KdjaxError(f'the manifest {file} has no rows.')
   present = set().union(*table) - {'#'}
-  columns = {k: c for k, c in (('image', image), ('text', text), ('label', label)) if c in present}
-  if not {'image', 'text'} & columns.keys() or 'label' not in columns:
+  names = {k: k for k in ('image', 'text', 'label', 'split')} | dict(columns or {})
+  for key, name in dict(columns or {}).items():
+    if name not in present:
+      raise unknown(f'column for {key!r} of {file}', name, present)
+  split = names.pop('split')
+  used = {k: c for k, c in names.items() if c in present}
+  if not {'image', 'text'} & used.keys() or 'label' not in used:
     raise KdjaxError(
-      f'{file} has the columns {", ".join(sorted(present))}; it needs one for labels ({label!r}) and one '
-      f'for images ({image!r}) or texts ({text!r}): name yours with data.options.label=… and so on.'
+      f'{file} has the columns {", ".join(sorted(present))}; it needs one for labels and one for images or '
+      'texts: name yours with data.columns.label, data.columns.image, data.columns.text.'
     )
   parts = {s: [] for s in SPLITS}
   for i, row in enumerate(table):
@@ -122,9 +118,9 @@ def manifest(
       raise KdjaxError(f'{file}, line {row["#"]}: {unknown("split", name, SPLITS)}')
     parts[name].append(row)
   if not classes:
-    found = {str(row[label]) for row in parts['train'] if row.get(label) not in (None, '')}
+    found = {str(row[used['label']]) for row in parts['train'] if row.get(used['label']) not in (None, '')}
     numbers = all(f.lstrip('-').isdigit() for f in found)
     classes = tuple(sorted(found, key=int if numbers else str))
   places = {name: i for i, name in enumerate(classes)}
-  splits = {s: Rows(file, part, columns, places) for s, part in parts.items() if part or s != 'validation'}
+  splits = {s: Rows(file, part, used, places) for s, part in parts.items() if part or s != 'validation'}
   return DataSet(splits, tuple(classes), fingerprint(file.stat().st_size, len(table), classes))

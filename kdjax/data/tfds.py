@@ -1,6 +1,7 @@
 """Any data set of TensorFlow Datasets by its name, or a prepared folder."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def open_builder(name: str, data_dir: str | None) -> Any:
 
 
 def tfds(
-  *, builder: str = '', data_dir: str | None = None, columns: tuple[tuple[str, str], ...] = ()
+  *, builder: str = '', data_dir: str | None = None, columns: Mapping[str, str] | None = None
 ) -> DataSet:
   """Images, texts, class labels and sounds of a TFDS data set.
 
@@ -60,7 +61,7 @@ def tfds(
   Args:
     builder: a name such as 'cifar10' or 'glue/sst2', or a prepared folder.
     data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
-    columns: (batch key, feature) pairs that take the place of what was found.
+    columns: 'image', 'text', 'label' or 'audio' -> the feature to take instead of the first.
 
   Raises:
     KdjaxError: if there is no such data set or feature.
@@ -72,7 +73,7 @@ def tfds(
     if not NAMES_FILES.search(name):
       chosen.setdefault(KEYS.get(type(feature).__name__), name)
   chosen.pop(None, None)
-  for key, name in dict(columns).items():
+  for key, name in dict(columns or {}).items():
     if name not in features:
       raise unknown(f'feature of {made.name}', name, features)
     chosen[key] = name

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from scipy.special import log_softmax
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.types import Task
 
 
@@ -48,10 +48,10 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
   """
 
   def known(batch, like):
-    return losses.example_mask(batch, like) * (batch['label'] >= 0)
+    return taps.example_mask(batch, like) * (batch['label'] >= 0)
 
   def cross_entropy(outputs, batch):
-    logits = losses.raise_precision(outputs['logits'])
+    logits = taps.raise_precision(outputs['logits'])
     targets = jax.nn.one_hot(batch['label'], logits.shape[-1], dtype=logits.dtype)  # -1: zeros
     targets = optax.smooth_labels(targets, label_smoothing)
     return optax.softmax_cross_entropy(logits, targets)
@@ -62,7 +62,7 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     return jnp.sum(values * weight), jnp.sum(weight)
 
   def metrics(outputs, batch):
-    logits = losses.raise_precision(outputs['logits'])
+    logits = taps.raise_precision(outputs['logits'])
     weight = known(batch, logits)
     right = jnp.argmax(logits, -1) == batch['label']
     return {'top1': (jnp.sum(right * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}

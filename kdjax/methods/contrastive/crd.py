@@ -71,11 +71,11 @@ def crd(
     teacher: its tap, flattened to [B, E].
   """
 
-  def taps(s, t):
-    return losses.pair(s, t, student, teacher, 'crd', same_shape=False)
+  def read(s, t):
+    return taps.pair(s, t, student, teacher, 'crd', same_shape=False)
 
   def init(rng, s, t, batch):
-    a, b = taps(s, t)
+    a, b = read(s, t)
     keys, bound = jax.random.split(rng, 3), (dim / 3) ** -0.5
     banks = [jax.random.uniform(k, (size, dim), a.dtype, -bound, bound) for k in keys[1:]]
     unset = -jnp.ones((), a.dtype)
@@ -88,9 +88,9 @@ def crd(
   def loss(params, stats, s, t, batch, *, step, rng):
     if 'id' not in batch:
       raise KdjaxError("crd finds an example in its banks by 'id', which the batch does not have.")
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *taps(s, t))
+    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
     v = {'student': losses.unit(a), 'teacher': losses.unit(b)}
-    mask, n = losses.example_mask(batch, a), len(stats['label'])
+    mask, n = taps.example_mask(batch, a), len(stats['label'])
     ids = jnp.where(mask > 0, batch['id'], 0)
     rows = jnp.where(mask > 0, ids, n)  # padding writes nowhere
     labels, label = stats['label'], batch.get('label')
@@ -105,7 +105,7 @@ def crd(
       # A tenth of a percent, as reduced precision gives, is more than one percent of exp(1 / T).
       cosines = jnp.matmul(v[side], stats['bank'][other].T, precision='highest')
       scores = jnp.take_along_axis(cosines, drawn, 1) / temperature
-      mean, seen = losses.mean_over_examples(jnp.exp(scores).mean(1), batch)
+      mean, seen = taps.mean_over_examples(jnp.exp(scores).mean(1), batch)
       mean = jax.lax.stop_gradient(n * mean / jnp.maximum(seen, 1))
       z[side] = jnp.where((stats['z'][side] < 0) & (seen > 0), mean, stats['z'][side])
       log_p = scores - jnp.log(jnp.where(z[side] > 0, z[side], 1))
@@ -114,6 +114,6 @@ def crd(
       old = stats['bank'][side]
       new = losses.unit(momentum * old[ids] + (1 - momentum) * jax.lax.stop_gradient(v[side]))
       bank[side] = old.at[rows].set(new, mode='drop')
-    return losses.mean_over_examples(values, batch), {'bank': bank, 'z': z, 'label': labels}
+    return taps.mean_over_examples(values, batch), {'bank': bank, 'z': z, 'label': labels}
 
   return Method(init, loss, relational=True)

@@ -34,22 +34,22 @@ def crd_in_batch(
     teacher: its tap, flattened to [B, E].
   """
 
-  def taps(s, t):
-    return losses.pair(s, t, student, teacher, 'crd_in_batch', same_shape=False)
+  def read(s, t):
+    return taps.pair(s, t, student, teacher, 'crd_in_batch', same_shape=False)
 
   def init(rng, s, t, batch):
-    return TwoEmbeddings(dim).init(rng, *taps(s, t))['params'], {}
+    return TwoEmbeddings(dim).init(rng, *read(s, t))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *taps(s, t))
+    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
     scores = jnp.matmul(losses.unit(a), losses.unit(b).T, precision='highest') / temperature
-    allowed = jnp.broadcast_to(losses.example_mask(batch, a) > 0, scores.shape)
+    allowed = jnp.broadcast_to(taps.example_mask(batch, a) > 0, scores.shape)
     if not same_label and 'label' in batch:
       label = batch['label']
       allowed &= (label[:, None] != label[None]) | (label < 0)
     allowed |= jnp.eye(len(scores), dtype=bool)
     both = [jax.nn.log_softmax(jnp.where(allowed, x, -jnp.inf)) for x in (scores, scores.T)]
     values = -sum(jnp.diagonal(x) for x in both) / 2
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

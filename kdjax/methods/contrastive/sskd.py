@@ -83,9 +83,9 @@ def sskd(
     teacher: its tap of the view as it is, [B, E].
   """
 
-  def taps(s, t):
+  def read(s, t):
     names = ('', *(f'{view}/' for view in views))
-    found = [losses.pair(s, t, n + student, n + teacher, 'sskd', same_shape=False) for n in names]
+    found = [taps.pair(s, t, n + student, n + teacher, 'sskd', same_shape=False) for n in names]
     for side, name in enumerate((student, teacher)):
       shapes = [f[side].shape for f in found]
       if len(set(shapes)) > 1 or len(shapes[0]) != 2:
@@ -96,13 +96,13 @@ def sskd(
     return [jnp.stack([f[side] for f in found]) for side in (0, 1)]
 
   def init(rng, s, t, batch):
-    return (Heads().init(rng, *taps(s, t))['params'] if head else {}), {}
+    return (Heads().init(rng, *read(s, t))['params'] if head else {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = taps(s, t)
+    a, b = read(s, t)
     if head:
       a, b = Heads().apply({'params': params}, a, b)
-    m = losses.example_mask(batch, a[0])
+    m = taps.example_mask(batch, a[0])
     q, p = (jnp.where(m > 0, similarities(x), -1e9) for x in (a, b))
     valid = jnp.broadcast_to(m, q.shape[:2])
     keep = kept(jax.lax.stop_gradient(p), valid, ratio)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -29,14 +29,14 @@ def alignment(*, distance: str = 'mse', student: str = 'logits', teacher: str = 
     raise unknown('distance of alignment', distance, DISTANCES)
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'alignment')
+    a, b = taps.pair(s, t, student, teacher, 'alignment')
     d = losses.flatten(a - b)
     if distance in PER_EXAMPLE:
       values = jnp.mean(jnp.square(d), 1)
       if distance == 'scale_invariant':
         values -= jnp.square(d.mean(1))
-      return losses.mean_over_examples(values, batch), stats
-    m = losses.example_mask(batch, d)[:, None]
+      return taps.mean_over_examples(values, batch), stats
+    m = taps.example_mask(batch, d)[:, None]
     n = jnp.maximum(m.sum() * d.shape[1], 1)
     total = (jnp.sum(d * m) / n) ** 2 if distance == 'mean' else losses.norm(d * m, None) / n
     return (total, jnp.ones_like(total)), stats

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' code, every term
@@ -74,12 +74,12 @@ def c2kd(
   """
 
   def features(s, t):
-    return losses.pair(s, t, student_embed, teacher_embed, 'c2kd', same_shape=False)
+    return taps.pair(s, t, student_embed, teacher_embed, 'c2kd', same_shape=False)
 
   def init(rng, s, t, batch):
     if not proxies:
       return {}, {}
-    classes = losses.tap(s, student, 'c2kd', 'student').shape[-1]
+    classes = taps.tap(s, student, 'c2kd', 'student').shape[-1]
     variables = Proxies(classes).init(rng, *features(s, t))
     return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
 
@@ -91,8 +91,8 @@ def c2kd(
     return losses.kl(losses.without_class(p, label), losses.without_class(q, label))
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    logits, target = losses.pair(s, t, student, teacher, 'c2kd')
-    label, known = losses.labelled(logits, batch, 'c2kd')
+    logits, target = taps.pair(s, t, student, teacher, 'c2kd')
+    label, known = taps.labelled(logits, batch, 'c2kd')
     q, p, new_stats = logits, target, stats
     if proxies:
       (q, p), new_stats = Proxies(logits.shape[-1]).apply(
@@ -104,6 +104,6 @@ def c2kd(
     if proxies:
       values += jnp.where(chosen, other_classes(p, q, label), 0)
       values += losses.kl(detach(logits), q) + losses.kl(detach(q), logits) + losses.kl(target, p)
-    return losses.mean_over_examples(values, batch), dict(new_stats)
+    return taps.mean_over_examples(values, batch), dict(new_stats)
 
   return Method(init, loss, relational=proxies)

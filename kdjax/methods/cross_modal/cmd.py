@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MISA's sim_weight, with five moments
@@ -23,8 +23,8 @@ def cmd(*, moments: int = 5, student: str = 'logits', teacher: str = 'logits') -
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pair = [losses.flatten(x) for x in losses.pair(s, t, student, teacher, 'cmd')]
-    m = losses.example_mask(batch, pair[0])[:, None]
+    pair = [losses.flatten(x) for x in taps.pair(s, t, student, teacher, 'cmd')]
+    m = taps.example_mask(batch, pair[0])[:, None]
 
     def mean(x):
       return jnp.sum(x * m, 0) / jnp.maximum(m.sum(), 1)

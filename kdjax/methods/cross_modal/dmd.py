@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -76,8 +76,8 @@ def dmd(
   def nodes(s, t):
     detached = jax.lax.stop_gradient(dict(t))
     found = [
-      (whose, *(losses.tap(taps, f'{m}/{name}', 'dmd', whose) for name in (logits, embed)))
-      for whose, taps, modalities in (('student', s, student), ('teacher', detached, teacher))
+      (whose, *(taps.tap(outputs, f'{m}/{name}', 'dmd', whose) for name in (logits, embed)))
+      for whose, outputs, modalities in (('student', s, student), ('teacher', detached, teacher))
       for m in modalities
     ]
     scores = {z.shape for _, z, _ in found}
@@ -106,8 +106,8 @@ def dmd(
       if apart:
         distance += apart * jnp.maximum(jnp.sum(losses.unit(e) * losses.unit(other), -1), 0)
       values += (w[:, k] + p[k]) * distance
-    total, count = losses.once(losses.mean_over_examples(values, batch))
-    m = losses.example_mask(batch, w)[:, None]
+    total, count = taps.once(taps.mean_over_examples(values, batch))
+    m = taps.example_mask(batch, w)[:, None]
     mean = jnp.sum(w * m, 0) / jnp.maximum(m.sum(), 1)
     total += regularise * jnp.sum(jnp.square(mean - p) * (m.sum() > 0))
     return (total, count), stats

@@ -1,6 +1,6 @@
 """Class scores of a teacher of another modality: plain KL at T = 1 (Xue et al., 2206.06487)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' pl_weight, beside 1 (Gaussian data) or 0 (RAVDESS, VGGSound) on the labels
@@ -20,8 +20,8 @@ def mfh(*, over_classes: bool = False, student: str = 'logits', teacher: str = '
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'mfh')
-    values = losses.mean_over_axes(losses.kl(p, q)) / (q.shape[-1] if over_classes else 1)
-    return losses.mean_over_examples(values, batch), stats
+    q, p = taps.pair(s, t, student, teacher, 'mfh')
+    values = taps.mean_over_axes(losses.kl(p, q)) / (q.shape[-1] if over_classes else 1)
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.3  # MISA's diff_weight
@@ -23,8 +23,8 @@ def orthogonality(*, student: str = 'embed', teacher: str = 'embed') -> Method:
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pair = losses.pair(s, t, student, teacher, 'orthogonality', same_shape=False)
-    m = losses.example_mask(batch, pair[0])[:, None]
+    pair = taps.pair(s, t, student, teacher, 'orthogonality', same_shape=False)
+    m = taps.example_mask(batch, pair[0])[:, None]
 
     def rows(x):
       x = losses.flatten(x)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -39,19 +39,19 @@ def confidence(
     raise unknown('measure of the method confidence', measure, MEASURES)
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'confidence')
+    q, p = taps.pair(s, t, student, teacher, 'confidence')
     if measure == 'label':
-      label, batch = losses.labelled(p, batch, 'confidence')
+      label, batch = taps.labelled(p, batch, 'confidence')
       weights = jnp.take_along_axis(jax.nn.softmax(p), label[:, None], -1)[:, 0]
     elif measure == 'max':
       weights = jax.nn.softmax(p).max(-1)
     else:
       weights = losses.soft_cross_entropy(p, p, temperature)
-    values = temperature**2 * losses.mean_over_axes(weights * losses.kl(p, q, temperature))
-    weighted = losses.mean_over_examples(values, batch)
+    values = temperature**2 * taps.mean_over_axes(weights * losses.kl(p, q, temperature))
+    weighted = taps.mean_over_examples(values, batch)
     if not normalise:
       return weighted, stats
-    total, _ = losses.mean_over_examples(losses.mean_over_axes(weights), batch)
-    return losses.once((weighted[0], total)), stats
+    total, _ = taps.mean_over_examples(taps.mean_over_axes(weights), batch)
+    return taps.once((weighted[0], total)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=normalise)

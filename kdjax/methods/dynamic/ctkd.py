@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.9  # the authors' script, beside 0.1 on the labels
@@ -44,14 +44,14 @@ def ctkd(
     return {'theta': jnp.ones(())}, {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'ctkd')
+    q, p = taps.pair(s, t, student, teacher, 'ctkd')
     if standardise:
       q, p = losses.standardise(q), losses.standardise(p)
     share = jnp.minimum(step / steps, 1) if steps else 1.0
     reversal = -0.5 * (1 - jnp.cos(jnp.pi * share))
     fixed = jax.lax.stop_gradient(params['theta'])
     T = temperature(fixed + reversal * (params['theta'] - fixed), start, span)
-    values = T**2 * losses.mean_over_axes(losses.kl(p, q, T))
-    return losses.mean_over_examples(values, batch), stats
+    values = T**2 * taps.mean_over_axes(losses.kl(p, q, T))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

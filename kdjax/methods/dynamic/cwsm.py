@@ -2,7 +2,7 @@
 
 import jax
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight
@@ -11,7 +11,7 @@ WEIGHT = 1.0  # TextBrewer's kd_loss_weight
 def temperatures(student_logits, batch, temperature, beta, minimum):
   """One temperature for each example or position: `[B, ..., C] -> [B, ...]`."""
   weights = 1 / (jax.nn.softmax(student_logits).max(-1) + 1e-3)
-  return losses.shifted_temperature(weights, batch, temperature, beta, minimum)
+  return taps.shifted_temperature(weights, batch, temperature, beta, minimum)
 
 
 def cwsm(
@@ -39,9 +39,9 @@ def cwsm(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'cwsm')
+    q, p = taps.pair(s, t, student, teacher, 'cwsm')
     tau = temperatures(jax.lax.stop_gradient(q), batch, temperature, beta, minimum)[..., None]
-    values = losses.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    values = taps.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

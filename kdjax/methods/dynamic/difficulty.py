@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -49,15 +49,15 @@ def difficulty(
     raise unknown('measure of the method difficulty', measure, MEASURES)
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'difficulty')
+    q, p = taps.pair(s, t, student, teacher, 'difficulty')
     target = jax.nn.softmax(p)
     if measure == 'label':
-      label, batch = losses.labelled(q, batch, 'difficulty')
+      label, batch = taps.labelled(q, batch, 'difficulty')
       target = jax.nn.one_hot(label, q.shape[-1], dtype=q.dtype)
     d = jax.lax.stop_gradient(0.5 * jnp.sum(jnp.abs(target - jax.nn.softmax(q)), -1))
     pace = start + (1 - start) * jnp.minimum(step / max(steps, 1), 1)
     weights = d**gamma if order == 'hard' else (d <= pace).astype(d.dtype)
-    values = temperature**2 * losses.mean_over_axes(weights * losses.kl(p, q, temperature))
-    return losses.mean_over_examples(values, batch), stats
+    values = temperature**2 * taps.mean_over_axes(weights * losses.kl(p, q, temperature))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

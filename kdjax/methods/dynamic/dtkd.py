@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 3.0  # the authors' code, beside 1 on kd at T = 4 and 1 on the labels, warmed up
@@ -24,10 +24,10 @@ def dtkd(*, temperature: float = 4.0, student: str = 'logits', teacher: str = 'l
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'dtkd')
+    q, p = taps.pair(s, t, student, teacher, 'dtkd')
     x, y = (jnp.maximum(z.max(-1, keepdims=True), 1e-3) for z in (q, p))
     t_s, t_t = 2 * temperature * x / (x + y), 2 * temperature * y / (x + y)
     values = losses.kl(p / t_t, q / t_s) * (t_s * t_t)[..., 0]
-    return losses.mean_over_examples(losses.mean_over_axes(values), batch), stats
+    return taps.mean_over_examples(taps.mean_over_axes(values), batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight
@@ -17,7 +17,7 @@ def temperatures(student_logits, teacher_logits, batch, temperature, beta, gamma
 
   cosine = jnp.sum(unit(student_logits) * unit(teacher_logits), -1)
   weights = jnp.maximum(1 - cosine, 0) ** gamma
-  return losses.shifted_temperature(weights, batch, temperature, beta, minimum)
+  return taps.shifted_temperature(weights, batch, temperature, beta, minimum)
 
 
 def flsw(
@@ -47,10 +47,10 @@ def flsw(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'flsw')
+    q, p = taps.pair(s, t, student, teacher, 'flsw')
     fixed = jax.lax.stop_gradient(q)
     tau = temperatures(fixed, p, batch, temperature, beta, gamma, minimum)[..., None]
-    values = losses.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    values = taps.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.003  # RepDistiller: 3/1000 of the sum over all neurons, in the first 30 epochs alone: set `stop`
@@ -41,17 +41,17 @@ def ab(*, margin: float = 1.0, student: tuple = STAGES, teacher: tuple = STAGES)
   """
 
   def init(rng, s, t, batch):
-    pairs = losses.stages(s, t, student, teacher, 'ab')
-    return Connectors().init(rng, pairs, losses.example_mask(batch, pairs[0][0])).get('params', {}), {}
+    pairs = taps.stages(s, t, student, teacher, 'ab')
+    return Connectors().init(rng, pairs, taps.example_mask(batch, pairs[0][0])).get('params', {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = losses.stages(s, t, student, teacher, 'ab')
-    mask = losses.example_mask(batch, pairs[0][0])
+    pairs = taps.stages(s, t, student, teacher, 'ab')
+    mask = taps.example_mask(batch, pairs[0][0])
     connected = Connectors().apply({'params': params}, pairs, mask)
     values = 0
     for i, (a, (_, b)) in enumerate(zip(connected, pairs, strict=True)):
       short = jnp.maximum(margin + jnp.where(b > 0, -a, a), 0)
       values += 2.0 ** (i - len(pairs) + 1) * losses.flatten(short**2).sum(-1)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

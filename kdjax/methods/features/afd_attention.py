@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.types import Method
 
 WEIGHT = 500.0  # Knowledge-Distillation-Zoo, on the last stage
@@ -52,7 +52,7 @@ def afd_attention(
   attentions = Attentions(share)
 
   def read(s, t):
-    return [losses.to_one_size(*pair) for pair in losses.stages(s, t, student, teacher, 'afd_attention')]
+    return [losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'afd_attention')]
 
   def channels(x):
     x = jnp.moveaxis(x.reshape(len(x), -1, x.shape[-1]), 1, 2)
@@ -65,6 +65,6 @@ def afd_attention(
     values = 0
     for a, b, rho in attentions.apply({'params': params}, read(s, t)):
       values += jnp.sum(rho * jnp.mean((channels(a) - channels(b)) ** 2, -1), -1)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

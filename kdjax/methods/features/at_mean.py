@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1000.0  # RepDistiller and mdistiller, p = 2, summed over the stages
@@ -28,8 +28,8 @@ def at_mean(*, p: int = 2, student: tuple = STAGES, teacher: tuple = STAGES) -> 
     return losses.unit(losses.flatten(jnp.mean(x**p, -1)))
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = (losses.to_one_size(*pair) for pair in losses.stages(s, t, student, teacher, 'at_mean'))
+    pairs = (losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'at_mean'))
     values = sum(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

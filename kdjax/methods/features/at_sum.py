@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1000.0  # Knowledge-Distillation-Zoo, p = 2
@@ -29,8 +29,8 @@ def at_sum(*, p: float = 2.0, student: tuple = STAGES, teacher: tuple = STAGES) 
     return q / (losses.norm(q)[:, None] + 1e-6)
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = (losses.to_one_size(*pair) for pair in losses.stages(s, t, student, teacher, 'at_sum'))
+    pairs = (losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'at_sum'))
     values = sum(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Method
 
@@ -61,8 +61,8 @@ def attention_match(
     return jnp.mean(-jnp.sum(jnp.where(some, p * log_q, 0), -1), 1)
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = losses.stages(s, t, student, teacher, 'attention_match', differ=(1,))
-    valid = losses.valid_positions(batch, first, pairs[0][0][:, 0], mask, 'attention_match')
+    pairs = taps.stages(s, t, student, teacher, 'attention_match', differ=(1,))
+    valid = taps.valid_positions(batch, first, pairs[0][0][:, 0], mask, 'attention_match')
     values = 0
     for a, b in pairs:
       if together:
@@ -74,6 +74,6 @@ def attention_match(
         )
       values += (squared_error if match.startswith('mse') else cross_entropy)(a, b, valid)
     weights = valid[:, :, None] * valid[:, None] if match.startswith('mse') else valid
-    return losses.mean_over_positions(values, weights), stats
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.types import Method
 
 WEIGHT = 5.0  # mmrazor on the class maps of a PSPNet, temperature 1
@@ -22,7 +22,7 @@ def cwd(*, temperature: float = 1.0, student: str = 'image/stage3', teacher: str
   """
 
   def read(s, t):
-    return [losses.to_one_size(*pair) for pair in losses.stages(s, t, student, teacher, 'cwd')]
+    return [losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'cwd')]
 
   def channels(x):
     return jnp.moveaxis(x.reshape(len(x), -1, x.shape[-1]), 1, 2)
@@ -34,7 +34,7 @@ def cwd(*, temperature: float = 1.0, student: str = 'image/stage3', teacher: str
     values = 0
     for a, b in adapters.Align().apply({'params': params}, read(s, t)):
       kl = losses.kl(channels(b), channels(a), temperature)
-      values += temperature**2 * losses.mean_over_axes(kl)
-    return losses.mean_over_examples(values, batch), stats
+      values += temperature**2 * taps.mean_over_axes(kl)
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -64,7 +64,7 @@ def fitnet(
   """
 
   def regressor(s, t):
-    a, b = losses.pair(s, t, student, teacher, 'fitnet', same_shape=False)
+    a, b = taps.pair(s, t, student, teacher, 'fitnet', same_shape=False)
     if a.ndim != b.ndim or (a.ndim == 3 and a.shape[1] != b.shape[1]):
       raise KdjaxError(
         f'fitnet cannot pair the student tap {student!r} {list(a.shape)} with the teacher tap '
@@ -81,7 +81,7 @@ def fitnet(
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, b = regressor(s, t)
     hint, new_stats = module.apply({'params': params, **stats}, a, mutable=list(stats))
-    values = losses.mean_over_axes(jnp.square(hint - b))
-    return losses.mean_over_examples(values, batch), dict(new_stats)
+    values = taps.mean_over_axes(jnp.square(hint - b))
+    return taps.mean_over_examples(values, batch), dict(new_stats)
 
   return Method(init, loss, relational=norm is not False)

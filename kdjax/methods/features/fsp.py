@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -31,7 +31,7 @@ def fsp(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
   """
 
   def read(s, t):
-    pairs = losses.stages(s, t, student, teacher, 'fsp')
+    pairs = taps.stages(s, t, student, teacher, 'fsp')
     if len(pairs) < 2:
       raise KdjaxError(f'fsp relates consecutive stages: give two taps or more, not {student!r}.')
     return pairs
@@ -43,7 +43,7 @@ def fsp(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
     bottoms = adapters.Align().apply({'params': params}, read(s, t))
     values = 0
     for (a, b), (a_top, b_top) in zip(bottoms, bottoms[1:], strict=False):
-      values += losses.mean_over_axes((fsp_matrix(a, a_top) - fsp_matrix(b, b_top)) ** 2)
-    return losses.mean_over_examples(values, batch), stats
+      values += taps.mean_over_axes((fsp_matrix(a, a_top) - fsp_matrix(b, b_top)) ** 2)
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

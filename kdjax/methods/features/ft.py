@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -85,12 +85,12 @@ def ft(
   """
 
   def read(s, t, batch):
-    pairs = losses.stages(s, t, student, teacher, 'ft')
+    pairs = taps.stages(s, t, student, teacher, 'ft')
     if len(pairs) > 1:
       raise KdjaxError(f'ft has one stage, not {student!r}: give each of several an entry of its own.')
     a, b = pairs[0]
     factor = max(int(b.shape[-1] * k), 1)
-    return a, b, losses.example_mask(batch, a), Paraphraser(factor), Translator(factor)
+    return a, b, taps.example_mask(batch, a), Paraphraser(factor), Translator(factor)
 
   def init(rng, s, t, batch):
     a, b, mask, paraphraser, translator = read(s, t, batch)
@@ -105,11 +105,11 @@ def ft(
     factor, rebuilt = paraphraser.apply({'params': params['paraphraser']}, b)
     translated = translator.apply({'params': params['translator']}, a, mask)
     transfer = distance(translated, jax.lax.stop_gradient(factor), power, p)
-    rebuild = reconstruction * losses.mean_over_axes((rebuilt - b) ** 2)
+    rebuild = reconstruction * taps.mean_over_axes((rebuilt - b) ** 2)
     if reconstruction_steps is None:
       values = transfer + rebuild
     else:
       values = jnp.where(step < reconstruction_steps, rebuild, transfer)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Method
 
@@ -32,22 +32,22 @@ def gram_match(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     differ = (-1,) if over == 'positions' else ()
-    pairs = losses.stages(s, t, student, teacher, 'gram_match', rank=3, differ=differ)
+    pairs = taps.stages(s, t, student, teacher, 'gram_match', rank=3, differ=differ)
     models = list(zip(*pairs, strict=True))  # (h_1, h_2) of the student, then of the teacher
     if len(pairs) != 2 or any(x.shape != y.shape for x, y in models):
       raise KdjaxError(
         f'gram_match needs two layers of one shape from each model, not {student!r} and {teacher!r}.'
       )
-    valid = losses.valid_positions(batch, student[0], pairs[0][0], mask, 'gram_match')
+    valid = taps.valid_positions(batch, student[0], pairs[0][0], mask, 'gram_match')
     if over == 'positions':
       grams = [jnp.einsum('bld,bmd->blm', x, y, precision='highest') / x.shape[-1] for x, y in models]
       values, weights = jnp.subtract(*grams) ** 2, valid[:, :, None] * valid[:, None]
-      return losses.mean_over_positions(values, weights), stats
+      return taps.mean_over_positions(values, weights), stats
     length = jnp.maximum(valid.sum(1), 1)[:, None, None]
     grams = [
       jnp.einsum('bld,ble->bde', x * valid[..., None], y, precision='highest') / length for x, y in models
     ]
-    values = losses.mean_over_axes(jnp.subtract(*grams) ** 2)
-    return losses.mean_over_examples(values, batch), stats
+    values = taps.mean_over_axes(jnp.subtract(*grams) ** 2)
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

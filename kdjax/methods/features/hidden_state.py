@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -41,7 +41,7 @@ def hidden_state(
   first = student if isinstance(student, str) else student[0]
 
   def read(s, t):
-    return losses.stages(s, t, student, teacher, 'hidden_state', rank=None, differ=differ)
+    return taps.stages(s, t, student, teacher, 'hidden_state', rank=None, differ=differ)
 
   def init(rng, s, t, batch):
     return align.init(rng, read(s, t)).get('params', {}), {}
@@ -52,6 +52,6 @@ def hidden_state(
       values = [jnp.mean((a - b) ** 2, -1) for a, b in pairs]
     else:
       values = [1 - jnp.sum(losses.unit(a) * losses.unit(b), -1) for a, b in pairs]
-    return losses.sum_of_layers(values, batch, first, mask, 'hidden_state'), stats
+    return taps.sum_of_layers(values, batch, first, mask, 'hidden_state'), stats
 
   return Method(init, loss)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -61,7 +61,7 @@ def mgd(
     raise unknown('reduction of methods.mgd', reduction, ('mean', 'sum'))
 
   def read(s, t, batch, rng):
-    pairs = [losses.to_one_size(*p) for p in losses.stages(s, t, student, teacher, 'mgd')]
+    pairs = [losses.to_one_size(*p) for p in taps.stages(s, t, student, teacher, 'mgd')]
     ids = batch.get('id', jnp.arange(len(pairs[0][0])))
     sizes = (a.shape[1:3] for a, _ in pairs)
     return pairs, [kept(jax.random.fold_in(rng, i), ids, n, ratio) for i, n in enumerate(sizes)]
@@ -74,6 +74,6 @@ def mgd(
     for rebuilt, b in Generators().apply({'params': params}, *read(s, t, batch, rng)):
       error = losses.flatten((rebuilt - b) ** 2)
       values += error.mean(-1) if reduction == 'mean' else error.sum(-1)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 50.0  # RepDistiller and mdistiller, summed over the stages
@@ -12,7 +12,7 @@ STAGES = ('image/stage1', 'image/stage2', 'image/stage3')
 
 def kernel(x, y):
   """Mean of (x_i · y_j)² over the channels i, j: [B, C, P] and [B, D, P] -> [B]."""
-  return losses.mean_over_axes(jnp.einsum('bcp,bdp->bcd', x, y, precision='highest') ** 2)
+  return taps.mean_over_axes(jnp.einsum('bcp,bdp->bcd', x, y, precision='highest') ** 2)
 
 
 def nst(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
@@ -32,9 +32,9 @@ def nst(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
 
   def loss(params, stats, s, t, batch, *, step, rng):
     values = 0
-    for pair in losses.stages(s, t, student, teacher, 'nst'):
+    for pair in taps.stages(s, t, student, teacher, 'nst'):
       a, b = map(channels, losses.to_one_size(*pair))
       values += kernel(b, b) + kernel(a, a) - 2 * kernel(a, b)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, ndtr
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -68,17 +68,17 @@ def ofd(*, margins: tuple = (), student: tuple = STAGES, teacher: tuple = STAGES
   """
 
   def read(s, t, batch):
-    pairs = losses.stages(s, t, student, teacher, 'ofd')
+    pairs = taps.stages(s, t, student, teacher, 'ofd')
     if margins and len(margins) != len(pairs):
       raise KdjaxError(f'ofd has {len(margins)} margins for {len(pairs)} stages: give one each, or none.')
     pairs = [(a, losses.average_to(b, a.shape[1:3])) for a, b in pairs]
-    return pairs, losses.example_mask(batch, pairs[0][0])
+    return pairs, taps.example_mask(batch, pairs[0][0])
 
   def margin(i, t, b, mask):
     if not margins:
       return batch_margin(b, mask)
     given = margins[i]
-    given = losses.tap(t, given, 'ofd', 'teacher') if isinstance(given, str) else jnp.asarray(given, b.dtype)
+    given = taps.tap(t, given, 'ofd', 'teacher') if isinstance(given, str) else jnp.asarray(given, b.dtype)
     if given.shape[-1:] != b.shape[-1:]:
       raise KdjaxError(
         f'ofd cannot use a margin {list(given.shape)} for a map {list(b.shape)} of the teacher.'
@@ -95,6 +95,6 @@ def ofd(*, margins: tuple = (), student: tuple = STAGES, teacher: tuple = STAGES
       zip(Connectors().apply({'params': params}, pairs, mask), pairs, strict=True)
     ):
       values += 2.0 ** (i + 1 - len(pairs)) * partial_l2(a, b, margin(i, t, b, mask))
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer; the paper searches 10, 100, 500 and 1000
@@ -23,7 +23,7 @@ def pkd_bert(*, student: tuple = LAYERS, teacher: tuple = LAYERS) -> Method:
   """
 
   def read(s, t):
-    pairs = losses.stages(s, t, student, teacher, 'pkd_bert', rank=None, differ=(1, -1))
+    pairs = taps.stages(s, t, student, teacher, 'pkd_bert', rank=None, differ=(1, -1))
     return [tuple(x[:, 0] if x.ndim > 2 else x for x in pair) for pair in pairs]
 
   def init(rng, s, t, batch):
@@ -32,6 +32,6 @@ def pkd_bert(*, student: tuple = LAYERS, teacher: tuple = LAYERS) -> Method:
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = adapters.Align().apply({'params': params}, read(s, t))
     values = sum(jnp.sum((losses.unit(a) - losses.unit(b)) ** 2, -1) for a, b in pairs)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.types import Method
 
 WEIGHT = 10.0  # mmrazor on each level of a RetinaNet
@@ -25,7 +25,7 @@ def pkd_pearson(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
   """
 
   def read(s, t):
-    return [losses.to_one_size(*pair) for pair in losses.stages(s, t, student, teacher, 'pkd_pearson')]
+    return [losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'pkd_pearson')]
 
   def channels(x, mask):
     m = mask[:, None, None, None]
@@ -39,7 +39,7 @@ def pkd_pearson(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
   def loss(params, stats, s, t, batch, *, step, rng):
     total = 0
     for a, b in adapters.Align().apply({'params': params}, read(s, t)):
-      mask = losses.example_mask(batch, a)
+      mask = taps.example_mask(batch, a)
       total += 0.5 * jnp.mean(jnp.sum((channels(a, mask) - channels(b, mask)) ** 2, -1))
     return (total, jnp.ones_like(total)), stats
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -29,7 +29,7 @@ def pooled_feature(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     values = []
-    for a, b in losses.stages(s, t, student, teacher, 'pooled_feature', rank=None):
+    for a, b in taps.stages(s, t, student, teacher, 'pooled_feature', rank=None):
       if any(n > m for n, m in zip(a.shape, b.shape, strict=True)):
         raise KdjaxError(
           f'pooled_feature averages the teacher down, and of {teacher!r} {list(b.shape)} is smaller on '
@@ -37,6 +37,6 @@ def pooled_feature(
         )
       b = losses.average_to(b, a.shape[1:])
       values.append(1 - jnp.sum(losses.unit(a) * losses.unit(b), -1))
-    return losses.sum_of_layers(values, batch, first, mask, 'pooled_feature'), stats
+    return taps.sum_of_layers(values, batch, first, mask, 'pooled_feature'), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import adapters, losses
+from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -48,12 +48,12 @@ def hcl(a, b):
 
   Weights 1, then 1/2, 1/4, 1/8 in the order of use, for the sizes below the map's: [B].
   """
-  total, weight, weights = losses.mean_over_axes((a - b) ** 2), 1.0, 1.0
+  total, weight, weights = taps.mean_over_axes((a - b) ** 2), 1.0, 1.0
   for size in (n for n in (4, 2, 1) if n < a.shape[1]):
     weight /= 2
     weights += weight
     small = (losses.average_to(x, (size, size)) for x in (a, b))
-    total += weight * losses.mean_over_axes(jnp.subtract(*small) ** 2)
+    total += weight * taps.mean_over_axes(jnp.subtract(*small) ** 2)
   return total / weights
 
 
@@ -72,13 +72,13 @@ def reviewkd(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
 
   def read(s, t, batch):
     pairs = []
-    for a, b in losses.stages(s, t, student, teacher, 'reviewkd', rank=None):
+    for a, b in taps.stages(s, t, student, teacher, 'reviewkd', rank=None):
       if a.ndim not in (2, 4):
         raise KdjaxError(
           f'reviewkd needs maps [B, H, W, C] or vectors [B, D], and one of {student!r} is {list(a.shape)}.'
         )
       pairs.append(tuple(x.reshape(len(x), 1, 1, -1) if x.ndim == 2 else x for x in (a, b)))
-    return pairs, losses.example_mask(batch, pairs[0][0])
+    return pairs, taps.example_mask(batch, pairs[0][0])
 
   def init(rng, s, t, batch):
     return Fusion().init(rng, *read(s, t, batch))['params'], {}
@@ -87,6 +87,6 @@ def reviewkd(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
     pairs, mask = read(s, t, batch)
     fused = Fusion().apply({'params': params}, pairs, mask)
     values = sum(hcl(a, b) for a, (_, b) in zip(fused, pairs, strict=True))
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # RepDistiller, mdistiller and Knowledge-Distillation-Zoo, summed over the stages
@@ -55,13 +55,13 @@ def vid(
   gaussians = Gaussians(variance, eps)
 
   def init(rng, s, t, batch):
-    return gaussians.init(rng, losses.stages(s, t, student, teacher, 'vid'))['params'], {}
+    return gaussians.init(rng, taps.stages(s, t, student, teacher, 'vid'))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = losses.stages(s, t, student, teacher, 'vid')
+    pairs = taps.stages(s, t, student, teacher, 'vid')
     values = 0
     for mean, var, b in gaussians.apply({'params': params}, pairs):
-      values += losses.mean_over_axes(0.5 * ((mean - b) ** 2 / var + jnp.log(var)))
-    return losses.mean_over_examples(values, batch), stats
+      values += taps.mean_over_axes(0.5 * ((mean - b) ** 2 / var + jnp.log(var)))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # as for CLIP-KD's other contrastive losses; its own AFD script runs another loss
@@ -32,8 +32,8 @@ def clip_afd(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_afd', 'student')
-    b = losses.towers(t, teacher, 'clip_afd', 'teacher')
+    a = taps.towers(s, student, 'clip_afd', 'student')
+    b = taps.towers(t, teacher, 'clip_afd', 'teacher')
     both = [jnp.concatenate([losses.unit(x), losses.unit(y)], -1) for x, y in zip(a, b, strict=True)]
     return nn.Dense(a[0].shape[-1], dtype=a[0].dtype), *both
 
@@ -51,7 +51,7 @@ def clip_afd(
     image = losses.unit(fuse.apply({'params': params['image']}, image))
     text = losses.unit(fuse.apply({'params': params['text']}, text))
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    values = losses.clip_info_nce(image, text, scale, losses.example_mask(batch, image))
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    values = losses.clip_info_nce(image, text, scale, taps.example_mask(batch, image))
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.types import Method
 
@@ -31,8 +31,8 @@ def clip_cross_kd(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_cross_kd', 'student')
-    b = losses.towers(t, teacher, 'clip_cross_kd', 'teacher', scalars=1)
+    a = taps.towers(s, student, 'clip_cross_kd', 'student')
+    b = taps.towers(t, teacher, 'clip_cross_kd', 'teacher', scalars=1)
     return TowerProjection(b[0].shape[-1]), a, b
 
   def init(rng, s, t, batch):
@@ -45,11 +45,11 @@ def clip_cross_kd(
     vs, ws = (losses.unit(x) for x in module.apply({'params': params['projection']}, *a))
     vt, wt, scale_t = losses.unit(vt), losses.unit(wt), jnp.exp(log_scale)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    mask = losses.example_mask(batch, vs)
+    mask = taps.example_mask(batch, vs)
     values = 0.5 * sum(
       losses.kl(losses.log_affinity(x, y, scale_t, mask), losses.log_affinity(z, y, scale, mask))
       for x, y, z in ((vt, wt, vs), (wt, vt, ws))
     )
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

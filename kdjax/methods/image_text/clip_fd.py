@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.types import Method
 
@@ -27,8 +27,8 @@ def clip_fd(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_fd', 'student')
-    b = losses.towers(t, teacher, 'clip_fd', 'teacher')
+    a = taps.towers(s, student, 'clip_fd', 'student')
+    b = taps.towers(t, teacher, 'clip_fd', 'teacher')
     return TowerProjection(b[0].shape[-1]), a, b
 
   def init(rng, s, t, batch):
@@ -38,7 +38,7 @@ def clip_fd(
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, b = read(s, t)
     pairs = zip(module.apply({'params': params}, *a), b, strict=True)
-    values = sum(losses.mean_over_axes(jnp.square(losses.unit(x) - losses.unit(y))) for x, y in pairs)
-    return losses.mean_over_examples(values, batch), stats
+    values = sum(taps.mean_over_axes(jnp.square(losses.unit(x) - losses.unit(y))) for x, y in pairs)
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.types import Method
 
@@ -47,8 +47,8 @@ def clip_gd(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_gd', 'student', scalars=1)
-    b = losses.towers(t, teacher, 'clip_gd', 'teacher', scalars=1)
+    a = taps.towers(s, student, 'clip_gd', 'student', scalars=1)
+    b = taps.towers(t, teacher, 'clip_gd', 'teacher', scalars=1)
     return TowerProjection(b[0].shape[-1]), a, b
 
   def init(rng, s, t, batch):
@@ -58,14 +58,14 @@ def clip_gd(
   def loss(params, stats, s, t, batch, *, step, rng):
     module, (v, w, log_s), (vt, wt, log_t) = read(s, t)
     vs, ws = module.apply({'params': params}, v, w)
-    mask = losses.example_mask(batch, v)
+    mask = taps.example_mask(batch, v)
 
     def four(v, w, log_scale):
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(-log_scale if released else log_scale)
       return *gradients(v, w, scale, mask), *gradients(w, v, scale, mask)
 
     pairs = zip(four(vs, ws, log_s), four(vt, wt, log_t), strict=True)
-    values = sum(losses.mean_over_axes(jnp.square(x - y)) for x, y in pairs)
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    values = sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in pairs)
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.types import Method
 
@@ -32,8 +32,8 @@ def clip_icl(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_icl', 'student')
-    b = losses.towers(t, teacher, 'clip_icl', 'teacher')
+    a = taps.towers(s, student, 'clip_icl', 'student')
+    b = taps.towers(t, teacher, 'clip_icl', 'teacher')
     return TowerProjection(b[0].shape[-1]), a, b
 
   def init(rng, s, t, batch):
@@ -45,10 +45,10 @@ def clip_icl(
     module, a, (vt, wt) = read(s, t)
     vs, ws = module.apply({'params': params['projection']}, *a)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    mask = losses.example_mask(batch, vs)
+    mask = taps.example_mask(batch, vs)
     crossed = (vs, wt), (ws, vt)
     rows = [losses.log_affinity(losses.unit(x), losses.unit(y), scale, mask) for x, y in crossed]
     values = -0.5 * sum(jnp.diagonal(x) for x in rows)
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

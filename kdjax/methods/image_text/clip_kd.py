@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.types import Method
 
@@ -36,8 +36,8 @@ def clip_kd(
   """
 
   def read(s, t):
-    a = losses.towers(s, student, 'clip_kd', 'student', scalars=1)
-    b = losses.towers(t, teacher, 'clip_kd', 'teacher', scalars=1)
+    a = taps.towers(s, student, 'clip_kd', 'student', scalars=1)
+    b = taps.towers(t, teacher, 'clip_kd', 'teacher', scalars=1)
     return TowerProjection(b[0].shape[-1]), a, b
 
   def init(rng, s, t, batch):
@@ -47,18 +47,18 @@ def clip_kd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, (*a, log_s), (*b, log_t) = read(s, t)
-    mask = losses.example_mask(batch, a[0])
+    mask = taps.example_mask(batch, a[0])
     v, w = map(losses.unit, a)
     vs, ws = map(losses.unit, module.apply({'params': params['projection']}, *a))
     vt, wt = map(losses.unit, b)
     cross = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    values = fd * sum(losses.mean_over_axes(jnp.square(x - y)) for x, y in ((vs, vt), (ws, wt)))
+    values = fd * sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in ((vs, vt), (ws, wt)))
     for x, y in ((vs, wt), (ws, vt)):
       values -= 0.5 * icl * jnp.diagonal(losses.log_affinity(x, y, cross, mask))
     scale_s, scale_t = jnp.exp(log_s), jnp.exp(log_t)
     for p, q in (((vt, wt), (v, w)), ((wt, vt), (w, v))):
       log_p, log_q = losses.log_affinity(*p, scale_t, mask), losses.log_affinity(*q, scale_s, mask)
       values += 0.5 * crd * losses.kl(log_p, log_q)
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

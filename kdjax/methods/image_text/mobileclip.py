@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MobileCLIP-S on DataCompDR-12M, beside 0 on the task; MobileCLIP-B: 0.75 and 0.25
@@ -42,14 +42,14 @@ def mobileclip(
   members = (teacher,) if isinstance(teacher[0], str) else teacher
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    v, w, log_scale = losses.towers(s, student, 'mobileclip', 'student', scalars=1)
-    mask = losses.example_mask(batch, v)
+    v, w, log_scale = taps.towers(s, student, 'mobileclip', 'student', scalars=1)
+    mask = taps.example_mask(batch, v)
     targets = mean_affinity(
-      [losses.towers(t, names, 'mobileclip', 'teacher', scalars=1) for names in members], mask
+      [taps.towers(t, names, 'mobileclip', 'teacher', scalars=1) for names in members], mask
     )
     v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
     rows = [losses.log_affinity(*pair, scale, mask) for pair in ((v, w), (w, v))]
     values = -0.5 * sum(jnp.sum(p * log_q, -1) for p, log_q in zip(targets, rows, strict=True))
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

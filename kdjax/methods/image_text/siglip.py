@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MobileCLIP2's training code, for a sum over the texts and a mean over the images
@@ -32,7 +32,7 @@ def siglip(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     def logits(outputs, names, whose):
-      v, w, log_scale, bias = losses.towers(outputs, names, 'siglip', whose, scalars=2)
+      v, w, log_scale, bias = taps.towers(outputs, names, 'siglip', whose, scalars=2)
       cosine = jnp.matmul(losses.unit(v), losses.unit(w).T, precision='highest')
       return jnp.exp(log_scale) * cosine + bias
 
@@ -44,7 +44,7 @@ def siglip(
     else:
       pairs = p * (log_sigmoid(target) - log_sigmoid(z))
       pairs += jax.nn.sigmoid(-target) * (log_sigmoid(-target) - log_sigmoid(-z))
-    values = jnp.sum(pairs * losses.example_mask(batch, z), -1)
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    values = jnp.sum(pairs * taps.example_mask(batch, z), -1)
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

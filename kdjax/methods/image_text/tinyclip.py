@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TinyCLIP, in the place of the contrastive loss: the weight of the task is then 0
@@ -27,13 +27,13 @@ def tinyclip(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     def both(outputs, names, whose):
-      v, w, log_scale = losses.towers(outputs, names, 'tinyclip', whose, scalars=1)
+      v, w, log_scale = taps.towers(outputs, names, 'tinyclip', whose, scalars=1)
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
-      mask = losses.example_mask(batch, v)
+      mask = taps.example_mask(batch, v)
       return losses.log_affinity(v, w, scale, mask), losses.log_affinity(w, v, scale, mask)
 
     pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
     values = 0.5 * sum(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
-    return losses.once(losses.mean_over_examples(values, batch)), stats
+    return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

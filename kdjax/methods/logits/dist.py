@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.types import Method
 
 WEIGHT = 2.0  # torchdistill on ImageNet, beside 1 on the labels: the paper's beta = gamma = 2
@@ -39,8 +39,8 @@ def dist(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'dist')
-    mask = losses.example_mask(batch, q).reshape(-1, *[1] * (q.ndim - 2))
+    q, p = taps.pair(s, t, student, teacher, 'dist')
+    mask = taps.example_mask(batch, q).reshape(-1, *[1] * (q.ndim - 2))
     mask = jnp.broadcast_to(mask, q.shape[:-1]).reshape(-1, 1)
     n = jnp.maximum(mask.sum(), 1)
     q, p = (jax.nn.softmax(x / temperature).reshape(-1, x.shape[-1]) for x in (q, p))

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # mdistiller, beside 1 on the labels, warmed up over 20 of 240 epochs
@@ -37,8 +37,8 @@ def dkd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'dkd')
-    label, known = losses.labelled(q, batch, 'dkd')
+    q, p = taps.pair(s, t, student, teacher, 'dkd')
+    label, known = taps.labelled(q, batch, 'dkd')
     if standardise:
       q, p = losses.standardise(q), losses.standardise(p)
     q, p = q / temperature, p / temperature
@@ -50,6 +50,6 @@ def dkd(
 
     target = losses.kl(two_way(p, others_p), two_way(q, others_q))
     values = alpha * target + beta * losses.kl(others_p, others_q)
-    return losses.mean_over_examples(temperature**2 * values, known), stats
+    return taps.mean_over_examples(temperature**2 * values, known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

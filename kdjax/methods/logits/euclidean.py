@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # big_vision, its only loss
@@ -29,12 +29,12 @@ def euclidean(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'euclidean')
+    q, p = taps.pair(s, t, student, teacher, 'euclidean')
     if logsoftmax:
       q, p = jax.nn.log_softmax(q), jax.nn.log_softmax(p)
     values = jnp.sum(jnp.square(losses.flatten(q - p)), -1)
     if not squared:
       values = jnp.sqrt(values + 1e-12)
-    return losses.mean_over_examples(values, batch), stats
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # big_vision, its only loss; DeiT has 0.5, beside 0.5 on the labels
@@ -22,11 +22,11 @@ def hard_label(*, label_smoothing: float = 0.0, student: str = 'logits', teacher
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'hard_label')
+    q, p = taps.pair(s, t, student, teacher, 'hard_label')
     h = jax.nn.one_hot(jnp.argmax(p, -1), p.shape[-1], dtype=q.dtype)
     h = (1 - label_smoothing) * h + label_smoothing / max(p.shape[-1] - 1, 1) * (1 - h)
     log_h = jnp.log(jnp.where(h > 0, h, 1))
     values = jnp.sum(jnp.where(h > 0, h * (log_h - jax.nn.log_softmax(q)), 0), -1)
-    return losses.mean_over_examples(losses.mean_over_axes(values), batch), stats
+    return taps.mean_over_examples(taps.mean_over_axes(values), batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

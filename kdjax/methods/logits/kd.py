@@ -1,6 +1,6 @@
 """Softened class scores: KL to the teacher at a temperature (Hinton et al., 1503.02531)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.9  # RepDistiller and mdistiller, beside 0.1 on the labels, at T = 4
@@ -29,10 +29,10 @@ def kd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'kd')
+    q, p = taps.pair(s, t, student, teacher, 'kd')
     if standardise:
       q, p = losses.standardise(q), losses.standardise(p)
-    values = temperature**2 * losses.mean_over_axes(losses.kl(p, q, temperature))
-    return losses.mean_over_examples(values, batch), stats
+    values = temperature**2 * taps.mean_over_axes(losses.kl(p, q, temperature))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.1  # the authors' reg_alpha, beside 0.9 on the labels; CIFAR-100, mean over examples
@@ -26,10 +26,10 @@ def label_smoothing_teacher(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q = losses.tap(s, student, 'label_smoothing_teacher', 'student')
-    label, known = losses.labelled(q, batch, 'label_smoothing_teacher')
+    q = taps.tap(s, student, 'label_smoothing_teacher', 'student')
+    label, known = taps.labelled(q, batch, 'label_smoothing_teacher')
     right = jax.nn.one_hot(label, q.shape[-1], dtype=bool)
     u = jnp.where(right, correct, (1 - correct) / max(q.shape[-1] - 1, 1)).astype(q.dtype)
-    return losses.mean_over_examples(losses.kl(u / temperature, q), known), stats
+    return taps.mean_over_examples(losses.kl(u / temperature, q), known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.types import Method
 
 WEIGHT = 0.1  # Knowledge-Distillation-Zoo, mean over all elements
@@ -22,8 +22,8 @@ def logit_mse(*, temperature: float = 1.0, student: str = 'logits', teacher: str
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'logit_mse')
-    values = losses.mean_over_axes(jnp.square((q - p) / temperature))
-    return losses.mean_over_examples(values, batch), stats
+    q, p = taps.pair(s, t, student, teacher, 'logit_mse')
+    values = taps.mean_over_axes(jnp.square((q - p) / temperature))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

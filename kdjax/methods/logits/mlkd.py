@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -51,16 +51,16 @@ def mlkd(
     raise KdjaxError('mlkd needs both student_strong and teacher_strong, or neither.')
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'mlkd')
+    q, p = taps.pair(s, t, student, teacher, 'mlkd')
     if q.ndim != 2:
       raise KdjaxError(f'mlkd cannot use the tap {student!r} {list(q.shape)}: it needs [B, C].')
-    mask = losses.example_mask(batch, q)
+    mask = taps.example_mask(batch, q)
     n = jnp.maximum(mask.sum(), 1)
 
     def level(q, p, T):
       if standardise:
         q, p = losses.standardise(q), losses.standardise(p)
-      return T**2 * losses.once(losses.mean_over_examples(losses.kl(p, q, T), batch))[0]
+      return T**2 * taps.once(taps.mean_over_examples(losses.kl(p, q, T), batch))[0]
 
     def correlations(T):
       a, b = (jax.nn.softmax(x / T) * mask[:, None] for x in (q, p))
@@ -79,7 +79,7 @@ def mlkd(
     for T in temperatures:
       total += instance * share * level(q, p, T) + correlations(T)
     if student_strong is not None:
-      strong = losses.pair(s, t, student_strong, teacher_strong, 'mlkd')
+      strong = taps.pair(s, t, student_strong, teacher_strong, 'mlkd')
       for i, T in enumerate(temperatures):
         total += instance * level(*((q, p) if released and i > 2 else strong), T)
     return (total, jnp.ones((), q.dtype)), stats

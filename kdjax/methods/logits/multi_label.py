@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.types import Method
 
 WEIGHT = 10.0  # the authors' lambda_logits, beside their label-wise embedding loss
@@ -23,12 +23,12 @@ def multi_label(*, temperature: float = 1.0, student: str = 'logits', teacher: s
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = (x / temperature for x in losses.pair(s, t, student, teacher, 'multi_label'))
+    q, p = (x / temperature for x in taps.pair(s, t, student, teacher, 'multi_label'))
 
     def side(p, q):
       return jax.nn.sigmoid(p) * (jax.nn.log_sigmoid(p) - jax.nn.log_sigmoid(q))
 
-    values = temperature**2 * losses.mean_over_axes(jnp.sum(side(p, q) + side(-p, -q), -1))
-    return losses.mean_over_examples(values, batch), stats
+    values = temperature**2 * taps.mean_over_axes(jnp.sum(side(p, q) + side(-p, -q), -1))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # cls_KD, beside 1 on the labels
@@ -32,8 +32,8 @@ def nkd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'nkd')
-    label, known = losses.labelled(q, batch, 'nkd')
+    q, p = taps.pair(s, t, student, teacher, 'nkd')
+    label, known = taps.labelled(q, batch, 'nkd')
 
     def at_label(x):
       return jnp.take_along_axis(jax.nn.log_softmax(x), label[:, None], -1)[:, 0]
@@ -43,6 +43,6 @@ def nkd(
     if not keep_target:
       q, p = losses.without_class(q, label), losses.without_class(p, label)
     values = target + gamma * temperature**2 * losses.soft_cross_entropy(p, q)
-    return losses.mean_over_examples(values, known), stats
+    return taps.mean_over_examples(values, known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

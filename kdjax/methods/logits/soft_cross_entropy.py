@@ -1,6 +1,6 @@
 """Softened class scores: cross-entropy to the teacher, with no T² factor (TextBrewer, 2002.12620)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight, with T = 4
@@ -22,8 +22,8 @@ def soft_cross_entropy(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'soft_cross_entropy')
-    values = losses.mean_over_axes(losses.soft_cross_entropy(p, q, temperature))
-    return losses.mean_over_examples(values, batch), stats
+    q, p = taps.pair(s, t, student, teacher, 'soft_cross_entropy')
+    values = taps.mean_over_axes(losses.soft_cross_entropy(p, q, temperature))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' code, beside 1 on the labels, with the factors below
@@ -38,7 +38,7 @@ def srd(
   """
 
   def embeds(s, t):
-    pair = losses.pair(s, t, student_embed, teacher_embed, 'srd', same_shape=False)
+    pair = taps.pair(s, t, student_embed, teacher_embed, 'srd', same_shape=False)
     a, b = (x.reshape(x.shape[0], -1, x.shape[-1]).mean(1) for x in pair)
     return a, b, nn.Dense(b.shape[-1], dtype=a.dtype)
 
@@ -47,11 +47,11 @@ def srd(
     return projector.init(rng, a)['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'srd')
-    values = temperature**2 * losses.mean_over_axes(losses.kl(p, q, temperature))
-    total, one = losses.once(losses.mean_over_examples(values, batch))
+    q, p = taps.pair(s, t, student, teacher, 'srd')
+    values = temperature**2 * taps.mean_over_axes(losses.kl(p, q, temperature))
+    total, one = taps.once(taps.mean_over_examples(values, batch))
     a, b, projector = embeds(s, t)
-    mask = losses.example_mask(batch, a)[:, None]
+    mask = taps.example_mask(batch, a)[:, None]
     n = jnp.maximum(mask.sum(), 1)
 
     def norm(x):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 2.5  # the authors' code on ImageNet, beside 1 on the labels, with T = 2
@@ -23,14 +23,14 @@ def wsld(*, temperature: float = 2.0, student: str = 'logits', teacher: str = 'l
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = losses.pair(s, t, student, teacher, 'wsld')
-    label, known = losses.labelled(q, batch, 'wsld')
+    q, p = taps.pair(s, t, student, teacher, 'wsld')
+    label, known = taps.labelled(q, batch, 'wsld')
 
     def hard(x):
       return -jnp.take_along_axis(jax.nn.log_softmax(x), label[:, None], -1)[:, 0]
 
     weights = jax.lax.stop_gradient(-jnp.expm1(-hard(q) / (hard(p) + 1e-7)))
     values = temperature**2 * weights * losses.soft_cross_entropy(p, q, temperature)
-    return losses.mean_over_examples(values, known), stats
+    return taps.mean_over_examples(values, known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

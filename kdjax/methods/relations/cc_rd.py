@@ -32,15 +32,15 @@ def cc_rd(
   if pairs not in PAIRS:
     raise unknown('pairs of cc_rd', pairs, PAIRS)
 
-  def taps(s, t):
-    return losses.pair(s, t, student, teacher, 'cc_rd', same_shape=dim is None)
+  def read(s, t):
+    return taps.pair(s, t, student, teacher, 'cc_rd', same_shape=dim is None)
 
   def init(rng, s, t, batch):
-    return ({} if dim is None else TwoEmbeddings(dim).init(rng, *taps(s, t))['params']), {}
+    return ({} if dim is None else TwoEmbeddings(dim).init(rng, *read(s, t))['params']), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = taps(s, t)
-    m = losses.example_mask(batch, a)
+    a, b = read(s, t)
+    m = taps.example_mask(batch, a)
     if dim is None:
       a, b = losses.flatten(a), losses.flatten(b)
     else:

@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 100.0  # Knowledge-Distillation-Zoo, mean over B²
@@ -33,8 +33,8 @@ def cc_taylor(
     return math.exp(-2 * gamma) * series
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'cc_taylor', same_shape=False)
-    m = losses.example_mask(batch, a)
+    a, b = taps.pair(s, t, student, teacher, 'cc_taylor', same_shape=False)
+    m = taps.example_mask(batch, a)
     total = jnp.sum(jnp.square(kernel(a) - kernel(b)) * m[:, None] * m[None])
     return (total / jnp.maximum(m.sum(), 1) ** 2, jnp.ones_like(total)), stats
 

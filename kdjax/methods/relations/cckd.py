@@ -48,15 +48,15 @@ def cckd(
     series = sum((2 * gamma) ** p / math.factorial(p) * k**p for p in range(order + 1))
     return math.exp(-2 * gamma) * series
 
-  def taps(s, t):
-    return losses.pair(s, t, student, teacher, 'cckd', same_shape=False)
+  def read(s, t):
+    return taps.pair(s, t, student, teacher, 'cckd', same_shape=False)
 
   def init(rng, s, t, batch):
-    return TwoEmbeddings(dim).init(rng, *taps(s, t))['params'], {}
+    return TwoEmbeddings(dim).init(rng, *read(s, t))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *taps(s, t))
-    m = losses.example_mask(batch, a)
+    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
+    m = taps.example_mask(batch, a)
     difference = (correlation(a) - correlation(b)) * m[:, None] * m[None]
     total = losses.norm(difference, None) / jnp.maximum(m.sum(), 1) ** 2
     return (total, jnp.ones_like(total)), stats

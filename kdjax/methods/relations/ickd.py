@@ -41,8 +41,8 @@ def ickd(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Met
     teacher: its tap, [B, K, L, D].
   """
 
-  def taps(s, t):
-    a, b = losses.pair(s, t, student, teacher, 'ickd', same_shape=False)
+  def read(s, t):
+    a, b = taps.pair(s, t, student, teacher, 'ickd', same_shape=False)
     if a.ndim != 4 or b.ndim != 4:
       raise KdjaxError(
         f'ickd cannot pair the student tap {student!r} {list(a.shape)} with the teacher tap '
@@ -51,15 +51,15 @@ def ickd(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Met
     return a, b
 
   def init(rng, s, t, batch):
-    a, b = taps(s, t)
+    a, b = read(s, t)
     variables = Embedding(b.shape[-1]).init(rng, a)
     return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = taps(s, t)
+    a, b = read(s, t)
     module = Embedding(b.shape[-1])
     a, new_stats = module.apply({'params': params, **stats}, a, mutable=list(stats))
     values = jnp.sum(jnp.square(correlation(a) - correlation(b)), (1, 2)) / b.shape[-1]
-    return losses.mean_over_examples(values, batch), dict(new_stats)
+    return taps.mean_over_examples(values, batch), dict(new_stats)
 
   return Method(init, loss, relational=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -73,13 +73,13 @@ def irg(
   def loss(params, stats, s, t, batch, *, step, rng):
     last = len(student) - 1
     found = [
-      losses.pair(s, t, a, b, 'irg', same_shape=i == last)
+      taps.pair(s, t, a, b, 'irg', same_shape=i == last)
       for i, (a, b) in enumerate(zip(student, teacher, strict=True))
     ]
     *inner, (q, p) = found
-    m = losses.example_mask(batch, q)
+    m = taps.example_mask(batch, q)
     n, pairs = jnp.maximum(m.sum(), 1), m[:, None] * m[None]
-    total = vertex * jnp.sum(losses.mean_over_axes(jnp.square(q - p)) * m) / n
+    total = vertex * jnp.sum(taps.mean_over_axes(jnp.square(q - p)) * m) / n
     each = [jnp.sum(jnp.square(edges(a, pairs) - edges(b, pairs))) / n**2 for a, b in inner]
     total += edge * sum(each) / len(each)
     maps = [(a, b) for a, b in inner if a.ndim == b.ndim == 4]

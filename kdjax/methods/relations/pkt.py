@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 30000.0  # RepDistiller and mdistiller, at a batch of 64 and the mean over B² below
@@ -33,8 +33,8 @@ def pkt(*, student: str = 'embed', teacher: str = 'embed') -> Method:
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'pkt', same_shape=False)
-    m = losses.example_mask(batch, a)
+    a, b = taps.pair(s, t, student, teacher, 'pkt', same_shape=False)
+    m = taps.example_mask(batch, a)
     pairs = m[:, None] * m[None]
     q, p = affinities(losses.flatten(a), pairs), affinities(losses.flatten(b), pairs)
     total = jnp.sum(p * jnp.log((p + EPS) / (q + EPS)) * pairs)

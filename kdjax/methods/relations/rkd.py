@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # RepDistiller and mdistiller, with the two factors below
@@ -49,9 +49,9 @@ def rkd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'rkd', same_shape=False)
+    a, b = taps.pair(s, t, student, teacher, 'rkd', same_shape=False)
     a, b = losses.flatten(a), losses.flatten(b)
-    m = losses.example_mask(batch, a)
+    m = taps.example_mask(batch, a)
     n = jnp.maximum(m.sum(), 1)
     total = jnp.zeros((), a.dtype)
     if distance:

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 3000.0  # RepDistiller and mdistiller, at a batch of 64 and the division by B² below
@@ -20,8 +20,8 @@ def sp(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Metho
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'sp', same_shape=False)
-    m = losses.example_mask(batch, a)
+    a, b = taps.pair(s, t, student, teacher, 'sp', same_shape=False)
+    m = taps.example_mask(batch, a)
     pairs = m[:, None] * m[None]
 
     def similarities(x):

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # Distil-Whisper, at T = 2, beside 0.8 on the teacher's tokens (seq_kd)
@@ -33,13 +33,13 @@ def forward_kl(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'forward_kl')
+    a, b = taps.pair(s, t, student, teacher, 'forward_kl')
     log_q, log_p, allowed = losses.log_distributions(a, b, temperature)
     if entropy:
       values = losses.divergence(log_p, log_q, allowed)
     else:
       values = -jnp.sum(jnp.where(allowed, jnp.exp(log_p) * log_q, 0), -1)
-    weights = losses.positions(values, batch, mask, 'forward_kl')
-    return losses.mean_over_positions(temperature**2 * values, weights), stats
+    weights = taps.positions(values, batch, mask, 'forward_kl')
+    return taps.mean_over_positions(temperature**2 * values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,6 +1,6 @@
 """Generalised Jensen-Shannon divergence of the next token (GKD: Agarwal et al., 2306.13649)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper and TRL, in the place of the loss on the labels
@@ -32,7 +32,7 @@ def gkd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'gkd')
+    a, b = taps.pair(s, t, student, teacher, 'gkd')
     log_q, log_p, allowed = losses.log_distributions(a, b, temperature)
     if beta == 0:
       values = losses.divergence(log_p, log_q, allowed)
@@ -42,7 +42,7 @@ def gkd(
       log_m = losses.log_mixture(log_p, log_q, beta)
       values = beta * losses.divergence(log_p, log_m, allowed)
       values += (1 - beta) * losses.divergence(log_q, log_m, allowed)
-    weights = losses.positions(values, batch, mask, 'gkd')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'gkd')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

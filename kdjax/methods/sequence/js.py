@@ -1,6 +1,6 @@
 """Skewed Jensen-Shannon divergence of the next token (as in DistiLLM: Ko et al., 2402.03898)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -28,12 +28,12 @@ def js(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'js')
+    a, b = taps.pair(s, t, student, teacher, 'js')
     log_q, log_p, allowed = losses.log_distributions(a, b)
     log_m = losses.log_mixture(log_q, log_p, share)
     values = share * losses.divergence(log_q, log_m, allowed)
     values += (1 - share) * losses.divergence(log_p, log_m, allowed)
-    weights = losses.positions(values, batch, mask, 'js')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'js')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Method
 
@@ -83,7 +83,7 @@ def minillm(
     raise KdjaxError('minillm has nothing to do without policy and without single_step.')
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'minillm')
+    a, b = taps.pair(s, t, student, teacher, 'minillm')
 
     def given(key):
       if key not in batch:
@@ -97,7 +97,7 @@ def minillm(
 
     ids = given(tokens)
     log_q = losses.log_likelihood(a, ids)
-    weights = losses.positions(log_q, batch, mask, 'minillm') * (ids >= 0)
+    weights = taps.positions(log_q, batch, mask, 'minillm') * (ids >= 0)
     w = given(importance).astype(a.dtype) if importance else jnp.ones_like(log_q)
     values = jnp.zeros_like(log_q)
     if policy:
@@ -114,6 +114,6 @@ def minillm(
     if single_step:
       exact = losses.divergence(*losses.log_distributions(a, b))
       values += exact if released else w * exact
-    return losses.mean_over_positions(values, weights), stats
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=whiten)

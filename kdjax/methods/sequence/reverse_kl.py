@@ -1,6 +1,6 @@
 """Next-token KL from student to teacher, mean over tokens (as in MiniLLM: Gu et al., 2306.08543)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -23,10 +23,10 @@ def reverse_kl(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'reverse_kl')
+    a, b = taps.pair(s, t, student, teacher, 'reverse_kl')
     log_q, log_p, allowed = losses.log_distributions(a, b)
     values = losses.divergence(log_q, log_p, allowed)
-    weights = losses.positions(values, batch, mask, 'reverse_kl')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'reverse_kl')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,6 +1,6 @@
 """Cross-entropy on tokens that the teacher generated (sequence-level KD: Kim & Rush, 1606.07947)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Method
 
@@ -25,7 +25,7 @@ def seq_kd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    logits = losses.tap(s, student, 'seq_kd', 'student')
+    logits = taps.tap(s, student, 'seq_kd', 'student')
     if target not in batch:
       raise unknown('key of the batch in methods.seq_kd', target, batch)
     tokens = batch[target]
@@ -35,7 +35,7 @@ def seq_kd(
         f'{list(tokens.shape)} of the batch: it needs [B, L, V] and [B, L].'
       )
     values = -losses.log_likelihood(logits, tokens)
-    weights = losses.positions(values, batch, mask, 'seq_kd') * (tokens >= 0)
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'seq_kd') * (tokens >= 0)
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -32,14 +32,14 @@ def skewed_forward_kl(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'skewed_forward_kl')
+    a, b = taps.pair(s, t, student, teacher, 'skewed_forward_kl')
     log_q, log_p, allowed = losses.log_distributions(a, b)
     log_m = losses.log_mixture(log_p, log_q, skew)
     if entropy:
       values = losses.divergence(log_p, log_m, allowed)
     else:
       values = -jnp.sum(jnp.where(allowed, jnp.exp(log_p) * log_m, 0), -1)
-    weights = losses.positions(values, batch, mask, 'skewed_forward_kl')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'skewed_forward_kl')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

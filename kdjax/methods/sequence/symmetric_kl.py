@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -33,14 +33,14 @@ def symmetric_kl(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'symmetric_kl')
+    a, b = taps.pair(s, t, student, teacher, 'symmetric_kl')
     log_q, log_p, allowed = losses.log_distributions(a, b)
     if entropy:
       forward = losses.divergence(log_p, log_q, allowed)
     else:
       forward = -jnp.sum(jnp.where(allowed, jnp.exp(log_p) * log_q, 0), -1)
     values = (1 - reverse) * forward + reverse * losses.divergence(log_q, log_p, allowed)
-    weights = losses.positions(values, batch, mask, 'symmetric_kl')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'symmetric_kl')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

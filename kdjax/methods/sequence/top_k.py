@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Method
 
@@ -51,7 +51,7 @@ def top_k(
     raise KdjaxError(f'top_k with rest={rest!r} and indices needs temperature=1, it was given {temperature}.')
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'top_k', same_shape=indices is None)
+    a, b = taps.pair(s, t, student, teacher, 'top_k', same_shape=indices is None)
     log_q, _, allowed = losses.log_distributions(a, a, temperature)
     if indices is None:
       all_p, _, _ = losses.log_distributions(b, b, temperature)
@@ -80,7 +80,7 @@ def top_k(
         left = 1 - jnp.exp(log_p).sum(-1)
         tail_p = jnp.where(left > 0, jnp.log(jnp.where(left > 0, left, 1)), -1e30)
       values += jnp.exp(tail_p) * (tail_p - tail_q)
-    weights = losses.positions(values, batch, mask, 'top_k')
-    return losses.mean_over_positions(temperature**2 * values, weights), stats
+    weights = taps.positions(values, batch, mask, 'top_k')
+    return taps.mean_over_positions(temperature**2 * values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

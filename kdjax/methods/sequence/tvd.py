@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -24,10 +24,10 @@ def tvd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'tvd')
+    a, b = taps.pair(s, t, student, teacher, 'tvd')
     log_q, log_p, allowed = losses.log_distributions(a, b)
     values = 0.5 * jnp.sum(jnp.where(allowed, jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), 0), -1)
-    weights = losses.positions(values, batch, mask, 'tvd')
-    return losses.mean_over_positions(values, weights), stats
+    weights = taps.positions(values, batch, mask, 'tvd')
+    return taps.mean_over_positions(values, weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

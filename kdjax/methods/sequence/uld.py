@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import taps
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -38,7 +38,7 @@ def uld(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = losses.pair(s, t, student, teacher, 'uld', same_shape=False)
+    a, b = taps.pair(s, t, student, teacher, 'uld', same_shape=False)
     if a.ndim != 3 or b.ndim != 3:
       raise KdjaxError(
         f'uld cannot pair the student tap {student!r} {list(a.shape)} with the teacher tap '
@@ -48,7 +48,7 @@ def uld(
     def front(logits, temperature, key):
       """Sorted probabilities of the positions that count, moved to the front, and their weights."""
       p = -jnp.sort(-jax.nn.softmax(logits / temperature))
-      weights = losses.positions(p[..., 0], batch, key, 'uld')
+      weights = taps.positions(p[..., 0], batch, key, 'uld')
       order = jnp.argsort(weights <= 0, axis=1, stable=True)
       return jnp.take_along_axis(p, order[..., None], 1), jnp.take_along_axis(weights, order, 1)
 
@@ -57,6 +57,6 @@ def uld(
     length, width = min(q.shape[1], p.shape[1]), max(q.shape[2], p.shape[2])
     q, p = (jnp.pad(x[:, :length], ((0, 0), (0, 0), (0, width - x.shape[2]))) for x in (q, p))
     values = jnp.sum(jnp.abs(q - p), -1)
-    return losses.mean_over_positions(values, jnp.minimum(m[:, :length], n[:, :length])), stats
+    return taps.mean_over_positions(values, jnp.minimum(m[:, :length], n[:, :length])), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

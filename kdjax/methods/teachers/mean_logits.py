@@ -1,6 +1,6 @@
 """Several teachers as one: KL to the mean of their logits (as in TextBrewer)."""
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 0.9  # as `kd`, which it is of one teacher; TextBrewer takes 1 with no factor T²
@@ -22,9 +22,9 @@ def mean_logits(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = [losses.pair(s, t, student, name, 'mean_logits') for name in teachers]
+    found = [taps.pair(s, t, student, name, 'mean_logits') for name in teachers]
     q, p = found[0][0], sum(p for _, p in found) / len(found)
-    values = temperature**2 * losses.mean_over_axes(losses.kl(p, q, temperature))
-    return losses.mean_over_examples(values, batch), stats
+    values = temperature**2 * taps.mean_over_axes(losses.kl(p, q, temperature))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CA-MKD's repository for the mean of the teachers' losses, which has this gradient; T = 4
@@ -26,10 +26,10 @@ def mean_probabilities(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = [losses.pair(s, t, student, name, 'mean_probabilities') for name in teachers]
+    found = [taps.pair(s, t, student, name, 'mean_probabilities') for name in teachers]
     q, logs = found[0][0] / temperature, [jax.nn.log_softmax(p / temperature) for _, p in found]
     log_mean = jax.nn.logsumexp(jnp.stack(logs), 0) - math.log(len(logs))
-    values = temperature**2 * losses.mean_over_axes(losses.kl(log_mean, q))
-    return losses.mean_over_examples(values, batch), stats
+    values = temperature**2 * taps.mean_over_axes(losses.kl(log_mean, q))
+    return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)
