@@ -19,9 +19,11 @@ A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/t
 The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the exit status is then 143.
 """
 
+import ast
 import errno
 import inspect
 import os
+import re
 import runpy
 import shlex
 import sys
@@ -40,12 +42,18 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of 
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps prepared data.')
 SPLIT = flags.DEFINE_string('split', 'test', 'What `evaluate` evaluates on.')
-DISTRIBUTED = flags.DEFINE_enum(
-  'distributed', 'auto', ('auto', 'yes', 'no'), 'Whether this is one process of a pod.'
-)
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
+PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
+PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
 CACHE = flags.DEFINE_string(
   'cache', '~/.cache/kdjax', "Keeps compiled programs for the next start; '' keeps none."
 )
+
+# What the catalogue checks may be new on the command line: --config.methods.dkd.weight=1
+OPEN = re.compile(
+  r'--config\.((?:methods|data\.options|(?:teacher|student)\.(?:model|inputs|train\.optimiser))\..+?)=(.*)'
+)
+ADDED = []
 
 
 def show(kind, names):
@@ -68,23 +76,21 @@ def main(argv):
     raise unknown('command', command, COMMANDS)
   if command in KINDS:
     return show(KINDS[command], names)
-  try:
-    config = CONFIG.value and CONFIG.value.to_dict()
-  except OSError as e:
-    raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
-  if not config:
-    raise KdjaxError('which recipe? For instance --config=configs/quickstart.py')
+  wanted = STAGES if command == 'all' else (command, *names)
+  if (command in ('all', 'evaluate') and names) or not {*wanted} <= {*STAGES, 'evaluate'}:
+    raise KdjaxError(f'what to do with {" ".join(argv[1:])!r}? It takes one command, or several stages.')
+  config = recipe()
 
   import absl.logging
   import jax
 
-  from kdjax import parallel, progress, stages
+  from kdjax import interrupt, parallel, progress, stages
 
   absl.logging.set_verbosity(absl.logging.ERROR)
   if CACHE.value:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
-  parallel.start(DISTRIBUTED.value)
-  workdir = Path(WORKDIR.value or f'runs/{config["name"]}').absolute()
+  parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
   experiment = stages.Experiment(config, workdir, DATA_DIR.value, shlex.join(['python', *sys.argv]))
   if command == 'evaluate':
     for stage, metrics in stages.evaluate(experiment, SPLIT.value).items():
@@ -92,32 +98,66 @@ def main(argv):
         progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
     return None
   try:
-    stages.run(experiment, stages.STAGES if command == 'all' else (command,))
-  except stages.train.Interrupted as e:
-    progress.say(str(e))
+    stages.run(experiment, wanted)
+  except (interrupt.Interrupted, KeyboardInterrupt) as e:
+    progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
 
 
+def recipe():
+  """The config as plain dicts, with the keys that only the command line has."""
+  try:
+    config = CONFIG.value
+  except OSError as e:
+    raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
+  if config is None:
+    raise KdjaxError('which recipe? For instance --config=configs/quickstart.py')
+  with config.unlocked():
+    for path, text in ADDED:
+      *above, last = path.split('.')
+      tree = config
+      for key in above:
+        if key not in tree:
+          tree[key] = {}
+        tree = tree[key]
+      if text == 'None':
+        tree.pop(last) if isinstance(tree, dict) else tree.__delattr__(last)
+        continue
+      try:
+        tree[last] = ast.literal_eval(text)
+      except (ValueError, SyntaxError):
+        tree[last] = text
+      except TypeError as e:
+        raise KdjaxError(f'--config.{path}={text}: {" ".join(str(e).split())}') from e
+  return config.to_dict()
+
+
 def parse(argv):
   """Reads the flags; a mistake in them is one line too."""
+  rest = []
+  for arg in argv:
+    found = OPEN.fullmatch(arg)
+    ADDED.append(found.groups()) if found else rest.append(arg)
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(rest)
   except flags.Error as e:
     raise KdjaxError(f'{e} (see --help)') from e
-  except (AttributeError, KeyError) as e:
-    raise unknown_key(argv) or e from e
+  except (AttributeError, KeyError, TypeError) as e:
+    raise unknown_key(rest) or e from e
 
 
 def unknown_key(argv):
-  """The error for the first --config.KEY that the recipe does not have."""
-  file, _, arg = next(a.removeprefix('--config=') for a in argv if a.startswith('--config=')).partition(':')
-  recipe = runpy.run_path(file)['get_config'](arg or None)
+  """The error for the first --config.KEY that the recipe does not have, or None."""
+  joined = dict(zip(argv, argv[1:], strict=False))
+  files = [a.removeprefix('--config=') for a in argv if a.startswith('--config=')]
+  file, _, arg = (files or [joined.get('--config', '')])[0].partition(':')
+  config = runpy.run_path(file)['get_config'](arg or None)
   for given in argv:
-    tree, path = recipe, given.removeprefix('--config.').partition('=')[0]
+    tree, path = config, given.removeprefix('--config.').partition('=')[0]
     for key in path.split('.') if given.startswith('--config.') else ():
-      if key not in tree:
-        return unknown(f'key of the recipe in {given}', key, tree)
+      if not hasattr(tree, 'keys') or key not in tree:
+        return unknown(f'key of the recipe in {given}', key, getattr(tree, 'keys', list)())
       tree = tree[key]
   return None
 
@@ -129,7 +169,7 @@ def one_line(call):
   except KdjaxError as e:
     sys.exit(f'error: {e}')
   except OSError as e:
-    if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
       raise
     sys.exit(f'error: {e.strerror} ({e.filename or "writing"}); nothing that was saved is lost.')
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import augment, catalogue, optim, pipeline, tokenizer
+from kdjax import augment, catalogue, optim, pipeline, progress, tokenizer
 from kdjax.errors import KdjaxError, unknown
+from kdjax.layers import scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
 from kdjax.types import DataSet, Method, Model, Task
@@ -56,17 +57,17 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
 
 def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
   """The tokenizer: the one kept in `workdir`, a file's, or one trained on the training texts."""
-  kept = workdir / 'tokenizer.json'
-  if kept.exists():
-    return tokenizer.load(kept)
-  train = found.splits['train']
-  texts = [k for k, v in train[0].items() if isinstance(v, str)] if len(train) else []
+  train, kept = found.splits['train'], workdir / 'tokenizer.json'
+  texts = [k for k, v in train[0].items() if isinstance(v, str)]
   if not texts:
     return None
-  if config.get('tokenizer'):
-    return tokenizer.load(config['tokenizer'])
-  limit = min(len(train), config['vocab_examples'])
-  return tokenizer.train((train[i][k] for i in range(limit) for k in texts), config['vocab_size'])
+  if kept.exists() or config['tokenizer']:
+    made = tokenizer.load(kept if kept.exists() else config['tokenizer'])
+  else:
+    limit = min(len(train), config['vocab_examples'])
+    rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
+    made = tokenizer.train((row[k] for row in rows for k in texts), config['vocab_size'])
+  return tokenizer.cut(made, config['text_length'])
 
 
 def limited(found: DataSet, limits: Mapping[str, int]) -> DataSet:
@@ -111,7 +112,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Dat
     if not len(found.splits[split]):
       raise KdjaxError(f'the split {split!r} is empty.')
   vocabulary = words(config, found, workdir)
-  encode = pipeline.make_encode(vocabulary, config['text_length'], config['image_size'], len(found.classes))
+  encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes))
 
   def read(split):
     return pipeline.read(found, split, encode, config['memory'])
@@ -167,22 +168,24 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
       for the batch as it is.
     dtype: of the computation; the weights stay in float32.
   """
-  if dtype not in ('float32', 'bfloat16', 'float16'):
-    raise unknown('dtype', dtype, ('float32', 'bfloat16', 'float16'))
+  if dtype not in ('float32', 'bfloat16'):  # float16 would need its loss scaled
+    raise unknown('dtype', dtype, ('float32', 'bfloat16'))
 
   def narrow(tree):
     if dtype == 'float32':
       return tree
-    wide = jnp.float32
-    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == wide else x, tree)
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, tree)
 
   def see(batch):
     seen = {}
     for name, key in (inputs or {k: k for k in batch}).items():
       if key not in batch:
         raise KdjaxError(f'inputs maps {name!r} to {key!r}, and the batch has {", ".join(sorted(batch))}.')
-      seen |= {name + k.removeprefix(key): v for k, v in batch.items() if k == key or k.startswith(f'{key}/')}
-    return seen
+      below = [k for k in batch if k == key or k.startswith(f'{key}/')]
+      seen |= {name + k.removeprefix(key): batch[k] for k in below}
+    if dtype != 'float32' and 'image' in seen:  # bytes would be scaled to float32
+      seen['image'] = scale_image(seen['image'])
+    return narrow(seen)
 
   def init(rng, batch):
     return net.init({'params': rng}, see(batch), train=False)
@@ -191,13 +194,13 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
     stats = {k: v for k, v in variables.items() if k != 'params'}
     ready = {'params': narrow(variables['params']), **stats}
     rngs = {'dropout': rng} if rng is not None else {}
-    seen = narrow(see(batch))
+    seen = see(batch)
     if not train:
       return dict(net.apply(ready, seen, train=False)), stats
     outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))
     return dict(outputs), dict(updated)
 
-  return Model(init, apply, net)
+  return Model(init, apply)
 
 
 def method(config: Mapping, steps: int) -> Method:
@@ -209,7 +212,9 @@ def method(config: Mapping, steps: int) -> Method:
     entry = own.pop('method', name)
     weight = own.pop('weight', None)
     if weight is None:
-      weight = catalogue.module('methods', entry).WEIGHT
+      weight = getattr(catalogue.module('methods', entry), 'WEIGHT', None)
+      if weight is None:
+        raise KdjaxError(f'methods.{name} needs a weight: {entry!r} has no WEIGHT of its own.')
     schedule = optim.weight_schedule(steps, **own)
     made[name] = (weight, catalogue.make('methods', entry, given), schedule)
   return combine(made)

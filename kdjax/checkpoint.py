@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ from kdjax.progress import say
 
 class Restored(NamedTuple):
   step: int
-  tree: Any  # what was saved
-  data: Any  # the state of the data iterator
+  tree: Any  # of arrays, as it was saved
+  data: Any  # what went beside it as JSON: the data iterator's state, the time spent
 
 
 class Checkpoints:
@@ -53,19 +54,22 @@ class Checkpoints:
     Raises:
       KdjaxError: if there are checkpoints and none of them can be read.
     """
-    steps = sorted(self.manager.all_steps(), reverse=True)
+    steps, bad = sorted(self.manager.all_steps(), reverse=True), []
     for step in steps:
       items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
       try:
         found = self.manager.restore(step, args=items)
-        return Restored(step, found['tree'], found['data'])
       except Exception as e:  # a damaged file shows up as any of a dozen types
-        reason = str(e).strip().split('\n')[0][:200]
-        say(f'the checkpoint {self.folder / str(step)} cannot be read ({reason}); trying the one before it')
-        self.manager.delete(step)
+        bad.append(step)
+        path = self.folder / str(step)
+        say(f'the checkpoint {path} cannot be read ({_first_line(e)}); trying an older one')
+        continue
+      for damaged in bad:  # their place is needed, and only now is it sure that they are bad
+        self.manager.delete(damaged)
+      return Restored(step, found['tree'], found['data'])
     if steps:
       raise KdjaxError(
-        f'none of the checkpoints in {self.folder} can be read; delete that folder to start again.'
+        f'none of the checkpoints in {self.folder} can be read; move it away to start this stage again.'
       )
     return None
 
@@ -80,28 +84,40 @@ class Checkpoints:
       raise self._unwritten(e) from e
 
   def close(self) -> None:
-    self.manager.close()
+    try:
+      self.manager.close()
+    except (OSError, ValueError) as e:
+      raise self._unwritten(e) from e
 
   def _unwritten(self, error):
-    reason = str(error).strip().split('\n')[0][:200]
     return KdjaxError(
-      f'cannot write a checkpoint to {self.folder} ({reason}); the last good one is of step '
+      f'cannot write a checkpoint to {self.folder} ({_first_line(error)}); the last good one is of step '
       f'{self.newest()}. Make room and run the same command again.'
     )
 
 
-def write(path: Path, text: str) -> None:
-  """Swaps a whole file in, so that nobody ever reads half of one."""
+def _first_line(error: Exception) -> str:
+  return str(error).strip().split('\n')[0][:200]
+
+
+@contextmanager
+def _swapped_in(path: Path) -> Iterator[Path]:
+  """A file to write beside `path`, which takes its place when it is whole and on the disk."""
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    with part.open('w', encoding='utf-8', newline='\n') as file:
-      file.write(text)
-      file.flush()
+    yield part
+    with part.open('rb+') as file:
       os.fsync(file.fileno())
     os.replace(part, path)
   finally:
     part.unlink(missing_ok=True)
+
+
+def write(path: Path, text: str) -> None:
+  """Swaps a whole text file in, so that nobody ever reads half of one."""
+  with _swapped_in(path) as part:
+    part.write_text(text, encoding='utf-8', newline='\n')
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -109,15 +125,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def export(path: Path, variables: Mapping) -> None:
-  """Variables as one safetensors file; a name is the path of its leaf, joined by '/'."""
+  """Variables as one safetensors file; a name is the path of its leaf, joined by '/'.
+
+  Raises:
+    KdjaxError: if it cannot be written.
+  """
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part)
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)
+    with _swapped_in(path) as part:
+      save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part)
+  except SafetensorError as e:
+    raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
 
 def load(path: Path, like: Mapping) -> dict:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from kdjax import checkpoint, cost, parallel, pipeline, progress, report
+from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
 
@@ -28,7 +29,7 @@ def paired(
   differences alike.
   """
   difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
-  if len(difference) < 2 or np.ptp(difference) == 0:
+  if len(difference) < 2 or np.ptp(difference) < 1e-9:  # alike, but for rounding
     return None, 'inconclusive'
   p = float(stats.ttest_rel(student, baseline).pvalue)
   if p >= ALPHA:
@@ -40,6 +41,8 @@ def run(experiment: Any) -> dict:
   """Evaluates every finished stage on the test split and writes results.json and the reports."""
   config, data, task = experiment.config, experiment.data, experiment.task
   present = [s for s in ('teacher', 'baseline', 'student') if experiment.done(s)]
+  if not present:
+    raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
   models = {s: experiment.model(s) for s in present}
   variables = {s: experiment.variables(s) for s in present}
   found = {}
@@ -81,6 +84,7 @@ def run(experiment: Any) -> dict:
     'n_examples': len(data.test),
     'n_train': {'teacher': len(data.train), 'baseline': len(data.labelled), 'student': len(data.few)},
     'data_fingerprint': data.dataset.fingerprint,
+    'data_licence': data.dataset.licence,
     'hardware': hardware(),
     'versions': {'python': platform.python_version()} | {v: metadata.version(v) for v in VERSIONS},
     'command': experiment.command,

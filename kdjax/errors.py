@@ -13,7 +13,7 @@ def unknown(
 ) -> KdjaxError:
   """An error that lists `choices`, the nearest to `given` first, each as `show` says it."""
   choices, show = sorted(choices), show or {}
-  near = difflib.get_close_matches(given, choices, n=len(choices), cutoff=0.5)
+  near = difflib.get_close_matches(given, choices, n=max(len(choices), 1), cutoff=0.5)
   listed = [show.get(c, c) for c in near + [c for c in choices if c not in near]]
   listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
   guess = f'; did you mean {near[0]!r}?' if near else '.'

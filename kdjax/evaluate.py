@@ -6,9 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kdjax import parallel, pipeline
+from kdjax.errors import KdjaxError
 from kdjax.progress import bar
 from kdjax.types import Model, Task
 
@@ -29,7 +29,11 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
     mesh: the devices; they divide `batch_size`.
     batch_size: of all devices together.
     gather: whether outputs are gathered and `Task.finalize` is called.
+
+  Raises:
+    KdjaxError: if the batch does not split over the devices, or no example has a label.
   """
+  parallel.check_batch(batch_size, mesh, 'run.eval_batch')
   keys = task.gather if gather else ()
   whole = parallel.everywhere(mesh)
 
@@ -40,24 +44,29 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
     for i in range(seeds):
       outputs, _ = model.apply(jax.tree.map(lambda x, i=i: x[i], variables), batch, train=False)
       each.append((task.metrics(outputs, batch), {k: outputs[k] for k in keys if k in outputs}))
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *each)
-    return jax.lax.with_sharding_constraint(stacked, whole)
+    metrics, outputs = jax.tree.map(lambda *x: jnp.stack(x), *each)
+    shared = {k: batch[k] for k in ('mask', *keys) if k in batch}
+    return jax.lax.with_sharding_constraint((metrics, outputs, shared), whole)
 
   def evaluate(variables: Mapping, source, title: str = '') -> Evaluation:
+    variables = jax.device_put(variables, whole)
     sums, gathered = {}, []
-    seeds = len(jax.tree.leaves(variables)[0])
     with bar(title or 'evaluating', len(source), 'example') as shown:
       for i, batch in enumerate(pipeline.eval_batches(source, batch_size)):
-        metrics, outputs = jax.device_get(forward(variables, parallel.split(batch, mesh)))
+        metrics, outputs, shared = jax.device_get(forward(variables, parallel.split(batch, mesh)))
         for name, pair in metrics.items():
           sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)  # [2, S]
-        if keys:
-          gathered.append(_gather(batch, outputs, keys))
+        real = shared.pop('mask') > 0
+        gathered.append(
+          ({k: v[real] for k, v in shared.items()}, {k: v[:, real] for k, v in outputs.items()})
+        )
         shown.update(min((i + 1) * batch_size, len(source)))
+    if not sums[task.metric][1].any():
+      raise KdjaxError(f'{title or "evaluation"}: no example has a label; choose another split (data.test).')
     results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
     if not keys:
       return Evaluation(results, [])
-    joined = _join(gathered, seeds)
+    joined = _join(gathered)
     more = [task.finalize(g) for g in joined]
     results |= {k: np.array([m[k] for m in more]) for k in more[0]}
     return Evaluation(results, joined)
@@ -65,16 +74,9 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
   return evaluate
 
 
-def _gather(batch, outputs, keys):
-  """One batch's rows of `keys`, padding left out: outputs [S, B, ...], batch keys [B, ...]."""
-  rows = {k: batch[k] for k in ('mask', *keys) if k in batch}
-  if jax.process_count() > 1:
-    rows = multihost_utils.process_allgather(rows, tiled=True)
-  real = np.asarray(rows.pop('mask')) > 0
-  return {k: np.asarray(v)[real] for k, v in rows.items()}, {k: v[:, real] for k, v in outputs.items()}
-
-
-def _join(gathered, seeds):
+def _join(gathered):
+  """Batches of (shared [B, ...], outputs [S, B, ...]) as a dict a seed."""
   shared = {k: np.concatenate([g[0][k] for g in gathered]) for k in gathered[0][0]}
   outputs = {k: np.concatenate([g[1][k] for g in gathered], 1) for k in gathered[0][1]}
+  seeds = len(next(iter(outputs.values())))
   return [shared | {k: v[i] for k, v in outputs.items()} for i in range(seeds)]

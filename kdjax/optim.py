@@ -9,7 +9,6 @@ import optax
 
 from kdjax.errors import KdjaxError, unknown
 
-SCHEDULES = ('constant', 'linear', 'cosine', 'steps')
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw')
 
 
@@ -51,7 +50,7 @@ def learning_rate(
 
 
 def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation:
-  """An optax optimiser with clipping and a schedule; only kernels and embeddings decay.
+  """An optax optimiser with clipping and a schedule; only arrays of two axes and more decay.
 
   Args:
     config: 'name', 'lr', optionally 'clip' (global norm), 'weight_decay', what
@@ -67,8 +66,8 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation:
   make = getattr(optax, name)
   known = inspect.signature(make).parameters
   for key in given:
-    if key not in known:
-      raise unknown(f'option of the optimiser {name!r}', key, known)
+    if key not in known or key == 'learning_rate':
+      raise unknown(f'option of the optimiser {name!r}', key, known.keys() - {'learning_rate'})
 
   def kernels(params):
     return jax.tree.map(lambda x: jnp.ndim(x) > 1, params)

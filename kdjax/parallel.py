@@ -13,21 +13,33 @@ AXIS = 'data'
 
 
 def launched() -> bool:
-  """Whether a launcher (SLURM, Open MPI, a TPU pod, or one's own) started several processes."""
+  """Whether a launcher (SLURM, Open MPI, a TPU pod) started several processes."""
   seen = os.environ
-  tasks = max(int(seen.get(k, 1)) for k in ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'))
-  several = tasks > 1 or ',' in seen.get('TPU_WORKER_HOSTNAMES', '')
-  return several or 'JAX_COORDINATOR_ADDRESS' in seen
+  tasks = max(int(seen.get(k, 1)) for k in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'))
+  return tasks > 1 or ',' in seen.get('TPU_WORKER_HOSTNAMES', '')
 
 
-def start(distributed: str = 'auto') -> None:
+def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
   """Joins the other processes of a pod, and leaves the talking to the first.
 
+  Under a launcher that is recognised nothing has to be said.
+
   Args:
-    distributed: 'yes', 'no', or 'auto': when the environment of a launcher is seen.
+    coordinator: 'host:port' of the first process.
+    processes: how many there are.
+    process: which of them this is, from 0.
+
+  Raises:
+    KdjaxError: if only some of the three are given, or the others cannot be reached.
   """
-  if distributed == 'yes' or (distributed == 'auto' and launched()):
-    jax.distributed.initialize()
+  given = (coordinator, processes, process)
+  if any(g is not None for g in given) and any(g is None for g in given):
+    raise KdjaxError('give --coordinator, --num_processes and --process_id, or none of them.')
+  if coordinator or launched():
+    try:
+      jax.distributed.initialize(*given)
+    except (RuntimeError, ValueError) as e:
+      raise KdjaxError(f'cannot join the other processes: {str(e).splitlines()[0]}') from e
   if jax.process_index():
     progress.silence()
 
@@ -55,6 +67,15 @@ def everywhere(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def check_relational(how: str, mesh: Mesh, relational: bool) -> None:
+  """Raises KdjaxError for a relational loss under 'pmap', which would lose the pairs across devices."""
+  if how == 'pmap' and relational and mesh.size > 1:
+    raise KdjaxError(
+      "parallel='pmap' shows each device its own rows alone, and a method here relates the "
+      "examples of the whole batch to each other: use parallel='jit'."
+    )
+
+
 def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Callable:
   """`step(state, teacher_variables, batch) -> (state, losses)`, compiled; the state is donated.
 
@@ -66,14 +87,10 @@ def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Call
     relational: whether a loss relates examples to each other.
 
   Raises:
-    KdjaxError: for a relational loss under 'pmap', which would lose the pairs across devices.
+    KdjaxError: for a relational loss under 'pmap'.
   """
+  check_relational(how, mesh, relational)
   if how == 'pmap':
-    if relational and mesh.size > 1:
-      raise KdjaxError(
-        "parallel='pmap' shows each device its own rows alone, and a method here relates the "
-        "examples of the whole batch to each other: use parallel='jit'."
-      )
     whole, rows = PartitionSpec(), PartitionSpec(AXIS)
     step = jax.shard_map(step, mesh=mesh, in_specs=(whole, whole, rows), out_specs=whole, check_vma=False)
   elif how != 'jit':

@@ -15,14 +15,11 @@ from kdjax.types import DataSet
 CHUNK = 512  # examples encoded at once
 
 
-def make_encode(
-  words: Any = None, text_length: int = 32, image_size: int | None = None, classes: int = 0
-) -> Callable:
+def make_encode(words: Any = None, image_size: int | None = None, classes: int = 0) -> Callable:
   """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask'.
 
   Args:
-    words: the tokenizer of texts.
-    text_length: L; longer texts are cut.
+    words: the tokenizer of texts, from `tokenizer.cut`.
     image_size: images are resized to this square; None takes them as they are.
     classes: labels have to lie in [0, classes), or be -1; 0 does not check.
   """
@@ -31,7 +28,7 @@ def make_encode(
     if isinstance(values[0], str):
       if words is None:
         raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
-      ids, mask = tokenizer.encode(words, values, text_length)
+      ids, mask = tokenizer.encode(words, values)
       return {key: ids, f'{key}/mask': mask}
     if key == 'image' and image_size:
       values = [sources.resize(v, image_size) for v in values]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
+import jax
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
+from jax.experimental import multihost_utils
 from PIL import Image, UnidentifiedImageError
 
 from kdjax.errors import KdjaxError
@@ -39,8 +41,8 @@ def quiet_tfds(name: str) -> Iterator[None]:
 
 
 def prepare(builder: Any) -> None:
-  """Writes the data set as ArrayRecord, unless that has been done."""
-  if not builder.is_prepared():
+  """Writes the data set as ArrayRecord, unless that has been done; of a pod, one process does."""
+  if not builder.is_prepared() and not jax.process_index():
     say(f'preparing {builder.name} in {builder.data_dir} (once)')
     try:
       with quiet_tfds(builder.name):
@@ -48,6 +50,7 @@ def prepare(builder: Any) -> None:
     except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
       reason = str(e).strip().split('\n')[0][:200]
       raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
+  multihost_utils.sync_global_devices(f'prepared {builder.name}')
 
 
 class TfdsSource(Sequence):

@@ -39,6 +39,9 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
   """
   together = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
+  def average(x):
+    return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
+
   def update(state, t, batch):
     rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
     rng_model, rng_method = jax.random.split(rng)
@@ -58,11 +61,11 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
 
     grads, (terms, stats) = jax.grad(objective, has_aux=True)(state.params)
     grads = together(grads)
-    stats = jax.tree.map(lambda x: jax.lax.pmean(x, axis), stats) if axis else stats
+    stats = jax.tree.map(average, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = optax.incremental_update(params['student'], state.ema, 1 - ema) if ema else {}
-    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=average)
+    smooth = optax.incremental_update(params['student'], state.ema, 1 - ema) if ema else {}
+    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=smooth)
     return state, together(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 
   return update

@@ -35,11 +35,14 @@ def load(path: str | Path) -> Tokenizer:
     raise KdjaxError(f'cannot read the tokenizer {path}: {e}') from e
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-  """Ids i32 [N, L] and their validity bool [N, L]; longer texts are cut at `length`."""
+def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
+  """The tokenizer, set to make texts of one length."""
   tokenizer.enable_truncation(length)
   tokenizer.enable_padding(length=length, pad_id=0, pad_token=PAD)
+  return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  """Ids i32 [N, L] and their validity bool [N, L], with a tokenizer from `cut`."""
   encoded = tokenizer.encode_batch(list(texts))
-  ids = np.array([e.ids for e in encoded], np.int32).reshape(-1, length)
-  mask = np.array([e.attention_mask for e in encoded], bool).reshape(-1, length)
-  return ids, mask
+  return np.array([e.ids for e in encoded], np.int32), np.array([e.attention_mask for e in encoded], bool)

@@ -1,27 +1,21 @@
 """The loop of one stage: build, restore, step, log, evaluate, save."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from kdjax import checkpoint, parallel, pipeline, progress
 from kdjax import step as steps_
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
+from kdjax.interrupt import Interrupted
 from kdjax.log import Log
 from kdjax.types import Method, Model, Task
-
-
-class Interrupted(Exception):
-  """A signal asked to stop; everything is saved."""
 
 
 class Setup(NamedTuple):
@@ -61,7 +55,9 @@ class Setup(NamedTuple):
 
 
 class Loop(NamedTuple):
-  """How the loop is run; nothing here changes the weights, but `select` and `parallel`.
+  """How the loop is run.
+
+  Only `select`, with it `eval_every`, and `parallel` change what comes out.
 
   Attributes:
     select: 'last', or 'best' on validation: which weights of a seed are kept.
@@ -82,11 +78,20 @@ class Loop(NamedTuple):
   tensorboard: bool
 
 
-def train(setup: Setup, loop: Loop, folder: Path, seed: int) -> dict:
+def train(
+  setup: Setup, loop: Loop, folder: Path, seed: int, stopped: Callable[[], bool] = lambda: False
+) -> dict:
   """Trains, or goes on where `folder` says it stopped.
 
+  Args:
+    setup: what is trained.
+    loop: how.
+    folder: of this stage: checkpoints and metrics.jsonl.
+    seed: of the order of the data.
+    stopped: says whether to save and stop; asked after every step.
+
   Returns:
-    'variables' stacked over seeds, 'wall_time_s' (all sittings together) and 'first_step_s'.
+    'variables' stacked over seeds, 'steps', 'wall_time_s' (all sittings together) and 'first_step_s'.
 
   Raises:
     KdjaxError: if a loss is not finite, or a checkpoint cannot be written.
@@ -95,6 +100,10 @@ def train(setup: Setup, loop: Loop, folder: Path, seed: int) -> dict:
   began = time.monotonic()
   mesh = parallel.make_mesh()
   parallel.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
+  progress.say(
+    f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
+    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)})'
+  )
   batches = pipeline.train_batches(setup.source, setup.batch_size, seed)
   step, init = _functions(setup, loop, mesh)
   state = init(parallel.split(next(pipeline.eval_batches(setup.source, setup.batch_size)), mesh))
@@ -109,13 +118,13 @@ def train(setup: Setup, loop: Loop, folder: Path, seed: int) -> dict:
     setup, loop, mesh, keeper, Log(folder, int(tree['state'].step[0]), loop.tensorboard), began - spent
   )
   try:
-    with _signals() as stopped:
-      tree = run.steps(tree, step, batches, stopped)
+    tree = run.steps(tree, step, batches, stopped)
   finally:
     keeper.close()
   chosen = tree['best']['variables'] if loop.select == 'best' else _variables(tree['state'], setup.ema)
   return {
     'variables': jax.device_get(chosen),
+    'steps': setup.steps,
     'wall_time_s': time.monotonic() - began + spent,
     'first_step_s': run.first_step_s,
   }
@@ -148,11 +157,13 @@ def _functions(setup, loop, mesh):
   def first(teacher_variables, batch):
     return init_all(seeds, teach(teacher_variables, batch), batch)
 
+  whole = parallel.everywhere(mesh)
+  teacher_variables = jax.device_put(setup.teacher_variables, whole)  # once, not at every step
   compiled = parallel.compile_step(step, mesh, loop.parallel, setup.method.relational)
-  first = jax.jit(first, out_shardings=parallel.everywhere(mesh))
+  first = jax.jit(first, out_shardings=whole)
   return (
-    lambda state, batch: compiled(state, setup.teacher_variables, batch),
-    lambda batch: first(setup.teacher_variables, batch),
+    lambda state, batch: compiled(state, teacher_variables, batch),
+    lambda batch: first(teacher_variables, batch),
   )
 
 
@@ -191,13 +202,9 @@ class _Run:
 
   def steps(self, tree, step, batches, stopped):
     setup, loop, start = self.setup, self.loop, int(tree['state'].step[0])
-    if start < setup.steps:
-      progress.say(
-        f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
-        f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)})'
-      )
-    waited, since = 0.0, time.monotonic()
+    waited, since, timed = 0.0, time.monotonic(), start  # of the steps since the last log
     with progress.bar(setup.name, setup.steps, 'step', start) as shown:
+      n = start
       for n in range(start + 1, setup.steps + 1):
         asked = time.monotonic()
         batch = parallel.split(next(batches), self.mesh)
@@ -211,22 +218,26 @@ class _Run:
           jax.block_until_ready(losses)
           self.first_step_s = time.monotonic() - since
           shown.restart()
-          waited, since = 0.0, time.monotonic()
+          waited, since, timed = 0.0, time.monotonic(), n
         if n % loop.log_every == 0 or last:
-          took = (time.monotonic() - since) / len(self.pending)
-          self.report(n, shown, took, waited / max(time.monotonic() - since, 1e-9))
-          waited, since = 0.0, time.monotonic()
+          jax.block_until_ready(losses)
+          spent = time.monotonic() - since
+          self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          waited, since, timed = 0.0, time.monotonic(), n
         if setup.validation is not None and (n % loop.eval_every == 0 or last):
+          self.report(n, shown)
+          began = time.monotonic()
           tree = self.judge(n, tree, shown)
-          since = time.monotonic()
+          since += time.monotonic() - began
         stop = stopped() if n % 10 == 0 or jax.process_count() == 1 else False
         if n % loop.save_every == 0 or last or stop:
           self.save(n, tree, batches, shown)
         shown.update(n)
-        if stop and not last:
-          self.keeper.wait()
-          raise Interrupted(f'{setup.name}: saved at step {n}; run the same command to go on.')
+        if stop:
+          break
     self.keeper.wait()
+    if stopped():
+      raise Interrupted(f'{setup.name}: saved at step {n}; run the same command to go on.')
     return tree
 
   def report(self, n, shown, took=None, share=None):
@@ -253,7 +264,6 @@ class _Run:
     shown.note = f'loss {record["loss/total"].mean():.4f}{self.log.score}'
 
   def judge(self, n, tree, shown):
-    self.report(n, shown)
     variables = _variables(tree['state'], self.setup.ema)
     found = self.evaluate(variables, self.setup.validation, f'{self.setup.name}: validation').metrics
     self.log.write(n, {f'eval/{k}': v for k, v in found.items()})
@@ -268,26 +278,3 @@ class _Run:
     self.report(n, shown)  # a state is saved only after its loss was seen to be finite
     data = {'batches': batches.get_state(), 'wall_time_s': time.monotonic() - self.began}
     self.keeper.save(n, self.copy(tree), data)
-
-
-@contextmanager
-def _signals() -> Iterator:
-  """`stopped()`: whether SIGTERM or Ctrl-C came, on any process of the pod."""
-  seen = []
-  old = {}
-  try:
-    for which in (signal.SIGTERM, signal.SIGINT):
-      old[which] = signal.signal(which, lambda number, frame: seen.append(number))
-  except ValueError:  # not the main thread, as in some notebooks
-    pass
-
-  def stopped():
-    if jax.process_count() == 1:
-      return bool(seen)
-    return bool(np.any(multihost_utils.process_allgather(np.array(bool(seen)))))
-
-  try:
-    yield stopped
-  finally:
-    for which, handler in old.items():
-      signal.signal(which, handler)

@@ -91,12 +91,10 @@ class Model(NamedTuple):
     init: `(rng, batch) -> variables`.
     apply: `(variables, batch, *, train=False, rng=None) -> (outputs, stats)`; `stats` are the
       updated mutable collections in training and those passed in otherwise.
-    module: the Linen module.
   """
 
   init: Callable
   apply: Callable
-  module: Any
 
 
 @struct.dataclass

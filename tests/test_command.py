@@ -87,6 +87,14 @@ def test_what_there_is(call, kind, names):
     (('--config=configs/nothing.py',), ('configs/nothing.py',)),
     (('--config=configs/quickstart.py:smoke=1', '--config.data.name=easy_vqq'), ("'easy_vqq'", "'easy_vqa'")),
     (('methods', 'kdd'), ("unknown method: 'kdd'", "'kd'")),
+    (('--config', 'configs/quickstart.py', '--config.bad=1'), ("'bad'", "'name'")),
+    (('--config=configs/quickstart.py', '--config.seeds.x=1'), ('config.seeds.x',)),
+    (('all', 'student', '--config=configs/quickstart.py'), ("'all student'",)),
+    (('--config=configs/quickstart.py', '--num_processes=2'), ('--coordinator',)),
+    (
+      ('--config=configs/quickstart.py:smoke=1', '--config.methods.dkkd.weight=1'),
+      ("unknown method: 'dkkd'",),
+    ),
   ],
 )
 def test_a_mistake_is_one_line_and_a_status(call, tmp_path, args, parts):

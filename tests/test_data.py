@@ -11,6 +11,7 @@ from PIL import Image
 from kdjax import build, pipeline, sources, tokenizer
 from kdjax.data.easy_vqa import easy_vqa
 from kdjax.data.manifest import manifest as read_manifest
+from kdjax.data.manifest import rows as read_rows
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
 
@@ -53,6 +54,29 @@ def test_a_csv_with_columns_of_other_names(tmp_path):
   assert found.splits['train'][0]['text'].startswith('text, number')
 
 
+def test_what_a_file_may_hold(tmp_path):
+  (tmp_path / 'r.csv').write_text('text,label\n"two\nlines, and a comma",a\nb,c\n')
+  assert [r['text'] for r in read_rows(tmp_path / 'r.csv')] == ['two\nlines, and a comma', 'b']
+  (tmp_path / 'r.jsonl').write_text('{"text": "a\u2028b", "label": 1}\n', encoding='utf-8')
+  assert read_rows(tmp_path / 'r.jsonl')[0]['text'] == 'a\u2028b'
+
+
+def test_rows_without_a_split_keep_an_image_in_one(tmp_path):
+  rows = [{'image': f'{i // 4}.png', 'text': str(i), 'label': 0} for i in range(200)]
+  (tmp_path / 'r.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  splits = read_manifest(path=str(tmp_path / 'r.jsonl')).splits
+  images = {k: {row['image'] for row in v.table} for k, v in splits.items()}
+  assert not images['train'] & images['test'] and not images['train'] & images['validation']
+
+
+def test_another_content_has_another_fingerprint(tmp_path):
+  prints = []
+  for label in 'ab':
+    (tmp_path / 'r.jsonl').write_text(json.dumps({'text': 'x', 'label': label}))
+    prints.append(read_manifest(path=str(tmp_path / 'r.jsonl'), classes=('a', 'b')).fingerprint)
+  assert prints[0] != prints[1]
+
+
 def test_labels_that_are_not_known(tmp_path):
   rows = [{'text': 'a', 'label': x, 'split': 'train'} for x in ('p', None, '', 'q')]
   path = tmp_path / 'r.jsonl'
@@ -73,8 +97,8 @@ def test_images_of_any_kind_become_rgb(tmp_path, mode, value):
 
 
 def test_text_becomes_ids_and_a_mask():
-  words = tokenizer.train(['what colour is it?', 'is it red?'], 20)
-  ids, mask = tokenizer.encode(words, ['is it RED?', 'is it purple', ''], 4)
+  words = tokenizer.cut(tokenizer.train(['what colour is it?', 'is it red?'], 20), 4)
+  ids, mask = tokenizer.encode(words, ['is it RED?', 'is it purple', ''])
   assert ids.shape == (3, 4) and ids.dtype == np.int32
   assert mask.sum(1).tolist() == [4, 3, 0]
   assert ids[1, 2] == 1 and (ids[~mask] == 0).all()
@@ -82,7 +106,7 @@ def test_text_becomes_ids_and_a_mask():
 
 def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
   found = read_manifest(path=str(manifest))
-  encode = pipeline.make_encode(tokenizer.train(['is it red'], 9), 6, 8, len(found.classes))
+  encode = pipeline.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 6), 8, len(found.classes))
   lazy, held = (pipeline.read(found, 'test', encode, memory) for memory in (0, 1e9))
   assert isinstance(lazy, pipeline.Lazy) and isinstance(held, pipeline.Columns)
   rows = np.array([5, 0, 17])

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import run as command
-from configs.common import parse_arg
+from configs.common import model, parse_arg
 from kdjax import build, catalogue, checkpoint, stages, tokenizer
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
@@ -102,9 +103,64 @@ def test_a_modality_that_the_data_lack(experiment, config):
 
 
 def test_a_batch_that_does_not_divide_over_the_devices(experiment, config, eight_devices):
-  config.teacher.train.batch_size = 12
-  with pytest.raises(KdjaxError, match='teacher.train.batch_size is 12.* 8 devices'):
-    stages.run(experiment())
+  config.student.train.batch_size = 12
+  refused(experiment, 'student.train.batch_size is 12', '8 devices')
+  config.student.train.batch_size, config.run.eval_batch = 16, 15
+  refused(experiment, 'run.eval_batch is 15', '8 devices')
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'parts'),
+  [
+    ('select', 'bset', ("unknown select: 'bset'", "'best'")),
+    ('seeds', 0, ('seeds is 0', '1 or more')),
+    ('run.log_every', 0, ('run.log_every is 0',)),
+    ('teacher.train.steps', -1, ('teacher.train.steps is -1',)),
+    ('data.labels', 0.0, ('data.labels is 0.0',)),
+    ('data.name', '', ('which data set?',)),
+    ('data.options', {'foo': 1}, ("unknown option of the data set 'manifest': 'foo'",)),
+  ],
+)
+def test_a_value_out_of_range(experiment, config, key, value, parts):
+  with config.unlocked():
+    config.update_from_flattened_dict({key: value})
+    if key == 'data.name':
+      config.data.path = ''
+  refused(experiment, *parts)
+
+
+def test_the_best_without_a_validation_split(experiment, config, tmp_path):
+  config.select = 'best'
+  config.data.update(rows(tmp_path, GOOD, GOOD | {'split': 'test'}))
+  with config.unlocked():
+    for stage in ('teacher', 'student'):
+      config[stage].model = model('bag_of_words', width=4)
+  refused(experiment, "select='best' needs a validation split")
+
+
+def test_labels_that_are_all_hidden(experiment, config, tmp_path):
+  lines = [GOOD | {'split': s, 'label': x} for s, x in (('train', 'x'), ('train', 'y'), ('test', ''))]
+  config.data.update(rows(tmp_path, *lines))
+  with config.unlocked():
+    for stage in ('teacher', 'student'):
+      config[stage].model = model('bag_of_words', width=4)
+  made = experiment()
+  with pytest.raises(KdjaxError, match='no example has a label'):
+    stages.run(made)
+
+
+def test_changed_data_and_a_workdir_that_is_a_file(experiment, config, manifest, tmp_path):
+  text = manifest.read_text()
+  try:
+    stages.claim(experiment())
+    manifest.write_text(text + '\n')
+    with pytest.raises(KdjaxError, match='the data have changed'):
+      stages.claim(experiment())
+  finally:
+    manifest.write_text(text)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(KdjaxError, match='which is a file'):
+    stages.claim(experiment('file'))
 
 
 def test_a_workdir_of_another_config(experiment, config):
@@ -117,8 +173,10 @@ def test_a_workdir_of_another_config(experiment, config):
 def test_a_stage_out_of_order(experiment):
   with pytest.raises(KdjaxError, match='run the teacher first'):
     stages.run(experiment(), ('student',))
-  with pytest.raises(KdjaxError, match='no finished stage'):
+  with pytest.raises(KdjaxError, match='no finished stage: run'):
     stages.evaluate(experiment(), 'test')
+  with pytest.raises(KdjaxError, match='no finished stage to compare'):
+    stages.run(experiment(), ('compare',))
 
 
 def test_a_loss_that_is_not_finite(experiment, config):
@@ -129,21 +187,26 @@ def test_a_loss_that_is_not_finite(experiment, config):
   assert not made.done('teacher')
 
 
-def test_a_full_disk(experiment, monkeypatch):
+def test_a_full_disk(experiment, monkeypatch, tmp_path):
   full = OSError(errno.ENOSPC, 'No space left on device', 'x')
 
-  def save(self, *args, **kwargs):
+  def fails(*args, **kwargs):
     raise full
 
-  monkeypatch.setattr(checkpoint.ocp.CheckpointManager, 'save', save)
-  with pytest.raises(KdjaxError, match=r'cannot write a checkpoint .*No space left.*Make room'):
-    stages.run(experiment(), ('teacher',))
-
-  def late():
-    raise full
-
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpoint.ocp.CheckpointManager, 'save', fails)
+    with pytest.raises(KdjaxError, match=r'cannot write a checkpoint .*No space left.*Make room'):
+      stages.run(experiment(), ('teacher',))
   with pytest.raises(SystemExit, match='error: No space left on device'):
-    command.one_line(late)
+    command.one_line(fails)
+  old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old_limit[1]))
+    with pytest.raises((KdjaxError, OSError)):
+      checkpoint.export(tmp_path / 'w.safetensors', {'params': {'a': np.ones(1000)}})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+  assert not list(tmp_path.glob('*w.safetensors*'))
 
 
 def rows(tmp_path, *lines, name='rows.jsonl'):

@@ -8,7 +8,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
   {'errors', 'types'},
-  {'losses', 'taps', 'layers', 'adapters', 'dot', 'progress', 'tokenizer', 'augment', 'catalogue'},
+  {
+    'losses',
+    'taps',
+    'layers',
+    'adapters',
+    'dot',
+    'progress',
+    'tokenizer',
+    'augment',
+    'catalogue',
+    'interrupt',
+  },
   {'sources', 'checkpoint', 'optim', 'parallel', 'step', 'cost', 'report', 'pipeline'},
   {'evaluate', 'log'},
   {'methods', 'models', 'tasks', 'data'},

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import checkpoint, stages
+from kdjax import checkpoint, interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.log import read_log
 
@@ -19,11 +19,11 @@ RUN = """
 import sys, json
 import jax
 jax.config.update('jax_compilation_cache_dir', sys.argv[3])
-from kdjax import stages
+from kdjax import interrupt, stages
 config = json.load(open(sys.argv[1]))
 try:
   stages.run(stages.Experiment(config, __import__('pathlib').Path(sys.argv[2])), ('teacher', 'student'))
-except stages.train.Interrupted:
+except interrupt.Interrupted:
   sys.exit(143)
 """
 
@@ -120,8 +120,20 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
   (made.folder('baseline') / 'stage.json').unlink()
   for step in (made.folder('baseline') / 'checkpoints').iterdir():
     damage(step)
-  with pytest.raises(KdjaxError, match='none of the checkpoints'):
-    stages.run(experiment(), ('baseline',))
+  for _ in range(2):
+    with pytest.raises(KdjaxError, match='none of the checkpoints'):
+      stages.run(experiment(), ('baseline',))
+  assert {p.name for p in (made.folder('baseline') / 'checkpoints').iterdir()} == {'4', '6'}
+
+
+def test_a_signal_in_the_last_step_is_heard(experiment, config):
+  made = experiment()
+  last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
+  with pytest.raises(interrupt.Interrupted, match='saved at step 6'):
+    stages.finish(made, 'teacher', lambda: next(last))
+  assert not made.done('teacher')
+  stages.run(made, ('teacher',))
+  assert made.done('teacher')
 
 
 def test_a_file_is_swapped_in_whole(tmp_path):

@@ -109,7 +109,7 @@ def test_a_scheduled_weight_acts_inside_its_window():
   assert optim.weight_schedule(10)(9) == 1
 
 
-@pytest.mark.parametrize('schedule', optim.SCHEDULES)
+@pytest.mark.parametrize('schedule', ['constant', 'linear', 'cosine', 'steps'])
 def test_a_learning_rate_rises_and_falls(schedule):
   made = optim.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
   values = np.array([made(i) for i in range(101)])

@@ -1,6 +1,7 @@
 """Your own files: a JSONL or CSV table, one row an example, columns for image, text, label, split."""
 
 import csv
+import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,10 @@ def rows(path: Path) -> list[dict]:
   except (OSError, UnicodeDecodeError) as e:
     raise KdjaxError(f'cannot read the manifest {path} ({e}).') from e
   if path.suffix == '.csv':
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=''))
     return [{k: v for k, v in row.items() if k} | {'#': reader.line_num} for row in reader]
   made = []
-  for number, line in enumerate(text.splitlines(), 1):
+  for number, line in enumerate(text.split('\n'), 1):
     if line.strip():
       try:
         made.append(dict(json.loads(line)) | {'#': number})
@@ -37,9 +38,10 @@ def rows(path: Path) -> list[dict]:
   return made
 
 
-def by_chance(row: int) -> str:
-  """80 % train, 10 % validation, 10 % test, always the same for the same row."""
-  drawn = zlib.crc32(str(row).encode()) % 10
+def by_chance(row: Mapping, columns: Mapping[str, str]) -> str:
+  """80 % train, 10 % validation, 10 % test: always the same, and one image stands in one split."""
+  what = row.get(columns['image']) or row.get(columns['text'])
+  drawn = zlib.crc32(str(what).encode()) % 10
   return 'test' if drawn == 0 else 'validation' if drawn == 1 else 'train'
 
 
@@ -81,8 +83,8 @@ def manifest(
 ) -> DataSet:
   """Reads a manifest; image files are named relative to its folder.
 
-  The columns 'image', 'text' and 'split' may be absent, but not image and text both. Rows
-  without a split are shared out by chance, 80 : 10 : 10; an empty label is one that is not known.
+  The columns 'image', 'text' and 'split' may be absent, but not image and text both. Rows without
+  a split are shared out by image or text, about 80 : 10 : 10. An empty label is one not known.
 
   Args:
     path: a .jsonl or .csv file.
@@ -111,8 +113,8 @@ def manifest(
       'texts: name yours with data.columns.label, data.columns.image, data.columns.text.'
     )
   parts = {s: [] for s in SPLITS}
-  for i, row in enumerate(table):
-    name = str(row.get(split) or by_chance(i)).lower()
+  for row in table:
+    name = str(row.get(split) or by_chance(row, names)).lower()
     name = ALIASES.get(name, name)
     if name not in parts:
       raise KdjaxError(f'{file}, line {row["#"]}: {unknown("split", name, SPLITS)}')
@@ -123,4 +125,4 @@ def manifest(
     classes = tuple(sorted(found, key=int if numbers else str))
   places = {name: i for i, name in enumerate(classes)}
   splits = {s: Rows(file, part, used, places) for s, part in parts.items() if part or s != 'validation'}
-  return DataSet(splits, tuple(classes), fingerprint(file.stat().st_size, len(table), classes))
+  return DataSet(splits, tuple(classes), fingerprint(file.read_bytes(), classes))

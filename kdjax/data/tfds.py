@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets
 
 from kdjax import catalogue, sources
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
 from kdjax.types import DataSet
 
 KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
@@ -35,6 +35,8 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   Raises:
     KdjaxError: if TFDS does not know the name, or preparing it needs TensorFlow.
   """
+  if not name:
+    raise KdjaxError('which data set? Set --config.data.name=NAME; `python run.py datasets` lists them.')
   folder = prepared(name, data_dir)
   if folder is not None:
     with sources.quiet_tfds(name):
@@ -45,6 +47,9 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   except tensorflow_datasets.core.DatasetNotFoundError as e:
     public = tensorflow_datasets.list_builders(with_community_datasets=False)
     raise unknown('data set', name, [*catalogue.names('data'), *public]) from e
+  except (ValueError, AssertionError) as e:
+    reason = str(e).strip().split('\n')[0]
+    raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
   sources.prepare(builder)
   return builder
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kdjax.checkpoint import write as write_file
 from kdjax.report.page import html
 from kdjax.report.table import markdown, table
 
@@ -26,19 +27,7 @@ def write(
     folder: where to write; made if it is not there.
   """
   folder = Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  return (
-    _replace(folder / 'report.md', markdown(results)),
-    _replace(folder / 'report.html', html(results, curves, examples)),
-  )
-
-
-def _replace(path: Path, text: str) -> Path:
-  """Swaps the whole file in, so that a reader or a crash never meets half of one."""
-  part = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    part.write_text(text, encoding='utf-8', newline='\n')
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)
-  return path
+  paths = folder / 'report.md', folder / 'report.html'
+  write_file(paths[0], markdown(results))
+  write_file(paths[1], html(results, curves, examples))
+  return paths

@@ -9,9 +9,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from kdjax.progress import duration
 from kdjax.report import words
 
 _WIDE = 130
+_SHARED = '; they share the order of the data and the labels that are kept'
 _STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
 
 
@@ -134,7 +136,8 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
     ('Hardware', results.get('hardware')),
     ('Training', '; '.join(times)),
     ('Measured on', f'{results.get("split")}' + (f', {count:,} examples' if count else '')),
-    ('Seeds', ', '.join(map(str, results.get('seeds') or ()))),
+    ('Training examples', _examples(results)),
+    ('Seeds', ', '.join(map(str, results.get('seeds') or ())) + _SHARED),
     ('Checkpoint selection', results.get('selection')),
     ('Versions', ', '.join(f'{k} {v}' for k, v in (results.get('versions') or {}).items())),
   ]
@@ -146,10 +149,19 @@ def config_text(results: Mapping) -> str:
   return json.dumps(results.get('config') or {}, indent=2, default=str, ensure_ascii=False)
 
 
+def _examples(results):
+  counts = results.get('n_train') or {}
+  return ', '.join(f'{name} {count:,}' for name, count in counts.items())
+
+
 def _training(stage):
   if stage.get('steps') == 0:
     return 'not trained in this run'
-  return f'{words.plain(stage.get("steps"))} steps in {words.duration(stage.get("wall_time_s"))}'
+  return f'{words.plain(stage.get("steps"))} steps in {_time(stage.get("wall_time_s"))}'
+
+
+def _time(seconds):
+  return words.DASH if words.missing(seconds) else duration(seconds)
 
 
 def _title(results):

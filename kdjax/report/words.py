@@ -69,17 +69,6 @@ def scaled(value: float | None, units: tuple[str, ...]) -> str:
   return f'{plain(value)} {unit}'.strip()
 
 
-def duration(seconds: float | None) -> str:
-  """Seconds as a person would say them."""
-  if missing(seconds):
-    return DASH
-  if seconds < 60:
-    return f'{plain(seconds)} s'
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f'{hours} h {minutes} min' if hours else f'{minutes} min {rest} s'
-
-
 def times_smaller(results: Mapping, name: str) -> str | None:
   """How many times fewer parameters a stage has than the teacher, if it has fewer."""
   count, teacher = (results['stages'].get(n, {}).get('params') for n in (name, 'teacher'))

@@ -13,7 +13,11 @@ from kdjax.types import Task
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-  """ECE of the arg max (Guo et al., 1706.04599, equation 3), in `bins` of equal width."""
+  """ECE of the arg max (Guo et al., 1706.04599, equation 3), in `bins` of equal width.
+
+  Examples whose label is not known (-1) take no part.
+  """
+  logits, labels = logits[labels >= 0], labels[labels >= 0]
   log_p = log_softmax(logits.astype(np.float64), -1)
   confidence = np.exp(log_p.max(-1))
   right = log_p.argmax(-1) == labels
@@ -25,18 +29,14 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
   return float(sum(gaps))
 
 
-def question_key(ids) -> bytes:
-  return np.asarray(ids).tobytes()
-
-
 def text_lookup(train, test) -> float:
   """Accuracy of answering each known text with its most frequent label in `train`."""
   seen = defaultdict(Counter)
   for ids, label in zip(train['text'], train['label'], strict=True):
-    seen[question_key(ids)][int(label)] += 1
+    seen[ids.tobytes()][int(label)] += 1
   common = Counter(train['label'].tolist()).most_common(1)[0][0]
   best = {k: c.most_common(1)[0][0] for k, c in seen.items()}
-  answers = [best.get(question_key(ids), common) for ids in test['text']]
+  answers = [best.get(ids.tobytes(), common) for ids in test['text']]
   return float(np.mean(np.asarray(answers) == test['label']))
 
 
@@ -72,6 +72,7 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
 
   def references(train, test):
     """Answers that need no image: the most frequent label; the best label for each text."""
+    train, test = ({k: v[x['label'] >= 0] for k, v in x.items()} for x in (train, test))
     labels = train['label']
     common = Counter(labels.tolist()).most_common(1)[0][0]
     scores = {'majority': float(np.mean(test['label'] == common))}

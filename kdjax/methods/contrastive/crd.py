@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import KdjaxError
 from kdjax.types import Method

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses
+from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import unknown
 from kdjax.types import Method
