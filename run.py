@@ -29,7 +29,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kdjax.errors import KdjaxError, unknown
@@ -81,12 +81,11 @@ def main(argv):
     raise KdjaxError(f'what to do with {" ".join(argv[1:])!r}? It takes one command, or several stages.')
   config = recipe()
 
-  import absl.logging
+  logging.set_verbosity(logging.ERROR)
   import jax
 
   from kdjax import interrupt, parallel, progress, stages
 
-  absl.logging.set_verbosity(absl.logging.ERROR)
   if CACHE.value:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)

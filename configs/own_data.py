@@ -15,7 +15,7 @@ from configs.common import model, training
 def encoder(modality: str, width: int, depth: int) -> dict:
   if modality == 'text':
     return model('transformer', width=width, depth=depth, heads=2)
-  return model('resnet', widths=(width // 4, width // 2, width), blocks=(depth, depth, depth))
+  return model('resnet', widths=(width // 4, width // 2, width), blocks=(depth, depth, depth), patch=2)
 
 
 def get_config(arg=None):

@@ -24,14 +24,10 @@ def read_log(path: Path) -> list[dict]:
 
 
 class Log:
-  """Writes the records; those past the restored step are cut off first.
-
-  Attributes:
-    score: the last evaluation in words, for the progress line.
-  """
+  """Writes the records; those past the restored step are cut off first."""
 
   def __init__(self, folder: Path, step: int, tensorboard: bool):
-    self.path, self.score, self.board = folder / 'metrics.jsonl', '', None
+    self.path, self.board = folder / 'metrics.jsonl', None
     if jax.process_index():
       self.path = None
       return

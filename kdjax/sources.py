@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
+from filelock import FileLock
 from jax.experimental import multihost_utils
 from PIL import Image, UnidentifiedImageError
 
@@ -40,17 +41,34 @@ def quiet_tfds(name: str) -> Iterator[None]:
     console.file = None
 
 
-def prepare(builder: Any) -> None:
-  """Writes the data set as ArrayRecord, unless that has been done; of a pod, one process does."""
-  if not builder.is_prepared() and not jax.process_index():
-    say(f'preparing {builder.name} in {builder.data_dir} (once)')
-    try:
-      with quiet_tfds(builder.name):
-        builder.download_and_prepare(file_format='array_record')
-    except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
-      reason = str(e).strip().split('\n')[0][:200]
-      raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
+def prepare(make: Callable[[], Any]) -> Any:
+  """The builder that `make()` gives, with its data written as ArrayRecord: once, by one process.
+
+  Raises:
+    KdjaxError: if TFDS cannot prepare them.
+  """
+  builder = make()
+  if builder.is_prepared():
+    return builder
+  if not jax.process_index():
+    folder = Path(builder.data_dir).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / '.lock'):
+      builder = make()  # by now another process may have done it
+      if not builder.is_prepared():
+        _prepare(builder)
   multihost_utils.sync_global_devices(f'prepared {builder.name}')
+  return make()
+
+
+def _prepare(builder):
+  say(f'preparing {builder.name} in {builder.data_dir} (once)')
+  try:
+    with quiet_tfds(builder.name):
+      builder.download_and_prepare(file_format='array_record')
+  except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
+    reason = str(e).strip().split('\n')[0][:200]
+    raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
 
 
 class TfdsSource(Sequence):

@@ -196,7 +196,7 @@ class _Run:
 
   def __init__(self, setup, loop, mesh, keeper, log, began):
     self.setup, self.loop, self.mesh, self.keeper, self.log = setup, loop, mesh, keeper, log
-    self.began, self.first_step_s, self.pending = began, 0.0, []
+    self.began, self.first_step_s, self.pending, self.said = began, 0.0, [], {}
     self.evaluate = make_evaluate(setup.model, setup.task, mesh, loop.eval_batch, gather=False)
     self.copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
@@ -261,14 +261,19 @@ class _Run:
     if took is not None:
       record |= {'time/step': took, 'time/data': share}
     self.log.write(n, record)
-    shown.note = f'loss {record["loss/total"].mean():.4f}{self.log.score}'
+    self.said['loss'] = record['loss/total'].mean()
+    shown.note = self.words()
+
+  def words(self):
+    return ', '.join(f'{k} {v:.4f}' for k, v in self.said.items())
 
   def judge(self, n, tree, shown):
     variables = _variables(tree['state'], self.setup.ema)
     found = self.evaluate(variables, self.setup.validation, f'{self.setup.name}: validation').metrics
     self.log.write(n, {f'eval/{k}': v for k, v in found.items()})
     score = found[self.setup.task.metric]
-    self.log.score = f', {self.setup.task.metric} {score.mean():.4f}'
+    self.said[self.setup.task.metric] = score.mean()
+    shown.note = self.words()
     if self.loop.select == 'best':
       sign = 1 if self.setup.task.higher_is_better else -1
       tree = tree | {'best': _better(tree['best'], variables, jnp.asarray(sign * score, jnp.float32))}

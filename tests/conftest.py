@@ -19,10 +19,17 @@ from kdjax import parallel, stages
 COLOURS = {'red': (220, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 220)}
 
 
+@pytest.fixture(scope='session')
+def shared_folder(tmp_path_factory):
+  """One for the whole run, whichever process a test lands in."""
+  base = tmp_path_factory.getbasetemp()
+  return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
+
+
 @pytest.fixture(scope='session', autouse=True)
-def compiled_once(tmp_path_factory):
-  jax.config.update('jax_compilation_cache_dir', str(tmp_path_factory.mktemp('xla')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+def compiled_once(shared_folder):
+  jax.config.update('jax_compilation_cache_dir', str(shared_folder / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 @pytest.fixture(scope='session')

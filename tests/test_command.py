@@ -14,12 +14,12 @@ RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not i
 
 
 @pytest.fixture(scope='session')
-def call(tmp_path_factory):
-  base = tmp_path_factory.getbasetemp()
+def call(shared_folder):
+  base = shared_folder
   environment = os.environ | {'XLA_FLAGS': '', 'COLUMNS': '140'}
 
   def call(*args, code=0):
-    command = [sys.executable, 'run.py', *args, f'--cache={base / "cache"}', f'--data_dir={base / "tfds"}']
+    command = [sys.executable, 'run.py', *args, f'--cache={base / "xla"}', f'--data_dir={base / "tfds"}']
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -28,8 +28,9 @@ def call(tmp_path_factory):
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
-def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe):
-  args = f'--config=configs/{recipe}.py:smoke=1', f'--workdir={tmp_path}'
+def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe, manifest):
+  own = [f'--config.data.path={manifest}'] if recipe == 'own_data' else []
+  args = f'--config=configs/{recipe}.py:smoke=1', f'--workdir={tmp_path}', *own
   out = call(*args).stdout
   assert 'report:' in out and (tmp_path / 'results.json').exists()
   assert out.count('done before') == 0
@@ -42,7 +43,7 @@ def test_a_recipe_says_what_to_expect(recipe):
   text = (ROOT / 'configs' / f'{recipe}.py').read_text()
   docstring = text.split('"""')[1]
   assert f'python run.py --config=configs/{recipe}.py' in docstring
-  assert 'min' in docstring and 'cores' in docstring
+  assert 'min' in docstring and 'cores' in docstring and 'xpect' in docstring
   assert len(text.splitlines()) <= 60
 
 

@@ -17,8 +17,8 @@ SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
 
 
 @pytest.fixture(scope='session')
-def vqa(tmp_path_factory):
-  return easy_vqa(data_dir=str(tmp_path_factory.getbasetemp() / 'tfds'))
+def vqa(shared_folder):
+  return easy_vqa(data_dir=str(shared_folder / 'tfds'))
 
 
 @pytest.mark.slow

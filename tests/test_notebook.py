@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'colab').glob('*.ipynb')), ids=lambda p: p.stem)
-def test_it_runs(path, tmp_path, tmp_path_factory, monkeypatch):
+def test_it_runs(path, tmp_path, shared_folder, monkeypatch):
   monkeypatch.setenv('KDJAX_ARG', 'smoke=1')
   monkeypatch.setenv('KDJAX_WORKDIR', str(tmp_path))
-  monkeypatch.setenv('KDJAX_DATA_DIR', str(tmp_path_factory.getbasetemp() / 'tfds'))
+  monkeypatch.setenv('KDJAX_DATA_DIR', str(shared_folder / 'tfds'))
   monkeypatch.setenv('XLA_FLAGS', '')
   notebook = nbformat.read(path, as_version=4)
   NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(ROOT / 'colab')}}).execute()

@@ -29,7 +29,7 @@ except interrupt.Interrupted:
 
 
 @pytest.fixture
-def start(config, tmp_path):
+def start(config, tmp_path, shared_folder):
   """`start(folder)`: the run of the made config in a process of its own."""
   config.teacher.train.steps = config.student.train.steps = 40
   config.run.update(save_every=3, eval_every=10)
@@ -40,7 +40,7 @@ def start(config, tmp_path):
   environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
 
   def start(folder):
-    files = [str(tmp_path / name) for name in ('config.json', folder, 'xla')]
+    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, shared_folder / 'xla')]
     return subprocess.Popen(
       [sys.executable, '-c', RUN, *files],
       env=environment,

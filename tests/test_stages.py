@@ -22,19 +22,14 @@ def same(a, b):
   return all(np.array_equal(a[f][k], b[f][k]) for f in a for k in a[f])
 
 
-@pytest.fixture
-def done(experiment, config):
+def test_it_leaves_results_reports_and_logs(experiment, config):
   config.methods = {
     'kd': {'weight': 1.0},
     'fitnet': {'weight': 1.0},
     'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'},
   }
   made = experiment()
-  return made, stages.run(made)
-
-
-def test_it_leaves_results_and_reports(done):
-  made, results = done
+  results = stages.run(made)
   stored = json.loads((made.workdir / 'results.json').read_text())
   assert stored == json.loads(json.dumps(results, default=str))
   assert stored['stages'].keys() == {'teacher', 'baseline', 'student'}
@@ -55,10 +50,6 @@ def test_it_leaves_results_and_reports(done):
   }
   assert '<svg' in (made.workdir / 'report.html').read_text()
   assert (made.workdir / 'report.md').read_text().startswith('# made on manifest')
-
-
-def test_the_losses_of_all_methods_are_logged(done):
-  made, _ = done
   records = read_log(made.folder('student') / 'metrics.jsonl')
   logged = set().union(*records)
   assert logged >= {'loss/task', 'loss/kd', 'loss/fitnet', 'loss/rkd', 'loss/total', 'eval/top1', 'time/step'}

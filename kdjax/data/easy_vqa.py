@@ -77,8 +77,7 @@ def easy_vqa(*, data_dir: str | None = None) -> DataSet:
   Args:
     data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
   """
-  builder = EasyVqa(data_dir=data_dir, file_format='array_record')
-  sources.prepare(builder)
+  builder = sources.prepare(lambda: EasyVqa(data_dir=data_dir, file_format='array_record'))
 
   def convert(record, index):
     return {

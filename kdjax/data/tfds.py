@@ -41,17 +41,19 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   if folder is not None:
     with sources.quiet_tfds(name):
       return tensorflow_datasets.builder_from_directory(folder)
-  try:
+
+  def make():
     with sources.quiet_tfds(name):
-      builder = tensorflow_datasets.builder(name, data_dir=data_dir)
+      return tensorflow_datasets.builder(name, data_dir=data_dir)
+
+  try:
+    return sources.prepare(make)
   except tensorflow_datasets.core.DatasetNotFoundError as e:
     public = tensorflow_datasets.list_builders(with_community_datasets=False)
     raise unknown('data set', name, [*catalogue.names('data'), *public]) from e
   except (ValueError, AssertionError) as e:
     reason = str(e).strip().split('\n')[0]
     raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
-  sources.prepare(builder)
-  return builder
 
 
 def tfds(
