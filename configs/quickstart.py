@@ -2,7 +2,7 @@
 
   python run.py --config=configs/quickstart.py
 
-The teacher sees every label of easy-vqa. Student and baseline see 5 % of them; the student hears the
+The teacher sees every label of easy-vqa. Student and baseline see 2 % of them; the student hears the
 teacher's answers to all the questions too. 2 cores: about 5 min. Expect on the test questions: teacher
 99 %, baseline 90 %, student 97 %, p < 0.05 over 3 seeds.
 """
@@ -17,7 +17,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg)
   config = common.base('quickstart')
   config.seeds = 3
-  config.data.update(name='easy_vqa', labels=0.05, text_length=16, vocab_size=64, vocab_examples=2000)
+  config.data.update(name='easy_vqa', labels=0.02, text_length=16, vocab_size=64, vocab_examples=2000)
   config.teacher.model = model(
     'fusion',
     width=256,
@@ -26,16 +26,16 @@ def get_config(arg=None):
       'text': model('bag_of_words', width=128),
     },
   )
-  config.teacher.train = training(600, 128, 2e-3)
+  config.teacher.train = training(700, 128, 2e-3)
   config.student.model = model(
     'fusion',
-    width=32,
+    width=64,
     encoders={
       'image': model('resnet', widths=(16, 24), blocks=(0, 1), patch=4, pool='max'),
       'text': model('bag_of_words', width=16),
     },
   )
-  # Rate and decay are those that the baseline likes best on validation, of five and two tried.
+  # Chosen for the baseline on validation: of rates from 4e-3 to 8e-2 and decays from 1e-4 to 1.
   config.student.train = training(700, 128, 2e-2, weight_decay=0.1)
   config.methods = {
     'kd': {'weight': 1.0, 'temperature': 4.0},

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from kdjax.errors import KdjaxError
 from kdjax.progress import say
@@ -124,8 +124,13 @@ def write_json(path: Path, value: Any) -> None:
   write(path, json.dumps(value, indent=2, default=str) + '\n')
 
 
-def export(path: Path, variables: Mapping) -> None:
+def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   """Variables as one safetensors file; a name is the path of its leaf, joined by '/'.
+
+  Args:
+    path: the file.
+    variables: the arrays.
+    vocabulary: a hash of the tokenizer whose ids the model reads; '' for none.
 
   Raises:
     KdjaxError: if it cannot be written.
@@ -133,23 +138,26 @@ def export(path: Path, variables: Mapping) -> None:
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   try:
     with _swapped_in(path) as part:
-      save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part)
+      save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part, {'vocabulary': vocabulary})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
 
-def load(path: Path, like: Mapping) -> dict:
+def load(path: Path, like: Mapping, vocabulary: str = '') -> dict:
   """Variables from a safetensors file.
 
   Args:
     path: the file.
     like: a tree of the names and shapes that are wanted.
+    vocabulary: a hash of the tokenizer in use.
 
   Raises:
-    KdjaxError: if the file is missing, damaged, or of another architecture.
+    KdjaxError: if the file is missing or damaged, or its architecture or vocabulary is another.
   """
   try:
-    stored = load_file(path)
+    with safe_open(path, 'numpy') as file:
+      of = (file.metadata() or {}).get('vocabulary')
+      stored = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118, it is no dict
   except (OSError, SafetensorError) as e:
     raise KdjaxError(f'cannot read the model {path} ({e}).') from e
   wanted = traverse_util.flatten_dict(like, sep='/')
@@ -166,4 +174,6 @@ def load(path: Path, like: Mapping) -> dict:
       if names
     ]
     raise KdjaxError(f'{path} is not of this architecture: {"; ".join(told)}.')
+  if of and vocabulary and of != vocabulary:
+    raise KdjaxError(f'{path} was trained with another vocabulary: set data.tokenizer to its tokenizer.json.')
   return traverse_util.unflatten_dict(stored, sep='/')

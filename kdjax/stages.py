@@ -16,6 +16,7 @@ from kdjax import build, checkpoint, compare, interrupt, optim, parallel, pipeli
 from kdjax.errors import KdjaxError, unknown
 from kdjax.evaluate import make_evaluate
 from kdjax.methods import combine
+from kdjax.sources import fingerprint
 
 TRAINED = ('teacher', 'baseline', 'student')
 STAGES = (*TRAINED, 'compare')
@@ -45,6 +46,12 @@ class Experiment:
   def task(self):
     return build.task(self.config['task'])
 
+  @cached_property
+  def vocabulary(self) -> str:
+    """A hash of the tokenizer, '' without one."""
+    words = self.data.words
+    return fingerprint(sorted(words.get_vocab().items())) if words is not None else ''
+
   def model(self, stage: str):
     return build.model(self.config['teacher' if stage == 'teacher' else 'student'], self.data, self.task)
 
@@ -71,7 +78,7 @@ class Experiment:
       raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
     files = [self.folder(stage) / f'seed_{s}.safetensors' for s in self.seeds(stage)]
     like = _shapes(self.model(stage), self.data)
-    loaded = [checkpoint.load(f, like) for f in files]
+    loaded = [checkpoint.load(f, like, self.vocabulary) for f in files]
     return jax.tree.map(lambda *x: np.stack(x), *loaded)
 
 
@@ -231,7 +238,9 @@ def finish(experiment: Experiment, stage: str, stopped: Callable[[], bool] = lam
   if given:
     like = _shapes(experiment.model(stage), experiment.data)
     trained = {
-      'variables': jax.tree.map(lambda x: x[None], checkpoint.load(Path(given).expanduser(), like)),
+      'variables': jax.tree.map(
+        lambda x: x[None], checkpoint.load(Path(given).expanduser(), like, experiment.vocabulary)
+      ),
       'steps': 0,
       'wall_time_s': 0.0,
       'first_step_s': 0.0,
@@ -249,7 +258,7 @@ def _export(experiment, stage, trained):
   config, folder = experiment.config, experiment.folder(stage)
   for i, seed in enumerate(experiment.seeds(stage)):
     one = jax.tree.map(lambda x, i=i: x[i], trained['variables'])
-    checkpoint.export(folder / f'seed_{seed}.safetensors', one)
+    checkpoint.export(folder / f'seed_{seed}.safetensors', one, experiment.vocabulary)
   own = config['teacher' if stage == 'teacher' else 'student']
   checkpoint.write_json(
     folder / 'stage.json',

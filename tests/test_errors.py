@@ -274,6 +274,9 @@ def test_weights_of_another_architecture(tmp_path):
   checkpoint.export(path, {'params': {'a': np.ones(2), 'b': np.ones(3)}})
   with pytest.raises(KdjaxError, match=r'1 missing \(params/c\); 1 extra \(params/b\); 1 of another shape'):
     checkpoint.load(path, {'params': {'a': np.ones(3), 'c': np.ones(1)}})
+  checkpoint.export(path, {'params': {'a': np.ones(2)}}, 'one')
+  with pytest.raises(KdjaxError, match='another vocabulary: set data.tokenizer'):
+    checkpoint.load(path, {'params': {'a': np.ones(2)}}, 'other')
   path.write_bytes(path.read_bytes()[:40])
   with pytest.raises(KdjaxError, match='cannot read the model'):
     checkpoint.load(path, {})
