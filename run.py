@@ -54,6 +54,7 @@ OPEN = re.compile(
   r'--config\.((?:methods|data\.options|(?:teacher|student)\.(?:model|inputs|train\.optimiser))\..+?)=(.*)'
 )
 ADDED = []
+COMMAND = shlex.join(['python', *sys.argv])
 
 
 def show(kind, names):
@@ -88,9 +89,10 @@ def main(argv):
 
   if CACHE.value:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
-  experiment = stages.Experiment(config, workdir, DATA_DIR.value, shlex.join(['python', *sys.argv]))
+  experiment = stages.Experiment(config, workdir, DATA_DIR.value, COMMAND)
   if command == 'evaluate':
     for stage, metrics in stages.evaluate(experiment, SPLIT.value).items():
       for name, values in metrics.items():
@@ -106,13 +108,14 @@ def main(argv):
 
 def recipe():
   """The config as plain dicts, with the keys that only the command line has."""
-  try:
-    config = CONFIG.value
-  except OSError as e:
-    raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
+  config = CONFIG.value
   if config is None:
     raise KdjaxError('which recipe? For instance --config=configs/quickstart.py')
-  with config.unlocked():
+  try:
+    unlocked = config.unlocked()
+  except OSError as e:
+    raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
+  with unlocked:
     for path, text in ADDED:
       *above, last = path.split('.')
       tree = config
@@ -120,8 +123,10 @@ def recipe():
         if key not in tree:
           tree[key] = {}
         tree = tree[key]
-      if text == 'None':
-        tree.pop(last) if isinstance(tree, dict) else tree.__delattr__(last)
+      if text == 'None':  # takes a loss or an attribute out
+        if last not in tree:
+          raise unknown(f'key of the recipe in --config.{path}=None', last, tree)
+        del tree[last]
         continue
       try:
         tree[last] = ast.literal_eval(text)
@@ -138,6 +143,7 @@ def parse(argv):
   for arg in argv:
     found = OPEN.fullmatch(arg)
     ADDED.append(found.groups()) if found else rest.append(arg)
+  sys.argv[:] = rest  # where ml_collections looks for overrides
   try:
     return flags.FLAGS(rest)
   except flags.Error as e:
