@@ -4,8 +4,8 @@
   python run.py --config=configs/own_data.py:inputs=image --config.data.name=mnist
 
 A manifest is a .jsonl or .csv file with a row an example and the columns image (a file), text,
-label and split (train, validation or test); `python run.py datasets manifest` says more. On MNIST
-with 2 cores: about MINUTES min; expect NUMBERS.
+label and split (train, validation or test); `python run.py datasets manifest` says more. A starting
+point, not tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
 """
 
 from configs import common

@@ -53,7 +53,7 @@ class Bar:
     now = time.monotonic()
     if self.rich:
       self.rich.update(self.task, completed=done, note=f'{self.rate():.4g} {self.unit}/s  {self.note}')
-    elif now - self.spoke >= LINE_EVERY_S:
+    elif now - self.spoke >= LINE_EVERY_S and done > self.first:
       self.spoke = now
       left = (self.total - done) / max(self.rate(), 1e-9)
       say(
