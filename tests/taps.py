@@ -21,7 +21,6 @@ def shapes(width):
     **tokens,
     'logit_scale': (),
     'logit_bias': (),
-    'image/masked_embed': (B, 2 * width),
     'text/logits': (B, L, V),
     **{f'text/attention{i}': (B, 2, L, L) for i in (1, 2)},
     **{f'view{i}/embed': (B, 2 * width) for i in (1, 2, 3)},

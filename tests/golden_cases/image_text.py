@@ -13,7 +13,6 @@ from kdjax.methods.image_text.clip_fd import clip_fd
 from kdjax.methods.image_text.clip_gd import clip_gd
 from kdjax.methods.image_text.clip_icl import clip_icl
 from kdjax.methods.image_text.clip_kd import clip_kd
-from kdjax.methods.image_text.clip_mfd import clip_mfd
 from kdjax.methods.image_text.mobileclip import mobileclip
 from kdjax.methods.image_text.tinyclip import tinyclip
 
@@ -24,7 +23,6 @@ WEIGHTS = tuple(f'param.{tower}_proj.{kind}' for tower in ('visual', 'text') for
 def taps(image, text, scale=1.0):
   return {
     'image/embed': image,
-    'image/masked_embed': image,
     'text/embed': text,
     'logit_scale': jnp.log(jnp.asarray(scale, jnp.asarray(image).dtype)),
   }
@@ -92,7 +90,6 @@ def clipkd_cases(learned):
     scalar('loss.icl', icl, *FEATURES, cross, *learned),
     scalar('loss.cross_kd', clipkd(clip_cross_kd(released=True), crossed), *FEATURES, cross, *learned),
     scalar('loss.fd', clipkd(clip_fd(), projection), *FEATURES, *learned),
-    scalar('loss.fd', clipkd(clip_mfd(), projection), *FEATURES, *learned),
     scalar('loss.gd', clipkd(clip_gd(released=True), projection), *FEATURES, 'logit_scale', *learned),
     # One of the three terms at a time.
     scalar('loss.fd', clipkd(clip_kd(fd=1, icl=0, crd=0), crossed), *FEATURES, *learned),

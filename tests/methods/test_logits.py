@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from second_writing import quotients
 
 from kdjax import catalogue
 from kdjax.dot import dot
@@ -208,18 +209,6 @@ NOT_ZERO = {
 def value(method, params, s, t, batch, step=0):
   (total, count), _ = method.loss(params, {}, s, t, batch, step=step, rng=jax.random.key(0))
   return total / jnp.maximum(count, 1)
-
-
-def quotients(function, x, h=1e-6):
-  made = np.zeros_like(x)
-  for i in np.ndindex(x.shape):
-    old, sides = x[i], []
-    for sign in (1, -1):
-      x[i] = old + sign * h
-      sides.append(function())
-    x[i] = old
-    made[i] = (sides[0] - sides[1]) / (2 * h)
-  return made
 
 
 @pytest.mark.parametrize('name', WRITINGS)

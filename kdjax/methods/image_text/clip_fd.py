@@ -19,7 +19,8 @@ def clip_fd(
   Mean squared error of v_S / |v_S| to v_T / |v_T|, mean over the width, image plus text, mean over
   the examples. Where the widths differ, one learned linear layer a tower maps the student's
   embedding before it is normalised. Deviation: the paper sums over the width; CLIP-KD's code and
-  its weight of 2000 take the mean.
+  its weight of 2000 take the mean. Their masked variant ("MFD") is the same loss with the embedding
+  of a masked view, student=('image/masked_embed', 'text/embed').
 
   Args:
     student: its image and text embedding, [B, D] each, not normalised.
