@@ -50,6 +50,9 @@ def metric_against_size(results: Mapping) -> Figure | None:
     return None
   figure, axes = _axes('parameters', label)
   axes.set_xscale('log')
+  counts = sorted({count for count, _, _ in points.values()})
+  axes.set_xticks(counts, [words.scaled(c, ('', 'k', 'M', 'B', 'T')) for c in counts])
+  axes.set_xticks([], minor=True)  # on less than a decade their labels run into each other
   top = max(mean for _, mean, _ in points.values())
   for name, (count, mean, std) in points.items():
     axes.errorbar(
