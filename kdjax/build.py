@@ -106,11 +106,8 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
 def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Data:
   """Everything of `config.data`, read and encoded."""
   found = limited(dataset(config, data_dir), config['limit'])
-  for split in ('train', config['test']):
-    if split not in found.splits:
-      raise KdjaxError(f'the data set has no split {split!r}; it has {", ".join(found.splits)}.')
-    if not len(found.splits[split]):
-      raise KdjaxError(f'the split {split!r} is empty.')
+  for split in ('train', config['test']):  # before anything long is read
+    pipeline.examples_of(found, split)
   vocabulary = words(config, found, workdir)
   encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes))
 

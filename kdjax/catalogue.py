@@ -1,5 +1,6 @@
 """What there is to choose from: a name in a config is the name of a module."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -13,6 +14,7 @@ from kdjax.errors import KdjaxError, unknown
 KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
 
 
+@functools.cache
 def names(kind: str) -> dict[str, str]:
   """Name -> module of everything in `kdjax/<kind>/`, sorted by module."""
   package = importlib.import_module(f'{kdjax.__name__}.{kind}')

@@ -85,18 +85,27 @@ class Columns:
     return {k: v[indices] for k, v in self.arrays.items()}
 
 
-def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) -> Lazy | Columns:
-  """A split of a data set, held in memory where it takes no more than `memory` bytes.
+def examples_of(dataset: DataSet, split: str) -> Sequence:
+  """The examples of a split.
 
   Raises:
     KdjaxError: if there is no such split, or it is empty.
   """
   if split not in dataset.splits:
     raise KdjaxError(f'the data set has no split {split!r}; it has {", ".join(dataset.splits)}.')
-  examples = dataset.splits[split]
-  n = len(examples)
-  if not n:
+  if not len(dataset.splits[split]):
     raise KdjaxError(f'the split {split!r} is empty.')
+  return dataset.splits[split]
+
+
+def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) -> Lazy | Columns:
+  """A split of a data set, held in memory where it takes no more than `memory` bytes.
+
+  Raises:
+    KdjaxError: if there is no such split, or it is empty.
+  """
+  examples = examples_of(dataset, split)
+  n = len(examples)
   lazy = Lazy(examples, encode)
   first = lazy.take([0])
   if n * sum(v.nbytes for v in first.values()) > memory:

@@ -129,7 +129,7 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
 
   Raises:
     KdjaxError: for anything that the user can put right.
-    kdjax.train.Interrupted: when a signal asked to stop.
+    kdjax.interrupt.Interrupted: when a signal asked to stop.
   """
   for stage in wanted:
     if stage not in STAGES:
