@@ -86,13 +86,14 @@ def main(argv):
   import jax
 
   from kdjax import interrupt, parallel, progress, stages
+  from kdjax.experiment import Experiment
 
   if CACHE.value:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
-  experiment = stages.Experiment(config, workdir, DATA_DIR.value, COMMAND)
+  experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND)
   if command == 'evaluate':
     for stage, metrics in stages.evaluate(experiment, SPLIT.value).items():
       for name, values in metrics.items():

@@ -81,7 +81,8 @@ def base(name: str) -> ConfigDict:
         'memory': 4e9,  # bytes up to which a split is held in memory
       },
       'teacher': {
-        'init': '',
+        'init': '',  # its weights, a safetensors file, instead of training it
+        'source': 'live',  # whom the student hears: the teacher, its own average 'ema', its 'past' epoch
         'model': {},
         'inputs': {},
         'dtype': 'float32',
@@ -89,6 +90,7 @@ def base(name: str) -> ConfigDict:
       },
       'student': {'model': {}, 'inputs': {}, 'dtype': 'float32', 'train': training(1000, 128, 1e-3)},
       'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
+      'cohort': {},  # name -> methods and other changes: students that share the teacher's forward
       'run': {  # changes no weights, except 'parallel'
         'parallel': 'jit',  # or 'pmap': batch norm a device
         'eval_every': 500,

@@ -200,9 +200,21 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
   return Model(init, apply)
 
 
-def method(config: Mapping, steps: int) -> Method:
-  """All losses of `config.methods`, combined: name -> weight, schedule, taps, options."""
+def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
+  """All losses of `config.methods`, combined: name -> weight, schedule, taps, options.
+
+  Args:
+    config: the dict of the recipe.
+    steps: of the whole training.
+    peer: makes a Model of the dict of one, for methods that train models of their own.
+  """
   made = {}
+
+  def option(value):
+    if not isinstance(value, Mapping):
+      return value
+    return peer(value) if 'model' in value else {k: option(v) for k, v in value.items()}
+
   for name, given in config.items():
     given = dict(given)
     own = {k: given.pop(k) for k in OWN if k in given}
@@ -213,6 +225,7 @@ def method(config: Mapping, steps: int) -> Method:
       if weight is None:
         raise KdjaxError(f'methods.{name} needs a weight: {entry!r} has no WEIGHT of its own.')
     schedule = optim.weight_schedule(steps, **own)
+    given = {k: option(v) for k, v in given.items()}
     made[name] = (weight, catalogue.make('methods', entry, given), schedule)
   return combine(made)
 

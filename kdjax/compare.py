@@ -10,12 +10,10 @@ import jax
 import numpy as np
 from scipy import stats
 
-from kdjax import checkpoint, cost, parallel, pipeline, progress, report
+from kdjax import checkpoint, cost, pipeline, progress, ranking, report
 from kdjax.errors import KdjaxError
-from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
 
-ALPHA = 0.05  # of the paired test
 GALLERY = 12
 VERSIONS = ('jax', 'flax', 'optax', 'numpy')
 
@@ -32,29 +30,55 @@ def paired(
   if len(difference) < 2 or np.ptp(difference) < 1e-9:  # alike, but for rounding
     return None, 'inconclusive'
   p = float(stats.ttest_rel(student, baseline).pvalue)
-  if p >= ALPHA:
+  if p >= ranking.ALPHA:
     return p, 'inconclusive'
   return p, 'better' if (difference.mean() > 0) == higher_is_better else 'worse'
 
 
 def run(experiment: Any) -> dict:
+  """Compares the student, or every member of a cohort and then all of them with each other.
+
+  Returns:
+    The results of the one comparison, or of a cohort the ranking.
+
+  Raises:
+    KdjaxError: if there is nothing to compare.
+  """
+  members = experiment.members
+  if not experiment.config['cohort']:
+    return compare(experiment)
+  results, failed = {}, {}
+  for name, member in members.items():
+    if member.done('student') and not member.trained('student'):
+      failed[name] = member.summary('student')['failed_at']
+    else:
+      results[name] = compare(member, shown=False)
+  ranked = ranking.rank(results, failed, experiment.command)
+  if not jax.process_index():
+    report.write_ranking(ranked, experiment.workdir)
+    progress.console.print(report.ranking.table(ranked))
+    progress.say(f'report: {experiment.workdir / "ranking.html"}')
+  return ranked
+
+
+def compare(experiment: Any, shown: bool = True) -> dict:
   """Evaluates every finished stage on the test split and writes results.json and the reports."""
   config, data, task = experiment.config, experiment.data, experiment.task
-  present = [s for s in ('teacher', 'baseline', 'student') if experiment.done(s)]
+  present = [s for s in ('teacher', 'baseline', 'student') if experiment.trained(s)]
   if not present:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
-  models = {s: experiment.model(s) for s in present}
   variables = {s: experiment.variables(s) for s in present}
   found = {}
   for stage in present:
-    evaluate = make_evaluate(models[stage], task, parallel.make_mesh(), config['run']['eval_batch'])
-    found[stage] = evaluate(variables[stage], data.test, f'{stage}: {config["data"]["test"]}')
-  progress.say('measuring the cost of inference')
-  batch = data.test.take(np.arange(min(256, len(data.test))))
-  measured = {s: (models[s], jax.tree.map(lambda x: x[0], variables[s])) for s in present}
-  if {'baseline', 'student'} <= measured.keys():
-    measured.pop('baseline')  # the student's architecture: two figures would differ by noise alone
-  costs = cost.measure(measured, batch)
+    whose = config['name'] if experiment.cohort and stage == 'student' else stage
+    title = f'{whose}: {config["data"]["test"]}'
+
+    def evaluate(stage=stage, title=title):
+      return experiment.judge(stage)(variables[stage], data.test, title)
+
+    key = 'evaluated', experiment.folder(stage)
+    found[stage] = evaluate() if stage == 'student' else experiment.once(key, evaluate)
+  costs = _costs(experiment, variables)
   stages = {}
   for stage in present:
     values = found[stage].metrics[task.metric].tolist()
@@ -63,8 +87,8 @@ def run(experiment: Any) -> dict:
       'values': values,
       'mean': float(np.mean(values)),
       'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
-      **costs[stage if stage in costs else 'student'],
-      **{k: trained[k] for k in ('wall_time_s', 'steps')},
+      **costs[stage],
+      **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members')},
       **{k: float(v.mean()) for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
     }
     if stage != 'teacher' and 'teacher' in found:
@@ -99,9 +123,24 @@ def run(experiment: Any) -> dict:
     report.write(
       results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir
     )
-    progress.console.print(report.table(results))
-    progress.say(f'report: {experiment.workdir / "report.html"}')
+    if shown:
+      progress.console.print(report.table(results))
+      progress.say(f'report: {experiment.workdir / "report.html"}')
   return results
+
+
+def _costs(experiment, variables):
+  """Stage -> cost of inference, of each architecture once: two figures would differ by noise alone."""
+  each = {experiment.architecture(s): (experiment.model(s), v) for s, v in variables.items()}
+
+  def measure():
+    progress.say('measuring the cost of inference')
+    test = experiment.data.test
+    measured = {k: (model, jax.tree.map(lambda x: x[0], v)) for k, (model, v) in each.items()}
+    return cost.measure(measured, test.take(np.arange(min(256, len(test)))))
+
+  costs = experiment.once(('costs', *sorted(each)), measure)
+  return {s: costs[experiment.architecture(s)] for s in variables}
 
 
 def _judgement(stages: Mapping, task) -> dict:

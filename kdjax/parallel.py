@@ -76,15 +76,36 @@ def check_relational(how: str, mesh: Mesh, relational: bool) -> None:
     )
 
 
-def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Callable:
-  """`step(state, teacher_variables, batch) -> (state, losses)`, compiled; the state is donated.
+def _rows(tree: Mapping, batch_size: int) -> dict:
+  """Spec of every array: split over the devices where its first axis is the batch's."""
+  return jax.tree.map(
+    lambda x: PartitionSpec(AXIS) if x.ndim and x.shape[0] == batch_size else PartitionSpec(), tree
+  )
+
+
+def compile_look(look: Callable, mesh: Mesh, shapes: tuple[Mapping, Mapping], batch_size: int) -> Callable:
+  """`look(teacher_variables, batch) -> (batch, t)`, compiled; `shapes` are those of what it gives."""
+  shardings = jax.tree.map(
+    lambda spec: NamedSharding(mesh, spec),
+    _rows(shapes, batch_size),
+    is_leaf=lambda x: isinstance(x, PartitionSpec),
+  )
+  return jax.jit(look, out_shardings=shardings)
+
+
+def compile_update(
+  update: Callable, mesh: Mesh, how: str, relational: bool, t: Mapping, batch_size: int
+) -> Callable:
+  """`update(state, t, batch) -> (state, losses)`, compiled; the state is donated.
 
   Args:
-    step: one training step; for 'pmap' made with `axis=AXIS`.
+    update: one training step of a student; for 'pmap' made with `axis=AXIS`.
     mesh: from `make_mesh`.
-    how: 'jit', where the step sees the global batch, or 'pmap', where each device sees its own
+    how: 'jit', where the update sees the global batch, or 'pmap', where each device sees its own
       rows, batch norm included, and gradients are summed.
     relational: whether a loss relates examples to each other.
+    t: the shapes of the teacher's taps.
+    batch_size: of all devices together.
 
   Raises:
     KdjaxError: for a relational loss under 'pmap'.
@@ -92,7 +113,8 @@ def compile_step(step: Callable, mesh: Mesh, how: str, relational: bool) -> Call
   check_relational(how, mesh, relational)
   if how == 'pmap':
     whole, rows = PartitionSpec(), PartitionSpec(AXIS)
-    step = jax.shard_map(step, mesh=mesh, in_specs=(whole, whole, rows), out_specs=whole, check_vma=False)
+    specs = (whole, _rows(t, batch_size), rows)
+    update = jax.shard_map(update, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=False)
   elif how != 'jit':
     raise unknown('way to parallelise', how, ('jit', 'pmap'))
-  return jax.jit(step, donate_argnums=0, out_shardings=everywhere(mesh))
+  return jax.jit(update, donate_argnums=0, out_shardings=everywhere(mesh))

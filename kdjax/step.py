@@ -1,7 +1,11 @@
-"""The distillation step: the teacher's forward, the student's update, and the two composed.
+"""The distillation step: the teacher's look at a batch, and the student's update given what it saw.
 
+The two are compiled apart, so that one look serves any number of students, and an update is the
+same program to the last bit whether the teacher's taps come from a live teacher or from a store.
 A different training scheme forks this file; it does not add a flag to it.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +14,28 @@ import optax
 from kdjax.types import Method, Model, Task, TrainState
 
 
-def make_init(student: Model, method: Method, tx: optax.GradientTransformation, ema: bool = False):
-  """`init(seed, t, batch) -> TrainState`; call it inside one jit, so that no buffer is shared."""
+def make_init(
+  student: Model, method: Method, tx: optax.GradientTransformation, *, ema: bool = False, own: bool = False
+):
+  """`init(seed, t, batch) -> TrainState`; call it inside one jit, so that no buffer is shared.
+
+  With `own` the student's taps stand in for `t`, for an update of `from_itself`.
+  """
 
   def init(seed, t, batch):
     rngs = jax.random.split(jax.random.key(seed), 3)
     stats = dict(student.init(rngs[0], batch))
     params = {'student': stats.pop('params')}
     s, _ = student.apply({'params': params['student'], **stats}, batch, train=True, rng=rngs[1])
-    params['method'], method_stats = method.init(rngs[2], s, t, batch)
+    params['method'], method_stats = method.init(rngs[2], s, s if own else t, batch)
+    variables = {'params': params['student'], **stats}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       seed=jnp.asarray(seed, jnp.uint32),
       params=params,
       stats={'student': stats, 'method': method_stats},
       opt_state=tx.init(params),
-      ema=jax.tree.map(jnp.copy, params['student']) if ema else {},
+      ema=jax.tree.map(jnp.copy, variables) if ema else {},
     )
 
   return init
@@ -34,8 +44,9 @@ def make_init(student: Model, method: Method, tx: optax.GradientTransformation, 
 def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1.0, ema=0.0, axis=None):
   """`update(state, t, batch) -> (state, losses)`, the student's update given the teacher's taps.
 
-  Every term is the mean sum / count over the whole batch, over all devices of `axis` too. The
-  losses come back as (sum, count), beside the global norm of the gradient.
+  `ema` is the decay of the average of the student's variables, or `step -> decay`. Every term is the
+  mean sum / count over the whole batch, over all devices of `axis` too. The losses come back as
+  (sum, count), beside the global norm of the gradient.
   """
   together = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
@@ -64,22 +75,45 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
     stats = jax.tree.map(average, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    smooth = optax.incremental_update(params['student'], state.ema, 1 - ema) if ema else {}
+    smooth = {}
+    if ema:
+      new = {'params': params['student'], **stats['student']}
+      smooth = optax.incremental_update(new, state.ema, 1 - (ema(state.step) if callable(ema) else ema))
     state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=smooth)
     return state, together(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 
   return update
 
 
-def make_teach(teacher: Model | None):
-  """`teach(teacher_variables, batch) -> taps`: in evaluation mode, outside any gradient."""
+def from_itself(update: Callable, student: Model) -> Callable:
+  """`update` with the student's own average, `state.ema`, as its teacher."""
 
-  def teach(variables, batch):
+  def taught(state, t, batch):
+    own, _ = student.apply(state.ema, batch, train=False)
+    return update(state, jax.lax.stop_gradient(own), batch)
+
+  return taught
+
+
+def make_look(teacher: Model | None, view: Callable, wanted: frozenset | None = None):
+  """`look(teacher_variables, batch) -> (batch, t)`: the augmented batch, and the teacher's taps of it.
+
+  In evaluation mode, outside any gradient.
+
+  Args:
+    teacher: None gives no taps.
+    view: augments a batch.
+    wanted: the taps that anybody reads, the others are not computed; None for all.
+  """
+
+  def look(variables, batch):
+    batch = view(batch)
     if teacher is None:
-      return {}
-    return jax.lax.stop_gradient(teacher.apply(variables, batch, train=False)[0])
+      return batch, {}
+    t = jax.lax.stop_gradient(teacher.apply(variables, batch, train=False)[0])
+    return batch, {k: v for k, v in t.items() if wanted is None or k in wanted}
 
-  return teach
+  return look
 
 
 def over_seeds(function, n: int, unroll: bool):
@@ -95,13 +129,3 @@ def over_seeds(function, n: int, unroll: bool):
     return jax.tree.map(lambda *x: jnp.stack(x), *each)
 
   return unrolled
-
-
-def make_step(update, teach, view):
-  """`step(state, teacher_variables, batch) -> (state, losses)`; `view` augments the batch."""
-
-  def step(state, teacher_variables, batch):
-    batch = view(batch)
-    return update(state, teach(teacher_variables, batch), batch)
-
-  return step

@@ -14,6 +14,31 @@ def raise_precision(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+class Noted(dict):
+  """Taps that write down in `seen` which of them are read."""
+
+  def __init__(self, taps: Mapping, seen: set):
+    super().__init__(taps)
+    self.seen = seen
+
+  def __iter__(self):  # dict(noted) would else copy without reading
+    return super().__iter__()
+
+  def __getitem__(self, name):
+    self.seen.add(name)
+    return super().__getitem__(name)
+
+  def get(self, name, default=None):
+    self.seen |= {name} & self.keys()
+    return super().get(name, default)
+
+  def items(self):
+    return [(name, self[name]) for name in self]
+
+  def values(self):
+    return [self[name] for name in self]
+
+
 def tap(outputs: Mapping, name: str, method: str, whose: str) -> Array:
   """`outputs[name]` at full precision.
 

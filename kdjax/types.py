@@ -109,4 +109,4 @@ class TrainState:
   params: Any  # {'student': ..., 'method': ...}
   stats: Any  # {'student': ..., 'method': ...}
   opt_state: Any
-  ema: Any  # like params['student'], or {} when no average is kept
+  ema: Any  # the student's variables averaged, or {} when no average is kept

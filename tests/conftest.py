@@ -14,7 +14,8 @@ from PIL import Image
 
 from configs import common
 from configs.common import model, training
-from kdjax import parallel, stages
+from kdjax import parallel
+from kdjax.experiment import Experiment
 
 COLOURS = {'red': (220, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 220)}
 
@@ -75,7 +76,7 @@ def experiment(config, tmp_path):
   """`experiment()`: of the fixture's config as it stands by then, in a folder of its own."""
 
   def make(folder='w', **given):
-    return stages.Experiment(config.to_dict(), tmp_path / folder, **given)
+    return Experiment(config.to_dict(), tmp_path / folder, **given)
 
   return make
 

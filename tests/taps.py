@@ -3,7 +3,15 @@
 B examples; the student is narrower than the teacher, and its maps differ in size at no stage.
 """
 
+import inspect
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from kdjax import catalogue
+from kdjax.types import Model
 
 B, C, L, V = 12, 5, 6, 11
 
@@ -40,6 +48,7 @@ def example():
     'label': rng.integers(0, C, B).astype(np.int32),
     'text/mask': np.arange(L)[None] < rng.integers(2, L + 1, B)[:, None],
     'mask': np.ones(B, np.float32),
+    'x': rng.normal(size=(B, 3)).astype(np.float32),
     'id': np.arange(B, dtype=np.int32),
     'epoch': np.zeros(B, np.int32),
   }
@@ -49,3 +58,27 @@ def example():
 
 def rows(tree, indices):
   return {k: v if np.ndim(v) == 0 else v[indices] for k, v in tree.items()}
+
+
+def peer(seed=0, classes=C):
+  """Two matrices, and the running mean of what they see as a statistic."""
+
+  def init(rng, batch):
+    keys = jax.random.split(jax.random.fold_in(rng, seed))
+    shapes, dtype = ((3, 5), (5, classes)), jnp.asarray(batch['x']).dtype
+    params = {n: jax.random.normal(k, s, dtype) for n, k, s in zip('ab', keys, shapes, strict=True)}
+    return {'params': params, 'running': {'mean': jnp.zeros(3, dtype)}}
+
+  def apply(variables, batch, *, train=False, rng=None):
+    p, mean = variables['params'], variables['running']['mean']
+    mean = 0.9 * mean + 0.1 * batch['x'].mean(0) if train else mean
+    return {'logits': jnp.tanh(batch['x'] @ p['a']) @ p['b']}, {'running': {'mean': mean}}
+
+  return Model(init, apply)
+
+
+def needed(name, classes=C):
+  """The options that a method has no defaults for: models that are trained beside the student."""
+  options = inspect.signature(catalogue.entry('methods', name)).parameters
+  made = {Model: peer(0, classes), Mapping[str, Model]: {'a': peer(1, classes), 'b': peer(2, classes)}}
+  return {k: made[v.annotation] for k, v in options.items() if v.annotation in made}

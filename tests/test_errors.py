@@ -15,6 +15,7 @@ from configs.common import model, parse_arg
 from kdjax import build, catalogue, checkpoint, stages, tokenizer
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
+from kdjax.experiment import claim
 from kdjax.methods.logits import kd as kd_file
 
 FOLDERS = itertools.count()
@@ -152,22 +153,22 @@ def test_labels_that_are_all_hidden(experiment, config, tmp_path):
 def test_changed_data_and_a_workdir_that_is_a_file(experiment, config, manifest, tmp_path):
   text = manifest.read_text()
   try:
-    stages.claim(experiment())
+    claim(experiment())
     manifest.write_text(text + '\n')
     with pytest.raises(KdjaxError, match='the data have changed'):
-      stages.claim(experiment())
+      claim(experiment())
   finally:
     manifest.write_text(text)
   (tmp_path / 'file').write_text('')
   with pytest.raises(KdjaxError, match='which is a file'):
-    stages.claim(experiment('file'))
+    claim(experiment('file'))
 
 
 def test_a_workdir_of_another_config(experiment, config):
-  stages.claim(experiment())
+  claim(experiment())
   config.student.train.steps, config.run.log_every = 7, 1
   with pytest.raises(KdjaxError, match=r'student.train.steps: 6 there, 7 here\).*--workdir'):
-    stages.claim(experiment())
+    claim(experiment())
 
 
 def test_a_stage_out_of_order(experiment):

@@ -20,9 +20,10 @@ import sys, json
 import jax
 jax.config.update('jax_compilation_cache_dir', sys.argv[3])
 from kdjax import interrupt, stages
+from kdjax.experiment import Experiment
 config = json.load(open(sys.argv[1]))
 try:
-  stages.run(stages.Experiment(config, __import__('pathlib').Path(sys.argv[2])), tuple(sys.argv[4:]))
+  stages.run(Experiment(config, __import__('pathlib').Path(sys.argv[2])), tuple(sys.argv[4:]))
 except interrupt.Interrupted:
   sys.exit(143)
 """
@@ -131,7 +132,7 @@ def test_a_signal_in_the_last_step_is_heard(experiment, config):
   made = experiment()
   last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
   with pytest.raises(interrupt.Interrupted, match='saved at step 6'):
-    stages.finish(made, 'teacher', lambda: next(last))
+    stages.finish(made, 'teacher', stopped=lambda: next(last))
   assert not made.done('teacher')
   stages.run(made, ('teacher',))
   assert made.done('teacher')

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import compare, stages, step, train
+from kdjax import compare, loop, stages, step, train
 from kdjax.log import read_log
 
 KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
@@ -63,8 +63,8 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   before = weights(made.folder('teacher'))
   setup = stages.setup(made, 'student')
   held = jax.tree.map(np.array, setup.teacher_variables)
-  loop = train.Loop(select='last', **made.config['run'])
-  train.train(setup, loop, made.folder('student'), 0)
+  how = loop.Loop(select='last', **made.config['run'])
+  train.train(setup, how, made.folder('student'), 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
   assert same(before, weights(made.folder('teacher')))
   saved = json.loads((made.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
@@ -163,8 +163,8 @@ def test_the_teachers_weights_are_an_argument_of_the_step(experiment):
   stages.run(made, ('teacher',))
   setup = stages.setup(made, 'student')
   batch = {k: v[:8] for k, v in made.data.train.take(np.arange(8)).items()} | {'epoch': np.zeros(8, np.int32)}
-  teach = step.make_teach(setup.teacher)
-  text = jax.jit(teach).lower(setup.teacher_variables, batch).as_text()
+  look = step.make_look(setup.teacher, setup.view)
+  text = jax.jit(look).lower(setup.teacher_variables, batch).as_text()
   constants = [line for line in text.splitlines() if 'stablehlo.constant' in line and 'dense<"0x' in line]
   assert not constants
 

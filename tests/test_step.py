@@ -23,7 +23,7 @@ def parts(experiment, config):
   student, teacher = made.model('student'), made.model('teacher')
   batch = {k: jnp.asarray(v) for k, v in made.data.train.take(np.arange(16)).items()}
   variables = teacher.init(jax.random.key(9), batch)
-  t = step.make_teach(teacher)(variables, batch)
+  _, t = step.make_look(teacher, lambda batch: batch)(variables, batch)
   method, tx = build.method(RELATIONS, 6), optim.optimiser({'name': 'sgd', 'lr': 0.1}, 6)
   state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
   update = jax.jit(step.make_update(student, made.task, method, tx))

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdjax.checkpoint import write as write_file
-from kdjax.report.page import html
+from kdjax.checkpoint import write_json
+from kdjax.report import ranking
+from kdjax.report.page import html, ranking_html
 from kdjax.report.table import markdown, table
 
-__all__ = ['table', 'write']
+__all__ = ['ranking', 'table', 'write', 'write_ranking']
 
 
 def write(
@@ -31,3 +33,11 @@ def write(
   write_file(paths[0], markdown(results))
   write_file(paths[1], html(results, curves, examples))
   return paths
+
+
+def write_ranking(ranked: Mapping, folder: str | os.PathLike) -> None:
+  """Writes `ranking.json`, `ranking.md` and `ranking.html` of a cohort into `folder`."""
+  folder = Path(folder)
+  write_json(folder / 'ranking.json', ranked)
+  write_file(folder / 'ranking.md', ranking.markdown(ranked))
+  write_file(folder / 'ranking.html', ranking_html(ranked))

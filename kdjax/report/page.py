@@ -10,19 +10,15 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import plots, words
+from kdjax.report import plots, ranking, words
 from kdjax.report.table import config_text, rows, setting
 
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
 
 
 def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Sequence[Mapping]) -> str:
-  """Renders `page.html`; everything it shows is inside the returned text."""
-  template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
-  environment = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-  )
-  return environment.from_string(template).render(
+  """The comparison as a page; everything it shows is inside the returned text."""
+  return _render(
     name=results['name'],
     dataset=results['dataset'],
     kind=results.get('verdict'),
@@ -30,12 +26,43 @@ def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Se
     verdict=words.unbroken(words.verdict(results)),
     notes=words.notes(results),
     rows=rows(results),
-    stages=words.STAGES,
+    dots={stage: stage for stage in words.STAGES},
     figures=list(_figures(results, curves)),
     cards=[_card(example) for example in examples],
     setting=setting(results),
     config=config_text(results),
   )
+
+
+def ranking_html(ranked: Mapping) -> str:
+  """The ranking of a cohort as a page."""
+  table = ranking.rows_of(ranked)
+  figure = plots.ranking(ranked)
+  title = f'{ranked["metric"]} of every member'
+  caption = 'Mean and one standard deviation over seeds.'
+  shown = {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title)) if figure else ''}
+  return _render(
+    name=ranked['name'],
+    dataset=ranked['dataset'],
+    kind=None,
+    badge='',
+    verdict=words.unbroken(ranking.verdict(ranked)),
+    notes=[],
+    rows=table,
+    dots={row['model']: 'student' for row in table} | {s: s for s in ranked['stages']},
+    figures=[shown],
+    cards=[],
+    setting=ranking.setting(ranked),
+    config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
+  )
+
+
+def _render(**shown):
+  template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
+  environment = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+  )
+  return environment.from_string(template).render(**shown)
 
 
 def _figures(results, curves):

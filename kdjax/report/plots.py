@@ -21,7 +21,7 @@ _INK, _RULE = '#010203', '#040506'
 def learning_curve(results: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
   """The evaluation metric against the step; the shade runs from min to max over seeds."""
   metric = results['metric']
-  scale, label = (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
+  scale, label = _scale(metric)
   return _lines(curves, f'eval/{metric}', label, scale)
 
 
@@ -40,7 +40,7 @@ def training_loss(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
 def metric_against_size(results: Mapping) -> Figure | None:
   """The metric of each stage against its parameters, with the references as lines."""
   metric, decimals = results['metric'], words.digits(results)
-  scale, label = (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
+  scale, label = _scale(metric)
   points = {
     n: (s['params'], s['mean'], s.get('std'))
     for n, s in results['stages'].items()
@@ -116,6 +116,26 @@ def latency(results: Mapping) -> Figure | None:
   return figure
 
 
+def ranking(ranked: Mapping) -> Figure | None:
+  """Every member's mean and deviation, with lines at the baseline and the teacher."""
+  rows = [r for r in ranked['rows'] if 'failed_at' not in r][::-1]
+  if not rows:
+    return None
+  scale, label = (
+    (100, f'{ranked["metric"]} (%)') if words.is_share(ranked['metric']) else (1, ranked['metric'])
+  )
+  figure, axes = _axes(label, '', (7, 1.2 + 0.24 * len(rows)))
+  means, stds = ([scale * r[k] for r in rows] for k in ('mean', 'std'))
+  places = range(len(rows))
+  axes.errorbar(means, places, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
+  axes.set_yticks(places, [r['name'] for r in rows], parse_math=False)
+  axes.set_ylim(-0.7, len(rows) - 0.3)
+  for name, stage in ranked['stages'].items():
+    axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=_LINES[name], label=name)
+  axes.legend(frameon=False, labelcolor=_INK)
+  return figure
+
+
 def svg(figure: Figure, label: str) -> str:
   """The figure as an inline SVG element, the same text for the same figure.
 
@@ -140,8 +160,13 @@ def svg(figure: Figure, label: str) -> str:
   return text.replace('<svg', f'<svg role="img" aria-label="{safe}"', 1)
 
 
-def _axes(x, y):
-  figure = Figure(figsize=(4.6, 3.1), layout='constrained')
+def _scale(metric):
+  """What a value is multiplied with, and the label of its axis."""
+  return (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
+
+
+def _axes(x, y, size=(4.6, 3.1)):
+  figure = Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot()
   axes.set_xlabel(x, color=_INK)
   axes.set_ylabel(y, color=_INK, parse_math=False)

@@ -1,0 +1,217 @@
+"""An experiment: a config, a folder, and the models, data and members that follow from them."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import build, checkpoint, parallel, pipeline
+from kdjax.errors import KdjaxError, unknown
+from kdjax.evaluate import make_evaluate
+from kdjax.sources import fingerprint
+
+TRAINED = ('teacher', 'baseline', 'student')
+# What the members of a cohort may differ in: the batches and the teacher are shared.
+OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype')
+OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source')
+
+
+@dataclasses.dataclass
+class Experiment:
+  """A config, a folder, and what is made from them when it is first asked for.
+
+  Attributes:
+    config: a recipe as plain dicts; `configs/common.py` describes its keys.
+    workdir: where everything of this experiment lies.
+    data_dir: where TFDS keeps prepared data.
+    command: how a person runs it again, for the report.
+    cohort: the experiment whose data, teacher and baseline a member of it shares.
+  """
+
+  config: Mapping[str, Any]
+  workdir: Path
+  data_dir: str | None = None
+  command: str = ''
+  cohort: 'Experiment | None' = None
+
+  @cached_property
+  def members(self) -> dict[str, 'Experiment']:
+    """The students, each as an experiment of its own: those of `config.cohort`, or the one there is."""
+    if not self.config['cohort']:
+      return {'student': self}
+    made = {}
+    for name, changes in self.config['cohort'].items():
+      config = member_config(self.config, name, changes)
+      made[name] = dataclasses.replace(self, config=config, workdir=self.workdir / name, cohort=self)
+    return made
+
+  @cached_property
+  def shared(self) -> dict:
+    """What the members of a cohort need not make twice."""
+    return self.cohort.shared if self.cohort else {}
+
+  def once(self, key: tuple, make: Callable) -> Any:
+    """`make()`, or what it gave to another member of the cohort."""
+    if key not in self.shared:
+      self.shared[key] = make()
+    return self.shared[key]
+
+  def architecture(self, stage: str) -> str:
+    """A hash of all that a stage's model is made from."""
+    own = self.config['teacher' if stage == 'teacher' else 'student']
+    return digest({k: own[k] for k in ('model', 'inputs', 'dtype')})
+
+  @cached_property
+  def data(self) -> build.Data:
+    if self.cohort:
+      return self.cohort.data
+    return build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'])
+
+  @cached_property
+  def task(self):
+    return build.task(self.config['task'])
+
+  @cached_property
+  def vocabulary(self) -> str:
+    """A hash of the tokenizer, '' without one."""
+    words = self.data.words
+    return fingerprint(sorted(words.get_vocab().items())) if words is not None else ''
+
+  def model(self, stage: str):
+    """One object for one architecture, so that what is compiled for it is shared by a cohort."""
+    own = self.config['teacher' if stage == 'teacher' else 'student']
+    return self.once(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
+
+  def shapes(self, stage: str) -> tuple[dict, dict]:
+    """The variables of a stage's model and its outputs, as shapes."""
+    model = self.model(stage)
+
+    def make():
+      batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
+      variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+      return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
+
+    return self.once(('shapes', self.architecture(stage)), make)
+
+  def judge(self, stage: str) -> Callable:
+    """Evaluates variables of a stage's model over a source, as `make_evaluate` does."""
+
+    def make():
+      size = self.config['run']['eval_batch']
+      return make_evaluate(self.model(stage), self.task, parallel.make_mesh(), size)
+
+    return self.once(('judge', self.architecture(stage)), make)
+
+  def seeds(self, stage: str) -> tuple[int, ...]:
+    n = 1 if stage == 'teacher' else self.config['seeds']
+    return tuple(self.config['seed'] + i for i in range(n))
+
+  def folder(self, stage: str) -> Path:
+    """Members share the cohort's teacher, and its baseline where their students are the same."""
+    if self.cohort and stage == 'teacher':
+      return self.cohort.folder(stage)
+    if self.cohort and stage == 'baseline':
+      if self.config['student'] == self.cohort.config['student']:
+        return self.cohort.folder(stage)
+      return self.cohort.workdir / 'baselines' / digest(self.config['student'])
+    return self.workdir / stage
+
+  def done(self, stage: str) -> bool:
+    return (self.folder(stage) / 'stage.json').exists()
+
+  def trained(self, stage: str) -> bool:
+    """Whether it is done and gave weights: a member of a cohort may have been given up."""
+    return self.done(stage) and 'failed_at' not in self.summary(stage)
+
+  def summary(self, stage: str) -> dict:
+    return json.loads((self.folder(stage) / 'stage.json').read_text(encoding='utf-8'))
+
+  def variables(self, stage: str) -> dict:
+    """The weights that a finished stage gave, stacked over its seeds.
+
+    Raises:
+      KdjaxError: if the stage has not been run.
+    """
+    if not self.trained(stage):
+      raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
+    files = [self.folder(stage) / f'seed_{s}.safetensors' for s in self.seeds(stage)]
+    loaded = [checkpoint.load(f, self.shapes(stage)[0], self.vocabulary) for f in files]
+    return jax.tree.map(lambda *x: np.stack(x), *loaded)
+
+
+def digest(config) -> str:
+  """A short hash of plain dicts."""
+  return fingerprint(json.dumps(config, sort_keys=True))[:8]
+
+
+def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
+  """The config of one member of a cohort: the recipe's, with `methods` replaced and other keys changed.
+
+  Raises:
+    KdjaxError: for a key that the members have to share.
+  """
+  if name in (*TRAINED, 'cohort', 'baselines') or not name.replace('-', '_').replace('.', '_').isidentifier():
+    raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
+  for key in flat({'methods': changes.get('methods'), **changes}):
+    if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
+      raise unknown(f'key of a member in cohort.{name}', key, OWN)
+  made = _merged(config, changes) | {'cohort': {}, 'name': f'{config["name"]}/{name}'}
+  return made | {'methods': changes.get('methods', config['methods'])}
+
+
+def _merged(tree, changes):
+  """`tree` with the changes; a dict that names a model replaces one, others are merged."""
+  made = dict(tree)
+  for key, value in changes.items():
+    both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
+    replaces = both and isinstance(value.get('model'), str)
+    made[key] = _merged(made[key], value) if both and not replaces else value
+  return made
+
+
+def claim(experiment: Experiment) -> None:
+  """Makes the workdir this experiment's own.
+
+  Raises:
+    KdjaxError: if it belongs to another config or other data; it names what differs.
+  """
+  path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
+  if experiment.workdir.exists() and not experiment.workdir.is_dir():
+    raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
+  if path.exists():
+    theirs = flat(json.loads(path.read_text(encoding='utf-8')))
+    bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
+    differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
+    free = ('run.', 'cohort.')  # a member more changes nothing for the others, and has a claim of its own
+    differ = [k for k in differ if not k.startswith(free) and k != 'cohort' or k in bound]
+    if differ:
+      shown = '; '.join(f'{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here' for k in differ[:4])
+      more = f'; and {len(differ) - 4} more' if len(differ) > 4 else ''
+      raise KdjaxError(
+        f'{experiment.workdir} belongs to another config ({shown}{more}): choose another --workdir.'
+      )
+  data = {'fingerprint': experiment.data.dataset.fingerprint}
+  kept = experiment.workdir / 'data.json'
+  if kept.exists() and json.loads(kept.read_text(encoding='utf-8')) != data:
+    raise KdjaxError(f'the data have changed since {experiment.workdir} was begun: choose another --workdir.')
+  if not jax.process_index():
+    checkpoint.write_json(path, experiment.config)
+    checkpoint.write_json(kept, data)
+    if experiment.data.words is not None:
+      checkpoint.write(experiment.workdir / 'tokenizer.json', experiment.data.words.to_str())
+  if not experiment.cohort:
+    for member in experiment.members.values():
+      if member is not experiment:
+        claim(member)
+
+
+def flat(tree, prefix=''):
+  """A nested dict as one of dotted keys."""
+  if not isinstance(tree, dict) or not tree:
+    return {prefix: tree}
+  return {k: v for key, value in tree.items() for k, v in flat(value, f'{prefix}.{key}'.lstrip('.')).items()}

@@ -1,0 +1,215 @@
+"""The loop over the steps of a training: log, evaluate, save, and stop where there is nothing to save."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import parallel, progress
+from kdjax.errors import KdjaxError
+from kdjax.evaluate import make_evaluate
+from kdjax.interrupt import Interrupted
+from kdjax.log import Log
+
+
+class Loop(NamedTuple):
+  """How the loop is run.
+
+  Only `select`, with it `eval_every`, and `parallel` change what comes out.
+
+  Attributes:
+    select: 'last', or 'best' on validation: which weights of a seed are kept.
+    parallel: 'jit' or 'pmap'.
+    eval_every, log_every, save_every: in steps.
+    eval_batch: examples at once.
+    keep: how many checkpoints.
+    tensorboard: whether to write its files too.
+  """
+
+  select: str
+  parallel: str
+  eval_every: int
+  log_every: int
+  save_every: int
+  eval_batch: int
+  keep: int
+  tensorboard: bool
+
+
+def _variables(member, state):
+  """What is evaluated: the average of the weights where one is asked for."""
+  return state.ema if member.ema else {'params': state.params['student'], **state.stats['student']}
+
+
+def no_best(setup: Any, how: Loop, states: dict) -> dict:
+  """The best variables so far of every member: none, where they are asked for at all."""
+  if how.select != 'best':
+    return {}
+  made = {}
+  for name, state in states.items():
+    worst = jax.device_put(jnp.full(len(setup.seeds), -jnp.inf), state.step.sharding)
+    copied = jax.tree.map(jnp.copy, _variables(setup.members[name], state))
+    made[name] = {'variables': copied, 'score': worst}
+  return made
+
+
+@jax.jit
+def _better(best, variables, score):
+  """Per seed, the variables of the higher score."""
+  won = score > best['score']
+
+  def pick(new, old):
+    return jnp.where(won.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+  picked = jax.tree.map(pick, variables, best['variables'])
+  return {'variables': picked, 'score': jnp.where(won, score, best['score'])}
+
+
+class Run:
+  """What the loop holds on to between steps.
+
+  Attributes:
+    failed: member -> the step at which its loss was not finite.
+    first_step_s: the time that the first step took, compilation and all.
+  """
+
+  def __init__(self, setup, how: Loop, mesh, keeper, step: int, failed: dict, began: float):
+    self.setup, self.how, self.mesh, self.keeper, self.began = setup, how, mesh, keeper, began
+    self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
+    self.pending, self.said, self.took = [], {}, {}
+    folders = {name: Path(member.folder) for name, member in setup.members.items()}
+    self.logs = {name: Log(folder, step, how.tensorboard) for name, folder in folders.items()}
+    judges = {}  # members of one model share the compiled evaluation
+    for member in setup.members.values():
+      judges.setdefault(member.model, make_evaluate(member.model, setup.task, mesh, how.eval_batch, False))
+    self.judges = judges
+    self.copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+  def kept(self, name: str, tree: dict) -> dict:
+    """The variables that a finished training gives."""
+    if self.how.select == 'best':
+      return tree['best'][name]['variables']
+    return _variables(self.setup.members[name], tree['state'][name])
+
+  def update_s(self, name: str) -> float | None:
+    """Median time of the member's own update, of those that were timed."""
+    return float(np.median(self.took[name])) if name in self.took else None
+
+  def steps(self, tree, look, updates, batches, stopped):
+    setup, how = self.setup, self.how
+    waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
+    with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
+      n = self.start
+      for n in range(self.start + 1, setup.steps + 1):
+        asked = time.monotonic()
+        batch = parallel.split(next(batches), self.mesh)
+        waited += time.monotonic() - asked
+        last, logs = n == setup.steps, n % how.log_every == 0
+        losses = self.step(tree['state'], look, updates, batch, logs and n > self.start + 1)
+        if self.pending:  # at most one step is queued behind the one that runs
+          jax.block_until_ready(self.pending[-1])
+        self.pending.append(losses)
+        if n == self.start + 1:
+          jax.block_until_ready(losses)
+          self.first_step_s = time.monotonic() - since
+          shown.restart()
+          waited, since, timed = 0.0, time.monotonic(), n
+        if logs or last:
+          jax.block_until_ready(losses)
+          spent = time.monotonic() - since
+          self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          waited, since, timed = 0.0, time.monotonic(), n
+        if setup.validation is not None and (n % how.eval_every == 0 or last):
+          self.report(n, shown)
+          began = time.monotonic()
+          tree = self.judge(n, tree, shown)
+          since += time.monotonic() - began
+        stop = stopped() if n % 10 == 0 or jax.process_count() == 1 else False
+        if n % how.save_every == 0 or last or stop:
+          self.save(n, tree, batches, shown)
+        shown.update(n)
+        if stop:
+          break
+    self.keeper.wait()
+    if stopped():
+      raise Interrupted(f'{setup.name}: saved at step {n}; run the same command to go on.')
+    return tree
+
+  def step(self, states, look, updates, batch, timed):
+    """One step of all members; with `timed` they run one after the other, each under the clock."""
+    batch, t = look(batch)
+    if timed:
+      jax.block_until_ready((self.pending, batch, t))
+    losses = {}
+    for name in self.alive():
+      began = time.monotonic()
+      states[name], losses[name] = updates[name](states[name], t, batch)
+      if timed:
+        jax.block_until_ready(losses[name])
+        self.took.setdefault(name, []).append(time.monotonic() - began)
+    return losses
+
+  def alive(self):
+    return [name for name in self.setup.members if name not in self.failed]
+
+  def report(self, n, shown, took=None, share=None):
+    """Logs the means since the last time; a member whose loss is not finite is given up."""
+    if not self.pending:
+      return
+    sums, self.pending = jax.device_get(self.pending), []
+    for name in self.alive():
+      record = {}
+      for loss in sums[0][name]:
+        pairs = [s[name][loss] for s in sums]
+        total, count = (np.sum([np.asarray(p[i], np.float64) for p in pairs], 0) for i in (0, 1))
+        record['grad_norm' if loss == 'grad_norm' else f'loss/{loss}'] = total / np.maximum(count, 1)
+      record['loss/total'] = sum(v for k, v in record.items() if k.startswith('loss/'))
+      if not all(np.isfinite(v).all() for v in record.values()):
+        self.give_up(name, n, len(sums))
+        continue
+      if took is not None:
+        record |= {'time/step': took, 'time/data': share}
+        record |= {'time/update': self.took[name][-1]} if name in self.took else {}
+      self.logs[name].write(n, record)
+      self.note(shown, 'loss', name, record['loss/total'])
+
+  def give_up(self, name, n, steps):
+    saved = self.keeper.newest()
+    kept = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
+    if len(self.alive()) == 1:
+      raise KdjaxError(
+        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({kept}). '
+        'Lower the learning rate or the weight of a loss, or set clip.'
+      )
+    self.failed[name] = n
+    progress.say(f'{self.setup.name}: {name} is given up at step {n}, its loss is not finite')
+
+  def note(self, shown, what, name, values):
+    """Shows a figure beside the bar: of the one member, or the mean of all."""
+    self.said.setdefault(what, {})[name] = float(np.mean(values))
+    means = {k: np.mean([v[m] for m in self.alive() if m in v]) for k, v in self.said.items()}
+    shown.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
+
+  def judge(self, n, tree, shown):
+    task = self.setup.task
+    for name in self.alive():
+      member = self.setup.members[name]
+      variables = _variables(member, tree['state'][name])
+      title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
+      found = self.judges[member.model](variables, self.setup.validation, title).metrics
+      self.logs[name].write(n, {f'eval/{k}': v for k, v in found.items()})
+      score = found[task.metric]
+      self.note(shown, task.metric, name, score)
+      if self.how.select == 'best':
+        sign = 1 if task.higher_is_better else -1
+        tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
+    return tree
+
+  def save(self, n, tree, batches, shown):
+    self.report(n, shown)  # a state is saved only after its loss was seen to be finite
+    spent = time.monotonic() - self.began
+    data = {'batches': batches.get_state(), 'wall_time_s': spent, 'failed': self.failed}
+    self.keeper.save(n, self.copy(tree), data)

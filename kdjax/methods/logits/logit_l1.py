@@ -1,0 +1,26 @@
+"""Raw class scores: mean absolute error (Fang et al., 1912.11006, DFAD)."""
+
+import jax.numpy as jnp
+
+from kdjax import taps
+from kdjax.types import Method
+
+WEIGHT = 1.0  # DFAD, its only loss, on generated images
+
+
+def logit_l1(*, student: str = 'logits', teacher: str = 'logits') -> Method:
+  """Mean absolute error of the logits, the student's loss of DFAD (arXiv 1912.11006).
+
+  mean over the elements of |student - teacher|, mean over the examples. Its gradient does not shrink as
+  the two come closer, which the squares of `logit_mse` do.
+
+  Args:
+    student: its tap, [B, ...].
+    teacher: its tap, of the same shape.
+  """
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    q, p = taps.pair(s, t, student, teacher, 'logit_l1')
+    return taps.mean_over_examples(taps.mean_over_axes(jnp.abs(q - p)), batch), stats
+
+  return Method(lambda rng, s, t, batch: ({}, {}), loss)

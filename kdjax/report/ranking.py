@@ -1,0 +1,109 @@
+"""The ranking of a cohort: the same table in the terminal, in Markdown and on a page."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.progress import duration
+from kdjax.report import words
+
+COLUMNS = ('against baseline', 'p', 'corrected p', 'verdict', 'gap', 'cost')
+_STYLES = {'better': 'green', 'worse': 'red'}
+
+
+def rows_of(ranked: Mapping) -> list[dict[str, str]]:
+  """One row a member, best first, then the baseline and the teacher, each {column: cell}."""
+  metric = ranked['metric']
+  out = []
+  for row in ranked['rows']:
+    cells = dict.fromkeys(
+      ('model', metric, 'against baseline', 'p', 'corrected p', 'verdict', 'gap', 'cost'), ''
+    )
+    cells['model'] = row['name']
+    if 'failed_at' in row:
+      out.append(cells | {'verdict': f'not finite by step {row["failed_at"]}'})
+      continue
+    gap = row['gap_recovered']
+    cells[metric] = words.score(row['mean'], metric, 2, row['std'])
+    cells['against baseline'] = _signed(row['difference'], metric)
+    cells |= {'p': words.plain(row['p_value']), 'corrected p': words.plain(row['p_adjusted'])}
+    cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
+    out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
+  for name, stage in sorted(ranked['stages'].items()):
+    several = len(stage['values']) > 1
+    shown = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
+    out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: shown})
+  return out
+
+
+def _signed(value, metric):
+  if value is None:
+    return words.DASH
+  return f'{100 * value:+.2f}' if words.is_share(metric) else f'{value:+.3g}'
+
+
+def verdict(ranked: Mapping) -> str:
+  """What the ranking says, in one sentence."""
+  tested = [r for r in ranked['rows'] if 'failed_at' not in r]
+  if not tested:
+    return 'No member of the cohort was trained to its end.'
+  counts = {v: sum(r['verdict'] == v for r in tested) for v in ('better', 'worse', 'inconclusive')}
+  best = tested[0]
+  score = words.score(best['mean'], ranked['metric'], 2, best['std'])
+  return (
+    f'Of {len(ranked["rows"])} members, {counts["better"]} are better than the baseline, '
+    f'{counts["worse"]} worse, {counts["inconclusive"]} not clearly either '
+    f'(paired t-test over {len(ranked["seeds"])} seeds, corrected for the number of tests). '
+    f'First: {best["name"]} with {score}.'
+  )
+
+
+def table(ranked: Mapping) -> Group:
+  """The table and the sentence, for `rich.print`."""
+  rows = rows_of(ranked)
+  shown = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), title_justify='left')
+  for i, column in enumerate(rows[0] if rows else ()):
+    shown.add_column(Text(column), justify='right' if i else 'left', overflow='fold')
+  for row in rows:
+    shown.add_row(*(Text(cell, style=_STYLES.get(cell, '')) for cell in row.values()))
+  return Group(shown, Text(words.unbroken(verdict(ranked)), style='bold'))
+
+
+def markdown(ranked: Mapping) -> str:
+  """The table, the sentence, and what it takes to make it again."""
+  rows = rows_of(ranked)
+  lines = [f'# {title(ranked)}', '', f'**{verdict(ranked)}**', '']
+  if rows:
+    lines += [' | '.join(('', *rows[0], '')).strip(), '|' + '---|' + '---:|' * (len(rows[0]) - 1)]
+    lines += [' | '.join(('', *(cell or ' ' for cell in row.values()), '')).strip() for row in rows]
+  told = [f'- {k}: ' + (f'`{text}`' if k == 'Command' else text) for k, text in setting(ranked)]
+  lines += ['', *told, '']
+  return '\n'.join(lines)
+
+
+def setting(ranked: Mapping) -> list[tuple[str, str]]:
+  """What a reader needs to judge the ranking and to repeat it, as (label, text)."""
+  counts = ', '.join(f'{k} {v:,}' for k, v in ranked['n_train'].items())
+  training = ranked['training']
+  return [
+    ('Command', ranked['command']),
+    ('Hardware', ranked['hardware']),
+    (
+      'Training',
+      f'{training["steps"]} steps each, all of them in {duration(training["wall_time_s"])}',
+    ),
+    ('Training examples', counts),
+    ('Measured on', f'{ranked["split"]}, {ranked["n_examples"]:,} examples'),
+    ('Seeds', ', '.join(map(str, ranked['seeds']))),
+    ('Checkpoint selection', ranked['selection']),
+    ('p', 'paired t-test against the baseline, then corrected by the false discovery rate'),
+    ('Gap', "share of the teacher's lead over the baseline that the student recovers"),
+    ('Cost', "time of the student's update, against the cheapest one here"),
+  ]
+
+
+def title(ranked: Mapping) -> str:
+  return f'{ranked["name"]} on {ranked["dataset"]}'

@@ -1,0 +1,130 @@
+"""Students that share a teacher's look at each batch: each as if it had been trained alone."""
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax import ranking, stages, step
+from kdjax.errors import KdjaxError
+
+KD = {'kd': {'weight': 1.0, 'temperature': 2.0}}
+RKD = {'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'}}
+
+
+@pytest.fixture
+def cohort(config):
+  """`cohort(members)`: the made config with a cohort, and fewer steps."""
+  config.methods = {}
+  config.student.train.steps = 4
+
+  def make(members):
+    with config.unlocked():
+      config.cohort = members
+    return config
+
+  return make
+
+
+def weights(folder):
+  return {f.name: load_file(f) for f in sorted(folder.glob('*.safetensors'))}
+
+
+def same(a, b):
+  assert a.keys() == b.keys() and a
+  return all(np.array_equal(a[f][k], b[f][k]) for f in a for k in a[f])
+
+
+def test_every_member_is_what_it_is_alone(experiment, cohort, config):
+  wide = {'methods': KD, 'student': {'model': {'width': 12}}}
+  cohort({'kd': {'methods': KD}, 'rkd': {'methods': RKD}, 'wide': wide})
+  stages.run(made := experiment('cohort'))
+  assert {f.name for f in made.workdir.iterdir() if f.is_dir()} == {
+    *('teacher', 'baseline', 'baselines', 'cohort', 'kd', 'rkd', 'wide')
+  }
+  assert all((made.workdir / name / 'report.html').exists() for name in made.members)
+  assert '<svg' in (made.workdir / 'ranking.html').read_text()
+  for name, changes in {'rkd': RKD, 'wide': KD}.items():
+    cohort({})
+    config.methods = changes
+    config.teacher.init = str(made.folder('teacher') / 'seed_0.safetensors')
+    if name == 'wide':
+      config.student.model.width = 12
+    stages.run(alone := experiment(f'{name}_alone'), ('teacher', 'student'))
+    assert same(weights(made.workdir / name / 'student'), weights(alone.folder('student')))
+  stages.run(alone, ('baseline',))
+  assert same(weights(made.members['wide'].folder('baseline')), weights(alone.folder('baseline')))
+
+
+def test_a_member_that_diverges_is_given_up_and_one_may_be_added(experiment, cohort, capsys):
+  bad = {'student': {'train': {'optimiser': {'lr': 1e30, 'clip': 0.0, 'name': 'sgd'}}}, 'methods': KD}
+  cohort({'kd': {'methods': KD}, 'bad': bad})
+  stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
+  assert made.members['kd'].trained('student')
+  assert made.members['bad'].done('student') and not made.members['bad'].trained('student')
+  before = weights(made.workdir / 'kd' / 'student')
+  cohort({'kd': {'methods': KD}, 'bad': bad, 'rkd': {'methods': RKD}})
+  ranked = stages.run(again := experiment())
+  assert same(before, weights(again.workdir / 'kd' / 'student'))
+  assert {r['name'] for r in ranked['rows']} == {'kd', 'rkd', 'bad'}
+  assert ranked['rows'][-1]['failed_at'] <= 4
+  assert 'not finite' in (again.workdir / 'ranking.md').read_text()
+
+
+@pytest.mark.parametrize(
+  ('members', 'said'),
+  [
+    ({'kd': {'methods': {'kd': {'student': 'nothing'}}}}, "cohort.kd: .*'nothing'"),
+    ({'kd': {'seeds': 3}}, "cohort.kd.*'seeds'"),
+    ({'teacher': {}}, 'cohort.teacher names a folder'),
+    ({'kd': {'student': {'train': {'steps': 3}}}}, "'student.train.steps'"),
+  ],
+)
+def test_a_mistake_in_a_member_is_named(experiment, cohort, members, said):
+  cohort(members)
+  with pytest.raises(KdjaxError, match=said):
+    stages.run(experiment(), ('student',))
+
+
+def test_a_student_teaches_itself(experiment, config):
+  config.methods = KD
+  config.teacher.source, config.student.train.ema = 'ema', 0.5
+  stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
+  assert not same(weights(made.folder('student')), weights(made.folder('baseline')))
+
+
+def test_the_past_is_renewed_once_an_epoch(experiment, config):
+  config.methods = KD
+  config.teacher.source = 'past'
+  stages.run(made := experiment(), ('teacher',))
+  setup = stages.setup(made, 'student')
+  (member,) = setup.members.values()
+  epoch = -(-len(made.data.few) // 16)
+  assert member.past == epoch > 1
+  batch = {k: jax.numpy.asarray(v) for k, v in made.data.few.take(np.arange(16)).items()}
+  init = step.make_init(member.model, member.method, member.tx, ema=True, own=True)
+  update = step.make_update(member.model, setup.task, member.method, member.tx, ema=member.decay())
+  update = jax.jit(step.from_itself(update, member.model))
+  state = jax.jit(init)(0, {}, batch)
+  first = jax.tree.map(np.array, state.ema)
+  for _ in range(epoch - 1):
+    state, _ = update(state, {}, batch)
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, state.ema)))
+  state, _ = update(state, {}, batch)
+  now = {'params': state.params['student'], **state.stats['student']}
+  jax.tree.map(np.testing.assert_array_equal, state.ema, now)
+
+
+def test_many_tests_at_once_are_corrected():
+  def result(p, mean):
+    stage = {'mean': mean, 'std': 0.01, 'values': [mean], 'update_s': mean, 'steps': 1, 'wall_time_s': 1.0}
+    stages_ = {'student': stage, 'baseline': stage | {'mean': 0.5}}
+    found = dict.fromkeys(('dataset', 'metric', 'split', 'seeds', 'selection', 'n_examples', 'n_train'))
+    found |= {'hardware': '', 'versions': {}, 'config': {'name': 'a/b', 'methods': {}}, 'gap_recovered': 0.1}
+    return found | {'stages': stages_, 'p_value': p, 'higher_is_better': True}
+
+  ranked = ranking.rank({'a': result(0.04, 0.6), 'b': result(0.6, 0.4), 'c': result(None, 0.9)}, {'d': 3})
+  rows = {r['name']: r for r in ranked['rows']}
+  assert [r['name'] for r in ranked['rows']] == ['c', 'a', 'b', 'd']
+  assert rows['a']['p_adjusted'] == pytest.approx(0.08) and rows['a']['verdict'] == 'inconclusive'
+  assert rows['c']['verdict'] == 'inconclusive' and rows['b']['cost'] == 1.0
