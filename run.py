@@ -3,10 +3,11 @@
   python run.py --config=configs/quickstart.py            the whole experiment: all four stages
   python run.py teacher --config=...                      one stage: teacher, baseline, student, compare
   python run.py evaluate --config=... --split=validation  the metrics of the finished stages
-  python run.py methods [NAME]                            what there is: methods, models, tasks, datasets
+  python run.py store build --config=...                  keeps the teacher's answers on disk; verify, info
+  python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
-  teacher   trains the large model, or takes the weights of --config.teacher.init=FILE.safetensors
+  teacher   trains the large model, or takes the weights of --config.teacher.init=PATH|pip:NAME|hf:org/name
   baseline  trains the small model on the labels alone, with the student's budget and seeds
   student   trains the same small model on the teacher's outputs too
   compare   evaluates all three, tests the difference, writes results.json, report.md, report.html
@@ -35,8 +36,10 @@ from ml_collections import config_flags
 from kdjax.errors import KdjaxError, unknown
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
+KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
-COMMANDS = ('all', *STAGES, 'evaluate', *KINDS)
+STORE = ('build', 'verify', 'info')
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
@@ -51,7 +54,8 @@ CACHE = flags.DEFINE_string(
 
 # What the catalogue checks may be new on the command line: --config.methods.dkd.weight=1
 OPEN = re.compile(
-  r'--config\.((?:methods|data\.options|(?:teacher|student)\.(?:model|inputs|train\.optimiser))\..+?)=(.*)'
+  r'--config\.((?:methods|cohort|generator|data\.options|'
+  r'(?:teacher|student)\.(?:model|inputs|drop|train\.optimiser))\..+?)=(.*)'
 )
 ADDED = []
 COMMAND = shlex.join(['python', *sys.argv])
@@ -78,7 +82,10 @@ def main(argv):
   if command in KINDS:
     return show(KINDS[command], names)
   wanted = STAGES if command == 'all' else (command, *names)
-  if (command in ('all', 'evaluate') and names) or not {*wanted} <= {*STAGES, 'evaluate'}:
+  if command == 'store':
+    if names not in [[what] for what in STORE]:
+      raise unknown('thing to do with the store', ' '.join(names), STORE)
+  elif (command in ('all', 'evaluate') and names) or not {*wanted} <= {*STAGES, 'evaluate'}:
     raise KdjaxError(f'what to do with {" ".join(argv[1:])!r}? It takes one command, or several stages.')
   config = recipe()
 
@@ -100,7 +107,7 @@ def main(argv):
         progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
     return None
   try:
-    stages.run(experiment, wanted)
+    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, wanted)
   except (interrupt.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143

@@ -77,19 +77,35 @@ def base(name: str) -> ConfigDict:
         'text_length': 32,
         'vocab_size': 1000,
         'vocab_examples': 50_000,  # texts that the vocabulary is made from
-        'tokenizer': '',  # a tokenizer.json instead
+        'tokenizer': '',  # instead: a tokenizer.json, pip:NAME or hf:org/name
         'memory': 4e9,  # bytes up to which a split is held in memory
       },
       'teacher': {
-        'init': '',  # its weights, a safetensors file, instead of training it
-        'source': 'live',  # whom the student hears: the teacher, its own average 'ema', its 'past' epoch
+        'init': '',  # its weights instead of training: PATH, pip:NAME or hf:org/name
+        'source': 'live',  # whom the student hears: 'live', 'store', 'auto'; itself: 'ema', 'past' (epoch)
         'model': {},
         'inputs': {},
         'dtype': 'float32',
+        'drop': {},
         'train': training(1000, 128, 1e-3),
       },
-      'student': {'model': {}, 'inputs': {}, 'dtype': 'float32', 'train': training(1000, 128, 1e-3)},
+      'student': {
+        'model': {},
+        'inputs': {},  # model input -> batch key; empty for the batch as it is
+        'dtype': 'float32',
+        'drop': {},  # input -> how often a training example lacks it
+        'train': training(1000, 128, 1e-3),
+      },
+      'store': {  # the teacher's answers on disk: `python run.py store build`
+        'folder': '',  # <workdir>/store where it is not set
+        'taps': (),  # of the teacher; () takes those that the methods read
+        'top_k': 0,  # classes kept of logits, with the mass of the others; 0 keeps all
+        'dtype': 'float16',  # or 'bfloat16', 'float32'
+        'views': 1,  # of each example: epoch e trains on the view e mod views, where there is augmentation
+        'shard': 4096,  # examples a file
+      },
       'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
+      'generator': {},  # scheme, model, optimiser, options: a student without data; see kdjax/generators
       'cohort': {},  # name -> methods and other changes: students that share the teacher's forward
       'run': {  # changes no weights, except 'parallel'
         'parallel': 'jit',  # or 'pmap': batch norm a device
@@ -98,6 +114,7 @@ def base(name: str) -> ConfigDict:
         'save_every': 500,
         'eval_batch': 512,
         'keep': 2,
+        'together': 64,  # members of a cohort in one training: their programs and states are in memory
         'tensorboard': False,
       },
     }

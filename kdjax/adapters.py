@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 
 
@@ -89,7 +90,7 @@ class MapTo(nn.Module):
   def __call__(self, x):
     (h, w), (th, tw, width) = x.shape[1:3], self.shape
     if (h, w) == (2 * th, 2 * tw):
-      return nn.Conv(width, (3, 3), 2, ((1, 1), (1, 1)), dtype=x.dtype, name='conv')(x)
+      return Conv(width, (3, 3), 2, ((1, 1), (1, 1)), dtype=x.dtype, name='conv')(x)
     if (2 * h, 2 * w) == (th, tw):
       pad = ((2, 2), (2, 2))
       return nn.ConvTranspose(width, (4, 4), (2, 2), pad, dtype=x.dtype, name='conv')(x)
@@ -98,4 +99,4 @@ class MapTo(nn.Module):
         f'no connector maps a student feature of {h}×{w} to a teacher feature of {th}×{tw}: choose '
         'taps where the student is larger, equal or exactly half as large.'
       )
-    return nn.Conv(width, (1 + h - th, 1 + w - tw), 1, 'VALID', dtype=x.dtype, name='conv')(x)
+    return Conv(width, (1 + h - th, 1 + w - tw), 1, 'VALID', dtype=x.dtype, name='conv')(x)

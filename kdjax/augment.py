@@ -1,6 +1,6 @@
 """Augmentation on the device: a pure function of the seed, the epoch and the example's id."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -49,3 +49,21 @@ def make_view(names: tuple[str, ...], seed: int) -> Callable:
     return dict(batch) | {'image': jax.vmap(one)(batch['image'], batch['epoch'], batch['id'])}
 
   return view
+
+
+def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float]) -> dict:
+  """`inputs` with whole modalities absent, an example at a time: '<modality>/present' [B] becomes 0.
+
+  Each of `rates` is dropped with its probability, on its own; an example that would keep none of them
+  keeps all. The arrays stay as they are: a model that is told that a modality is absent ignores it.
+  """
+  names = sorted(rates)
+  rows = len(inputs[names[0]])
+  kept = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
+  others = any(k in inputs for k in ('image', 'text', 'audio', 'video') if k not in rates)
+  kept = kept if others else kept | ~kept.any(1, keepdims=True)
+  made = dict(inputs)
+  for i, name in enumerate(names):
+    present = f'{name}/present'
+    made[present] = kept[:, i] * made.get(present, jnp.ones(rows))
+  return made

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import augment, catalogue, optim, pipeline, progress, tokenizer
+from kdjax import augment, catalogue, data_free, optim, pipeline, pretrained, progress, tokenizer
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
 from kdjax.methods import combine
@@ -62,7 +62,7 @@ def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
   if not texts:
     return None
   if kept.exists() or config['tokenizer']:
-    made = tokenizer.load(kept if kept.exists() else config['tokenizer'])
+    made = tokenizer.load(kept if kept.exists() else pretrained.tokenizer(config['tokenizer']))
   else:
     limit = min(len(train), config['vocab_examples'])
     rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
@@ -149,14 +149,16 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
 
 
 def model(config: Mapping, found: Data, wanted: Task) -> Model:
-  """A Model of `config['model']`, `config['inputs']` and `config['dtype']`."""
+  """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`."""
   fill = {'num_classes': wanted.outputs(found.dataset)['logits']} if found.dataset.classes else {}
   if found.words is not None:
     fill['vocab_size'] = found.words.get_vocab_size()
-  return functions(module(config['model'], fill), config['inputs'], config['dtype'])
+  return functions(module(config['model'], fill), config['inputs'], config['dtype'], config['drop'])
 
 
-def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Model:
+def functions(
+  net: Any, inputs: Mapping[str, str], dtype: str = 'float32', drop: Mapping[str, float] | None = None
+) -> Model:
   """A Linen module as two pure functions.
 
   Args:
@@ -164,6 +166,10 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
     inputs: model input -> batch key, with all that is below it ('/mask', '/present'); empty
       for the batch as it is.
     dtype: of the computation; the weights stay in float32.
+    drop: input -> how often an example lacks it in training, see `augment.drop_modalities`.
+
+  Raises:
+    KdjaxError: for another dtype, and for inputs that the batch does not have.
   """
   if dtype not in ('float32', 'bfloat16'):  # float16 would need its loss scaled
     raise unknown('dtype', dtype, ('float32', 'bfloat16'))
@@ -192,6 +198,10 @@ def functions(net: Any, inputs: Mapping[str, str], dtype: str = 'float32') -> Mo
     ready = {'params': narrow(variables['params']), **stats}
     rngs = {'dropout': rng} if rng is not None else {}
     seen = see(batch)
+    if train and drop:
+      for name in set(drop) - set(seen):
+        raise KdjaxError(f'drop names {name!r}, and the inputs are {", ".join(sorted(seen))}.')
+      seen = augment.drop_modalities(jax.random.fold_in(rng, 1), seen, drop)
     if not train:
       return dict(net.apply(ready, seen, train=False)), stats
     outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))
@@ -228,6 +238,18 @@ def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
     given = {k: option(v) for k, v in given.items()}
     made[name] = (weight, catalogue.make('methods', entry, given), schedule)
   return combine(made)
+
+
+def maker(config: Mapping, found: Data, steps: int) -> data_free.Maker:
+  """The maker of images of `config.generator`: 'scheme', 'model', 'optimiser', and the scheme's options."""
+  given = dict(config)
+  if missing := {'scheme', 'model', 'optimiser'} - given.keys():
+    raise KdjaxError(f'generator has no {sorted(missing)[0]!r}: it needs a scheme, a model and an optimiser.')
+  scheme, net, optimiser = (given.pop(k) for k in ('scheme', 'model', 'optimiser'))
+  shape = next(pipeline.eval_batches(found.train, 1))['image'].shape[1:]
+  net = module(net, {'size': shape[:2], 'channels': shape[-1]})
+  loss = catalogue.make('generators', scheme, given)
+  return data_free.Maker(functions(net, {}), net.noise, loss, optim.optimiser(optimiser, steps))
 
 
 def view(config: Mapping, seed: int) -> Callable:

@@ -12,6 +12,7 @@ import kdjax
 from kdjax.errors import KdjaxError, unknown
 
 KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
+KINDS |= {'generators': 'generator scheme', 'pretrained': 'converter'}
 
 
 @functools.cache

@@ -101,7 +101,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _swapped_in(path: Path) -> Iterator[Path]:
+def swapped_in(path: Path) -> Iterator[Path]:
   """A file to write beside `path`, which takes its place when it is whole and on the disk."""
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -116,7 +116,7 @@ def _swapped_in(path: Path) -> Iterator[Path]:
 
 def write(path: Path, text: str) -> None:
   """Swaps a whole text file in, so that nobody ever reads half of one."""
-  with _swapped_in(path) as part:
+  with swapped_in(path) as part:
     part.write_text(text, encoding='utf-8', newline='\n')
 
 
@@ -137,29 +137,33 @@ def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   """
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   try:
-    with _swapped_in(path) as part:
+    with swapped_in(path) as part:
       save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part, {'vocabulary': vocabulary})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
 
-def load(path: Path, like: Mapping, vocabulary: str = '') -> dict:
-  """Variables from a safetensors file.
-
-  Args:
-    path: the file.
-    like: a tree of the names and shapes that are wanted.
-    vocabulary: a hash of the tokenizer in use.
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Name -> array of a safetensors file, and what is written in its header.
 
   Raises:
-    KdjaxError: if the file is missing or damaged, or its architecture or vocabulary is another.
+    KdjaxError: if it is missing or damaged.
   """
   try:
     with safe_open(path, 'numpy') as file:
-      of = (file.metadata() or {}).get('vocabulary')
-      stored = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118, it is no dict
+      tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118, it is no dict
+      return tensors, file.metadata() or {}
   except (OSError, SafetensorError) as e:
     raise KdjaxError(f'cannot read the model {path} ({e}).') from e
+
+
+def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
+  """Flat variables as the tree that `like` is, if they have its names and shapes.
+
+  Raises:
+    KdjaxError: if they have not; it says what `source` lacks, what it has beyond it, and what is of
+      another shape.
+  """
   wanted = traverse_util.flatten_dict(like, sep='/')
   missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
   other = [
@@ -173,7 +177,24 @@ def load(path: Path, like: Mapping, vocabulary: str = '') -> dict:
       for what, names in (('missing', missing), ('extra', extra), ('of another shape', other))
       if names
     ]
-    raise KdjaxError(f'{path} is not of this architecture: {"; ".join(told)}.')
+    raise KdjaxError(f'{source} is not of this architecture: {"; ".join(told)}.')
+  return traverse_util.unflatten_dict(stored, sep='/')
+
+
+def load(path: Path, like: Mapping, vocabulary: str = '') -> dict:
+  """Variables from a safetensors file.
+
+  Args:
+    path: the file.
+    like: a tree of the names and shapes that are wanted.
+    vocabulary: a hash of the tokenizer in use.
+
+  Raises:
+    KdjaxError: if the file is missing or damaged, or its architecture or vocabulary is another.
+  """
+  stored, header = read(path)
+  variables = fit(stored, like, path)
+  of = header.get('vocabulary')
   if of and vocabulary and of != vocabulary:
     raise KdjaxError(f'{path} was trained with another vocabulary: set data.tokenizer to its tokenizer.json.')
-  return traverse_util.unflatten_dict(stored, sep='/')
+  return variables

@@ -1,12 +1,16 @@
-"""SGD with a momentum of its own for the distillation gradient (Zhao et al., 2307.08436, DOT)."""
+"""SGD with a momentum of its own for the distillation gradient (Zhao et al., 2307.08436, DOT).
+
+The optimiser, and the fork of `step.make_update` that hands it the two gradients apart.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from kdjax.types import Array
+from kdjax.types import Array, Method, Model, Task
 
 
 class DotState(NamedTuple):
@@ -79,3 +83,42 @@ def dot(
     return updates, DotState(state.count + 1, task, kd)
 
   return Dot(init, update)
+
+
+def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_weight=1.0):
+  """`update(state, t, batch) -> (state, losses)`, as `step.make_update` gives it, with two backward passes.
+
+  What a method learns has the gradient of distillation alone; with no method at all this is plain SGD.
+  Deviation: a parameter of the student
+  that one loss does not reach counts as reached, with a gradient of 0.
+  """
+
+  def update(state, t, batch):
+    rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    rng_model, rng_method = jax.random.split(rng)
+
+    def objectives(params):
+      variables = {'params': params['student'], **state.stats['student']}
+      s, student_stats = student.apply(variables, batch, train=True, rng=rng_model)
+      terms, method_stats = method.loss(
+        params['method'], state.stats['method'], s, t, batch, step=state.step, rng=rng_method
+      )
+      total, count = task.loss(s, batch)
+      own = task_weight * total, count
+      taught = sum((total / jnp.maximum(count, 1) for total, count in terms.values()), jnp.zeros(()))
+      losses = own[0] / jnp.maximum(count, 1), taught
+      return losses, ({'task': own, **terms}, {'student': student_stats, 'method': method_stats})
+
+    _, pull, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
+    one, zero = jnp.ones(()), jnp.zeros(())
+    (of_task,), (of_kd,) = pull((one, zero)), pull((zero, one))
+    norm = optax.global_norm(jax.tree.map(jnp.add, of_task, of_kd))
+    of_task = of_task | {'method': jax.tree.map(lambda _: None, of_task['method'])}
+    if set(terms) == {'task'}:
+      of_kd = jax.tree.map(lambda _: None, of_kd)
+    updates, opt_state = tx.update(of_task, of_kd, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
+    return state, terms | {'grad_norm': (norm, one)}
+
+  return update

@@ -18,3 +18,10 @@ def unknown(
   listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
   guess = f'; did you mean {near[0]!r}?' if near else '.'
   return KdjaxError(f'unknown {kind}: {given!r}{guess} Choose from: {listing or "nothing"}.')
+
+
+def differences(theirs: Mapping, mine: Mapping, keys: Iterable[str]) -> str:
+  """Which of the keys have other values, the first four with both: '' where none has."""
+  differ = sorted(k for k in keys if theirs.get(k) != mine.get(k))
+  shown = '; '.join(f'{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here' for k in differ[:4])
+  return f'{shown}; and {len(differ) - 4} more' if len(differ) > 4 else shown

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline
-from kdjax.errors import KdjaxError, unknown
+from kdjax import build, checkpoint, parallel, pipeline, pretrained
+from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
 from kdjax.sources import fingerprint
 
 TRAINED = ('teacher', 'baseline', 'student')
 # What the members of a cohort may differ in: the batches and the teacher are shared.
-OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype')
+OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype', 'student.drop')
 OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source')
 
 
@@ -64,7 +64,7 @@ class Experiment:
   def architecture(self, stage: str) -> str:
     """A hash of all that a stage's model is made from."""
     own = self.config['teacher' if stage == 'teacher' else 'student']
-    return digest({k: own[k] for k in ('model', 'inputs', 'dtype')})
+    return digest({k: own[k] for k in ('model', 'inputs', 'dtype', 'drop')})
 
   @cached_property
   def data(self) -> build.Data:
@@ -84,8 +84,14 @@ class Experiment:
 
   def model(self, stage: str):
     """One object for one architecture, so that what is compiled for it is shared by a cohort."""
-    own = self.config['teacher' if stage == 'teacher' else 'student']
+    own = self.config['teacher' if stage == 'teacher' else 'student'] | {'model': self.attributes(stage)}
     return self.once(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
+
+  def attributes(self, stage: str) -> dict:
+    """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
+    if stage == 'teacher' and (init := self.config['teacher']['init']):
+      return pretrained.complete(init, self.config['teacher']['model'])
+    return self.config['teacher' if stage == 'teacher' else 'student']['model']
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """The variables of a stage's model and its outputs, as shapes."""
@@ -155,7 +161,8 @@ def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
   Raises:
     KdjaxError: for a key that the members have to share.
   """
-  if name in (*TRAINED, 'cohort', 'baselines') or not name.replace('-', '_').replace('.', '_').isidentifier():
+  taken = (*TRAINED, 'cohort', 'baselines', 'store')
+  if name in taken or not name.replace('-', '_').replace('.', '_').isidentifier():
     raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
   for key in flat({'methods': changes.get('methods'), **changes}):
     if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
@@ -186,15 +193,11 @@ def claim(experiment: Experiment) -> None:
   if path.exists():
     theirs = flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
-    differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
-    free = ('run.', 'cohort.')  # a member more changes nothing for the others, and has a claim of its own
-    differ = [k for k in differ if not k.startswith(free) and k != 'cohort' or k in bound]
-    if differ:
-      shown = '; '.join(f'{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here' for k in differ[:4])
-      more = f'; and {len(differ) - 4} more' if len(differ) > 4 else ''
-      raise KdjaxError(
-        f'{experiment.workdir} belongs to another config ({shown}{more}): choose another --workdir.'
-      )
+    # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
+    free = ('run.', 'cohort.', 'store.')
+    keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
+    if said := differences(theirs, mine, keys):
+      raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
   data = {'fingerprint': experiment.data.dataset.fingerprint}
   kept = experiment.workdir / 'data.json'
   if kept.exists() and json.loads(kept.read_text(encoding='utf-8')) != data:

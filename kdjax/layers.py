@@ -1,12 +1,35 @@
 """Layers that several models share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array
+
+ACTIVATIONS = {
+  'relu': nn.relu,
+  'relu6': nn.relu6,
+  'silu': nn.silu,
+  'gelu': partial(nn.gelu, approximate=False),
+  'gelu_new': nn.gelu,  # the tanh approximation
+  'gelu_pytorch_tanh': nn.gelu,
+  'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
+
+
+def activation(name: str) -> Callable:
+  """The function that a config.json names.
+
+  Raises:
+    KdjaxError: for one that there is not.
+  """
+  if name not in ACTIVATIONS:
+    raise unknown('activation', name, ACTIVATIONS)
+  return ACTIVATIONS[name]
 
 
 def read(inputs: Mapping[str, Array], key: str) -> Array:
@@ -22,6 +45,13 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
 def scale_image(image: Array) -> Array:
   """u8 [B, H, W, C] to f32 in [-1, 1]; floats are taken as they are."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
+
+
+def standardised(inputs, mean: Sequence[float], std: Sequence[float]) -> Array:
+  """`inputs['image']`, u8 or floats in [-1, 1], as (x - mean) / std of x in [0, 1]."""
+  x = scale_image(read(inputs, 'image'))
+  mean, std = (jnp.asarray(v, x.dtype) for v in (mean, std))
+  return (x / 2 + 0.5 - mean) / std
 
 
 def masked_mean(x: Array, mask: Array | None) -> Array:
@@ -45,24 +75,57 @@ def patches(image: Array, size: int) -> Array:
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, size * size * c)
 
 
-class TransformerBlock(nn.Module):
-  """A pre-norm Transformer layer over [B, L, D], with an optional mask [B, L] of the keys."""
+class Attention(nn.Module):
+  """Self-attention over [B, L, D] that also gives its scores [B, heads, L, L].
+
+  The scores are q·k / √d before the mask and the softmax, those of padding included, since what
+  reads them masks them itself. A mask is one that broadcasts to them.
+  """
 
   heads: int
-  mlp_ratio: int = 4
+
+  @nn.compact
+  def __call__(self, x, mask=None):
+    b, length, width = x.shape
+    q, k, v = (
+      nn.Dense(width, name=name)(x).reshape(b, length, self.heads, -1) for name in ('query', 'key', 'value')
+    )
+    scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / jnp.sqrt(width // self.heads).astype(x.dtype)
+    seen = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    y = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(seen), v).reshape(b, length, width)
+    return nn.Dense(width, name='out')(y), scores
+
+
+class Block(nn.Module):
+  """A Transformer layer over [B, L, D], with the norm after each sum or before each branch.
+
+  Attributes:
+    heads: attention heads, a divisor of D.
+    mlp: width of the hidden layer.
+    eps: of the layer norms.
+    act: its activation, a key of `ACTIVATIONS`.
+    dropout: probability, after attention and after the MLP.
+    pre_norm: whether the norms come before the branches.
+  """
+
+  heads: int
+  mlp: int
+  eps: float = 1e-6
+  act: str = 'gelu'
   dropout: float = 0.0
+  pre_norm: bool = False
 
   @nn.compact
   def __call__(self, x, mask=None, train=False):
-    width = x.shape[-1]
-    keys = None if mask is None else nn.make_attention_mask(jnp.ones_like(mask), mask)
-    y = nn.LayerNorm(name='norm1')(x)
-    y = nn.MultiHeadDotProductAttention(self.heads, name='attention')(y, mask=keys)
-    x = x + nn.Dropout(self.dropout, deterministic=not train)(y)
-    y = nn.LayerNorm(name='norm2')(x)
-    y = nn.gelu(nn.Dense(width * self.mlp_ratio, name='mlp_in')(y))
-    y = nn.Dense(width, name='mlp_out')(y)
-    return x + nn.Dropout(self.dropout, deterministic=not train)(y)
+    norm1, norm2 = (nn.LayerNorm(self.eps, name=name) for name in ('norm1', 'norm2'))
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    y, scores = Attention(self.heads, name='attention')(norm1(x) if self.pre_norm else x, mask)
+    x = x + drop(y)
+    x = x if self.pre_norm else norm1(x)
+    y = nn.Dense(self.mlp, name='mlp_in')(norm2(x) if self.pre_norm else x)
+    y = nn.Dense(x.shape[-1], name='mlp_out')(activation(self.act)(y))
+    x = x + drop(y)
+    return x if self.pre_norm else norm2(x), scores
 
 
 class Classifier(nn.Module):

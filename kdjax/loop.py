@@ -73,11 +73,12 @@ class Run:
 
   Attributes:
     failed: member -> the step at which its loss was not finite.
-    first_step_s: the time that the first step took, compilation and all.
+    first_step_s: the time up to the end of the first step, compilation and all.
   """
 
-  def __init__(self, setup, how: Loop, mesh, keeper, step: int, failed: dict, began: float):
-    self.setup, self.how, self.mesh, self.keeper, self.began = setup, how, mesh, keeper, began
+  def __init__(self, setup, how: Loop, mesh, keeper, step: int, failed: dict, began: float, spent: float):
+    self.setup, self.how, self.mesh, self.keeper = setup, how, mesh, keeper
+    self.began, self.spent = began, spent  # this sitting's start, and the time of those before
     self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
     self.pending, self.said, self.took = [], {}, {}
     folders = {name: Path(member.folder) for name, member in setup.members.items()}
@@ -114,7 +115,7 @@ class Run:
         self.pending.append(losses)
         if n == self.start + 1:
           jax.block_until_ready(losses)
-          self.first_step_s = time.monotonic() - since
+          self.first_step_s = time.monotonic() - self.began
           shown.restart()
           waited, since, timed = 0.0, time.monotonic(), n
         if logs or last:
@@ -210,6 +211,6 @@ class Run:
 
   def save(self, n, tree, batches, shown):
     self.report(n, shown)  # a state is saved only after its loss was seen to be finite
-    spent = time.monotonic() - self.began
+    spent = time.monotonic() - self.began + self.spent
     data = {'batches': batches.get_state(), 'wall_time_s': spent, 'failed': self.failed}
     self.keeper.save(n, self.copy(tree), data)

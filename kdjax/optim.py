@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax import dot
 from kdjax.errors import KdjaxError, unknown
 
-OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw')
+OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
 
 
 def learning_rate(
@@ -49,8 +50,10 @@ def learning_rate(
   return optax.join_schedules([optax.linear_schedule(0.0, peak, rising), made[schedule]()], [rising])
 
 
-def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation:
+def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot.Dot:
   """An optax optimiser with clipping and a schedule; only arrays of two axes and more decay.
+
+  'dot' is `kdjax.dot.dot`: it takes no clipping, and lets all parameters decay.
 
   Args:
     config: 'name', 'lr', optionally 'clip' (global norm), 'weight_decay', what
@@ -63,11 +66,16 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation:
   if name not in OPTIMISERS:
     raise unknown('optimiser', name, OPTIMISERS)
   shape = {k: given.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in given}
-  make = getattr(optax, name)
+  make = dot.dot if name == 'dot' else getattr(optax, name)
   known = inspect.signature(make).parameters
   for key in given:
     if key not in known or key == 'learning_rate':
       raise unknown(f'option of the optimiser {name!r}', key, known.keys() - {'learning_rate'})
+
+  if name == 'dot':
+    if clip:
+      raise KdjaxError("the optimiser 'dot' does not clip: set train.optimiser.clip=0.")
+    return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **given)
 
   def kernels(params):
     return jax.tree.map(lambda x: jnp.ndim(x) > 1, params)

@@ -62,6 +62,11 @@ def split(batch: Mapping, mesh: Mesh) -> dict:
   return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
+def spread(x, mesh: Mesh):
+  """Asks the compiler to split the first axis over the devices."""
+  return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def everywhere(mesh: Mesh) -> NamedSharding:
   """The sharding of what every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

@@ -126,10 +126,11 @@ def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) ->
   return Columns(arrays)
 
 
-def train_batches(source: Lazy | Columns, batch_size: int, seed: int) -> Iterator:
+def train_batches(source: Lazy | Columns, batch_size: int, seed: int, reader: Any = None) -> Iterator:
   """Endless shuffled batches of this process's share, as a checkpointable Grain iterator.
 
-  Every batch has 'epoch', which with 'id' names the augmented view of an example.
+  Every batch has 'epoch', which with 'id' names the augmented view of an example. A `reader` of a
+  teacher store joins the teacher's answers.
   """
   n, workers = len(source), jax.process_count()
   order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
@@ -139,7 +140,8 @@ def train_batches(source: Lazy | Columns, batch_size: int, seed: int) -> Iterato
 
   def fetch(batch):
     indices, epochs = batch
-    return source.take(np.asarray(indices)) | {'epoch': np.asarray(epochs, np.int32)}
+    batch = source.take(np.asarray(indices)) | {'epoch': np.asarray(epochs, np.int32)}
+    return reader.join(batch) if reader else batch
 
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
   return iter(rows.map(fetch).to_iter_dataset(options))

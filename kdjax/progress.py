@@ -31,6 +31,15 @@ def duration(seconds: float) -> str:
   return f'{s // 3600} h {s % 3600 // 60:02d} min'
 
 
+def size(n: float) -> str:
+  """'812 B', '1.28 MB', '40.5 GB': bytes, in powers of 1000."""
+  for unit in ('B', 'kB', 'MB', 'GB'):
+    if n < 1000:
+      return f'{n:.3g} {unit}'
+    n /= 1000
+  return f'{n:.3g} TB'
+
+
 class Bar:
   """Progress of one piece of work. Use it through `bar`."""
 

@@ -2,18 +2,31 @@
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import jax
 from jax.experimental import multihost_utils
 
-from kdjax import build, checkpoint, compare, interrupt, loop, optim, parallel, pipeline, progress, train
+from kdjax import (
+  build,
+  checkpoint,
+  compare,
+  interrupt,
+  loop,
+  optim,
+  parallel,
+  pipeline,
+  pretrained,
+  progress,
+  store,
+  train,
+)
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import TRAINED, Experiment, claim, digest, flat
 from kdjax.methods import combine
 
 STAGES = (*TRAINED, 'compare')
-SOURCES = ('live', 'ema', 'past')  # the trained teacher, the student's own average, its last epoch
+TAUGHT = ('live', 'store', 'auto')  # the trained teacher, its answers on disk, these if they are there
+SOURCES = (*TAUGHT, 'ema', 'past')  # the student's own average, its last epoch
 
 
 def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None:
@@ -41,15 +54,19 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
         progress.say(f'{stage}: done before')
       elif stage == 'student' and not experiment.done('teacher'):
         raise KdjaxError(f'{experiment.workdir} has no teacher for the student: run the teacher first.')
-      else:
-        finish(experiment, stage, dict(missing.values()), stopped)
+      members, together = list(missing.values()), experiment.config['run']['together']
+      for i in range(0, len(members), together):
+        finish(experiment, stage, dict(members[i : i + together]), stopped)
   return None
 
 
 def _check_numbers(config):
   """What no type can say; raises KdjaxError."""
   least = {'seeds': 1, 'data.text_length': 1, 'data.vocab_size': 3}
-  least |= {f'run.{k}': 1 for k in ('eval_every', 'log_every', 'save_every', 'eval_batch', 'keep')}
+  least |= {
+    f'run.{k}': 1 for k in ('eval_every', 'log_every', 'save_every', 'eval_batch', 'keep', 'together')
+  }
+  least |= {'store.top_k': 0, 'store.views': 1, 'store.shard': 1}
   least |= {f'{s}.train.{k}': 1 for s in ('teacher', 'student') for k in ('steps', 'batch_size')}
   given = flat(config)
   for key, low in least.items():
@@ -61,6 +78,7 @@ def _check_numbers(config):
     ('select', ('last', 'best')),
     ('run.parallel', ('jit', 'pmap')),
     ('teacher.source', SOURCES),
+    ('store.dtype', store.DTYPES),
   ):
     if given[key] not in choices:
       raise unknown(key, given[key], choices)
@@ -89,12 +107,14 @@ def _check_models(experiment, whose=''):
 
   batch = next(pipeline.eval_batches(data.train, jax.process_count()))
   source, ema = config['teacher']['source'], config['student']['train']['ema']
-  if (source == 'ema') != (source != 'live' and ema > 0):
+  if (source == 'ema') != (source not in TAUGHT and ema > 0):
     raise KdjaxError(
       f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'past' keeps last epoch's weights in its place."
     )
-  taught = outputs['teacher' if source == 'live' else 'student']
+  if config['generator'] and source != 'live':
+    raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
+  taught = outputs['teacher' if source in TAUGHT else 'student']
   method = _method(experiment)
 
   def losses(s, t, batch):
@@ -123,7 +143,7 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
   own = config['teacher' if stage == 'teacher' else 'student']['train']
   source = {'teacher': data.train, 'baseline': data.labelled, 'student': data.few}[stage]
   members = members or experiment.members
-  live = stage == 'student' and any(m.config['teacher']['source'] == 'live' for m in members.values())
+  live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
   return train.Setup(
     name=stage,
     members={name: _member(m, stage, len(source)) for name, m in members.items()},
@@ -142,16 +162,19 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
 def _member(experiment, stage, examples):
   config = experiment.config
   own, distilled = config['teacher' if stage == 'teacher' else 'student']['train'], stage == 'student'
-  itself = distilled and config['teacher']['source'] != 'live'
-  epoch = -(-examples // own['batch_size'])
+  itself = distilled and config['teacher']['source'] not in TAUGHT
+  epoch, made, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
+  maker = build.maker(made, experiment.data, steps) if made and distilled else None
+  steps *= maker.loss.student_steps if maker else 1
   return train.Member(
     model=experiment.model(stage),
     method=_method(experiment) if distilled else combine({}),
-    tx=optim.optimiser(own['optimiser'], own['steps']),
+    tx=optim.optimiser(own['optimiser'], steps),
     task_weight=config['task_weight'] if distilled else 1.0,
     ema=own['ema'],
     past=epoch if itself and config['teacher']['source'] == 'past' else 0,
     own=itself,
+    maker=maker,
     folder=experiment.folder(stage),
   )
 
@@ -178,17 +201,20 @@ def finish(
     members = {'teacher': experiment}
   given = config['teacher']['init'] if stage == 'teacher' else ''
   if given:
-    like = experiment.shapes(stage)[0]
-    loaded = checkpoint.load(Path(given).expanduser(), like, experiment.vocabulary)
+    like, attributes = experiment.shapes(stage)[0], experiment.attributes(stage)
+    loaded = pretrained.load(given, attributes, like, experiment.vocabulary)
     nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
     progress.say(f'{stage}: weights from {given}')
   else:
-    how = loop.Loop(select=config['select'], **config['run'])
+    how = {k: v for k, v in config['run'].items() if k != 'together'}
+    how = loop.Loop(select=config['select'], **how)
     folder = experiment.folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
     made = setup(experiment, stage, members)
+    if stage == 'student':
+      made = store.use(experiment, made, {m.config['teacher']['source'] for m in members.values()}, folder)
     trained = train.train(made, how, folder, config['seed'], stopped)
   if not jax.process_index():
     for name, member in members.items():
@@ -215,6 +241,25 @@ def _export(experiment, stage, trained):
       'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     },
   )
+
+
+def keep(experiment: Experiment, what: str) -> None:
+  """The command `store`: 'build', 'verify' or 'info'.
+
+  Raises:
+    KdjaxError: if the teacher is not finished, or as `kdjax.store` does.
+  """
+  if what == 'info':
+    store.info(store.folder(experiment))
+    return
+  _check_numbers(experiment.config)
+  claim(experiment)
+  for name, member in experiment.members.items():
+    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
+  made = setup(experiment, 'student')
+  if made.teacher is None:
+    raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
+  {'build': store.build, 'verify': store.verify}[what](experiment, made)
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:

@@ -13,6 +13,8 @@ import optax
 
 from kdjax.types import Method, Model, Task, TrainState
 
+STORED = 'stored/'  # what a batch brings along for a stored teacher alone
+
 
 def make_init(
   student: Model, method: Method, tx: optax.GradientTransformation, *, ema: bool = False, own: bool = False
@@ -111,21 +113,31 @@ def make_look(teacher: Model | None, view: Callable, wanted: frozenset | None = 
     if teacher is None:
       return batch, {}
     t = jax.lax.stop_gradient(teacher.apply(variables, batch, train=False)[0])
+    batch = {k: v for k, v in batch.items() if not k.startswith(STORED)}
     return batch, {k: v for k, v in t.items() if wanted is None or k in wanted}
 
   return look
 
 
-def over_seeds(function, n: int, unroll: bool):
-  """`function(state, t, batch)` for n states stacked on a leading axis, `t` and `batch` shared.
+def over_seeds(function: Callable) -> Callable:
+  """`function(state, t, batch)` for states stacked on a leading axis in one program, the rest shared."""
+  return jax.vmap(function, in_axes=(0, None, None))
 
-  Unrolled on CPU, where convolution gradients batched over kernels leave XLA's fast path.
+
+def one_by_one(whole: jax.sharding.Sharding) -> Callable:
+  """Makes of a compiled `function(state, t, batch)` what `over_seeds` makes, by calling it for each seed.
+
+  For CPU, where convolution gradients batched over kernels leave XLA's fast path, and where one
+  program for all seeds takes as many times longer to compile. A seed is to the last bit what it is alone.
   """
-  if not unroll:
-    return jax.vmap(function, in_axes=(0, None, None))
+  take = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=whole)
+  join = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=whole)
 
-  def unrolled(states, t, batch):
-    each = [function(jax.tree.map(lambda x, i=i: x[i], states), t, batch) for i in range(n)]
-    return jax.tree.map(lambda *x: jnp.stack(x), *each)
+  def over(function: Callable) -> Callable:
+    def called(states, t, batch):
+      n = len(jax.tree.leaves(states)[0])
+      return join([function(take(states, i), t, batch) for i in range(n)])
 
-  return unrolled
+    return called
+
+  return over

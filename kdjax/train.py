@@ -1,5 +1,6 @@
 """One stage's training: of one student, or of a cohort that shares the teacher's look at each batch."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax import checkpoint, loop, parallel, pipeline, progress, taps
+from kdjax import checkpoint, data_free, dot, loop, parallel, pipeline, progress, taps
 from kdjax import step as steps_
+from kdjax.errors import KdjaxError
 from kdjax.types import Method, Model, Task
 
 
@@ -25,6 +27,7 @@ class Member(NamedTuple):
     past: steps after which the student becomes its own teacher anew; 0 for another teacher.
     own: whether the average, or the past student, is the teacher.
     folder: where its metrics.jsonl goes.
+    maker: makes the images, where there are no data.
   """
 
   model: Model
@@ -35,6 +38,7 @@ class Member(NamedTuple):
   past: int
   own: bool
   folder: Path
+  maker: data_free.Maker | None = None
 
   def decay(self) -> float | Callable:
     """Of the variables that the state keeps beside the trained ones."""
@@ -57,6 +61,8 @@ class Setup(NamedTuple):
     validation: what is evaluated on the way, or None.
     seeds: a model each for every member.
     steps, batch_size: of the training.
+    reader: of the store that the teacher's answers come from; None for a live teacher.
+    wanted: names of the teacher's taps that the members read, where they are known.
   """
 
   name: str
@@ -70,6 +76,8 @@ class Setup(NamedTuple):
   seeds: tuple[int, ...]
   steps: int
   batch_size: int
+  reader: Any = None
+  wanted: frozenset | None = None
 
 
 def train(
@@ -101,9 +109,10 @@ def train(
     f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
     f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
   )
-  batches = pipeline.train_batches(setup.source, setup.batch_size, seed)
+  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader)
   first = next(pipeline.eval_batches(setup.source, setup.batch_size))
   first.pop('mask')  # a training batch has none
+  first = setup.reader.join(first) if setup.reader else first
   first = parallel.split(first, mesh)
   look, updates, states = compile_all(setup, how, mesh, first)
   keeper = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
@@ -113,7 +122,7 @@ def train(
     tree, spent, failed = found.tree, found.data['wall_time_s'], found.data['failed']
     batches.set_state(found.data['batches'])
     progress.say(f'{setup.name}: going on from step {found.step} of {setup.steps}')
-  run = loop.Run(setup, how, mesh, keeper, found.step if found else 0, failed, began - spent)
+  run = loop.Run(setup, how, mesh, keeper, found.step if found else 0, failed, began, spent)
   try:
     tree = run.steps(tree, look, updates, batches, stopped)
   finally:
@@ -140,48 +149,76 @@ def compile_all(
   axis = parallel.AXIS if how.parallel == 'pmap' else None
   functions = {name: _functions(setup, member, axis) for name, member in setup.members.items()}
   teacher_variables = jax.device_put(setup.teacher_variables, parallel.everywhere(mesh))  # once
-  everything = steps_.make_look(setup.teacher, setup.view)
-  seen, t = jax.eval_shape(everything, teacher_variables, batch)
-  wanted = frozenset().union(*(_read(setup, member, t, seen) for member in setup.members.values()))
-  t = {k: v for k, v in t.items() if k in wanted}
-  look = steps_.make_look(setup.teacher, setup.view, wanted)
+  names = wanted(setup, batch) if setup.wanted is None else setup.wanted
+  look = steps_.make_look(setup.teacher, setup.view, names)
+  seen, t = jax.eval_shape(look, teacher_variables, batch)
   look = parallel.compile_look(look, mesh, (seen, t), setup.batch_size)
   seen, taught = look(teacher_variables, batch)
-  updates, states = {}, {}
-  for name, (init, update) in functions.items():
-    relational = setup.members[name].method.relational
-    updates[name] = parallel.compile_update(update, mesh, how.parallel, relational, t, setup.batch_size)
-    states[name] = jax.jit(init, out_shardings=parallel.everywhere(mesh))(taught, seen)
+  updates, states, whole = {}, {}, parallel.everywhere(mesh)
+  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
+  apart = steps_.one_by_one(whole) if jax.default_backend() == 'cpu' else None
+  with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as shown:
+    for i, (name, (init, update)) in enumerate(functions.items(), 1):
+      member = setup.members[name]
+      heard = teacher_variables if member.maker else taught  # a maker's images are seen by nobody else
+      if not apart:
+        init, update = steps_.over_seeds(init), steps_.over_seeds(update)
+      init = jax.jit(init, out_shardings=whole)
+      related = member.method.relational
+      update = parallel.compile_update(update, mesh, how.parallel, related, t, setup.batch_size)
+      states[name] = (apart(init) if apart else init)(seeds, heard, seen)
+      one = init(seeds[0], heard, seen) if apart else states[name]
+      update = update.lower(one, heard, seen).compile()
+      update = apart(update) if apart else update
+      updates[name] = _given(update, teacher_variables) if member.maker else update
+      shown.update(i)
   return (lambda batch: look(teacher_variables, batch)), updates, states
 
 
+def _given(update, teacher_variables):
+  """An update that takes the teacher's variables in place of its taps."""
+  return lambda state, t, batch: update(state, teacher_variables, batch)
+
+
+def wanted(setup: Setup, batch: Mapping) -> frozenset:
+  """Names of the teacher's taps that any member reads."""
+  seen, t = jax.eval_shape(steps_.make_look(setup.teacher, setup.view), setup.teacher_variables, batch)
+  return frozenset().union(*(_read(setup, member, t, seen) for member in setup.members.values()))
+
+
 def _functions(setup, member, axis=None):
-  """`init(t, batch) -> state` and `update(state, t, batch)` of one member, over all seeds."""
-  unroll, n = jax.default_backend() == 'cpu', len(setup.seeds)
+  """`init(seed, t, batch) -> state` and `update(state, t, batch)` of one member, for one seed."""
   decay = member.decay()
+  if member.maker:
+    if axis:
+      raise KdjaxError("a generator runs under run.parallel='jit' alone.")
+    parts = member.model, setup.teacher, member.maker, member.method, member.tx
+    place = functools.partial(parallel.spread, mesh=parallel.make_mesh())
+    unroll = jax.default_backend() == 'cpu'
+    update = data_free.make_update(*parts, ema=decay, unroll=unroll, place=place)
+    return data_free.make_init(*parts, ema=bool(decay)), update
   init = steps_.make_init(member.model, member.method, member.tx, ema=bool(decay), own=member.own)
-  update = steps_.make_update(
-    member.model,
-    setup.task,
-    member.method,
-    member.tx,
-    task_weight=member.task_weight,
-    ema=decay,
-    axis=axis,
-  )
+  shared = {'task_weight': member.task_weight}
+  if isinstance(member.tx, dot.Dot):
+    make_update = dot.make_update
+    if decay or axis:
+      raise KdjaxError("the optimiser 'dot' keeps no average of the weights and runs under 'jit' alone.")
+  else:
+    make_update, shared = steps_.make_update, shared | {'ema': decay, 'axis': axis}
+  update = make_update(member.model, setup.task, member.method, member.tx, **shared)
   if member.own:
     update = steps_.from_itself(update, member.model)
-  init = steps_.over_seeds(init, n, unroll)
-  seeds = jnp.array(setup.seeds, jnp.uint32)
-  return (lambda t, batch: init(seeds, t, batch)), steps_.over_seeds(update, n, unroll)
+  return init, update
 
 
 def _read(setup, member, t, batch):
   """Names of the teacher's taps that a member reads."""
+  if member.maker:
+    return set()
   (init, update), seen = _functions(setup, member), set()
 
   def all_of_it(t, batch):
-    state = init(taps.Noted(t, seen), batch)
+    state = init(0, taps.Noted(t, seen), batch)
     return update(state, taps.Noted(t, seen), batch)
 
   jax.eval_shape(all_of_it, t, batch)

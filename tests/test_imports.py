@@ -12,6 +12,7 @@ LAYERS = (
     'losses',
     'taps',
     'layers',
+    'conv',
     'adapters',
     'dot',
     'progress',
@@ -37,6 +38,7 @@ LAYERS = (
   {'build'},
   {'experiment', 'loop'},
   {'train', 'compare'},
+  {'store'},
   {'stages'},
 )
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}

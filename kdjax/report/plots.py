@@ -124,7 +124,7 @@ def ranking(ranked: Mapping) -> Figure | None:
   scale, label = (
     (100, f'{ranked["metric"]} (%)') if words.is_share(ranked['metric']) else (1, ranked['metric'])
   )
-  figure, axes = _axes(label, '', (7, 1.2 + 0.24 * len(rows)))
+  figure, axes = _axes(label, '', (9, 1.2 + 0.24 * len(rows)))
   means, stds = ([scale * r[k] for r in rows] for k in ('mean', 'std'))
   places = range(len(rows))
   axes.errorbar(means, places, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
@@ -132,7 +132,7 @@ def ranking(ranked: Mapping) -> Figure | None:
   axes.set_ylim(-0.7, len(rows) - 0.3)
   for name, stage in ranked['stages'].items():
     axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=_LINES[name], label=name)
-  axes.legend(frameon=False, labelcolor=_INK)
+  axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=_INK)
   return figure
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from kdjax.progress import duration
 from kdjax.report import words
 
-COLUMNS = ('against baseline', 'p', 'corrected p', 'verdict', 'gap', 'cost')
+COLUMNS = ('difference', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
 _STYLES = {'better': 'green', 'worse': 'red'}
 
 
@@ -19,17 +19,15 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
   metric = ranked['metric']
   out = []
   for row in ranked['rows']:
-    cells = dict.fromkeys(
-      ('model', metric, 'against baseline', 'p', 'corrected p', 'verdict', 'gap', 'cost'), ''
-    )
+    cells = dict.fromkeys(('model', metric, *COLUMNS), '')
     cells['model'] = row['name']
     if 'failed_at' in row:
       out.append(cells | {'verdict': f'not finite by step {row["failed_at"]}'})
       continue
     gap = row['gap_recovered']
     cells[metric] = words.score(row['mean'], metric, 2, row['std'])
-    cells['against baseline'] = _signed(row['difference'], metric)
-    cells |= {'p': words.plain(row['p_value']), 'corrected p': words.plain(row['p_adjusted'])}
+    cells['difference'] = _signed(row['difference'], metric)
+    cells |= {'p': words.plain(row['p_value']), 'p (FDR)': words.plain(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
   for name, stage in sorted(ranked['stages'].items()):
@@ -63,10 +61,12 @@ def verdict(ranked: Mapping) -> str:
 
 def table(ranked: Mapping) -> Group:
   """The table and the sentence, for `rich.print`."""
-  rows = rows_of(ranked)
-  shown = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), title_justify='left')
+  left_out = ('p', 'gap')  # so that it fits into 80 columns
+  rows = [{k: v for k, v in row.items() if k not in left_out} for row in rows_of(ranked)]
+  spare = {'title_justify': 'left', 'pad_edge': False, 'collapse_padding': True}
+  shown = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), **spare)
   for i, column in enumerate(rows[0] if rows else ()):
-    shown.add_column(Text(column), justify='right' if i else 'left', overflow='fold')
+    shown.add_column(Text(column), justify='right' if i else 'left', no_wrap=True)
   for row in rows:
     shown.add_row(*(Text(cell, style=_STYLES.get(cell, '')) for cell in row.values()))
   return Group(shown, Text(words.unbroken(verdict(ranked)), style='bold'))
@@ -99,7 +99,11 @@ def setting(ranked: Mapping) -> list[tuple[str, str]]:
     ('Measured on', f'{ranked["split"]}, {ranked["n_examples"]:,} examples'),
     ('Seeds', ', '.join(map(str, ranked['seeds']))),
     ('Checkpoint selection', ranked['selection']),
-    ('p', 'paired t-test against the baseline, then corrected by the false discovery rate'),
+    ('Difference', 'to the baseline, in points'),
+    (
+      'p',
+      'paired t-test against the baseline; FDR: corrected for the number of tests (Benjamini & Hochberg)',
+    ),
     ('Gap', "share of the teacher's lead over the baseline that the student recovers"),
     ('Cost', "time of the student's update, against the cheapest one here"),
   ]

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -31,12 +32,12 @@ class Regressor(nn.Module):
       h, w = x.shape[1:3]
       th, tw = self.shape[:2]
       if (h, w) == (2 * th, 2 * tw):
-        x = nn.Conv(width, (3, 3), 2, ((1, 1), (1, 1)), dtype=dtype, name='conv')(x)
+        x = Conv(width, (3, 3), 2, ((1, 1), (1, 1)), dtype=dtype, name='conv')(x)
       elif (2 * h, 2 * w) == (th, tw):
         pad = ((2, 2), (2, 2))  # with a 4×4 kernel and stride 2: exactly twice as large
         x = nn.ConvTranspose(width, (4, 4), (2, 2), pad, dtype=dtype, name='conv')(x)
       elif h >= th and w >= tw:
-        x = nn.Conv(width, (1 + h - th, 1 + w - tw), 1, 'VALID', dtype=dtype, name='conv')(x)
+        x = Conv(width, (1 + h - th, 1 + w - tw), 1, 'VALID', dtype=dtype, name='conv')(x)
       else:
         raise KdjaxError(
           f'fitnet cannot map a student feature of {h}×{w} to a teacher feature of {th}×{tw}: '

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -12,7 +13,7 @@ WEIGHT = 200.0  # Knowledge-Distillation-Zoo for whole factors, RepDistiller wit
 
 
 def block(x, width, name):
-  return nn.Conv(width, (3, 3), dtype=x.dtype, name=name)(x)
+  return Conv(width, (3, 3), dtype=x.dtype, name=name)(x)
 
 
 class Paraphraser(nn.Module):

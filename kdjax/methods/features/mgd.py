@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.conv import Conv
 from kdjax.errors import unknown
 from kdjax.types import Method
 
@@ -16,8 +17,8 @@ class Generator(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    x = nn.relu(nn.Conv(x.shape[-1], (3, 3), dtype=x.dtype, name='conv0')(x))
-    return nn.Conv(x.shape[-1], (3, 3), dtype=x.dtype, name='conv1')(x)
+    x = nn.relu(Conv(x.shape[-1], (3, 3), dtype=x.dtype, name='conv0')(x))
+    return Conv(x.shape[-1], (3, 3), dtype=x.dtype, name='conv1')(x)
 
 
 class Generators(nn.Module):

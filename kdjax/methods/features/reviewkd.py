@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import adapters, losses, taps
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -38,7 +39,7 @@ class Fusion(nn.Module):
         z = nn.sigmoid(z)
         x = x * z[..., :1] + y * z[..., 1:]
       deeper = nearest(x, b.shape[1:3])
-      x = nn.Conv(b.shape[-1], (3, 3), use_bias=False, dtype=a.dtype, name=f'level{i}_conv2')(deeper)
+      x = Conv(b.shape[-1], (3, 3), use_bias=False, dtype=a.dtype, name=f'level{i}_conv2')(deeper)
       out.append(adapters.BatchNorm(name=f'level{i}_bn2')(x, mask))
     return out[::-1]
 

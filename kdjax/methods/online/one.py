@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -23,7 +24,7 @@ class Branch(nn.Module):
     for i in range(self.layers):
       if x.ndim == 4:
         stride = 1 if i else 2
-        x = nn.Conv(self.width, (3, 3), stride, use_bias=False, dtype=x.dtype, name=f'layer{i}')(x)
+        x = Conv(self.width, (3, 3), stride, use_bias=False, dtype=x.dtype, name=f'layer{i}')(x)
       else:
         x = nn.Dense(self.width, use_bias=False, dtype=x.dtype, name=f'layer{i}')(x)
       x = nn.relu(adapters.BatchNorm(name=f'norm{i}')(x, mask))

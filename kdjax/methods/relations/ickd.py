@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -18,7 +19,7 @@ class Embedding(nn.Module):
   @nn.compact
   def __call__(self, x):
     dtype = x.dtype
-    x = nn.Conv(self.channels, (1, 1), use_bias=False, dtype=dtype, name='conv')(x)
+    x = Conv(self.channels, (1, 1), use_bias=False, dtype=dtype, name='conv')(x)
     return nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, dtype=dtype, name='bn')(x)
 
 

@@ -2,11 +2,12 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Classifier, TransformerBlock, masked_mean, read
+from kdjax.layers import Block, Classifier, masked_mean, read
 
 
 class Transformer(nn.Module):
-  """Taps: `block1` ... and `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L], scores before the
+  softmax, `embed` [B, D], and `logits` [B, C] when asked.
 
   Attributes:
     vocab_size: filled in from the tokenizer when left out.
@@ -32,7 +33,8 @@ class Transformer(nn.Module):
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     taps = {}
     for i in range(1, self.depth + 1):
-      x = TransformerBlock(self.heads, dropout=self.dropout, name=f'block{i}')(x, mask, train)
+      block = Block(self.heads, 4 * self.width, dropout=self.dropout, pre_norm=True, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, mask[:, None, None], train)
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(name='norm')(x)
     taps['embed'] = masked_mean(x, mask)

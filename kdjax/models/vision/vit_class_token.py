@@ -1,0 +1,67 @@
+"""Vision Transformer with a class token, as published: ViT, DeiT, CLIP (Dosovitskiy et al., 2010.11929)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.conv import Conv
+from kdjax.errors import KdjaxError
+from kdjax.layers import Block, Classifier, standardised
+
+
+class VitClassToken(nn.Module):
+  """Taps: `embeddings`, `block1` ... and `tokens` [B, 1 + L, D], `attention1` ... [B, heads, 1 + L, 1 + L],
+  `embed` [B, D], and `logits` [B, C] when asked.
+
+  The class token is the first; `tokens` come out of the last norm, and `embed` is the first of
+  them. The attentions are scores before the softmax. Deviation from the paper: no dropout of the
+  embeddings. The defaults are those of ViT-B/16 for 224 pixels in transformers.
+
+  Attributes:
+    width: D.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    mlp: width of a block's hidden layer.
+    patch: the side of a patch; the image has to divide into patches.
+    act: activation of the MLP.
+    eps: of the layer norms.
+    clip: for CLIP's image tower, with a norm before the first block and patches without a bias.
+    dropout: probability, after attention and after the MLP.
+    mean: of the channels of an image in [0, 1], taken off it.
+    std: what it is then divided by.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  width: int = 768
+  depth: int = 12
+  heads: int = 12
+  mlp: int = 3072
+  patch: int = 16
+  act: str = 'gelu'
+  eps: float = 1e-12
+  clip: bool = False
+  dropout: float = 0.0
+  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+  std: tuple[float, ...] = (0.5, 0.5, 0.5)
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x = standardised(inputs, self.mean, self.std)
+    b, h, w, _ = x.shape
+    if h % self.patch or w % self.patch:
+      raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
+    sides = (self.patch, self.patch)
+    x = Conv(self.width, sides, sides, 'VALID', use_bias=not self.clip, name='patch')(x)
+    first = self.param('class', nn.initializers.normal(0.02), (1, 1, self.width))
+    first = jnp.broadcast_to(first.astype(x.dtype), (b, 1, self.width))
+    x = jnp.concatenate([first, x.reshape(b, -1, self.width)], 1)
+    x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
+    x = nn.LayerNorm(self.eps, name='norm_in')(x) if self.clip else x
+    taps = {'embeddings': x}
+    for i in range(1, self.depth + 1):
+      block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, train=train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps['embed'] = x[:, 0]
+    return Classifier(self.num_classes, name='head')(taps)

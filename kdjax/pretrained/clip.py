@@ -1,0 +1,69 @@
+"""CLIP checkpoints in the names of Hugging Face transformers, to models.multimodal.clip."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import unknown
+from kdjax.pretrained.rename import rename
+from kdjax.pretrained.vit_class_token import NAMES, scaling
+
+TEXT = {k: v for k, v in NAMES.items() if k != 'patch'} | {
+  'vocab_size': 'vocab_size',
+  'positions': 'max_position_embeddings',
+}
+IMAGE = {  # what transformers takes where a config.json says nothing, and how OpenAI scales images
+  'model': 'vit_class_token',
+  'clip': True,
+  'patch': 32,
+  'act': 'quick_gelu',
+  'eps': 1e-5,
+  'mean': (0.48145466, 0.4578275, 0.40821073),
+  'std': (0.26862954, 0.26130258, 0.27577711),
+}
+LAYER = r'(vision|text)_model\.encoder\.layers\.(\d+)\.'
+MODULES = {
+  r'vision_model\.embeddings\.patch_embedding': 'image/patch',
+  r'vision_model\.pre_layrnorm': 'image/norm_in',
+  r'vision_model\.post_layernorm': 'image/norm',
+  r'text_model\.final_layer_norm': 'text/norm',
+  LAYER + r'self_attn\.out_proj': r'\1/block<\2>/attention/out',
+  LAYER + r'layer_norm(\d)': r'\1/block<\2>/norm\3',
+  LAYER + r'mlp\.fc1': r'\1/block<\2>/mlp_in',
+  LAYER + r'mlp\.fc2': r'\1/block<\2>/mlp_out',
+  'visual_projection': 'project_image',
+  'text_projection': 'project_text',
+} | {LAYER + rf'self_attn\.{k[0]}_proj': rf'\1/block<\2>/attention/{k}' for k in ('query', 'key', 'value')}
+WHOLE = {
+  r'vision_model\.embeddings\.class_embedding': 'params/image/class',
+  r'vision_model\.embeddings\.position_embedding\.weight': 'params/image/position',
+  r'text_model\.embeddings\.token_embedding\.weight': 'params/text/words/embedding',
+  r'text_model\.embeddings\.position_embedding\.weight': 'params/text/positions/embedding',
+  'logit_scale': 'params/logit_scale',
+}
+
+
+def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Flat variables of `models.multimodal.clip`."""
+  found = rename(tensors, MODULES, WHOLE, r'(text|vision)_model\.embeddings\.position_ids')
+  found = {name.replace('params/vision/', 'params/image/'): x for name, x in found.items()}
+  shapes = {'params/image/class': (1, 1, -1), 'params/image/position': (1, -1, attributes['image']['width'])}
+  return {name: x.reshape(shapes[name]) if name in shapes else x for name, x in found.items()}
+
+
+def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The attributes of the module and of its two towers that a config.json says.
+
+  Raises:
+    KdjaxError: for another kind of model.
+  """
+  if given.get('model_type', 'clip') != 'clip':
+    raise unknown('model_type for the model clip', given['model_type'], ('clip',))
+  image, text = given.get('vision_config', {}), given.get('text_config', {})
+  return {
+    'width': given.get('projection_dim', 512),
+    'image': IMAGE | {k: image[v] for k, v in NAMES.items() if v in image} | scaling(folder),
+    'text': {'model': 'clip_text'} | {k: text[v] for k, v in TEXT.items() if v in text},
+  }

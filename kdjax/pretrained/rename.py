@@ -1,0 +1,61 @@
+"""From the names and layouts of torch to those of Flax."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+COUNTED = re.compile(r'<(\d+)>')
+LEAVES = {
+  'bias': 'params/{}/bias',
+  'running_mean': 'batch_stats/{}/mean',
+  'running_var': 'batch_stats/{}/var',
+}
+ALIASES = {'gamma': 'weight', 'beta': 'bias'}  # of the layer norms of early checkpoints
+
+
+def _path(match: re.Match, template: str) -> str:
+  """The template with its groups filled in, and a number in <> counted from one."""
+  return COUNTED.sub(lambda m: str(int(m[1]) + 1), match.expand(template))
+
+
+def _leaf(module: str, kind: str, x: np.ndarray) -> tuple[str, np.ndarray] | None:
+  """The full name and the layout of a module's tensor: a convolution is HWIO, a dense layer [in, out]."""
+  if kind in LEAVES:
+    return LEAVES[kind].format(module), x
+  if kind != 'weight':
+    return None
+  if x.ndim == 1:
+    return f'params/{module}/scale', x
+  return f'params/{module}/kernel', x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.swapaxes(-1, -2)
+
+
+def rename(
+  tensors: Mapping[str, np.ndarray],
+  modules: Mapping[str, str],
+  whole: Mapping[str, str] | None = None,
+  ignored: str = '',
+) -> dict[str, np.ndarray]:
+  """Variables, flat, their paths joined by '/'; what no rule knows keeps its name and so is told as extra.
+
+  Args:
+    tensors: as they were saved.
+    modules: pattern of a module's name -> the path of ours, as `re.Match.expand` takes it, a group in
+      <> raised by one.
+    whole: pattern of a tensor's full name -> the full name of ours, taken as it is.
+    ignored: pattern of the names that carry nothing the model uses.
+  """
+  found = {}
+  for name, x in tensors.items():
+    if re.fullmatch(ignored, name) or name.endswith('num_batches_tracked'):
+      continue
+    module, _, kind = name.rpartition('.')
+    exact = (_path(m, new) for old, new in (whole or {}).items() if (m := re.fullmatch(old, name)))
+    paths = (_path(m, new) for old, new in modules.items() if (m := re.fullmatch(old, module)))
+    if (full := next(exact, None)) is not None:
+      found[full] = x
+    elif (path := next(paths, None)) is not None and (leaf := _leaf(path, ALIASES.get(kind, kind), x)):
+      found[leaf[0]] = leaf[1]
+    else:
+      found[name] = x
+  return found

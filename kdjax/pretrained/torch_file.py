@@ -1,0 +1,233 @@
+"""Tensors out of the files that `torch.save` writes, without torch and without running any code."""
+
+import io
+import math
+import mmap
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from kdjax.errors import KdjaxError
+
+MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of torch's own number, before 1.6
+STORAGES = {
+  'DoubleStorage': np.float64,
+  'FloatStorage': np.float32,
+  'HalfStorage': np.float16,
+  'BFloat16Storage': ml_dtypes.bfloat16,
+  'LongStorage': np.int64,
+  'IntStorage': np.int32,
+  'ShortStorage': np.int16,
+  'CharStorage': np.int8,
+  'ByteStorage': np.uint8,
+  'BoolStorage': np.bool_,
+}
+# All that is needed to build dicts, lists, strings, numbers and calls of what `find_class` allows.
+OPCODES = (
+  'PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID EMPTY_DICT EMPTY_LIST EMPTY_TUPLE '
+  'TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND APPENDS NONE NEWTRUE NEWFALSE BININT BININT1 '
+  'BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINPUT LONG_BINPUT '
+  'MEMOIZE BINGET LONG_BINGET'
+)
+INSIDE = ('state_dict', 'model_state_dict', 'model', 'module')  # where training scripts keep the weights
+
+
+class _Allowed(NamedTuple):
+  """What a name of the pickle stands for: a call that makes data, and cannot be changed."""
+
+  name: str
+  make: Callable
+  dtype: Any = None
+
+  def __call__(self, *given):
+    return self.make(*given)
+
+
+class _Dict(dict):
+  __slots__ = ()
+
+  def __setstate__(self, state):
+    """A state dict's `_metadata`, which says nothing about tensors."""
+
+
+class _Storage(NamedTuple):
+  key: str
+  dtype: np.dtype
+  size: int  # elements
+
+
+class _Tensor(NamedTuple):
+  storage: _Storage
+  offset: int  # in elements, as the strides are
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+def _whole(value):
+  return type(value) is int and value >= 0
+
+
+def _tensor(storage, offset, shape, strides, *_):
+  if type(storage) is not _Storage or not _whole(offset) or len(shape) != len(strides):
+    raise ValueError('a tensor that is none')
+  if not all(_whole(n) for n in (*shape, *strides)):
+    raise ValueError('a tensor with a negative size')
+  last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+  if 0 not in shape and (last >= storage.size or math.prod(shape) > storage.size):
+    raise ValueError(f'a tensor {list(shape)} that is larger than its storage of {storage.size}')
+  return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _parameter(tensor, *_):
+  return tensor
+
+
+NAMES = {
+  ('collections', 'OrderedDict'): _Allowed('OrderedDict', _Dict),
+  ('torch', 'Size'): _Allowed('Size', tuple),
+  ('torch._utils', '_rebuild_tensor'): _Allowed('tensor', _tensor),
+  ('torch._utils', '_rebuild_tensor_v2'): _Allowed('tensor', _tensor),
+  ('torch._utils', '_rebuild_parameter'): _Allowed('parameter', _parameter),
+} | {('torch', name): _Allowed(name, _parameter, np.dtype(kind)) for name, kind in STORAGES.items()}
+
+
+def _known(module: str, name: str) -> _Allowed:
+  if (module, name) not in NAMES:
+    raise KdjaxError(
+      f'it asks for {module}.{name}, which is no tensor, and no code is run from a checkpoint: save '
+      'model.state_dict() alone, or as safetensors'
+    )
+  return NAMES[module, name]
+
+
+class _Unpickler(pickle.Unpickler):
+  """Knows the names of `NAMES`, each as a stand-in of ours, and no other."""
+
+  def __init__(self, data: bytes):
+    super().__init__(io.BytesIO(data), encoding='utf-8')
+    self.storages = {}  # key -> what it holds, of all that the pickle speaks of
+
+  def find_class(self, module, name):
+    return _known(module, name)
+
+  def persistent_load(self, pid):
+    kind, of, key, _, size, *view = pid
+    if kind != 'storage' or type(of) is not _Allowed or of.dtype is None or any(v is not None for v in view):
+      raise ValueError(f'a {kind!r} that is no plain storage')
+    if type(key) is not str or not _whole(size):
+      raise ValueError('a storage without a key or a size')
+    storage = _Storage(key, of.dtype, size)
+    if self.storages.setdefault(key, storage) != storage:
+      raise ValueError(f'two storages of the key {key}')
+    return storage
+
+
+def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
+  """The next pickle of a file in memory, each of its operations looked at before any is carried out."""
+  start = file.tell()
+  for n, (opcode, arg, _) in enumerate(pickletools.genops(file)):
+    if opcode.name in ('GLOBAL', 'INST'):
+      _known(*arg.split(' ', 1))
+    if opcode.name not in OPCODES.split():
+      raise KdjaxError(f'its pickle uses {opcode.name}, which no tensor needs')
+    if opcode.name == 'LONG_BINPUT' and arg > n:  # room for it would be made before it is filled
+      raise ValueError(f'a memo of {arg} entries after {n} operations')
+  end = file.tell()
+  file.seek(start)
+  unpickler = _Unpickler(file.read(end - start))
+  return unpickler.load(), unpickler.storages
+
+
+def _named(found: Any) -> dict[str, _Tensor]:
+  """The state dict that was saved, or the one inside a training checkpoint."""
+
+  def weights(value):
+    return isinstance(value, dict) and value and all(type(v) is _Tensor for v in value.values())
+
+  if not isinstance(found, dict):
+    raise KdjaxError(f'it holds a {type(found).__name__.lstrip("_").lower()} and no dict of named tensors')
+  for inner in (found, *(found[k] for k in INSIDE if k in found)):
+    if weights(inner) and all(type(k) is str for k in inner):
+      return dict(inner)
+  other = [
+    f'{k} ({type(v).__name__.lstrip("_").lower()})' for k, v in found.items() if type(v) is not _Tensor
+  ]
+  raise KdjaxError(f'it holds more than tensors: {", ".join(other[:5]) or "nothing"}')
+
+
+def _arrays(tensors: Mapping[str, _Tensor], held: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+  """Views of the storages' bytes."""
+  arrays = {}
+  for name, (storage, offset, shape, strides) in tensors.items():
+    if len(held[storage.key]) != storage.size * storage.dtype.itemsize:
+      raise ValueError(f'the numbers of {name} are not as many as it says')
+    flat = np.frombuffer(held[storage.key], storage.dtype)
+    steps = [step * storage.dtype.itemsize for step in strides]
+    arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+  return arrays
+
+
+def _read_zip(file, size: int) -> dict[str, np.ndarray]:
+  with zipfile.ZipFile(file) as archive:
+    entries = archive.infolist()
+    if sum(e.file_size for e in entries) > size or any(e.compress_type for e in entries):
+      raise ValueError('it is packed, which torch does not do')
+    pickles = [e.filename for e in entries if e.filename.count('/') == 1 and e.filename.endswith('/data.pkl')]
+    if len(pickles) != 1:
+      raise KdjaxError('it is a zip archive, and not one that torch.save wrote')
+    folder = pickles[0].removesuffix('data.pkl')
+    order = f'{folder}byteorder'
+    if order in archive.namelist() and archive.read(order) != b'little':
+      raise KdjaxError('its numbers are big-endian: save it again on another machine')
+    tensors = _named(_unpickle(io.BytesIO(archive.read(pickles[0])))[0])
+    keys = {t.storage.key for t in tensors.values()}
+    return _arrays(tensors, {k: archive.read(f'{folder}data/{k}') for k in keys})
+
+
+def _read_stream(file, size: int) -> dict[str, np.ndarray]:
+  file.seek(len(MAGIC))
+  (protocol, _), (system, _) = _unpickle(file), _unpickle(file)
+  if protocol != 1001 or system.get('little_endian') is not True:
+    raise KdjaxError(f'its format {protocol} or its order of bytes is unknown: save it again')
+  found, storages = _unpickle(file)
+  tensors, held = _named(found), {}
+  for key in _unpickle(file)[0]:
+    (n,) = struct.unpack('<q', file.read(8))
+    length = n * storages[key].dtype.itemsize
+    if not 0 <= length <= size - file.tell():
+      raise ValueError(f'{n} numbers are announced and {size - file.tell()} bytes are left')
+    held[key] = file.read(length)
+  return _arrays(tensors, held)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+  """Name -> array (a read-only view) of a file of either format of `torch.save`.
+
+  Nothing but tensors is understood, in a dict of names or under 'state_dict' or 'model' of one. No
+  size is believed that the file does not bear out, so memory stays within a few times its size.
+
+  Raises:
+    KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.
+  """
+  try:
+    size = Path(path).stat().st_size
+    with Path(path).open('rb') as file:
+      start = file.read(len(MAGIC))
+      file.seek(0)
+      if start == MAGIC:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # reads no more than there is
+          return _read_stream(mapped, size)
+      if start.startswith(b'PK'):
+        return _read_zip(file, size)
+  except Exception as e:  # a damaged pickle shows up as any of a dozen types
+    told = ' '.join(str(e).split())[:300]
+    told = told if isinstance(e, KdjaxError) else f'it is damaged ({type(e).__name__}: {told})'
+    raise KdjaxError(f'cannot load {path}: {told}.') from e
+  raise KdjaxError(f'cannot load {path}: it is no file of torch.save.')

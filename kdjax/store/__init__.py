@@ -1,0 +1,13 @@
+"""What a teacher says, kept on disk: asked once, heard by any number of students.
+
+A folder with `manifest.json` (whose answers, to what, kept how) and numbered shards, each an
+ArrayRecord file of `store.shard` examples with all their views, and a JSON with its checksum and ids.
+"""
+
+from kdjax.store.build import build
+from kdjax.store.check import info, verify
+from kdjax.store.hear import open, use
+from kdjax.store.layout import DTYPES
+from kdjax.store.manifest import folder
+
+__all__ = ['DTYPES', 'build', 'folder', 'info', 'open', 'use', 'verify']

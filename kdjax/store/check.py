@@ -1,0 +1,78 @@
+"""Says what a store holds, and whether it still is what the teacher says."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import progress, train
+from kdjax.errors import KdjaxError
+from kdjax.store import answers, hear, layout, manifest, write
+
+TOLERANCE = 0.01  # of a tap's largest value: more is no rounding, nor another chip's
+
+
+def verify(experiment: Any, setup: train.Setup, sample: int = 256) -> dict[str, float]:
+  """Computes every checksum, asks the teacher again about a sample, and says how far the store is off.
+
+  Returns:
+    Tap -> the largest absolute error; of top-k logits that of a class's probability, at temperature 1.
+
+  Raises:
+    KdjaxError: if a shard is damaged, or an error is above a hundredth of the tap's largest value.
+  """
+  spec = manifest.spec(experiment, setup)
+  reader = hear.open(spec)
+  for i in progress.track(range(reader.count), 'checksums', reader.count, 'shard'):
+    reader.check(i)
+  size = setup.batch_size // jax.process_count()
+  rng, errors, peaks = np.random.default_rng(), {}, {}
+  first = setup.source.take(np.arange(size) % reader.examples) | {'epoch': np.zeros(size, np.int32)}
+  ask = answers.make(setup, reader.taps, first)
+  compare = jax.jit(lambda t, batch: layout.compare(reader.taps, t, batch))
+  for _ in progress.track(range(-(-sample // size)), 'asking again', -(-sample // size), 'batch'):
+    batch, view = setup.source.take(rng.integers(reader.examples, size=size)), int(rng.integers(reader.views))
+    t = jax.device_get(ask.look(batch, view))
+    stored = reader.take(batch['id'], np.full(size, view))
+    for name, (error, peak) in jax.device_get(compare(t, stored)).items():
+      errors[name] = max(errors.get(name, 0.0), float(error))
+      peaks[name] = max(peaks.get(name, 0.0), float(peak))
+  for tap in reader.taps:
+    what = f'in the probabilities of the {tap.k} kept' if tap.k else f'of values up to {peaks[tap.name]:.4g}'
+    progress.say(f'{tap.name}: largest error {errors[tap.name]:.3g} {what} ({tap.dtype})')
+    if not errors[tap.name] <= TOLERANCE * peaks[tap.name]:
+      raise KdjaxError(
+        f'the store {spec.folder} is off by {errors[tap.name]:.3g} in {tap.name!r}, which is more than '
+        'rounding: delete it and build it again.'
+      )
+  return errors
+
+
+def info(folder: Path) -> dict:
+  """Says what a folder holds, without opening data or teacher.
+
+  Raises:
+    KdjaxError: if there is no store.
+  """
+  found = manifest.load(folder)
+  if found is None:
+    raise KdjaxError(f'there is no store in {folder}: {manifest.BUILD}.')
+  identity = found['identity']
+  count, key = -(-identity['data.examples'] // identity['store.shard']), manifest.key(identity)
+  wrong = {i: why for i in range(count) if (why := write.damage(folder, i, key, sums=False))}
+  size = sum((write.beside(folder, i) or {}).get('bytes', 0) for i in range(count) if i not in wrong)
+  progress.say(
+    f'{folder}: {identity["data.examples"]} examples, views of each: {identity["store.views"]}, '
+    f'{progress.size(size)}, {count - len(wrong)} of {count} shards, '
+    f'{"finished" if found["complete"] else "not finished"}'
+  )
+  for tap in manifest.taps(found):
+    kept = f'{tap.k} of {tap.shape[-1]} classes and the mass of the others' if tap.k else 'whole'
+    progress.say(f'  {tap.name} {list(tap.shape)} {tap.dtype}, {kept}')
+  for name, value in identity.items():
+    if name != 'taps':
+      progress.say(f'  {name} = {value!r}')
+  for i, why in list(wrong.items())[:5] if found['complete'] else ():
+    progress.say(f'  shard {i} is {why}')
+  return found

@@ -1,0 +1,152 @@
+"""What identifies a store: whose answers it holds, to what, and how they are kept."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import pipeline, train
+from kdjax.errors import KdjaxError, differences, unknown
+from kdjax.experiment import digest, flat
+from kdjax.store import layout
+
+FORMAT = 1
+NAME = 'manifest.json'
+BUILD = 'run `python run.py store build` with the same config'
+
+
+class Spec(NamedTuple):
+  """A store that is wanted.
+
+  Attributes:
+    folder: where it lies.
+    identity: all that decides what is in it, flat.
+    taps: how each is kept.
+    wanted: names of the taps that the training reads.
+    shard: examples a file.
+    views: of every example.
+  """
+
+  folder: Path
+  identity: Mapping[str, Any]
+  taps: tuple[layout.Tap, ...]
+  wanted: frozenset
+  shard: int
+  views: int
+
+
+def folder(experiment: Any) -> Path:
+  given = experiment.config['store']['folder']
+  return Path(given).expanduser().absolute() if given else experiment.workdir / 'store'
+
+
+def spec(experiment: Any, setup: train.Setup) -> Spec:
+  """The store that `config.store` asks for.
+
+  Args:
+    experiment: the whole, not a member of its cohort.
+    setup: of the student's training with the live teacher.
+
+  Raises:
+    KdjaxError: for a tap that the teacher does not have, data without ids, or views that are all alike.
+  """
+  config, own, given = experiment.config, experiment.config['store'], experiment.config['student']['train']
+  augment = list(given['augment'])
+  if own['views'] > 1 and not augment:
+    raise KdjaxError(
+      f'store.views is {own["views"]}, and student.train.augment is empty: all views would be alike, set 1.'
+    )
+  batch = next(pipeline.eval_batches(setup.source, setup.batch_size))
+  batch.pop('mask')
+  if 'id' not in batch:
+    raise KdjaxError("a store finds an example by its 'id', and the examples of this data set have none.")
+  shapes = jax.eval_shape(
+    lambda v, b: setup.teacher.apply(v, b, train=False)[0], setup.teacher_variables, batch
+  )
+  wanted = train.wanted(setup, batch)
+  names = tuple(own['taps']) or wanted
+  for name in names:
+    if name not in shapes:
+      raise unknown('tap of the teacher in store.taps', name, shapes)
+  rows = len(batch['id'])
+  taps = layout.plan({k: shapes[k] for k in names}, rows, own['dtype'], own['top_k'])
+  identity = {
+    'format': FORMAT,
+    'teacher.weights': weights(setup.teacher_variables),
+    **flat({'teacher': {'model': experiment.attributes('teacher')}}),
+    **flat({'teacher': {k: config['teacher'][k] for k in ('inputs', 'dtype')}}),
+    'data.fingerprint': experiment.data.dataset.fingerprint,
+    'data.examples': len(setup.source),
+    **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
+    'data.vocabulary': experiment.vocabulary,
+    'student.train.augment': augment,
+    'seed': config['seed'] if augment else None,  # of the views
+    **{f'store.{k}': own[k] for k in ('dtype', 'top_k', 'views', 'shard')},
+    **{f'taps.{tap.name}': list(tap[1:]) for tap in taps},
+  }
+  identity = json.loads(json.dumps(identity))
+  return Spec(folder(experiment), identity, taps, frozenset(wanted), own['shard'], own['views'])
+
+
+def weights(variables: Any) -> str:
+  """A hash of every array, its place and its type."""
+  made = hashlib.sha256()
+  for path, x in jax.tree_util.tree_leaves_with_path(variables):
+    x = np.ascontiguousarray(x)
+    made.update(f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode())
+    made.update(x.tobytes())
+  return made.hexdigest()[:16]
+
+
+def key(identity: Mapping) -> str:
+  """A short hash that ties a shard to its store."""
+  return digest(dict(identity))
+
+
+def taps(manifest: Mapping) -> tuple[layout.Tap, ...]:
+  """How a store on disk keeps its taps."""
+  made = []
+  for name, value in sorted(manifest['identity'].items()):
+    if name.startswith('taps.'):
+      shape, *more = value
+      made.append(layout.Tap(name.removeprefix('taps.'), tuple(shape), *more))
+  return tuple(made)
+
+
+def load(path: Path) -> dict | None:
+  """The manifest of the store in a folder, None where there is none.
+
+  Raises:
+    KdjaxError: if it cannot be read, or is damaged.
+  """
+  try:
+    found = json.loads((path / NAME).read_text(encoding='utf-8'))
+    if found['key'] == key(found['identity']) and found['complete'] in (True, False):
+      return found
+    reason = 'damaged'
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as e:
+    reason = str(e)
+  raise KdjaxError(f'{path / NAME} cannot be read ({reason}): delete it and {BUILD}; whole shards are kept.')
+
+
+def differs(found: Mapping, wanted: Spec, whole: bool) -> str:
+  """What the store on disk has otherwise than is wanted, '' where it fits.
+
+  Args:
+    found: its manifest.
+    wanted: the spec.
+    whole: whether taps and shards have to be the very same too; a reader takes any shards, and a
+      store that holds more than the taps it wants.
+  """
+  theirs, mine = found['identity'], wanted.identity
+  keys = [k for k in theirs.keys() | mine.keys() if whole or not k.startswith(('taps.', 'store.shard'))]
+  have = {tap.name for tap in taps(found)}
+  if (said := differences(theirs, mine, keys)) or whole or wanted.wanted <= have:
+    return said
+  return f'taps: {", ".join(sorted(have))} there, {", ".join(sorted(wanted.wanted))} here'
