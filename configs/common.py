@@ -114,7 +114,7 @@ def base(name: str) -> ConfigDict:
         'save_every': 500,
         'eval_batch': 512,
         'keep': 2,
-        'together': 64,  # members of a cohort in one training: their programs and states are in memory
+        'together': 32,  # members of a cohort in one training: their programs and states are in memory
         'tensorboard': False,
       },
     }

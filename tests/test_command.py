@@ -62,6 +62,7 @@ def test_help_is_worth_reading(call):
     ('models', ('resnet', 'fusion')),
     ('datasets', ('easy_vqa', 'manifest')),
     ('tasks', ('classification',)),
+    ('generators', ('dafl', 'zskt')),
   ],
 )
 def test_what_there_is(call, kind, names):
@@ -78,6 +79,7 @@ def test_what_there_is(call, kind, names):
   [
     (('al',), ("unknown command: 'al'", "'all'")),
     ((), ('which recipe?',)),
+    (('store', 'buil', '--config=configs/quickstart.py'), ("'buil'", "'build'")),
     (
       ('--config=configs/quickstart.py', '--config.student.train.stepz=3'),
       ('config.student.train.stepz', "'steps'"),

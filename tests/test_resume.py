@@ -34,7 +34,7 @@ def start(config, tmp_path, shared_folder):
   """`start(folder)`: the run of the made config in a process of its own."""
   config.teacher.train.steps = config.student.train.steps = 24
   config.run.update(save_every=3, eval_every=10)
-  config.select = 'best'
+  config.select, config.seeds = 'best', 2
   config.student.train.ema = 0.9
   config.methods = {'kd': {'weight': 1.0}, 'fitnet': {'weight': 1.0}}
   (tmp_path / 'config.json').write_text(config.to_json())
