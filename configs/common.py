@@ -61,7 +61,7 @@ def base(name: str) -> ConfigDict:
     {
       'name': name,
       'seed': 0,  # of the data's order and of the first model
-      'seeds': 3,  # students and baselines, trained in one program
+      'seeds': 3,  # students and baselines, trained together
       'task': {'name': 'classification'},
       'task_weight': 1.0,  # of the labels' loss beside the methods', in the student
       'select': 'last',  # or 'best': the weights with the best validation score, per seed

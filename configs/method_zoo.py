@@ -4,7 +4,7 @@
 
 The quickstart's pair on easy-vqa with 2 % of the labels: each method alone beside the labels' loss, at the
 weight that its paper or repository gives, as a cohort that shares the teacher's forward. Nothing is tuned
-for this task but the baseline. Expect the table of docs/method_zoo.md; 2 cores: 40 min.
+for this task but the baseline. Expect the table of docs/method_zoo.md; 2 cores: 43 min.
 """
 
 from configs import common, quickstart

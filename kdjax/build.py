@@ -132,6 +132,8 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
     config: 'model' and the module's attributes.
     fill: attributes that the data decide, for modules that have them and were not given them.
   """
+  if not isinstance(config, Mapping) or 'model' not in config:
+    raise KdjaxError(f"a model is a dict, {{'model': its name, ...}}, and not {config!r}.")
   given = dict(config)
   name = given.pop('model')
   known = catalogue.options('models', name)
@@ -219,6 +221,8 @@ def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
     peer: makes a Model of the dict of one, for methods that train models of their own.
   """
   made = {}
+  if not isinstance(config, Mapping) or not all(isinstance(v, Mapping) for v in config.values()):
+    raise KdjaxError(f'methods is {config!r}; it is a dict: name -> a dict of weight, taps and options.')
 
   def option(value):
     if not isinstance(value, Mapping):
@@ -246,8 +250,13 @@ def maker(config: Mapping, found: Data, steps: int) -> data_free.Maker:
   if missing := {'scheme', 'model', 'optimiser'} - given.keys():
     raise KdjaxError(f'generator has no {sorted(missing)[0]!r}: it needs a scheme, a model and an optimiser.')
   scheme, net, optimiser = (given.pop(k) for k in ('scheme', 'model', 'optimiser'))
-  shape = next(pipeline.eval_batches(found.train, 1))['image'].shape[1:]
-  net = module(net, {'size': shape[:2], 'channels': shape[-1]})
+  batch = next(pipeline.eval_batches(found.train, jax.process_count()))
+  if 'image' not in batch:
+    raise KdjaxError(f'a generator makes images, and the data have {", ".join(sorted(batch))}.')
+  *size, channels = batch['image'].shape[1:]
+  net = module(net, {'size': tuple(size), 'channels': channels})
+  if not hasattr(net, 'noise'):
+    raise KdjaxError("generator.model makes no images of noise: choose {'model': 'generator', ...}.")
   loss = catalogue.make('generators', scheme, given)
   return data_free.Maker(functions(net, {}), net.noise, loss, optim.optimiser(optimiser, steps))
 

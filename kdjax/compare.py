@@ -47,13 +47,18 @@ def run(experiment: Any) -> dict:
   members = experiment.members
   if not experiment.config['cohort']:
     return compare(experiment)
-  results, failed = {}, {}
+  results, failed, shared = {}, {}, ()
   for name, member in members.items():
-    if member.done('student') and not member.trained('student'):
+    if member.trained('student'):
+      results[name] = compare(member, shown=False)
+      shared += (name,) if member.folder('baseline') == experiment.folder('baseline') else ()
+    elif member.done('student'):
       failed[name] = member.summary('student')['failed_at']
     else:
-      results[name] = compare(member, shown=False)
-  ranked = ranking.rank(results, failed, experiment.command)
+      progress.say(f'{name}: not trained yet, and left out')
+  if not results:
+    raise KdjaxError(f'{experiment.workdir} holds no finished student to compare: run the student first.')
+  ranked = ranking.rank(results, failed, shared, experiment.command)
   if not jax.process_index():
     report.write_ranking(ranked, experiment.workdir)
     progress.console.print(report.ranking.table(ranked))
@@ -88,7 +93,7 @@ def compare(experiment: Any, shown: bool = True) -> dict:
       'mean': float(np.mean(values)),
       'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
       **costs[stage],
-      **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members')},
+      **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members', 'training')},
       **{k: float(v.mean()) for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
     }
     if stage != 'teacher' and 'teacher' in found:

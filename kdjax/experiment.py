@@ -64,7 +64,7 @@ class Experiment:
   def architecture(self, stage: str) -> str:
     """A hash of all that a stage's model is made from."""
     own = self.config['teacher' if stage == 'teacher' else 'student']
-    return digest({k: own[k] for k in ('model', 'inputs', 'dtype', 'drop')})
+    return digest({k: own[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
 
   @cached_property
   def data(self) -> build.Data:
@@ -99,7 +99,9 @@ class Experiment:
 
     def make():
       batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
-      variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+      key = jax.random.key(0)
+      variables = jax.eval_shape(model.init, key, batch)
+      jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
       return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
 
     return self.once(('shapes', self.architecture(stage)), make)
@@ -164,6 +166,8 @@ def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
   taken = (*TRAINED, 'cohort', 'baselines', 'store')
   if name in taken or not name.replace('-', '_').replace('.', '_').isidentifier():
     raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
+  if not isinstance(changes, Mapping):
+    raise KdjaxError(f'cohort.{name} is {changes!r}; a member is a dict: methods, and other changes.')
   for key in flat({'methods': changes.get('methods'), **changes}):
     if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
       raise unknown(f'key of a member in cohort.{name}', key, OWN)
@@ -176,16 +180,32 @@ def _merged(tree, changes):
   made = dict(tree)
   for key, value in changes.items():
     both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-    replaces = both and isinstance(value.get('model'), str)
+    replaces = both and isinstance(value.get('model'), str) and isinstance(made[key].get('model', ''), str)
     made[key] = _merged(made[key], value) if both and not replaces else value
   return made
 
 
 def claim(experiment: Experiment) -> None:
-  """Makes the workdir this experiment's own.
+  """Makes the workdir this experiment's own, and each member's folder the member's.
 
   Raises:
-    KdjaxError: if it belongs to another config or other data; it names what differs.
+    KdjaxError: as `refuse` does.
+  """
+  refuse(experiment)
+  all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
+  for one in all_of_them if not jax.process_index() else ():
+    checkpoint.write_json(one.workdir / 'config.json', one.config)
+    checkpoint.write_json(one.workdir / 'data.json', {'fingerprint': one.data.dataset.fingerprint})
+    if one.data.words is not None:
+      checkpoint.write(one.workdir / 'tokenizer.json', one.data.words.to_str())
+
+
+def refuse(experiment: Experiment) -> None:
+  """Changes nothing.
+
+  Raises:
+    KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
+      differs.
   """
   path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
@@ -202,15 +222,9 @@ def claim(experiment: Experiment) -> None:
   kept = experiment.workdir / 'data.json'
   if kept.exists() and json.loads(kept.read_text(encoding='utf-8')) != data:
     raise KdjaxError(f'the data have changed since {experiment.workdir} was begun: choose another --workdir.')
-  if not jax.process_index():
-    checkpoint.write_json(path, experiment.config)
-    checkpoint.write_json(kept, data)
-    if experiment.data.words is not None:
-      checkpoint.write(experiment.workdir / 'tokenizer.json', experiment.data.words.to_str())
-  if not experiment.cohort:
-    for member in experiment.members.values():
-      if member is not experiment:
-        claim(member)
+  for member in experiment.members.values():
+    if member is not experiment:
+      refuse(member)
 
 
 def flat(tree, prefix=''):

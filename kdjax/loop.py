@@ -123,6 +123,8 @@ class Run:
           spent = time.monotonic() - since
           self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
           waited, since, timed = 0.0, time.monotonic(), n
+        if not self.alive():
+          break
         if setup.validation is not None and (n % how.eval_every == 0 or last):
           self.report(n, shown)
           began = time.monotonic()
@@ -180,7 +182,7 @@ class Run:
   def give_up(self, name, n, steps):
     saved = self.keeper.newest()
     kept = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
-    if len(self.alive()) == 1:
+    if not self.setup.cohort:
       raise KdjaxError(
         f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({kept}). '
         'Lower the learning rate or the weight of a loss, or set clip.'

@@ -21,7 +21,7 @@ from kdjax import (
   train,
 )
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest, flat
+from kdjax.experiment import TRAINED, Experiment, claim, digest, flat, refuse
 from kdjax.methods import combine
 
 STAGES = (*TRAINED, 'compare')
@@ -39,10 +39,8 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
   for stage in wanted:
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
-  _check_numbers(experiment.config)
+  _check(experiment)
   claim(experiment)
-  for name, member in experiment.members.items():
-    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
   with interrupt.listening() as stopped:
     for stage in wanted:
       if stopped():
@@ -58,6 +56,15 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
       for i in range(0, len(members), together):
         finish(experiment, stage, dict(members[i : i + together]), stopped)
   return None
+
+
+def _check(experiment):
+  """Finds what cannot be run before anything is written, compiled or trained."""
+  _check_numbers(experiment.config)
+  refuse(experiment)
+  for name, member in experiment.members.items():
+    _check_numbers(member.config)
+    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
 
 
 def _check_numbers(config):
@@ -112,6 +119,8 @@ def _check_models(experiment, whose=''):
       f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'past' keeps last epoch's weights in its place."
     )
+  if config['generator']:
+    build.maker(config['generator'], data, 1)
   if config['generator'] and source != 'live':
     raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
   taught = outputs['teacher' if source in TAUGHT else 'student']
@@ -154,6 +163,7 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
     source=source,
     validation=data.validation,
     seeds=experiment.seeds(stage),
+    cohort=bool(config['cohort']) and stage != 'teacher',
     steps=own['steps'],
     batch_size=own['batch_size'],
   )
@@ -209,7 +219,7 @@ def finish(
   else:
     how = {k: v for k, v in config['run'].items() if k != 'together'}
     how = loop.Loop(select=config['select'], **how)
-    folder = experiment.folder(stage)
+    folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
     made = setup(experiment, stage, members)
@@ -218,16 +228,22 @@ def finish(
     trained = train.train(made, how, folder, config['seed'], stopped)
   if not jax.process_index():
     for name, member in members.items():
-      _export(member, stage, trained[name] | {'members': len(members)})
+      _export(member, stage, trained[name].pop('variables', None))
+    for name, member in members.items():  # last, so that a kill between two members loses no training
+      of = '' if given else str(folder.relative_to(experiment.workdir))
+      _finished(member, stage, trained[name] | {'members': len(members), 'training': of})
   multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
 
 
-def _export(experiment, stage, trained):
-  config, folder = experiment.config, experiment.folder(stage)
-  variables = trained.pop('variables', None)
+def _export(experiment, stage, variables):
+  folder = experiment.folder(stage)
   for i, seed in enumerate(experiment.seeds(stage) if variables else ()):
     one = jax.tree.map(lambda x, i=i: x[i], variables)
     checkpoint.export(folder / f'seed_{seed}.safetensors', one, experiment.vocabulary)
+
+
+def _finished(experiment, stage, trained):
+  config, folder = experiment.config, experiment.folder(stage)
   own = config['teacher' if stage == 'teacher' else 'student']
   checkpoint.write_json(
     folder / 'stage.json',
@@ -252,10 +268,8 @@ def keep(experiment: Experiment, what: str) -> None:
   if what == 'info':
     store.info(store.folder(experiment))
     return
-  _check_numbers(experiment.config)
+  _check(experiment)
   claim(experiment)
-  for name, member in experiment.members.items():
-    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
   made = setup(experiment, 'student')
   if made.teacher is None:
     raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
@@ -276,7 +290,8 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[flo
     source = pipeline.read(data.dataset, split, data.encode, config['data']['memory'])
   for name, member in experiment.members.items():
     for stage in filter(member.trained, TRAINED):
-      whose = f'{name}/{stage}' if member.cohort and stage == 'student' else stage
+      own = member.folder(stage) != experiment.folder(stage)
+      whose = f'{name}/{stage}' if own else stage
       if whose not in results:
         found = member.judge(stage)(member.variables(stage), source, f'{whose}: {split}').metrics
         results[whose] = {k: v.tolist() for k, v in found.items()}

@@ -60,6 +60,7 @@ class Setup(NamedTuple):
     source: the training examples.
     validation: what is evaluated on the way, or None.
     seeds: a model each for every member.
+    cohort: whether a member whose loss is not finite is given up, and no error.
     steps, batch_size: of the training.
     reader: of the store that the teacher's answers come from; None for a live teacher.
     wanted: names of the teacher's taps that the members read, where they are known.
@@ -74,6 +75,7 @@ class Setup(NamedTuple):
   source: Any
   validation: Any
   seeds: tuple[int, ...]
+  cohort: bool
   steps: int
   batch_size: int
   reader: Any = None
@@ -117,8 +119,9 @@ def train(
   look, updates, states = compile_all(setup, how, mesh, first)
   keeper = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
-  spent, failed = 0.0, {}
-  if found := keeper.restore(jax.tree.map(_abstract, tree)):
+  spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
+  del states
+  if found := keeper.restore(like):
     tree, spent, failed = found.tree, found.data['wall_time_s'], found.data['failed']
     batches.set_state(found.data['batches'])
     progress.say(f'{setup.name}: going on from step {found.step} of {setup.steps}')

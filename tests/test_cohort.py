@@ -57,17 +57,20 @@ def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   assert same(weights(made.members['wide'].folder('baseline')), weights(alone.folder('baseline')))
 
 
-def test_a_member_that_diverges_is_given_up_and_one_may_be_added(experiment, cohort, capsys):
+def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, cohort, config):
   bad = {'student': {'train': {'optimiser': {'lr': 1e30, 'clip': 0.0, 'name': 'sgd'}}}, 'methods': KD}
   cohort({'kd': {'methods': KD}, 'bad': bad})
   stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
   assert made.members['kd'].trained('student')
   assert made.members['bad'].done('student') and not made.members['bad'].trained('student')
   before = weights(made.workdir / 'kd' / 'student')
-  cohort({'kd': {'methods': KD}, 'bad': bad, 'rkd': {'methods': RKD}})
+  cohort({'kd': {'methods': KD}, 'bad': bad, 'worse': bad, 'rkd': {'methods': RKD}})
+  config.run.together = 1  # each with a training, and checkpoints, of its own
+  ranked = stages.run(again := experiment(), ('compare',))
+  assert {r['name'] for r in ranked['rows']} == {'kd', 'bad'}
   ranked = stages.run(again := experiment())
   assert same(before, weights(again.workdir / 'kd' / 'student'))
-  assert {r['name'] for r in ranked['rows']} == {'kd', 'rkd', 'bad'}
+  assert {r['name'] for r in ranked['rows']} == {'kd', 'rkd', 'bad', 'worse'}
   assert ranked['rows'][-1]['failed_at'] <= 4
   assert 'not finite' in (again.workdir / 'ranking.md').read_text()
 
@@ -78,6 +81,10 @@ def test_a_member_that_diverges_is_given_up_and_one_may_be_added(experiment, coh
     ({'kd': {'methods': {'kd': {'student': 'nothing'}}}}, "cohort.kd: .*'nothing'"),
     ({'kd': {'seeds': 3}}, "cohort.kd.*'seeds'"),
     ({'teacher': {}}, 'cohort.teacher names a folder'),
+    ({'kd': 5}, 'cohort.kd is 5'),
+    ({'kd': {'methods': {'kd': 5}}}, 'methods is'),
+    ({'kd': {'student': {'model': 'resnet'}}}, "'resnet'"),
+    ({'kd': {'teacher': {'source': 'nobody'}}}, "teacher.source: 'nobody'"),
     ({'kd': {'student': {'train': {'steps': 3}}}}, "'student.train.steps'"),
   ],
 )
@@ -118,14 +125,18 @@ def test_the_past_is_renewed_once_an_epoch(experiment, config):
 
 def test_many_tests_at_once_are_corrected():
   def result(p, mean):
-    stage = {'mean': mean, 'std': 0.01, 'values': [mean], 'update_s': mean, 'steps': 1, 'wall_time_s': 1.0}
+    stage = {'mean': mean, 'std': 0.01, 'values': [mean], 'update_s': mean, 'steps': 1}
+    stage |= {'wall_time_s': 1.0, 'training': 'cohort/x'}
     stages_ = {'student': stage, 'baseline': stage | {'mean': 0.5}}
     found = dict.fromkeys(('dataset', 'metric', 'split', 'seeds', 'selection', 'n_examples', 'n_train'))
     found |= {'hardware': '', 'versions': {}, 'config': {'name': 'a/b', 'methods': {}}, 'gap_recovered': 0.1}
     return found | {'stages': stages_, 'p_value': p, 'higher_is_better': True}
 
-  ranked = ranking.rank({'a': result(0.04, 0.6), 'b': result(0.6, 0.4), 'c': result(None, 0.9)}, {'d': 3})
+  results = {'a': result(0.04, 0.6), 'b': result(0.6, 0.4), 'c': result(None, 0.9)}
+  ranked = ranking.rank(results, {'d': 3}, ('a', 'b'))
+  assert ranked['training']['wall_time_s'] == 1.0 and ranked['stages']['baseline']['mean'] == 0.5
   rows = {r['name']: r for r in ranked['rows']}
   assert [r['name'] for r in ranked['rows']] == ['c', 'a', 'b', 'd']
   assert rows['a']['p_adjusted'] == pytest.approx(0.08) and rows['a']['verdict'] == 'inconclusive'
+  assert rows['c']['own_baseline'] and not rows['a']['own_baseline']
   assert rows['c']['verdict'] == 'inconclusive' and rows['b']['cost'] == 1.0

@@ -49,7 +49,7 @@ def ranking_html(ranked: Mapping) -> str:
     verdict=words.unbroken(ranking.verdict(ranked)),
     notes=[],
     rows=table,
-    dots={row['model']: 'student' for row in table} | {s: s for s in ranked['stages']},
+    dots={r['name']: 'student' for r in ranked['rows']} | {s: s for s in ranked['stages']},
     figures=[shown],
     cards=[],
     setting=ranking.setting(ranked),

@@ -30,7 +30,8 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
     cells |= {'p': words.plain(row['p_value']), 'p (FDR)': words.plain(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
-  for name, stage in sorted(ranked['stages'].items()):
+  own = {f'baseline of {r["name"]}': r.get('own_baseline') for r in ranked['rows']}
+  for name, stage in sorted(({k: v for k, v in own.items() if v} | ranked['stages']).items()):
     several = len(stage['values']) > 1
     shown = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
     out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: shown})
