@@ -36,7 +36,6 @@ def same(a, b):
 
 
 def test_every_member_is_what_it_is_alone(experiment, cohort, config):
-  config.seeds = 2
   wide = {'methods': KD, 'student': {'model': {'width': 12}}}
   cohort({'kd': {'methods': KD}, 'rkd': {'methods': RKD}, 'wide': wide})
   stages.run(made := experiment('cohort'))
