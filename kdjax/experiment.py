@@ -89,9 +89,10 @@ class Experiment:
 
   def attributes(self, stage: str) -> dict:
     """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
-    if stage == 'teacher' and (init := self.config['teacher']['init']):
-      return pretrained.complete(init, self.config['teacher']['model'])
-    return self.config['teacher' if stage == 'teacher' else 'student']['model']
+    own = self.config['teacher' if stage == 'teacher' else 'student']
+    if stage == 'teacher' and own['init']:  # read once: it may lie on a hub
+      return self.once(('published',), lambda: pretrained.complete(own['init'], own['model']))
+    return own['model']
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """The variables of a stage's model and its outputs, as shapes."""
