@@ -1,0 +1,82 @@
+"""Whisper's encoder: two convolutions over log-mel frames, then a pre-norm Transformer (2212.04356)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.audio import read_mel, settings
+from kdjax.conv import Conv
+from kdjax.errors import KdjaxError
+from kdjax.layers import Block, Classifier, activation, masked_mean
+from kdjax.types import Array
+
+
+def sinusoids(length: int, width: int) -> Array:
+  """Positions [length, width]: sines, then cosines, of wavelengths from 2π to 20000π (Vaswani et al.)."""
+  rates = jnp.exp(-math.log(10000) / max(width // 2 - 1, 1) * jnp.arange(width // 2))
+  angles = jnp.arange(length)[:, None] * rates
+  return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], 1)
+
+
+class WhisperEncoder(nn.Module):
+  """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
+  `embed` [B, D], and `logits` [B, C] when asked; L is half the number of frames, rounded up.
+
+  Reads `audio` [B, N] at the rate of `mel`, or a spectrogram `mel` [B, T, M]. The attentions are
+  scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean over what
+  'audio/mask' or 'mel/mask' calls valid. As published, attention sees padding too. The table of
+  positions is not trained: it lies among the variables in 'buffers'. Deviations: keys have a bias, 0
+  in published weights, that no softmax notices; a spectrogram of fewer than 2 · `positions` frames is
+  not padded to them. The defaults are those of whisper-tiny.
+
+  Attributes:
+    mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`.
+    width: D, even.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    mlp: width of a block's hidden layer.
+    positions: the largest L.
+    act: activation of the MLP.
+    eps: of the layer norms.
+    dropout: probability, after the embeddings, after attention and after the MLP.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  mel: str | Mapping[str, Any] = 'whisper'
+  width: int = 384
+  depth: int = 4
+  heads: int = 6
+  mlp: int = 1536
+  positions: int = 1500
+  act: str = 'gelu'
+  eps: float = 1e-5
+  dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x, mask = read_mel(inputs, settings(self.mel))
+    if x.shape[1] > 2 * self.positions:
+      raise KdjaxError(
+        f'{x.shape[1]} mel frames are more than the model reads: cut them to {2 * self.positions}, or set '
+        f'its positions to {(x.shape[1] + 1) // 2} or more.'
+      )
+    if self.width % 2:
+      raise KdjaxError(f'whisper_encoder.width is {self.width}; sines and cosines need an even one.')
+    gelu, pads = activation('gelu'), ((1, 1), (0, 0))  # in 2-D, where `Conv` has fast gradients
+    x = gelu(Conv(self.width, (3, 1), 1, pads, name='conv1')(x[:, :, None]))
+    x = gelu(Conv(self.width, (3, 1), (2, 1), pads, name='conv2')(x))[:, :, 0]
+    table = self.variable('buffers', 'positions', sinusoids, self.positions, self.width).value
+    x += table[: x.shape[1]].astype(x.dtype)
+    taps = {'embeddings': x}
+    x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    for i in range(1, self.depth + 1):
+      block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, train=train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps['embed'] = masked_mean(x, None if mask is None else mask[:, ::2])
+    return Classifier(self.num_classes, name='head')(taps)

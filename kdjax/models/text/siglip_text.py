@@ -1,0 +1,63 @@
+"""SigLIP's text tower: attention both ways, read off at the last position (Zhai et al., 2303.15343)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.errors import KdjaxError
+from kdjax.layers import Block, Classifier, read
+
+
+class SiglipText(nn.Module):
+  """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
+  `embed` [B, E], and `logits` [B, C] when asked.
+
+  The attentions are scores before the softmax; `tokens` come out of the last norm, and `embed` is a
+  dense layer on the last of them. 'text/mask' is not read: SigLIP was trained on texts padded to all
+  its positions, with the padding seen as any other token, and published weights want the same, so
+  data.text_length has to be `positions`. The defaults are those of SigLIP ViT-B/16.
+
+  Attributes:
+    vocab_size: filled in from the tokenizer when left out.
+    width: D.
+    depth: blocks.
+    heads: attention heads, a divisor of `width`.
+    mlp: width of a block's hidden layer.
+    positions: the longest text.
+    project: E; None for D.
+    act: activation of the MLP.
+    eps: of the layer norms.
+    dropout: probability, after attention and after the MLP.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  vocab_size: int
+  width: int = 768
+  depth: int = 12
+  heads: int = 12
+  mlp: int = 3072
+  positions: int = 64
+  project: int | None = None
+  act: str = 'gelu_pytorch_tanh'
+  eps: float = 1e-6
+  dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    ids = read(inputs, 'text')
+    length = ids.shape[1]
+    if length > self.positions:
+      raise KdjaxError(
+        f'a text of {length} tokens is longer than the {self.positions} positions of the model: set '
+        f'data.text_length to {self.positions} or less.'
+      )
+    x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
+    x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
+    taps = {'embeddings': x}
+    for i in range(1, self.depth + 1):
+      block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
+      x, taps[f'attention{i}'] = block(x, train=train)
+      taps[f'block{i}'] = x
+    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps['embed'] = nn.Dense(self.project or self.width, name='project')(x[:, -1])
+    return Classifier(self.num_classes, name='head')(taps)

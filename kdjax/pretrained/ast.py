@@ -1,0 +1,36 @@
+"""AST checkpoints in the names of Hugging Face transformers, to models.audio.ast."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import unknown
+from kdjax.pretrained import vit_class_token
+from kdjax.pretrained.rename import rename
+
+KIND = 'audio-spectrogram-transformer'
+NAMES = vit_class_token.NAMES | {'time_stride': 'time_stride', 'frequency_stride': 'frequency_stride'}
+MODULES = {
+  r'classifier\.layernorm': 'head/norm',
+  r'classifier\.dense': 'head/linear',
+} | vit_class_token.MODULES
+WHOLE = vit_class_token.WHOLE | {r'embeddings\.distillation_token': 'params/distillation'}
+
+
+def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Flat variables of `models.audio.ast`, with the classifier where the model has one."""
+  bare = {name.removeprefix('audio_spectrogram_transformer.'): x for name, x in tensors.items()}
+  return rename(bare, MODULES, WHOLE, '' if attributes['num_classes'] else r'classifier\..*')
+
+
+def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes that a config.json says.
+
+  Raises:
+    KdjaxError: for another kind of model.
+  """
+  if given.get('model_type', KIND) != KIND:
+    raise unknown('model_type for the model ast', given['model_type'], (KIND,))
+  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}

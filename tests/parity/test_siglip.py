@@ -1,0 +1,52 @@
+"""SigLIP against transformers."""
+
+import numpy as np
+import pytest
+from attention_scores import watch
+
+torch = pytest.importorskip('torch')
+transformers = pytest.importorskip('transformers')
+pytestmark = pytest.mark.parity
+SIZES = {'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 48}
+IMAGE = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3)).astype(np.uint8)
+IDS = np.random.default_rng(1).integers(0, 50, (3, 12)).astype(np.int32)
+
+
+def tower(module, name, taps):
+  """Hooks that keep what the taps of one tower are."""
+  layers = module.encoder.layers
+  for i, layer in enumerate(layers, 1):
+    layer.register_forward_hook(
+      lambda _, __, y, i=i: taps.__setitem__(f'{name}/block{i}', y[0] if isinstance(y, tuple) else y)
+    )
+  module.embeddings.register_forward_hook(lambda _, __, y: taps.__setitem__(f'{name}/embeddings', y))
+  return watch([(layer.self_attn.q_proj, layer.self_attn.k_proj) for layer in layers], 4)
+
+
+@pytest.mark.parametrize('wider', [False, True])
+def test_every_tap(saved, agree, randomised, wider):
+  """The text tower as wide as the image tower, or wider and projected."""
+  words = {'vocab_size': 50, 'max_position_embeddings': 12}
+  if wider:
+    words |= {'hidden_size': 40, 'projection_size': 32, 'hidden_act': 'gelu'}
+  config = transformers.SiglipConfig(
+    text_config=SIZES | words,
+    vision_config=SIZES | {'image_size': 24, 'patch_size': 8, 'num_hidden_layers': 3},
+  )
+  module = randomised(transformers.SiglipModel(config))
+  taps, vision, text = {}, module.vision_model, module.text_model
+  scores = {'image': tower(vision, 'image', taps), 'text': tower(text, 'text', taps)}
+  pixels = torch.tensor(IMAGE.transpose(0, 3, 1, 2) / 127.5 - 1).float()
+  with torch.no_grad():
+    seen, read = vision(pixels), text(torch.tensor(IDS).long())
+    pairs = module(input_ids=torch.tensor(IDS).long(), pixel_values=pixels).logits_per_image
+  for name, found in (('image', seen), ('text', read)):
+    taps |= {f'{name}/tokens': found.last_hidden_state, f'{name}/embed': found.pooler_output}
+    taps |= {f'{name}/{k}': v for k, v in scores[name]().items()}
+  taps |= {'logit_scale': module.logit_scale[0], 'logit_bias': module.logit_bias[0]}
+  ours = saved('siglip', {}, module, {'image': IMAGE, 'text': IDS, 'text/mask': IDS > 10})
+  agree(ours, taps)
+  a, b = (np.asarray(ours[k]) for k in ('image/embed', 'text/embed'))
+  cosine = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+  logits = np.exp(ours['logit_scale']) * cosine + ours['logit_bias']
+  np.testing.assert_allclose(logits, pairs.numpy(), atol=1e-4)
