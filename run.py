@@ -4,6 +4,7 @@
   python run.py teacher --config=...                      one stage: teacher, baseline, student, compare
   python run.py evaluate --config=... --split=validation  the metrics of the finished stages
   python run.py store build --config=...                  keeps the teacher's answers on disk; verify, info
+  python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   answers, with the trained student
   python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
@@ -39,12 +40,18 @@ KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets':
 KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
 STORE = ('build', 'verify', 'info')
-COMMANDS = ('all', *STAGES, 'evaluate', 'store', *KINDS)
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps prepared data.')
 SPLIT = flags.DEFINE_string('split', 'test', 'What `evaluate` evaluates on.')
+STAGE = flags.DEFINE_string('stage', 'student', 'Whose model `predict` takes: teacher, baseline or student.')
+GIVEN = {
+  'image': flags.DEFINE_multi_string('image', [], 'For `predict`: a picture; may be given several times.'),
+  'text': flags.DEFINE_multi_string('text', [], 'For `predict`: words.'),
+  'audio': flags.DEFINE_multi_string('audio', [], 'For `predict`: a WAV file.'),
+}
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
 PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
@@ -81,6 +88,8 @@ def main(argv):
     raise unknown('command', command, COMMANDS)
   if command in KINDS:
     return show(KINDS[command], names)
+  if command == 'predict':
+    return answer()
   wanted = STAGES if command == 'all' else (command, *names)
   if command == 'store':
     if names not in [[what] for what in STORE]:
@@ -90,14 +99,10 @@ def main(argv):
   config = recipe()
 
   logging.set_verbosity(logging.ERROR)
-  import jax
-
   from kdjax import interrupt, parallel, progress, stages
   from kdjax.experiment import Experiment
 
-  if CACHE.value:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
   experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND)
@@ -112,6 +117,29 @@ def main(argv):
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
+
+
+def answer():
+  """Answers for the files of the command line."""
+  from kdjax import predict, progress
+
+  if not WORKDIR.value:
+    raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
+  compile_once()
+  predictor = predict.load(Path(WORKDIR.value).expanduser(), STAGE.value)
+  answers, took = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
+  for line in predict.lines({k: flag.value for k, flag in GIVEN.items()}, answers):
+    print(line)
+  progress.say(f'{1e3 * took:.1f} ms')
+
+
+def compile_once():
+  """Keeps what is compiled for the next start."""
+  import jax
+
+  if CACHE.value:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 def recipe():

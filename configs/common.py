@@ -44,8 +44,10 @@ def training(steps: int, batch_size: int, lr: float, **optimiser) -> ConfigDict:
         'clip': 1.0,
         **optimiser,
       },
-      'augment': (),  # of 'flip', 'crop', on the device
+      'augment': (),  # of 'flip', 'crop', 'drop_words', on the device
       'ema': 0.0,  # decay of an average of the weights, which is then what is evaluated
+      'accumulate': 1,  # parts in which a batch goes through, for less memory; batch norm sees one at a time
+      'remat': False,  # makes activations anew for the gradient, for less memory
     }
   )
 
@@ -86,6 +88,7 @@ def base(name: str) -> ConfigDict:
         'model': {},
         'inputs': {},
         'dtype': 'float32',
+        'weights': 'float32',  # what the student hears it in: 'bfloat16' or 'int8' take less memory
         'drop': {},
         'train': training(1000, 128, 1e-3),
       },
@@ -107,6 +110,10 @@ def base(name: str) -> ConfigDict:
       'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
       'generator': {},  # scheme, model, optimiser, options: a student without data; see kdjax/generators
       'cohort': {},  # name -> methods and other changes: students that share the teacher's forward
+      'senses': {  # what the comparison tries on the test data beside them as they are
+        'subsets': False,  # every subset of the modalities
+        'noise': (),  # shares of one modality at a time replaced by noise, such as (0.0, 0.5, 1.0)
+      },
       'run': {  # changes no weights, except 'parallel'
         'parallel': 'jit',  # or 'pmap': batch norm a device
         'eval_every': 500,

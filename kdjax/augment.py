@@ -22,11 +22,17 @@ def crop(key, image):
   return jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
 
 
-OPERATIONS = {'flip': flip, 'crop': crop}
+def drop_words(key, mask, rate: float = 0.15):
+  """Leaves out each word with probability `rate`: its position is not valid."""
+  return mask & (jax.random.uniform(key, mask.shape) >= rate)
+
+
+# Name -> the batch key that it changes, and `operation(key, x)` of one example.
+OPERATIONS = {'flip': ('image', flip), 'crop': ('image', crop), 'drop_words': ('text/mask', drop_words)}
 
 
 def make_view(names: tuple[str, ...], seed: int) -> Callable:
-  """`view(batch) -> batch` with the operations applied to 'image', in order.
+  """`view(batch) -> batch` with the operations applied to each example, in order.
 
   Raises:
     KdjaxError: for an operation that there is not.
@@ -35,18 +41,23 @@ def make_view(names: tuple[str, ...], seed: int) -> Callable:
     if name not in OPERATIONS:
       raise unknown('augmentation', name, OPERATIONS)
 
-  def one(image, epoch, example):
+  changed = {OPERATIONS[name][0] for name in names}
+
+  def one(arrays, epoch, example):
     key = jax.random.key(seed)
     for part in (epoch, example):
       key = jax.random.fold_in(key, part)
     for i, name in enumerate(names):
-      image = OPERATIONS[name](jax.random.fold_in(key, i), image)
-    return image
+      where, operation = OPERATIONS[name]
+      if where in arrays:
+        arrays = arrays | {where: operation(jax.random.fold_in(key, i), arrays[where])}
+    return arrays
 
   def view(batch: Batch) -> Batch:
-    if not names or 'image' not in batch:
+    arrays = {k: batch[k] for k in changed & batch.keys()}
+    if not arrays:
       return batch
-    return dict(batch) | {'image': jax.vmap(one)(batch['image'], batch['epoch'], batch['id'])}
+    return dict(batch) | jax.vmap(one)(arrays, batch['epoch'], batch['id'])
 
   return view
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import augment, catalogue, data_free, optim, pipeline, pretrained, progress, tokenizer
+from kdjax import augment, catalogue, data_free, optim, pipeline, pretrained, progress, start, tokenizer
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
 from kdjax.methods import combine
@@ -134,7 +134,7 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
   """
   if not isinstance(config, Mapping) or 'model' not in config:
     raise KdjaxError(f"a model is a dict, {{'model': its name, ...}}, and not {config!r}.")
-  given = dict(config)
+  given = {k: v for k, v in config.items() if k not in start.KEYS}
   name = given.pop('model')
   known = catalogue.options('models', name)
 
@@ -147,19 +147,29 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
 
   given = {k: inner(v) for k, v in given.items()}
   given |= {k: v for k, v in fill.items() if k in known and k not in given}
-  return catalogue.make('models', name, given)
+  made = catalogue.make('models', name, given)
+  return start.Frozen(made) if config.get('frozen') else made
+
+
+def fill(found: Data, wanted: Task) -> dict[str, int]:
+  """The attributes of modules that the data decide."""
+  classes = wanted.outputs(found.dataset).get('logits')
+  words = {} if found.words is None else {'vocab_size': found.words.get_vocab_size()}
+  return words | ({'num_classes': classes} if classes else {})
 
 
 def model(config: Mapping, found: Data, wanted: Task) -> Model:
   """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`."""
-  fill = {'num_classes': wanted.outputs(found.dataset)['logits']} if found.dataset.classes else {}
-  if found.words is not None:
-    fill['vocab_size'] = found.words.get_vocab_size()
-  return functions(module(config['model'], fill), config['inputs'], config['dtype'], config['drop'])
+  net, still = module(config['model'], fill(found, wanted)), start.frozen(config['model'])
+  return functions(net, config['inputs'], config['dtype'], config['drop'], still)
 
 
 def functions(
-  net: Any, inputs: Mapping[str, str], dtype: str = 'float32', drop: Mapping[str, float] | None = None
+  net: Any,
+  inputs: Mapping[str, str],
+  dtype: str = 'float32',
+  drop: Mapping[str, float] | None = None,
+  frozen: tuple[tuple[str, ...], ...] = (),
 ) -> Model:
   """A Linen module as two pure functions.
 
@@ -169,6 +179,7 @@ def functions(
       for the batch as it is.
     dtype: of the computation; the weights stay in float32.
     drop: input -> how often an example lacks it in training, see `augment.drop_modalities`.
+    frozen: paths of the weights that are in the collection 'frozen', see `start.split`.
 
   Raises:
     KdjaxError: for another dtype, and for inputs that the batch does not have.
@@ -193,11 +204,13 @@ def functions(
     return narrow(seen)
 
   def init(rng, batch):
-    return net.init({'params': rng}, see(batch), train=False)
+    return start.split(net.init({'params': rng}, see(batch), train=False), frozen)
 
   def apply(variables, batch, *, train=False, rng=None):
-    stats = {k: v for k, v in variables.items() if k != 'params'}
-    ready = {'params': narrow(variables['params']), **stats}
+    kept = {k: v for k, v in variables.items() if k != 'params'}
+    merged = start.merge(variables)
+    stats = {k: v for k, v in merged.items() if k != 'params'}
+    ready = {'params': narrow(merged['params']), **stats}
     rngs = {'dropout': rng} if rng is not None else {}
     seen = see(batch)
     if train and drop:
@@ -205,9 +218,9 @@ def functions(
         raise KdjaxError(f'drop names {name!r}, and the inputs are {", ".join(sorted(seen))}.')
       seen = augment.drop_modalities(jax.random.fold_in(rng, 1), seen, drop)
     if not train:
-      return dict(net.apply(ready, seen, train=False)), stats
+      return dict(net.apply(ready, seen, train=False)), kept
     outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))
-    return dict(outputs), dict(updated)
+    return dict(outputs), kept | dict(updated)
 
   return Model(init, apply)
 

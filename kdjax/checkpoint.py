@@ -181,18 +181,20 @@ def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
   return traverse_util.unflatten_dict(stored, sep='/')
 
 
-def load(path: Path, like: Mapping, vocabulary: str = '') -> dict:
+def load(path: Path, like: Mapping, vocabulary: str = '', without: str = '') -> dict:
   """Variables from a safetensors file.
 
   Args:
     path: the file.
     like: a tree of the names and shapes that are wanted.
     vocabulary: a hash of the tokenizer in use.
+    without: a module whose variables are left out.
 
   Raises:
     KdjaxError: if the file is missing or damaged, or its architecture or vocabulary is another.
   """
   stored, header = read(path)
+  stored = {k: v for k, v in stored.items() if not without or k.split('/')[1] != without}
   variables = fit(stored, like, path)
   of = header.get('vocabulary')
   if of and vocabulary and of != vocabulary:

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from scipy import stats
 
-from kdjax import checkpoint, cost, pipeline, progress, ranking, report
+from kdjax import checkpoint, cost, parallel, pipeline, progress, ranking, report, senses
 from kdjax.errors import KdjaxError
+from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
 
-GALLERY = 12
 VERSIONS = ('jax', 'flax', 'optax', 'numpy')
 
 
@@ -84,6 +84,7 @@ def compare(experiment: Any, shown: bool = True) -> dict:
     key = 'evaluated', experiment.folder(stage)
     found[stage] = evaluate() if stage == 'student' else experiment.once(key, evaluate)
   costs = _costs(experiment, variables)
+  felt = _senses(experiment, variables) if any(config['senses'].values()) else {}
   stages = {}
   for stage in present:
     values = found[stage].metrics[task.metric].tolist()
@@ -95,11 +96,13 @@ def compare(experiment: Any, shown: bool = True) -> dict:
       **costs[stage],
       **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members', 'training')},
       **{k: float(v.mean()) for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
+      'others': {k: v.tolist() for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
     }
     if stage != 'teacher' and 'teacher' in found:
       teacher = found['teacher'].gathered[0]
       each = [task.compare(teacher, mine) for mine in found[stage].gathered]
       stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in each] for k in each[0]}
   results = {
     'name': config['name'],
     'dataset': config['data']['name'],
@@ -109,6 +112,7 @@ def compare(experiment: Any, shown: bool = True) -> dict:
     'stages': stages,
     'references': _references(task, data),
     **_judgement(stages, task),
+    **({'senses': felt} if felt else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
     'seeds': list(experiment.seeds('student')),
@@ -125,9 +129,9 @@ def compare(experiment: Any, shown: bool = True) -> dict:
   if not jax.process_index():
     checkpoint.write_json(experiment.workdir / 'results.json', results)
     curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
-    report.write(
-      results, curves, _gallery(found, data, data.dataset.splits[config['data']['test']]), experiment.workdir
-    )
+    examples = data.dataset.splits[config['data']['test']]
+    cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
+    report.write(results, curves, cards, experiment.workdir)
     if shown:
       progress.console.print(report.table(results))
       progress.say(f'report: {experiment.workdir / "report.html"}')
@@ -142,10 +146,39 @@ def _costs(experiment, variables):
     progress.say('measuring the cost of inference')
     test = experiment.data.test
     measured = {k: (model, jax.tree.map(lambda x: x[0], v)) for k, (model, v) in each.items()}
-    return cost.measure(measured, test.take(np.arange(min(256, len(test)))))
+    taps = experiment.task.outputs(experiment.data.dataset)
+    return cost.measure(measured, test.take(np.arange(min(256, len(test)))), taps)
 
   costs = experiment.once(('costs', *sorted(each)), measure)
   return {s: costs[experiment.architecture(s)] for s in variables}
+
+
+def _senses(experiment, variables):
+  """The score of every stage with each subset of its modalities, and in noise; see `kdjax.senses`.
+
+  p of the paired test of student and baseline is corrected over all subsets.
+  """
+  config, task, data = experiment.config, experiment.task, experiment.data
+  found = {}
+  for stage, stacked in variables.items():
+    own = experiment.own(stage)
+    names = senses.modalities(own['inputs'], data.test.take([0]))
+    model = senses.deprived(experiment.model(stage), names)
+    judge = make_evaluate(model, task, parallel.make_mesh(), config['run']['eval_batch'], gather=False)
+
+    def evaluate(source, title, judge=judge, stacked=stacked):
+      return judge(stacked, source, title).metrics[task.metric].tolist()
+
+    asked = config['senses']
+    measured = senses.measure(evaluate, data.test, names, asked['subsets'], asked['noise'], stage)
+    for kind, scores in measured.items():
+      for what, values in scores.items():
+        found.setdefault(kind, {}).setdefault(what, {})[stage] = values
+  pairs = {k: v for k, v in found['subsets'].items() if {'student', 'baseline'} <= v.keys()}
+  tests = {k: paired(v['student'], v['baseline'], task.higher_is_better)[0] for k, v in pairs.items()}
+  tests = {k: p for k, p in tests.items() if p is not None}
+  adjusted = ranking.false_discovery(list(tests.values()))
+  return found | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
 
 
 def _judgement(stages: Mapping, task) -> dict:
@@ -164,26 +197,6 @@ def _references(task, data) -> dict[str, float]:
   if not all(isinstance(source, pipeline.Columns) for source in (data.train, data.test)):
     return {}
   return task.references(data.train.arrays, data.test.arrays)
-
-
-def _gallery(found, data, examples) -> list[dict]:
-  """Test examples with the answers of all stages: first those on which they differ."""
-  classes = data.dataset.classes
-  if not classes or 'logits' not in next(iter(found.values())).gathered[0]:
-    return []
-  answers = {s: e.gathered[0]['logits'].argmax(-1) for s, e in found.items()}
-  truth = next(iter(found.values())).gathered[0]['label']
-  differ = np.any([a != truth for a in answers.values()], 0)
-  rng = np.random.default_rng(0)
-  order = rng.permutation(len(truth))
-  order = np.concatenate([order[differ[order]][: GALLERY // 2], order[~differ[order]]])[:GALLERY]
-  cards = []
-  for row in order:
-    example = examples[int(row)]
-    card = {k: example[k] for k in ('image', 'text') if k in example}
-    answered = {s: classes[a[row]] for s, a in answers.items()}
-    cards.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | answered)
-  return cards
 
 
 def hardware() -> str:

@@ -1,7 +1,7 @@
 """What a model costs: parameters, bytes, FLOPs, latency, throughput."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import numpy as np
@@ -13,20 +13,26 @@ def count(variables: Mapping) -> dict[str, int]:
   """Learned parameters, and the bytes of all that inference needs."""
   leaves = jax.tree.leaves(variables)
   return {
-    'params': int(sum(x.size for x in jax.tree.leaves(variables['params']))),
+    'params': int(sum(x.size for k in ('params', 'frozen') for x in jax.tree.leaves(variables.get(k)))),
     'bytes': int(sum(x.size * x.dtype.itemsize for x in leaves)),
   }
 
 
 def measure(
-  models: Mapping[str, tuple[Model, Mapping]], batch: Mapping, repeats: int = 30
+  models: Mapping[str, tuple[Model, Mapping]],
+  batch: Mapping,
+  taps: Collection[str] = ('logits',),
+  repeats: int = 30,
+  seconds: float = 30,
 ) -> dict[str, dict]:
   """The cost of inference of each model, measured in turns so that all meet the same noise.
 
   Args:
     models: name -> (model, variables).
     batch: the throughput is measured on all of it, the latency on its first row.
+    taps: the outputs that are used; what nobody reads is not computed.
     repeats: how often; medians are given.
+    seconds: after which no further repeat is begun, from the fifth on.
 
   Returns:
     name -> params, bytes, flops_per_example, latency_ms (batch 1), throughput_per_s.
@@ -34,14 +40,16 @@ def measure(
   one, many = ({k: jax.device_put(v[:n]) for k, v in batch.items()} for n in (1, None))
   calls, results = {}, {}
   for name, (model, variables) in models.items():
-    # Only the logits: what nobody reads is not computed.
-    forward = jax.jit(lambda v, b, m=model: m.apply(v, b, train=False)[0].get('logits'))
+    forward = jax.jit(lambda v, b, m=model: {t: m.apply(v, b, train=False)[0][t] for t in taps})
     single, full = (forward.lower(variables, b).compile() for b in (one, many))
     variables = jax.device_put(variables)
     calls[name] = (single, variables, one), (full, variables, many)
     results[name] = count(variables) | {'flops_per_example': _flops(single)}
   times = {(name, i): [] for name in calls for i in (0, 1)}
-  for _ in range(repeats + 2):
+  start = time.perf_counter()
+  for n in range(repeats + 2):
+    if n > 6 and time.perf_counter() - start > seconds:
+      break
     for name, pair in calls.items():
       for i, (run, variables, inputs) in enumerate(pair):
         began = time.perf_counter()

@@ -28,13 +28,13 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
     task: gives the metrics, and names what is gathered for those that are no means.
     mesh: the devices; they divide `batch_size`.
     batch_size: of all devices together.
-    gather: whether outputs are gathered and `Task.finalize` is called.
+    gather: whether outputs are gathered and `Task.finalize` is called, even if `Task.metric` can do without.
 
   Raises:
     KdjaxError: if the batch does not split over the devices, or no example has a label.
   """
   parallel.check_batch(batch_size, mesh, 'run.eval_batch')
-  keys = task.gather if gather else ()
+  keys = task.gather if gather or task.whole else ()
   whole = parallel.everywhere(mesh)
 
   @jax.jit
@@ -61,7 +61,7 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
           ({k: v[real] for k, v in shared.items()}, {k: v[:, real] for k, v in outputs.items()})
         )
         shown.update(min((i + 1) * batch_size, len(source)))
-    if not sums[task.metric][1].any():
+    if task.metric in sums and not sums[task.metric][1].any():
       raise KdjaxError(f'{title or "evaluation"}: no example has a label; choose another split (data.test).')
     results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
     if not keys:

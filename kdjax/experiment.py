@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline, pretrained
+from kdjax import build, checkpoint, parallel, pipeline, pretrained, start
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
 from kdjax.sources import fingerprint
@@ -61,9 +61,13 @@ class Experiment:
       self.shared[key] = make()
     return self.shared[key]
 
+  def own(self, stage: str) -> Mapping[str, Any]:
+    """The config of a stage's model and training: a baseline's is the student's."""
+    return self.config['teacher' if stage == 'teacher' else 'student']
+
   def architecture(self, stage: str) -> str:
     """A hash of all that a stage's model is made from."""
-    own = self.config['teacher' if stage == 'teacher' else 'student']
+    own = self.own(stage)
     return digest({k: own[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
 
   @cached_property
@@ -84,15 +88,43 @@ class Experiment:
 
   def model(self, stage: str):
     """One object for one architecture, so that what is compiled for it is shared by a cohort."""
-    own = self.config['teacher' if stage == 'teacher' else 'student'] | {'model': self.attributes(stage)}
+    own = self.own(stage) | {'model': self.attributes(stage)}
     return self.once(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
 
   def attributes(self, stage: str) -> dict:
     """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
-    own = self.config['teacher' if stage == 'teacher' else 'student']
-    if stage == 'teacher' and own['init']:  # read once: it may lie on a hub
-      return self.once(('published',), lambda: pretrained.complete(own['init'], own['model']))
-    return own['model']
+    own = self.own(stage)
+
+    def make():  # once: it may lie on a hub
+      given = start.complete(own['model'])
+      return pretrained.complete(own['init'], given) if stage == 'teacher' and own['init'] else given
+
+    return self.once(('attributes', stage, digest(own['model'])), make)
+
+  def start(self, stage: str) -> dict:
+    """The variables that a stage's model starts from, a part of all or none.
+
+    A baseline starts from what the student does, a teacher's layers too.
+    """
+
+    def teacher():
+      variables = jax.tree.map(lambda x: x[0], self.variables('teacher'))
+      return self.attributes('teacher'), variables
+
+    def make():
+      given = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
+      return start.load(*given, teacher if stage != 'teacher' else None)
+
+    return self.once(('start', stage, self.architecture(stage)), make)
+
+  def method(self):
+    """The distillation losses, combined."""
+    own = self.config['student']
+
+    def peer(given):
+      return build.model({**own, 'model': given}, self.data, self.task)
+
+    return build.method(self.config['methods'], own['train']['steps'], peer)
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """The variables of a stage's model and its outputs, as shapes."""
@@ -215,7 +247,7 @@ def refuse(experiment: Experiment) -> None:
     theirs = flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
-    free = ('run.', 'cohort.', 'store.')
+    free = ('run.', 'cohort.', 'store.', 'senses.')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
     if said := differences(theirs, mine, keys):
       raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')

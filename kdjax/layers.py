@@ -42,6 +42,19 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
   return inputs[key]
 
 
+def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Array]:
+  """Vectors [B, L, F] and which of them are valid, bool [B, L].
+
+  Raises:
+    KdjaxError: if there is no such input, or it is of another shape.
+  """
+  x = read(inputs, key)
+  if x.ndim != 3:
+    raise KdjaxError(f'the model wants {key!r} as [B, L, F], a vector a position, and it is {list(x.shape)}.')
+  mask = inputs.get(f'{key}/mask')
+  return x, jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
+
+
 def scale_image(image: Array) -> Array:
   """u8 [B, H, W, C] to f32 in [-1, 1]; floats are taken as they are."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
@@ -76,28 +89,35 @@ def patches(image: Array, size: int) -> Array:
 
 
 class Attention(nn.Module):
-  """Self-attention over [B, L, D] that also gives its scores [B, heads, L, L].
+  """Attention of [B, L, D] over itself, or another sequence, that also gives its scores [B, heads, L, M].
 
   The scores are q·k / √d before the mask and the softmax, those of padding included, since what
-  reads them masks them itself. A mask is one that broadcasts to them.
+  reads them masks them itself. A mask is one that broadcasts to them. Of a source [B, M, D] of which the
+  mask leaves nothing, nothing is taken.
   """
 
   heads: int
 
   @nn.compact
-  def __call__(self, x, mask=None):
+  def __call__(self, x, mask=None, source=None):
     b, length, width = x.shape
+    given = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
     q, k, v = (
-      nn.Dense(width, name=name)(x).reshape(b, length, self.heads, -1) for name in ('query', 'key', 'value')
+      nn.Dense(width, name=name)(y).reshape(b, y.shape[1], self.heads, -1) for name, y in given.items()
     )
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / jnp.sqrt(width // self.heads).astype(x.dtype)
     seen = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    y = jnp.einsum('bhqk,bkhd->bqhd', jax.nn.softmax(seen), v).reshape(b, length, width)
+    weights = jax.nn.softmax(seen)
+    if source is not None and mask is not None:
+      weights = jnp.where(mask.any(-1, keepdims=True), weights, 0)
+    y = jnp.einsum('bhqk,bkhd->bqhd', weights, v).reshape(b, length, width)
     return nn.Dense(width, name='out')(y), scores
 
 
 class Block(nn.Module):
   """A Transformer layer over [B, L, D], with the norm after each sum or before each branch.
+
+  With a source [B, M, D] its attention is over that, normed alike, and the mask is the source's.
 
   Attributes:
     heads: attention heads, a divisor of D.
@@ -116,10 +136,11 @@ class Block(nn.Module):
   pre_norm: bool = False
 
   @nn.compact
-  def __call__(self, x, mask=None, train=False):
+  def __call__(self, x, mask=None, train=False, source=None):
     norm1, norm2 = (nn.LayerNorm(self.eps, name=name) for name in ('norm1', 'norm2'))
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    y, scores = Attention(self.heads, name='attention')(norm1(x) if self.pre_norm else x, mask)
+    source = norm1(source) if self.pre_norm and source is not None else source
+    y, scores = Attention(self.heads, name='attention')(norm1(x) if self.pre_norm else x, mask, source)
     x = x + drop(y)
     x = x if self.pre_norm else norm1(x)
     y = nn.Dense(self.mlp, name='mlp_in')(norm2(x) if self.pre_norm else x)

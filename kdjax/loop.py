@@ -39,7 +39,7 @@ class Loop(NamedTuple):
   tensorboard: bool
 
 
-def _variables(member, state):
+def variables(member, state):
   """What is evaluated: the average of the weights where one is asked for."""
   return state.ema if member.ema else {'params': state.params['student'], **state.stats['student']}
 
@@ -51,7 +51,7 @@ def no_best(setup: Any, how: Loop, states: dict) -> dict:
   made = {}
   for name, state in states.items():
     worst = jax.device_put(jnp.full(len(setup.seeds), -jnp.inf), state.step.sharding)
-    copied = jax.tree.map(jnp.copy, _variables(setup.members[name], state))
+    copied = jax.tree.map(jnp.copy, variables(setup.members[name], state))
     made[name] = {'variables': copied, 'score': worst}
   return made
 
@@ -93,7 +93,7 @@ class Run:
     """The variables that a finished training gives."""
     if self.how.select == 'best':
       return tree['best'][name]['variables']
-    return _variables(self.setup.members[name], tree['state'][name])
+    return variables(self.setup.members[name], tree['state'][name])
 
   def update_s(self, name: str) -> float | None:
     """Median time of the member's own update, of those that were timed."""
@@ -101,15 +101,17 @@ class Run:
 
   def steps(self, tree, look, updates, batches, stopped):
     setup, how = self.setup, self.how
+    ahead = parallel.Ahead(batches, self.mesh)
     waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
     with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
       n = self.start
       for n in range(self.start + 1, setup.steps + 1):
-        asked = time.monotonic()
-        batch = parallel.split(next(batches), self.mesh)
-        waited += time.monotonic() - asked
         last, logs = n == setup.steps, n % how.log_every == 0
-        losses = self.step(tree['state'], look, updates, batch, logs and n > self.start + 1)
+        losses = self.step(tree['state'], look, updates, ahead.batch, logs and n > self.start + 1)
+        asked = time.monotonic()
+        ahead.fetch()
+        if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
+          waited += time.monotonic() - asked
         if self.pending:  # at most one step is queued behind the one that runs
           jax.block_until_ready(self.pending[-1])
         self.pending.append(losses)
@@ -132,7 +134,7 @@ class Run:
           since += time.monotonic() - began
         stop = stopped() if n % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
-          self.save(n, tree, batches, shown)
+          self.save(n, tree, ahead.state, shown)
         shown.update(n)
         if stop:
           break
@@ -200,19 +202,19 @@ class Run:
     task = self.setup.task
     for name in self.alive():
       member = self.setup.members[name]
-      variables = _variables(member, tree['state'][name])
+      kept = variables(member, tree['state'][name])
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
-      found = self.judges[member.model](variables, self.setup.validation, title).metrics
+      found = self.judges[member.model](kept, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in found.items()})
       score = found[task.metric]
       self.note(shown, task.metric, name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1
-        tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
+        tree['best'][name] = _better(tree['best'][name], kept, jnp.asarray(sign * score, jnp.float32))
     return tree
 
-  def save(self, n, tree, batches, shown):
+  def save(self, n, tree, place, shown):
     self.report(n, shown)  # a state is saved only after its loss was seen to be finite
     spent = time.monotonic() - self.began + self.spent
-    data = {'batches': batches.get_state(), 'wall_time_s': spent, 'failed': self.failed}
+    data = {'batches': place, 'wall_time_s': spent, 'failed': self.failed}
     self.keeper.save(n, self.copy(tree), data)

@@ -1,7 +1,7 @@
 """Many devices: one mesh, batches split over it, weights on all."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -60,6 +60,24 @@ def split(batch: Mapping, mesh: Mesh) -> dict:
   """This process's rows as global arrays, split over the devices."""
   sharding = NamedSharding(mesh, PartitionSpec(AXIS))
   return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+class Ahead:
+  """Batches on the devices, each moved there while the step before it runs.
+
+  Attributes:
+    batch: the next to be used, as `split` gives it.
+    state: where a run goes on that has used all the batches before it; what a checkpoint keeps.
+  """
+
+  def __init__(self, batches: Iterator, mesh: Mesh):
+    self.batches, self.mesh = batches, mesh
+    self.fetch()
+
+  def fetch(self) -> None:
+    """Sets `batch` and `state` to those of the next step."""
+    self.state = self.batches.get_state()
+    self.batch = split(next(self.batches), self.mesh)
 
 
 def spread(x, mesh: Mesh):

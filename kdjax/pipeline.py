@@ -9,14 +9,15 @@ import numpy as np
 
 from kdjax import sources, tokenizer
 from kdjax.errors import KdjaxError
-from kdjax.progress import bar
+from kdjax.progress import bar, say
 from kdjax.types import DataSet
 
 CHUNK = 512  # examples encoded at once
+CUT = '/cut'  # whether a text was longer than fits, for whoever counts them
 
 
 def make_encode(words: Any = None, image_size: int | None = None, classes: int = 0) -> Callable:
-  """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask'.
+  """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask' and a '<key>/cut'.
 
   Args:
     words: the tokenizer of texts, from `tokenizer.cut`.
@@ -28,8 +29,8 @@ def make_encode(words: Any = None, image_size: int | None = None, classes: int =
     if isinstance(values[0], str):
       if words is None:
         raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
-      ids, mask = tokenizer.encode(words, values)
-      return {key: ids, f'{key}/mask': mask}
+      ids, mask, long = tokenizer.encode(words, values)
+      return {key: ids, f'{key}/mask': mask, f'{key}{CUT}': long}
     if key == 'image' and image_size:
       values = [sources.resize(v, image_size) for v in values]
     try:
@@ -69,7 +70,7 @@ class Lazy:
     return len(self.examples)
 
   def take(self, indices) -> dict[str, np.ndarray]:
-    return self.encode([self.examples[int(i)] for i in indices])
+    return _counted(self.encode([self.examples[int(i)] for i in indices]), {})
 
 
 class Columns:
@@ -110,11 +111,12 @@ def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) ->
   first = lazy.take([0])
   if n * sum(v.nbytes for v in first.values()) > memory:
     return lazy
-  arrays = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}
+  arrays, long = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
   with bar(f'reading {split}', n, 'example') as shown:
     for start in range(0, n, CHUNK):
       rows = slice(start, min(start + CHUNK, n))
-      for key, value in lazy.take(range(n)[rows]).items():
+      chunk = encode([examples[i] for i in range(n)[rows]])
+      for key, value in _counted(chunk, long).items():
         if key not in arrays or value.shape[1:] != arrays[key].shape[1:]:
           raise KdjaxError(
             f'{split}: {key!r} is {list(value.shape[1:])} in examples from {start} and '
@@ -123,7 +125,18 @@ def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) ->
           )
         arrays[key][rows] = value
       shown.update(rows.stop)
+  for key, many in long.items():
+    say(f'{split}: {many:,} of {n:,} have a longer {key!r} than data.text_length, and it is cut.')
   return Columns(arrays)
+
+
+def _counted(arrays, long):
+  """`arrays` without the flags of texts that are cut, which are added up in `long`."""
+  for key in [k for k in arrays if k.endswith(CUT)]:
+    if many := int(arrays.pop(key).sum()):
+      name = key.removesuffix(CUT)
+      long[name] = long.get(name, 0) + many
+  return arrays
 
 
 def train_batches(source: Lazy | Columns, batch_size: int, seed: int, reader: Any = None) -> Iterator:

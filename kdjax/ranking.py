@@ -31,7 +31,7 @@ def rank(
   first = next(iter(results.values()))
   sign = 1 if first['higher_is_better'] else -1
   tested = [n for n, r in results.items() if r['p_value'] is not None]
-  adjusted = dict(zip(tested, _false_discovery([results[n]['p_value'] for n in tested]), strict=True))
+  adjusted = dict(zip(tested, false_discovery([results[n]['p_value'] for n in tested]), strict=True))
   took = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
   least = min((t for t in took.values() if t), default=None)
   rows = []
@@ -72,5 +72,6 @@ def rank(
   }
 
 
-def _false_discovery(p: list[float]) -> np.ndarray:
+def false_discovery(p: list[float]) -> np.ndarray:
+  """p of several tests, corrected together (Benjamini & Hochberg 1995)."""
   return stats.false_discovery_control(p) if p else np.zeros(0)

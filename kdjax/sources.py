@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,10 @@ from filelock import FileLock
 from jax.experimental import multihost_utils
 from PIL import Image, UnidentifiedImageError
 
-from kdjax.errors import KdjaxError
+from kdjax import catalogue
+from kdjax.errors import KdjaxError, unknown
 from kdjax.progress import console, say
+from kdjax.sound import Audio  # noqa: F401 (TFDS finds it by its alias)
 
 
 @contextlib.contextmanager
@@ -69,6 +72,45 @@ def _prepare(builder):
   except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
     reason = str(e).strip().split('\n')[0][:200]
     raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
+
+
+def prepared(name: str, data_dir: str | None) -> Path | None:
+  """The newest prepared version of `name`, or `name` itself where it is such a folder."""
+  root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  for folder in (Path(name).expanduser(), root / name):
+    if (folder / 'dataset_info.json').exists():
+      return folder
+    versions = [p for p in folder.glob('*.*.*') if (p / 'dataset_info.json').exists()]
+    if versions:
+      return max(versions, key=lambda p: [int(n) for n in re.findall(r'\d+', p.name)])
+  return None
+
+
+def open_builder(name: str, data_dir: str | None) -> Any:
+  """A builder whose data are prepared.
+
+  Raises:
+    KdjaxError: if TFDS does not know the name, or preparing it needs TensorFlow.
+  """
+  if not name:
+    raise KdjaxError('which data set? Set --config.data.name=NAME; `python run.py datasets` lists them.')
+  folder = prepared(name, data_dir)
+  if folder is not None:
+    with quiet_tfds(name):
+      return tfds.builder_from_directory(folder)
+
+  def make():
+    with quiet_tfds(name):
+      return tfds.builder(name, data_dir=data_dir)
+
+  try:
+    return prepare(make)
+  except tfds.core.DatasetNotFoundError as e:
+    public = tfds.list_builders(with_community_datasets=False)
+    raise unknown('data set', name, [*catalogue.names('data'), *public]) from e
+  except (ValueError, AssertionError) as e:
+    reason = str(e).strip().split('\n')[0]
+    raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
 
 
 class TfdsSource(Sequence):
@@ -132,12 +174,13 @@ def read_image(path: Path, where: str) -> np.ndarray:
     raise KdjaxError(f'{where}: {path} is not a readable image ({e}).') from e
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-  """u8 [H, W, C] to [size, size, C], bicubic."""
-  if image.shape[:2] == (size, size):
+def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+  """u8 [H, W, C] to a square of `size`, or to (height, width), bicubic."""
+  height, width = size if isinstance(size, tuple) else (size, size)
+  if image.shape[:2] == (height, width):
     return image
   channels = [
-    np.asarray(Image.fromarray(image[..., c]).resize((size, size), Image.Resampling.BICUBIC))
+    np.asarray(Image.fromarray(image[..., c]).resize((width, height), Image.Resampling.BICUBIC))
     for c in range(image.shape[-1])
   ]
   return np.stack(channels, -1)

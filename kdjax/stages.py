@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from kdjax import (
@@ -12,21 +13,20 @@ from kdjax import (
   compare,
   interrupt,
   loop,
+  narrow,
   optim,
-  parallel,
   pipeline,
   pretrained,
   progress,
   store,
   train,
 )
+from kdjax.checks import TAUGHT, check
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest, flat, refuse
+from kdjax.experiment import TRAINED, Experiment, claim, digest
 from kdjax.methods import combine
 
 STAGES = (*TRAINED, 'compare')
-TAUGHT = ('live', 'store', 'auto')  # the trained teacher, its answers on disk, these if they are there
-SOURCES = (*TAUGHT, 'ema', 'past')  # the student's own average, its last epoch
 
 
 def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None:
@@ -39,7 +39,7 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
   for stage in wanted:
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
-  _check(experiment)
+  check(experiment)
   claim(experiment)
   with interrupt.listening() as stopped:
     for stage in wanted:
@@ -58,98 +58,10 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
   return None
 
 
-def _check(experiment):
-  """Finds what cannot be run before anything is written, compiled or trained."""
-  _check_numbers(experiment.config)
-  refuse(experiment)
-  for name, member in experiment.members.items():
-    _check_numbers(member.config)
-    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
-
-
-def _check_numbers(config):
-  """What no type can say; raises KdjaxError."""
-  least = {'seeds': 1, 'data.text_length': 1, 'data.vocab_size': 3}
-  least |= {
-    f'run.{k}': 1 for k in ('eval_every', 'log_every', 'save_every', 'eval_batch', 'keep', 'together')
-  }
-  least |= {'store.top_k': 0, 'store.views': 1, 'store.shard': 1}
-  least |= {f'{s}.train.{k}': 1 for s in ('teacher', 'student') for k in ('steps', 'batch_size')}
-  given = flat(config)
-  for key, low in least.items():
-    if given[key] < low:
-      raise KdjaxError(f'{key} is {given[key]}; it has to be {low} or more.')
-  if not 0 < config['data']['labels'] <= 1:
-    raise KdjaxError(f'data.labels is {config["data"]["labels"]}; it is a share, above 0 and up to 1.')
-  for key, choices in (
-    ('select', ('last', 'best')),
-    ('run.parallel', ('jit', 'pmap')),
-    ('teacher.source', SOURCES),
-    ('store.dtype', store.DTYPES),
-  ):
-    if given[key] not in choices:
-      raise unknown(key, given[key], choices)
-
-
-def _check_models(experiment, whose=''):
-  """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
-  data, config, mesh = experiment.data, experiment.config, parallel.make_mesh()
-  outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
-  for stage in outputs:
-    for tap, size in experiment.task.outputs(data.dataset).items():
-      if not size:
-        raise KdjaxError(f'the task {config["task"]["name"]!r} needs classes, and the data set has none.')
-      have = outputs[stage].get(tap)
-      if have is None or have.shape[-1] != size:
-        raise KdjaxError(
-          f'the {stage} has {f"{have.shape[-1]} values" if have else "nothing"} in {tap!r}, and the data '
-          f'set has {size} classes: leave num_classes out, or set it to {size}.'
-        )
-    optim.optimiser(config[stage]['train']['optimiser'], config[stage]['train']['steps'])
-    build.view(config[stage]['train'], 0)
-    parallel.check_batch(config[stage]['train']['batch_size'], mesh, f'{stage}.train.batch_size')
-  parallel.check_batch(config['run']['eval_batch'], mesh, 'run.eval_batch')
-  if config['select'] == 'best' and data.validation is None:
-    raise KdjaxError("select='best' needs a validation split, and the data set has none.")
-
-  batch = next(pipeline.eval_batches(data.train, jax.process_count()))
-  source, ema = config['teacher']['source'], config['student']['train']['ema']
-  if (source == 'ema') != (source not in TAUGHT and ema > 0):
-    raise KdjaxError(
-      f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
-      "above 0, and the source 'past' keeps last epoch's weights in its place."
-    )
-  if config['generator']:
-    build.maker(config['generator'], data, 1)
-  if config['generator'] and source != 'live':
-    raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
-  taught = outputs['teacher' if source in TAUGHT else 'student']
-  method = _method(experiment)
-
-  def losses(s, t, batch):
-    params, stats = method.init(jax.random.key(0), s, t, batch)
-    return method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
-
-  try:
-    jax.eval_shape(losses, outputs['student'], taught, batch)
-  except KdjaxError as e:
-    raise KdjaxError(f'{whose}{e}') from e
-  parallel.check_relational(config['run']['parallel'], mesh, method.relational)
-
-
-def _method(experiment):
-  config = experiment.config
-  return build.method(
-    config['methods'],
-    config['student']['train']['steps'],
-    lambda given: build.model({**config['student'], 'model': given}, experiment.data, experiment.task),
-  )
-
-
 def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> train.Setup:
   """The training of one stage: the baseline is the student's, without a teacher."""
   config, data = experiment.config, experiment.data
-  own = config['teacher' if stage == 'teacher' else 'student']['train']
+  own = experiment.own(stage)['train']
   source = {'teacher': data.train, 'baseline': data.labelled, 'student': data.few}[stage]
   members = members or experiment.members
   live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
@@ -158,8 +70,8 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
     members={name: _member(m, stage, len(source)) for name, m in members.items()},
     task=experiment.task,
     view=build.view(own, config['seed']),
-    teacher=experiment.model('teacher') if live else None,
-    teacher_variables=jax.tree.map(lambda x: x[0], experiment.variables('teacher')) if live else {},
+    teacher=narrow.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
+    teacher_variables=narrow.variables(_first(experiment), config['teacher']['weights']) if live else {},
     source=source,
     validation=data.validation,
     seeds=experiment.seeds(stage),
@@ -169,16 +81,20 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
   )
 
 
+def _first(experiment):
+  return jax.tree.map(lambda x: x[0], experiment.variables('teacher'))
+
+
 def _member(experiment, stage, examples):
   config = experiment.config
-  own, distilled = config['teacher' if stage == 'teacher' else 'student']['train'], stage == 'student'
+  own, distilled = experiment.own(stage)['train'], stage == 'student'
   itself = distilled and config['teacher']['source'] not in TAUGHT
   epoch, made, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
   maker = build.maker(made, experiment.data, steps) if made and distilled else None
   steps *= maker.loss.student_steps if maker else 1
   return train.Member(
     model=experiment.model(stage),
-    method=_method(experiment) if distilled else combine({}),
+    method=experiment.method() if distilled else combine({}),
     tx=optim.optimiser(own['optimiser'], steps),
     task_weight=config['task_weight'] if distilled else 1.0,
     ema=own['ema'],
@@ -186,6 +102,9 @@ def _member(experiment, stage, examples):
     own=itself,
     maker=maker,
     folder=experiment.folder(stage),
+    parts=own['accumulate'],
+    remat=own['remat'],
+    start=experiment.start(stage),
   )
 
 
@@ -222,10 +141,18 @@ def finish(
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
-    made = setup(experiment, stage, members)
+    made, changed = setup(experiment, stage, members), {}
+    if made.teacher and config['teacher']['weights'] != 'float32':
+      batch = made.source.take(np.arange(min(len(made.source), 256)))
+      of = experiment.model('teacher'), _first(experiment)
+      changed = {'teacher_weights': narrow.change(*of, config['teacher']['weights'], batch)}
     if stage == 'student':
-      made = store.use(experiment, made, {m.config['teacher']['source'] for m in members.values()}, folder)
+      sources = {m.config['teacher']['source'] for m in members.values()}
+      if 'store' in sources and not store.finished(store.folder(experiment)):
+        store.build(experiment, made)
+      made = store.use(experiment, made, sources, folder)
     trained = train.train(made, how, folder, config['seed'], stopped)
+    trained = {name: given | changed for name, given in trained.items()}
   if not jax.process_index():
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
@@ -243,17 +170,19 @@ def _export(experiment, stage, variables):
 
 
 def _finished(experiment, stage, trained):
-  config, folder = experiment.config, experiment.folder(stage)
-  own = config['teacher' if stage == 'teacher' else 'student']
+  own, folder = experiment.own(stage), experiment.folder(stage)
   checkpoint.write_json(
     folder / 'stage.json',
     {
       'stage': stage,
       'seeds': experiment.seeds(stage),
       **trained,
-      'model': own['model'],
+      'model': experiment.attributes(stage),
+      'fill': build.fill(experiment.data, experiment.task),
       'inputs': own['inputs'],
       'classes': experiment.data.dataset.classes,
+      'rate': experiment.data.dataset.rate,
+      'example': {k: (v.shape[1:], str(v.dtype)) for k, v in experiment.data.test.take([0]).items()},
       'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     },
   )
@@ -268,7 +197,7 @@ def keep(experiment: Experiment, what: str) -> None:
   if what == 'info':
     store.info(store.folder(experiment))
     return
-  _check(experiment)
+  check(experiment)
   claim(experiment)
   made = setup(experiment, 'student')
   if made.teacher is None:

@@ -5,6 +5,7 @@ same program to the last bit whether the teacher's taps come from a live teacher
 A different training scheme forks this file; it does not add a flag to it.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,6 +15,7 @@ import optax
 from kdjax.types import Method, Model, Task, TrainState
 
 STORED = 'stored/'  # what a batch brings along for a stored teacher alone
+WHOLE = functools.partial(jax.grad, has_aux=True)
 
 
 def make_init(
@@ -43,12 +45,23 @@ def make_init(
   return init
 
 
-def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1.0, ema=0.0, axis=None):
+def make_update(
+  student: Model,
+  task: Task,
+  method: Method,
+  tx,
+  *,
+  task_weight=1.0,
+  ema=0.0,
+  axis=None,
+  gradient: Callable = WHOLE,
+):
   """`update(state, t, batch) -> (state, losses)`, the student's update given the teacher's taps.
 
   `ema` is the decay of the average of the student's variables, or `step -> decay`. Every term is the
-  mean sum / count over the whole batch, over all devices of `axis` too. The losses come back as
-  (sum, count), beside the global norm of the gradient.
+  mean sum / count over the whole batch, over all devices of `axis` too. `gradient` differentiates the
+  objective, at once or as `memory.in_parts` does. The losses come back as (sum, count), beside the
+  global norm of the gradient.
   """
   together = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
@@ -56,23 +69,23 @@ def make_update(student: Model, task: Task, method: Method, tx, *, task_weight=1
     return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   def update(state, t, batch):
-    rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    rng_model, rng_method = jax.random.split(rng)
-    if axis:  # no two devices drop the same units
-      rng_model = jax.random.fold_in(rng_model, jax.lax.axis_index(axis))
-
-    def objective(params):
-      variables = {'params': params['student'], **state.stats['student']}
+    def objective(params, stats, t, batch, rng, counts=None):
+      rng_model, rng_method = jax.random.split(rng)
+      if axis:  # no two devices drop the same units
+        rng_model = jax.random.fold_in(rng_model, jax.lax.axis_index(axis))
+      variables = {'params': params['student'], **stats['student']}
       s, student_stats = student.apply(variables, batch, train=True, rng=rng_model)
       terms, method_stats = method.loss(
-        params['method'], state.stats['method'], s, t, batch, step=state.step, rng=rng_method
+        params['method'], stats['method'], s, t, batch, step=state.step, rng=rng_method
       )
       total, count = task.loss(s, batch)
       terms = {'task': (task_weight * total, count), **terms}
-      loss = sum(total / jnp.maximum(together(count), 1) for total, count in terms.values())
+      counts = counts or {name: count for name, (_, count) in terms.items()}
+      loss = sum(total / jnp.maximum(together(counts[name]), 1) for name, (total, _) in terms.items())
       return loss, (terms, {'student': student_stats, 'method': method_stats})
 
-    grads, (terms, stats) = jax.grad(objective, has_aux=True)(state.params)
+    rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    grads, (terms, stats) = gradient(objective)(state.params, state.stats, t, batch, rng)
     grads = together(grads)
     stats = jax.tree.map(average, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)

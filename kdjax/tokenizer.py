@@ -36,13 +36,17 @@ def load(path: str | Path) -> Tokenizer:
 
 
 def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
-  """The tokenizer, set to make texts of one length."""
+  """The tokenizer, set to make texts of one length, filled up with its own padding token."""
+  own = tokenizer.padding or {}
+  named = ((tokenizer.token_to_id(t), t) for t in (own.get('pad_token', PAD), PAD, '<pad>'))
+  number, token = next(((i, t) for i, t in named if i is not None), (own.get('pad_id', 0), PAD))
   tokenizer.enable_truncation(length)
-  tokenizer.enable_padding(length=length, pad_id=0, pad_token=PAD)
+  tokenizer.enable_padding(length=length, pad_id=number, pad_token=token)
   return tokenizer
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-  """Ids i32 [N, L] and their validity bool [N, L], with a tokenizer from `cut`."""
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ids i32 [N, L], their validity bool [N, L], and whether a text was too long [N]; for `cut` tokenizers."""
   encoded = tokenizer.encode_batch(list(texts))
-  return np.array([e.ids for e in encoded], np.int32), np.array([e.attention_mask for e in encoded], bool)
+  ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
+  return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])

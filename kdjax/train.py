@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax import checkpoint, data_free, dot, loop, parallel, pipeline, progress, taps
+from kdjax import checkpoint, data_free, dot, loop, memory, parallel, pipeline, progress, start, taps
 from kdjax import step as steps_
 from kdjax.errors import KdjaxError
 from kdjax.types import Method, Model, Task
@@ -28,6 +28,9 @@ class Member(NamedTuple):
     own: whether the average, or the past student, is the teacher.
     folder: where its metrics.jsonl goes.
     maker: makes the images, where there are no data.
+    parts: in which a batch goes through the student.
+    remat: whether the gradient makes the student's activations anew.
+    start: variables that every seed starts from, a part of the model's or none.
   """
 
   model: Model
@@ -39,6 +42,9 @@ class Member(NamedTuple):
   own: bool
   folder: Path
   maker: data_free.Maker | None = None
+  parts: int = 1
+  remat: bool = False
+  start: Mapping = {}
 
   def decay(self) -> float | Callable:
     """Of the variables that the state keeps beside the trained ones."""
@@ -151,10 +157,13 @@ def compile_all(
   """`look(batch) -> (batch, t)`, and `update(state, t, batch)` and the first state of each member."""
   axis = parallel.AXIS if how.parallel == 'pmap' else None
   functions = {name: _functions(setup, member, axis) for name, member in setup.members.items()}
-  teacher_variables = jax.device_put(setup.teacher_variables, parallel.everywhere(mesh))  # once
   names = wanted(setup, batch) if setup.wanted is None else setup.wanted
   look = steps_.make_look(setup.teacher, setup.view, names)
-  seen, t = jax.eval_shape(look, teacher_variables, batch)
+  seen, t = jax.eval_shape(look, setup.teacher_variables, batch)
+  needs = _needs(setup, how, mesh, {name: init for name, (init, _) in functions.items()}, (batch, seen, t))
+  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup))
+  fits(needs)
+  teacher_variables = jax.device_put(setup.teacher_variables, parallel.everywhere(mesh))  # once
   look = parallel.compile_look(look, mesh, (seen, t), setup.batch_size)
   seen, taught = look(teacher_variables, batch)
   updates, states, whole = {}, {}, parallel.everywhere(mesh)
@@ -170,12 +179,44 @@ def compile_all(
       related = member.method.relational
       update = parallel.compile_update(update, mesh, how.parallel, related, t, setup.batch_size)
       states[name] = (apart(init) if apart else init)(seeds, heard, seen)
+      if member.start:
+        states[name] = start.begin(whole)(states[name], member.start)
       one = init(seeds[0], heard, seen) if apart else states[name]
       update = update.lower(one, heard, seen).compile()
+      fits(needs | memory.on_the_way(update))
       update = apart(update) if apart else update
       updates[name] = _given(update, teacher_variables) if member.maker else update
       shown.update(i)
   return (lambda batch: look(teacher_variables, batch)), updates, states
+
+
+def _needs(setup, how, mesh, inits, shapes):
+  """What for -> the bytes of it that a device has to hold, but for what a step makes on its way."""
+  batch, seen, t = shapes
+  states, best = 0, 0
+  for name, member in setup.members.items():
+    state = jax.eval_shape(inits[name], 0, setup.teacher_variables if member.maker else t, seen)
+    states += len(setup.seeds) * memory.size(state)
+    best += len(setup.seeds) * memory.size(loop.variables(member, state)) * (how.select == 'best')
+  return {
+    'for weights, optimisers and the best so far': states + best,
+    'for a copy of these while it is saved': states + best,
+    "for the teacher's weights": memory.size(setup.teacher_variables),
+    "for batches and the teacher's answers": memory.size((batch, batch, seen, t)) / mesh.size,
+  }
+
+
+def _shrink(setup):
+  """The keys that decide how much memory is needed, with their values."""
+  train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
+  keys = {
+    'run.together': len(setup.members),
+    'seeds': len(setup.seeds),
+    f'{train}.batch_size': setup.batch_size,
+  }
+  lower = [f'{key} ({value})' for key, value in keys.items() if value > 1]
+  raised = [f'{train}.accumulate ({member.parts})'] + ([] if member.remat else [f'{train}.remat (False)'])
+  return f'lower {", ".join(lower)}, or raise {" or ".join(raised)}'
 
 
 def _given(update, teacher_variables):
@@ -193,8 +234,8 @@ def _functions(setup, member, axis=None):
   """`init(seed, t, batch) -> state` and `update(state, t, batch)` of one member, for one seed."""
   decay = member.decay()
   if member.maker:
-    if axis:
-      raise KdjaxError("a generator runs under run.parallel='jit' alone.")
+    if axis or member.parts > 1 or member.remat:
+      raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
     parts = member.model, setup.teacher, member.maker, member.method, member.tx
     place = functools.partial(parallel.spread, mesh=parallel.make_mesh())
     unroll = jax.default_backend() == 'cpu'
@@ -204,11 +245,16 @@ def _functions(setup, member, axis=None):
   shared = {'task_weight': member.task_weight}
   if isinstance(member.tx, dot.Dot):
     make_update = dot.make_update
-    if decay or axis:
-      raise KdjaxError("the optimiser 'dot' keeps no average of the weights and runs under 'jit' alone.")
+    if decay or axis or member.parts > 1:
+      raise KdjaxError(
+        "the optimiser 'dot' keeps no average of the weights, accumulates nothing and runs under 'jit' alone."
+      )
   else:
     make_update, shared = steps_.make_update, shared | {'ema': decay, 'axis': axis}
-  update = make_update(member.model, setup.task, member.method, member.tx, **shared)
+  if member.parts > 1:
+    shared['gradient'] = memory.in_parts(member.parts)
+  model = memory.remat(member.model) if member.remat else member.model
+  update = make_update(model, setup.task, member.method, member.tx, **shared)
   if member.own:
     update = steps_.from_itself(update, member.model)
   return init, update
@@ -218,7 +264,7 @@ def _read(setup, member, t, batch):
   """Names of the teacher's taps that a member reads."""
   if member.maker:
     return set()
-  (init, update), seen = _functions(setup, member), set()
+  (init, update), seen = _functions(setup, member._replace(parts=1)), set()
 
   def all_of_it(t, batch):
     state = init(0, taps.Noted(t, seen), batch)

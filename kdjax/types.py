@@ -53,7 +53,13 @@ class Task(NamedTuple):
     compare: `(teacher, student) -> {name: float}` over two gathered dicts.
     metric: the name of the metric that counts.
     higher_is_better: its direction.
-    outputs: `(dataset) -> {tap: size of its last axis}`, what a model must give.
+    outputs: `(dataset) -> {tap: size of its last axis, or None for any}`, what a model must give.
+    whole: whether `metric` is one of `finalize`'s, which only a whole split gives.
+    cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` is what each
+      stage gave, stage -> dict, `examples` the split as the data set gives it. A card has 'truth', an answer
+      under the name of each stage, and what there is of 'image' u8 [H, W, C], 'text' and 'audio' f32 [N].
+      An answer is a str or, where things are found, [{'image', 'text', 'right'}], the best first.
+    answer: `(outputs, classes) -> [(name, score)]` of one example's taps [...], the best first.
   """
 
   loss: Callable
@@ -65,6 +71,9 @@ class Task(NamedTuple):
   metric: str
   higher_is_better: bool
   outputs: Callable
+  cards: Callable
+  answer: Callable
+  whole: bool = False
 
 
 class DataSet(NamedTuple):
@@ -76,12 +85,14 @@ class DataSet(NamedTuple):
     classes: the names of the labels, in order.
     fingerprint: changes when the content does.
     licence: what a user may do with it.
+    rate: samples a second of its sounds, 0 without any.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
   classes: tuple[str, ...]
   fingerprint: str
   licence: str = ''
+  rate: int = 0
 
 
 class Model(NamedTuple):

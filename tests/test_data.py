@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers import Tokenizer, models
 
 from kdjax import build, pipeline, sources, tokenizer
 from kdjax.data.easy_vqa import easy_vqa
@@ -98,10 +99,24 @@ def test_images_of_any_kind_become_rgb(tmp_path, mode, value):
 
 def test_text_becomes_ids_and_a_mask():
   words = tokenizer.cut(tokenizer.train(['what colour is it?', 'is it red?'], 20), 4)
-  ids, mask = tokenizer.encode(words, ['is it RED?', 'is it purple', ''])
+  ids, mask, _ = tokenizer.encode(words, ['is it RED?', 'is it purple', ''])
   assert ids.shape == (3, 4) and ids.dtype == np.int32
   assert mask.sum(1).tolist() == [4, 3, 0]
   assert ids[1, 2] == 1 and (ids[~mask] == 0).all()
+
+
+def test_texts_are_padded_with_their_own_token():
+  words = Tokenizer(models.WordLevel({'<s>': 0, '<pad>': 1, 'red': 2}, unk_token='<s>'))
+  ids, mask, _ = tokenizer.encode(tokenizer.cut(words, 3), ['red'])
+  assert ids.tolist() == [[2, 1, 1]] and mask.tolist() == [[True, False, False]]
+
+
+def test_texts_that_are_cut_are_counted(manifest, capsys):
+  found = read_manifest(path=str(manifest))
+  encode = pipeline.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 4), 8, len(found.classes))
+  read = pipeline.read(found, 'test', encode)
+  assert "6 of 18 have a longer 'text' than data.text_length" in capsys.readouterr().out
+  assert not any(k.endswith('cut') for k in read.arrays)
 
 
 def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):

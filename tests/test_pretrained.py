@@ -66,7 +66,7 @@ def bert_tensors():
 
 
 def text_batch():
-  ids, mask = tokenizer.encode(tokenizer.cut(WORDS, 7), ['the cat ran', 'a dog sat on the mat'])
+  ids, mask, _ = tokenizer.encode(tokenizer.cut(WORDS, 7), ['the cat ran', 'a dog sat on the mat'])
   return {'text': jnp.asarray(ids), 'text/mask': jnp.asarray(mask)}
 
 

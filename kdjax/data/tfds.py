@@ -2,58 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tensorflow_datasets
 
-from kdjax import catalogue, sources
-from kdjax.errors import KdjaxError, unknown
+from kdjax import sources
+from kdjax.errors import unknown
 from kdjax.types import DataSet
 
 KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
 
 NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads
-
-
-def prepared(name: str, data_dir: str | None) -> Path | None:
-  """The newest prepared version of `name`, or `name` itself where it is such a folder."""
-  root = Path(data_dir or tensorflow_datasets.core.constants.DATA_DIR).expanduser()
-  for folder in (Path(name).expanduser(), root / name):
-    if (folder / 'dataset_info.json').exists():
-      return folder
-    versions = [p for p in folder.glob('*.*.*') if (p / 'dataset_info.json').exists()]
-    if versions:
-      return max(versions, key=lambda p: [int(n) for n in re.findall(r'\d+', p.name)])
-  return None
-
-
-def open_builder(name: str, data_dir: str | None) -> Any:
-  """A builder whose data are prepared.
-
-  Raises:
-    KdjaxError: if TFDS does not know the name, or preparing it needs TensorFlow.
-  """
-  if not name:
-    raise KdjaxError('which data set? Set --config.data.name=NAME; `python run.py datasets` lists them.')
-  folder = prepared(name, data_dir)
-  if folder is not None:
-    with sources.quiet_tfds(name):
-      return tensorflow_datasets.builder_from_directory(folder)
-
-  def make():
-    with sources.quiet_tfds(name):
-      return tensorflow_datasets.builder(name, data_dir=data_dir)
-
-  try:
-    return sources.prepare(make)
-  except tensorflow_datasets.core.DatasetNotFoundError as e:
-    public = tensorflow_datasets.list_builders(with_community_datasets=False)
-    raise unknown('data set', name, [*catalogue.names('data'), *public]) from e
-  except (ValueError, AssertionError) as e:
-    reason = str(e).strip().split('\n')[0]
-    raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
 
 
 def tfds(
@@ -73,7 +31,7 @@ def tfds(
   Raises:
     KdjaxError: if there is no such data set or feature.
   """
-  made = open_builder(builder, data_dir)
+  made = sources.open_builder(builder, data_dir)
   features = made.info.features
   chosen = {}
   for name, feature in features.items():

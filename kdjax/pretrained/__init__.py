@@ -109,7 +109,7 @@ def tokenizer(init: str) -> Path:
   return found.tokenizer
 
 
-def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '') -> dict:
+def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '', without: str = '') -> dict:
   """Variables of a published checkpoint, or of a file that kdjax exported, in float32.
 
   Args:
@@ -118,6 +118,7 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
     model: the config of the model, 'model' and attributes.
     like: a tree of the names and shapes that the model wants.
     vocabulary: a hash of the tokenizer in use, '' for none.
+    without: a module that a file of kdjax may have and `like` has not.
 
   Raises:
     KdjaxError: if the checkpoint cannot be found or read, is of another architecture (it says which
@@ -127,7 +128,7 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
   found = files(init)
   tensors = _tensors(found)
   if any(name.startswith('params/') for name in tensors):
-    return checkpoint.load(found.weights[0], like, vocabulary)
+    return checkpoint.load(found.weights[0], like, vocabulary, without)
   converter, attributes = _converter(model['model']), _attributes(model)
   _check(attributes, _said(found, converter), init)
   parts = (attributes, *(v for v in attributes.values() if isinstance(v, Mapping)))

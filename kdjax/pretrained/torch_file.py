@@ -3,18 +3,18 @@
 import io
 import math
 import mmap
-import pickle
-import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from kdjax import plain_pickle
 from kdjax.errors import KdjaxError
+from kdjax.plain_pickle import Allowed
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of torch's own number, before 1.6
 STORAGES = {
@@ -29,32 +29,21 @@ STORAGES = {
   'ByteStorage': np.uint8,
   'BoolStorage': np.bool_,
 }
-# All that is needed to build dicts, lists, strings, numbers and calls of what `find_class` allows.
-OPCODES = (
-  'PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID EMPTY_DICT EMPTY_LIST EMPTY_TUPLE '
-  'TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND APPENDS NONE NEWTRUE NEWFALSE BININT BININT1 '
-  'BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINPUT LONG_BINPUT '
-  'MEMOIZE BINGET LONG_BINGET'
-)
 INSIDE = ('state_dict', 'model_state_dict', 'model', 'module')  # where training scripts keep the weights
-
-
-class _Allowed(NamedTuple):
-  """What a name of the pickle stands for: a call that makes data, and cannot be changed."""
-
-  name: str
-  make: Callable
-  dtype: Any = None
-
-  def __call__(self, *given):
-    return self.make(*given)
 
 
 class _Dict(dict):
   __slots__ = ()
 
-  def __setstate__(self, state):
-    """A state dict's `_metadata`, which says nothing about tensors."""
+  def build(self, state):
+    """Leaves out a state dict's `_metadata`, which says nothing about tensors."""
+    return self
+
+
+def _ordered(pairs=()):
+  made = _Dict()
+  plain_pickle.put(made, [x for key, value in pairs for x in (key, value)])
+  return made
 
 
 class _Storage(NamedTuple):
@@ -90,59 +79,32 @@ def _parameter(tensor, *_):
 
 
 NAMES = {
-  ('collections', 'OrderedDict'): _Allowed('OrderedDict', _Dict),
-  ('torch', 'Size'): _Allowed('Size', tuple),
-  ('torch._utils', '_rebuild_tensor'): _Allowed('tensor', _tensor),
-  ('torch._utils', '_rebuild_tensor_v2'): _Allowed('tensor', _tensor),
-  ('torch._utils', '_rebuild_parameter'): _Allowed('parameter', _parameter),
-} | {('torch', name): _Allowed(name, _parameter, np.dtype(kind)) for name, kind in STORAGES.items()}
-
-
-def _known(module: str, name: str) -> _Allowed:
-  if (module, name) not in NAMES:
-    raise KdjaxError(
-      f'it asks for {module}.{name}, which is no tensor, and no code is run from a checkpoint: save '
-      'model.state_dict() alone, or as safetensors'
-    )
-  return NAMES[module, name]
-
-
-class _Unpickler(pickle.Unpickler):
-  """Knows the names of `NAMES`, each as a stand-in of ours, and no other."""
-
-  def __init__(self, data: bytes):
-    super().__init__(io.BytesIO(data), encoding='utf-8')
-    self.storages = {}  # key -> what it holds, of all that the pickle speaks of
-
-  def find_class(self, module, name):
-    return _known(module, name)
-
-  def persistent_load(self, pid):
-    kind, of, key, _, size, *view = pid
-    if kind != 'storage' or type(of) is not _Allowed or of.dtype is None or any(v is not None for v in view):
-      raise ValueError(f'a {kind!r} that is no plain storage')
-    if type(key) is not str or not _whole(size):
-      raise ValueError('a storage without a key or a size')
-    storage = _Storage(key, of.dtype, size)
-    if self.storages.setdefault(key, storage) != storage:
-      raise ValueError(f'two storages of the key {key}')
-    return storage
+  ('collections', 'OrderedDict'): Allowed('OrderedDict', _ordered),
+  ('torch', 'Size'): Allowed('Size', tuple),
+  ('torch._utils', '_rebuild_tensor'): Allowed('tensor', _tensor),
+  ('torch._utils', '_rebuild_tensor_v2'): Allowed('tensor', _tensor),
+  ('torch._utils', '_rebuild_parameter'): Allowed('parameter', _parameter),
+} | {('torch', name): Allowed(name, _parameter, np.dtype(kind)) for name, kind in STORAGES.items()}
 
 
 def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
-  """The next pickle of a file in memory, each of its operations looked at before any is carried out."""
-  start = file.tell()
-  for n, (opcode, arg, _) in enumerate(pickletools.genops(file)):
-    if opcode.name in ('GLOBAL', 'INST'):
-      _known(*arg.split(' ', 1))
-    if opcode.name not in OPCODES.split():
-      raise KdjaxError(f'its pickle uses {opcode.name}, which no tensor needs')
-    if opcode.name == 'LONG_BINPUT' and arg > n:  # room for it would be made before it is filled
-      raise ValueError(f'a memo of {arg} entries after {n} operations')
-  end = file.tell()
-  file.seek(start)
-  unpickler = _Unpickler(file.read(end - start))
-  return unpickler.load(), unpickler.storages
+  """The next pickle of a file in memory, and key -> what it holds, of all storages that it speaks of."""
+  storages = {}
+
+  def storage(pid):
+    kind, of, key, _, size, *view = pid
+    if kind != 'storage' or type(of) is not Allowed or of.dtype is None or any(v is not None for v in view):
+      raise ValueError(f'a {kind!r} that is no plain storage')
+    if type(key) is not str or not _whole(size):
+      raise ValueError('a storage without a key or a size')
+    found = _Storage(key, of.dtype, size)
+    if storages.setdefault(key, found) != found:
+      raise ValueError(f'two storages of the key {key}')
+    return found
+
+  instead = 'a checkpoint: save model.state_dict() alone, or as safetensors'
+  dialect = plain_pickle.Dialect(NAMES, plain_pickle.BASIC | {'BINPERSID'}, 'tensor', instead, storage)
+  return plain_pickle.load(file, dialect), storages
 
 
 def _named(found: Any) -> dict[str, _Tensor]:
@@ -222,12 +184,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
       start = file.read(len(MAGIC))
       file.seek(0)
       if start == MAGIC:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # reads no more than there is
-          return _read_stream(mapped, size)
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # reads no more than there is
+        return _read_stream(mapped, size)
       if start.startswith(b'PK'):
         return _read_zip(file, size)
   except Exception as e:  # a damaged pickle shows up as any of a dozen types
-    told = ' '.join(str(e).split())[:300]
-    told = told if isinstance(e, KdjaxError) else f'it is damaged ({type(e).__name__}: {told})'
-    raise KdjaxError(f'cannot load {path}: {told}.') from e
+    raise plain_pickle.cannot(path, e) from e
   raise KdjaxError(f'cannot load {path}: it is no file of torch.save.')

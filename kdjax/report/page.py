@@ -10,8 +10,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import plots, ranking, words
-from kdjax.report.table import config_text, rows, setting
+from kdjax.report import plots, ranking, senses, words
+from kdjax.report.table import config_text, others, rows, setting
 
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
 
@@ -25,7 +25,7 @@ def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Se
     badge=_BADGES.get(results.get('verdict'), ''),
     verdict=words.unbroken(words.verdict(results)),
     notes=words.notes(results),
-    rows=rows(results),
+    tables=_tables(results),
     dots={stage: stage for stage in words.STAGES},
     figures=list(_figures(results, curves)),
     cards=[_card(example) for example in examples],
@@ -48,13 +48,19 @@ def ranking_html(ranked: Mapping) -> str:
     badge='',
     verdict=words.unbroken(ranking.verdict(ranked)),
     notes=[],
-    rows=table,
+    tables=[{'title': 'Comparison', 'rows': table}],
     dots={r['name']: 'student' for r in ranked['rows']} | {s: s for s in ranked['stages']},
     figures=[shown],
     cards=[],
     setting=ranking.setting(ranked),
     config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
   )
+
+
+def _tables(results):
+  found = [('Comparison', rows(results)), ('Other metrics', others(results))]
+  found.append(('Missing modalities', senses.rows(results) if 'senses' in results else []))
+  return [{'title': title, 'rows': body} for title, body in found if body]
 
 
 def _render(**shown):
@@ -76,6 +82,7 @@ def _figures(results, curves):
       'Bars: one standard deviation over seeds. Dashed lines: references.',
     ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
+    *(senses.figures(results) if 'senses' in results else ()),
   )
   for figure, title, caption in drawn:
     if figure is not None:
@@ -84,18 +91,26 @@ def _figures(results, curves):
 
 def _card(example):
   truth = example.get('truth')
-  answers = [
-    {'stage': stage, 'text': example[stage], 'right': example[stage] == truth}
-    for stage in words.STAGES
-    if example.get(stage) is not None
-  ]
-  image = example.get('image')
-  return {
-    'image': None if image is None else _png(image),
-    'text': example.get('text'),
+  answers = []
+  for stage in words.STAGES:
+    found = example.get(stage)
+    if isinstance(found, str):
+      answers.append({'stage': stage, 'text': found, 'right': found == truth})
+    elif found is not None:
+      answers.append({'stage': stage, 'found': [_seen(one) for one in found]})
+  sound = example.get('audio')
+  return _seen(example) | {
+    'sound': None if sound is None else _png(plots.spectrogram(sound)),
     'truth': truth,
     'answers': answers,
   }
+
+
+def _seen(one):
+  """The picture, words and rightness of what a card shows."""
+  image = one.get('image')
+  shown = {'image': None if image is None else _png(image), 'text': one.get('text')}
+  return shown | {'right': one.get('right')}
 
 
 def _png(image):

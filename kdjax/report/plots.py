@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import signal
 
 from kdjax.report import words
 
@@ -15,7 +16,7 @@ COLOURS = {'teacher': '#0072b2', 'baseline': '#d55e00', 'student': '#009e73'}
 _MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o'}
 _LINES = {'teacher': '-.', 'baseline': '--', 'student': '-'}
 # Placeholders that `svg` swaps for the page's own colours, so that dark mode reaches the plots.
-_INK, _RULE = '#010203', '#040506'
+INK, _RULE = '#010203', '#040506'
 
 
 def learning_curve(results: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
@@ -73,7 +74,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
     axes.annotate(
       f'{name} {words.score(mean, metric, decimals)}',
       (count, scale * mean),
-      color=_INK,
+      color=INK,
       xytext=(-9 if right else 9, 3 if up else -3),
       textcoords='offset points',
       ha='right' if right else 'left',
@@ -82,14 +83,14 @@ def metric_against_size(results: Mapping) -> Figure | None:
     )
   for name, value in (results.get('references') or {}).items():
     if not words.missing(value):
-      axes.axhline(scale * value, color=_INK, linestyle='--', linewidth=1, alpha=0.55)
+      axes.axhline(scale * value, color=INK, linestyle='--', linewidth=1, alpha=0.55)
       axes.annotate(
         f'{name} {words.score(value, metric, decimals)}',
         (0.02, scale * value),
         xycoords=('axes fraction', 'data'),
         xytext=(0, 3),
         textcoords='offset points',
-        color=_INK,
+        color=INK,
         alpha=0.8,
         fontsize=9,
         parse_math=False,
@@ -110,7 +111,7 @@ def latency(results: Mapping) -> Figure | None:
   figure, axes = _axes('latency, batch 1 (ms)', '')
   bars = axes.barh(list(times), list(times.values()), color=[COLOURS[n] for n in times])
   shown = [words.plain(t) for t in times.values()]
-  axes.bar_label(bars, shown, padding=4, color=_INK, fontsize=10)
+  axes.bar_label(bars, shown, padding=4, color=INK, fontsize=10)
   axes.margins(x=0.15)
   axes.grid(visible=False, axis='y')
   return figure
@@ -132,8 +133,19 @@ def ranking(ranked: Mapping) -> Figure | None:
   axes.set_ylim(-0.7, len(rows) - 0.3)
   for name, stage in ranked['stages'].items():
     axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=_LINES[name], label=name)
-  axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=_INK)
+  axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=INK)
   return figure
+
+
+def spectrogram(sound: np.ndarray, bands: int = 48) -> np.ndarray:
+  """A picture u8 [bands, T, 3] of a sound [N]: log power, low frequencies below."""
+  size = min(2 * bands, len(sound))
+  _, _, power = signal.spectrogram(
+    np.asarray(sound, np.float64), window='hann', nperseg=size, noverlap=size * 3 // 4
+  )
+  shade = 10 * np.log10(power[:bands][::-1] + 1e-10)
+  shade = np.clip((shade - shade.max() + 60) / 60, 0, 1)  # the loudest 60 dB
+  return (255 * matplotlib.colormaps['magma'](shade)[..., :3]).astype(np.uint8)
 
 
 def svg(figure: Figure, label: str) -> str:
@@ -150,7 +162,7 @@ def svg(figure: Figure, label: str) -> str:
   text = out.getvalue()
   text = text[text.index('<svg') :].strip()
   colours = {hex_: f'var(--{name}, {hex_})' for name, hex_ in COLOURS.items()}
-  colours |= {_INK: 'currentColor', _RULE: 'var(--rule, #ccc)'}
+  colours |= {INK: 'currentColor', _RULE: 'var(--rule, #ccc)'}
   for hex_, css in colours.items():
     text = text.replace(hex_, css)
   # Several figures share a page: keep only the ids that something points at.
@@ -168,24 +180,32 @@ def _scale(metric):
 def _axes(x, y, size=(4.6, 3.1)):
   figure = Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot()
-  axes.set_xlabel(x, color=_INK)
-  axes.set_ylabel(y, color=_INK, parse_math=False)
-  axes.tick_params(which='both', colors=_INK)
+  axes.set_xlabel(x, color=INK)
+  axes.set_ylabel(y, color=INK, parse_math=False)
+  axes.tick_params(which='both', colors=INK)
   axes.grid(color=_RULE, linewidth=0.8)
   axes.set_axisbelow(True)
   for side, spine in axes.spines.items():
     spine.set_visible(side in ('left', 'bottom'))
-    spine.set_color(_INK)
+    spine.set_color(INK)
   return figure, axes
 
 
+def against(stages: Mapping[str, Sequence[tuple]], x: str, metric: str) -> Figure | None:
+  """The metric of each stage, [(x, its value a seed), ...], against `x`."""
+  scale, label = _scale(metric)
+  return _drawn({name: zip(*points, strict=True) for name, points in stages.items()}, x, label, scale)
+
+
 def _lines(curves, key, label, scale, may_log=False):
-  figure, axes = _axes('step', label)
+  found = {name: _series(curves.get(name) or (), key) for name in words.STAGES}
+  return _drawn({name: pair for name, pair in found.items() if pair[0]}, 'step', label, scale, may_log)
+
+
+def _drawn(series, x, label, scale, may_log=False):
+  figure, axes = _axes(x, label)
   lowest, highest = np.inf, -np.inf
-  for name in words.STAGES:
-    steps, seeds = _series(curves.get(name) or (), key)
-    if not steps:
-      continue
+  for name, (steps, seeds) in series.items():
     low, high = (scale * np.array([f(v) for v in seeds]) for f in (np.min, np.max))
     axes.fill_between(steps, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
     axes.plot(
@@ -204,7 +224,7 @@ def _lines(curves, key, label, scale, may_log=False):
     return None
   if may_log and 0 < lowest < highest / 30:
     axes.set_yscale('log')
-  axes.legend(frameon=False, labelcolor=_INK)
+  axes.legend(frameon=False, labelcolor=INK)
   return figure
 
 

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.progress import duration
-from kdjax.report import words
+from kdjax.report import senses, words
 
+OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns where they are known
 _WIDE = 130
 _SHARED = '; they share the order of the data and the labels that are kept'
 _STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
@@ -28,11 +29,28 @@ def rows(results: Mapping) -> list[dict[str, str]]:
   for name in words.STAGES:
     if name in results['stages']:
       out.append(_stage(results, name))
+  for column in OPTIONAL:
+    if all(row[column] == words.DASH for row in out):
+      for row in out:
+        del row[column]
   columns = out[0] if out else ('model', metric)
   for name, value in (results.get('references') or {}).items():
     row = dict.fromkeys(columns, '')
     out.append(row | {'model': name, metric: words.score(value, metric, words.digits(results))})
   return out
+
+
+def others(results: Mapping) -> list[dict[str, str]]:
+  """A row for each metric that has no column in `rows`, with its score in every stage."""
+  stages = {s: results['stages'][s].get('others') or {} for s in words.STAGES if s in results['stages']}
+  names = dict.fromkeys(k for s in stages.values() for k in s)
+  shown = ('ece', 'agreement (teacher)', 'kl_to_teacher (teacher)')
+  return [
+    {'metric': n}
+    | {s: words.measured(found[n], n.partition(' (')[0]) if n in found else '' for s, found in stages.items()}
+    for n in names
+    if n not in shown
+  ]
 
 
 def _stage(results, name):
@@ -100,10 +118,11 @@ def markdown(results: Mapping) -> str:
   lines = [f'# {_plain(_title(results))}', '', f'**{_plain(words.verdict(results))}**', '']
   for note in words.notes(results):
     lines += [_plain(note), '']
-  body = rows(results)
-  if body:
-    lines += [_line(body[0]), _line(['---'] + ['---:'] * (len(body[0]) - 1))]
-    lines += [_line(row.values()) for row in body]
+  lines += _grid(rows(results))
+  if more := others(results):
+    lines += ['', '## Other metrics', '', *_grid(more)]
+  if 'senses' in results:
+    lines += ['', '## Missing modalities', '', *_grid(senses.rows(results))]
   lines += ['', '## Setting', '']
   # A code span keeps the command fit to copy; doubled ticks, since it may hold one itself.
   lines += [
@@ -166,6 +185,13 @@ def _time(seconds):
 
 def _title(results):
   return f'{results["name"]} on {results["dataset"]}'
+
+
+def _grid(body):
+  if not body:
+    return []
+  head = [_line(body[0]), _line(['---'] + ['---:'] * (len(body[0]) - 1))]
+  return head + [_line(row.values()) for row in body]
 
 
 def _plain(text):

@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
 DASH = '–'
 STAGES = ('teacher', 'baseline', 'student')
 _SHARE = re.compile(
   r'(^|[_/ -])(top-?\d+|acc|accuracy|exact_match|em|f1|precision|recall|auc|map|'
-  r'(r|recall|p|precision|hit|map)@\d+|agreement)$',
+  r'mean_recall|(r|recall|p|precision|hit|map)@\d+|agreement)$',
   re.IGNORECASE,
 )
 
@@ -32,6 +33,12 @@ def score(value: float | None, metric: str, digits: int = 1, std: float | None =
   else:
     text, spread = f'{value:.4g}', lambda s: f'{s:.2g}'
   return text if missing(std) else f'{text} ± {spread(std)}'
+
+
+def measured(values: Sequence[float], metric: str, digits: int = 1) -> str:
+  """The mean of a value a seed, with the deviation where there are several."""
+  std = stdev(values) if len(values) > 1 else None
+  return score(fmean(values), metric, digits, std)
 
 
 def stage_score(results: Mapping, name: str) -> str:
@@ -124,12 +131,20 @@ def notes(results: Mapping) -> list[str]:
   return said
 
 
+def p_value(p: float | None, name: str = '') -> str:
+  """p to two digits, as an equation where it has a name."""
+  if missing(p):
+    return DASH
+  low, sign = p < 0.001, f'{name} = ' if name else ''
+  return f'{name} < 0.001'.strip() if low else f'{sign}{p:.2g}'
+
+
 def _test(results):
   count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
   seeds = 'one seed' if count == 1 else f'{count} seeds'
   if missing(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
-  return f'paired t-test over {seeds}, ' + ('p < 0.001' if p < 0.001 else f'p = {p:.2g}')
+  return f'paired t-test over {seeds}, ' + p_value(p, 'p')
 
 
 def _gain(results):

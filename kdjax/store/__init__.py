@@ -8,6 +8,6 @@ from kdjax.store.build import build
 from kdjax.store.check import info, verify
 from kdjax.store.hear import open, use
 from kdjax.store.layout import DTYPES
-from kdjax.store.manifest import folder
+from kdjax.store.manifest import finished, folder
 
-__all__ = ['DTYPES', 'build', 'folder', 'info', 'open', 'use', 'verify']
+__all__ = ['DTYPES', 'build', 'finished', 'folder', 'info', 'open', 'use', 'verify']

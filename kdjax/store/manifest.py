@@ -117,6 +117,12 @@ def taps(manifest: Mapping) -> tuple[layout.Tap, ...]:
   return tuple(made)
 
 
+def finished(path: Path) -> bool:
+  """Whether a store is there, and whole."""
+  found = load(path)
+  return bool(found and found['complete'])
+
+
 def load(path: Path) -> dict | None:
   """The manifest of the store in a folder, None where there is none.
 

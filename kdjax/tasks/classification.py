@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from kdjax import taps
 from kdjax.types import Task
@@ -38,6 +38,27 @@ def text_lookup(train, test) -> float:
   best = {k: c.most_common(1)[0][0] for k, c in seen.items()}
   answers = [best.get(ids.tobytes(), common) for ids in test['text']]
   return float(np.mean(np.asarray(answers) == test['label']))
+
+
+def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
+  """Examples with the answers of all stages: up to half of them where somebody is wrong."""
+  answers = {stage: g['logits'].argmax(-1) for stage, g in gathered.items()}
+  truth = next(iter(gathered.values()))['label']
+  differ = np.any([a != truth for a in answers.values()], 0)
+  order = np.random.default_rng(0).permutation(len(truth))
+  made = []
+  for row in np.concatenate([order[differ[order]][: size // 2], order[~differ[order]]])[:size]:
+    example = examples[int(row)]
+    card = {k: example[k] for k in ('image', 'text', 'audio') if k in example}
+    answered = {stage: classes[a[row]] for stage, a in answers.items()}
+    made.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | answered)
+  return made
+
+
+def answer(outputs, classes) -> list[tuple[str, float]]:
+  """Every class with its probability."""
+  p = softmax(outputs['logits'].astype(np.float64))
+  return [(classes[i], float(p[i])) for i in np.argsort(-p)]
 
 
 def classification(*, label_smoothing: float = 0.0) -> Task:
@@ -98,4 +119,6 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     metric='top1',
     higher_is_better=True,
     outputs=lambda dataset: {'logits': len(dataset.classes)},
+    cards=cards,
+    answer=answer,
   )

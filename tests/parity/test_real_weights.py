@@ -41,7 +41,7 @@ def used():
 
 def sentences():
   made = tokenizer.cut(tokenizer.load(pretrained.tokenizer(MINILM)), 32)
-  ids, mask = tokenizer.encode(made, [text for pair in PAIRS for text in pair])
+  ids, mask, _ = tokenizer.encode(made, [text for pair in PAIRS for text in pair])
   return {'text': ids, 'text/mask': mask}
 
 

@@ -1,0 +1,36 @@
+"""Small photographs, CIFAR-10 or CIFAR-100: a wide residual teacher into a narrow residual student.
+
+  python run.py --config=configs/cifar.py --data_dir=~/tensorflow_datasets
+  python run.py --config=configs/cifar.py:name=cifar100,labels=1,scale=gpu
+
+`labels` is the share of the training labels that student and baseline see; the student hears the teacher's
+answers to all pictures. `scale=cpu` projects patches of 2×2 pixels and trains for minutes; `scale=gpu` sees
+every pixel, for 200 epochs (not run yet).
+"""
+
+from configs import common
+from configs.common import model, training
+from kdjax.errors import unknown
+
+SCALES = ('cpu', 'gpu')
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, name='cifar10', labels=0.1, scale='cpu')
+  if arg.scale not in SCALES:
+    raise unknown('scale', arg.scale, SCALES)
+  full = arg.scale == 'gpu'
+  config = common.base(f'{arg.name}_{arg.scale}')
+  config.seeds = 3
+  config.data.update(name=arg.name, labels=arg.labels)
+  blocks, patch = ((3, 3, 3), 1) if full else ((1, 1, 1), 2)
+  config.teacher.model = model('resnet', widths=(48, 96, 192), blocks=blocks, patch=patch)
+  config.student.model = model('resnet', widths=(12, 24, 48), blocks=(1, 1, 1), patch=patch)
+  steps = {'teacher': 70_000, 'student': 70_000} if full else {'teacher': 1400, 'student': 1200}
+  for stage, n in steps.items():
+    config[stage].train = training(n, 128, 2e-3, weight_decay=0.05)
+    config[stage].train.augment = ('flip', 'crop')
+  config.student.train.optimiser.lr = 5e-3
+  config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
+  config.run.update(eval_every=400, save_every=400)
+  return common.smoke(config) if arg.smoke else config

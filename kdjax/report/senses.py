@@ -1,0 +1,60 @@
+"""What a report says of missing and noisy senses."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kdjax.report import plots, words
+
+
+def rows(results: Mapping) -> list[dict[str, str]]:
+  """A row for each subset of the modalities: the score of every stage, and p of student and baseline."""
+  felt, metric, digits = results['senses'], results['metric'], words.digits(results)
+  stages = [s for s in words.STAGES if s in results['stages']]
+  out = []
+  for subset, scores in felt['subsets'].items():
+    cells = {s: words.measured(scores[s], metric, digits) if s in scores else '' for s in stages}
+    p = felt['p_adjusted'].get(subset)
+    out.append({'modalities': subset, **cells, 'p, corrected': words.p_value(p)})
+  return out
+
+
+def figures(results: Mapping) -> Iterator[tuple[Figure, str, str]]:
+  """(figure, title, caption) of each plot."""
+  felt, metric = results['senses'], results['metric']
+  if len(felt['subsets']) > 1:
+    caption = (
+      'Mean over seeds; what is missing is absent from the inputs of every example. Empty: not an input.'
+    )
+    yield (
+      _heat_map(felt['subsets'], metric, words.digits(results)),
+      f'{metric} with missing modalities',
+      caption,
+    )
+  curves = {}
+  for what, scores in felt['noise'].items():
+    name, level = what.rsplit(' ', 1)
+    for stage, values in scores.items():
+      curves.setdefault(name, {}).setdefault(stage, []).append((float(level), values))
+  for name, stages in curves.items():
+    caption = 'Share of the modality replaced by noise; the shade runs from the lowest to the highest seed.'
+    yield plots.against(stages, 'noise', metric), f'{metric} with noise in {name}', caption
+
+
+def _heat_map(subsets, metric, digits):
+  stages = [s for s in words.STAGES if any(s in scores for scores in subsets.values())]
+  means = np.array([[np.mean(scores.get(s, np.nan)) for s in stages] for scores in subsets.values()])
+  figure = Figure(figsize=(1.6 + 1.1 * len(stages), 0.9 + 0.42 * len(means)), layout='constrained')
+  axes = figure.add_subplot()
+  axes.imshow(means, cmap='cividis', aspect='auto')
+  axes.set_xticks(range(len(stages)), stages, color=plots.INK)
+  axes.set_yticks(range(len(means)), subsets, color=plots.INK, parse_math=False)
+  axes.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+  axes.spines[:].set_visible(False)
+  middle = (np.nanmin(means) + np.nanmax(means)) / 2
+  for (y, x), mean in np.ndenumerate(means):
+    if np.isfinite(mean):
+      colour = '#ffffff' if mean < middle else '#000000'  # cividis is dark where it is low
+      axes.text(x, y, words.score(mean, metric, digits), ha='center', va='center', color=colour, fontsize=10)
+  return figure

@@ -1,0 +1,126 @@
+"""Missing and noisy senses: one model, evaluated with every subset of its modalities, and in noise."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.layers import scale_image
+from kdjax.types import Batch, Model
+
+MODALITIES = ('image', 'text', 'audio', 'video', 'words')
+TOLD = 'senses'  # what a source tells the model of each example, beside the example
+
+
+def modalities(inputs: Mapping[str, str], batch: Batch) -> tuple[str, ...]:
+  """The batch keys of the modalities that a model with these inputs is given."""
+  return tuple(m for m in MODALITIES if m in (inputs.values() or batch))
+
+
+def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+  """All 2^M - 1 that are not empty, the whole first."""
+  return [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
+
+
+def hide(batch: Batch, name: str, present: jax.Array) -> dict:
+  """`batch` without the modality where `present` [B] is 0: '<name>/present' says so, and nothing is left.
+
+  Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
+  of what is hidden either.
+  """
+  made = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
+  for key in (name, f'{name}/mask'):
+    if key in batch:
+      x = scale_image(batch[key]) if key == 'image' else batch[key]  # floats: 0 is grey, not black
+      made[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
+  return made
+
+
+def disturb(batch: Batch, name: str, level: jax.Array) -> dict:
+  """`batch` with a share `level` [B] of the modality replaced by noise, drawn from the example's id.
+
+  Numbers: (1 - level)·x + level·n, with n Gaussian of the mean and deviation of the example itself. Words:
+  each vanishes from the mask with probability `level`.
+  """
+  x, made = batch[name], dict(batch)
+  key = jax.random.key(MODALITIES.index(name))
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch['id'])
+  if jnp.issubdtype(x.dtype, jnp.integer) and name == 'text':
+    stays = jax.vmap(lambda k, p: jax.random.uniform(k, x.shape[1:]) >= p)(keys, level)
+    return made | {'text/mask': batch.get('text/mask', x > 0) & stays}
+
+  def one(k, x, p):
+    noise = x.mean() + x.std() * jax.random.normal(k, x.shape, x.dtype)
+    return jnp.where(p > 0, (1 - p) * x + p * noise, x)
+
+  x = scale_image(x) if name == 'image' else x
+  return made | {name: jax.vmap(one)(keys, x, level)}
+
+
+def deprived(model: Model, names: tuple[str, ...]) -> Model:
+  """The model on batches that lack, or have noise in, what a `Told` source says."""
+
+  def apply(variables, batch, **how):
+    told = batch[TOLD]  # [B, M, 2]: present, level
+    batch = {k: v for k, v in batch.items() if k != TOLD}
+    for i, name in enumerate(names):
+      batch = disturb(batch, name, told[:, i, 1])
+      batch = hide(batch, name, told[:, i, 0])
+    return model.apply(variables, batch, **how)
+
+  return Model(model.init, apply)
+
+
+class Told:
+  """A source whose examples say which modalities are present, and how noisy each is."""
+
+  def __init__(
+    self, source: Any, names: tuple[str, ...], present: tuple[str, ...], level: Mapping[str, float]
+  ):
+    self.source = source
+    self.told = np.array([(float(n in present), level.get(n, 0.0)) for n in names], np.float32)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    batch = self.source.take(indices)
+    return batch | {TOLD: np.broadcast_to(self.told, (len(indices), *self.told.shape))}
+
+
+def measure(
+  evaluate: Callable,
+  source: Any,
+  names: tuple[str, ...],
+  all_subsets: bool,
+  noise: Sequence[float],
+  title: str,
+) -> dict[str, dict[str, list[float]]]:
+  """The score of a `deprived` model in the states of its senses.
+
+  Args:
+    evaluate: `(source, title) -> [S]`, a score a seed.
+    source: the examples.
+    names: the modalities of the model.
+    all_subsets: whether to try them all, or what is whole alone.
+    noise: the levels to try on each modality, the others being whole.
+    title: said while it runs.
+
+  Returns:
+    'subsets': 'image+audio' -> scores; 'noise': 'image 0.25' -> scores.
+  """
+
+  def score(present, level, what):
+    return evaluate(Told(source, names, present, level), f'{title}, {what}')
+
+  tried = subsets(names) if all_subsets else [names]
+  found = {'+'.join(s): score(s, {}, ' and '.join(s)) for s in tried}
+  noisy = {}
+  for name, level in itertools.product(names, noise):
+    whole = found['+'.join(names)]
+    what = f'noise {level:g} in {name}'
+    noisy[f'{name} {level:g}'] = score(names, {name: level}, what) if level else whole
+  return {'subsets': found, 'noise': noisy}

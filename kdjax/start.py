@@ -1,0 +1,188 @@
+"""Where a model's weights start: parts of it from published checkpoints or cut out of the teacher, and parts
+that stay as they are.
+
+Any dict of a model, at any depth of a config, may have 'init' and 'frozen'. An 'init' is a checkpoint, or
+{'from': 'teacher', ...} with the options of `inherit` and 'part', the teacher's ('encoders_text'; by default
+that of the same place).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from kdjax import pretrained
+from kdjax.errors import KdjaxError, unknown
+from kdjax.inherit import inherit
+from kdjax.types import TrainState
+
+KEYS = ('init', 'frozen')  # of a model's dict, beside the attributes of its module
+HEAD = 'head'  # the classifier of every model: its classes are those of the data
+
+
+class Frozen(nn.Module):
+  """A module that always runs as in evaluation, under its own names."""
+
+  model: nn.Module
+
+  def setup(self):
+    nn.share_scope(self, self.model)
+
+  def __call__(self, inputs, train: bool = False):
+    return self.model(inputs, train=False)
+
+
+class Part(NamedTuple):
+  """A model's dict within a config.
+
+  Attributes:
+    path: of its variables in those of the whole model, as Flax names them.
+    config: the dict, without `KEYS`.
+    init, frozen: what it has of them.
+  """
+
+  path: tuple[str, ...]
+  config: Mapping[str, Any]
+  init: str | Mapping[str, Any]
+  frozen: bool
+
+
+def parts(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Part]:
+  """The model of a config and those within it."""
+  own = {k: v for k, v in config.items() if k not in KEYS}
+  yield Part(path, own, config.get('init') or '', bool(config.get('frozen')))
+
+  def below(tree, name):
+    for key, value in tree.items():
+      if isinstance(value, Mapping):
+        inner = f'{name}_{key}'.lstrip('_')  # Flax joins the name of a dict and its key
+        yield from parts(value, (*path, inner)) if 'model' in value else below(value, inner)
+
+  yield from below(own, '')
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A model's dict, the attributes that it leaves out taken from the checkpoints that it names.
+
+  Raises:
+    KdjaxError: as `pretrained.complete` does.
+  """
+
+  def inner(value):
+    if not isinstance(value, Mapping):
+      return value
+    made = {k: inner(v) for k, v in value.items()}
+    if 'model' not in made or not isinstance(made.get('init') or {}, str):
+      return made
+    said = pretrained.complete(made['init'], {k: v for k, v in made.items() if k not in KEYS})
+    if 'num_classes' not in made:
+      said.pop('num_classes', None)  # the data's
+    return said | {k: made[k] for k in KEYS if k in made}
+
+  return inner(config)
+
+
+def _without_head(tree: Mapping) -> dict:
+  """A tree of collections, without the classifier in any of them."""
+  return {kind: {k: v for k, v in found.items() if k != HEAD} for kind, found in tree.items()}
+
+
+def load(
+  config: Mapping[str, Any],
+  like: Mapping,
+  vocabulary: str = '',
+  teacher: Callable[[], tuple[Mapping, Mapping]] | None = None,
+) -> dict:
+  """The variables that the 'init's of a config give: a part of `like`, without the parts' classifiers.
+
+  Args:
+    config: of a model, from `complete`.
+    like: its variables as shapes.
+    vocabulary: a hash of the tokenizer in use, '' for none.
+    teacher: gives the config of the teacher's model and its variables, where there is one.
+
+  Raises:
+    KdjaxError: as `pretrained.load` and `inherit` do.
+  """
+  whole, found = flatten_dict(merge(like)), {}
+  for part in parts(config):
+    if not part.init:
+      continue
+    own = _without_head(_below(whole, part.path))
+    if isinstance(part.init, Mapping):
+      loaded = _inherited(part, own, teacher)
+    else:
+      attributes = {k: v for k, v in part.config.items() if k != 'num_classes'}
+      loaded = pretrained.load(part.init, attributes, own, vocabulary, without=HEAD)
+    found |= {(k[0], *part.path, *k[1:]): v for k, v in flatten_dict(loaded).items()}
+  return split(unflatten_dict(found), frozen(config)) if found else {}
+
+
+def _below(flat, path):
+  """The variables of one part, from those of all with the path of each."""
+  at = len(path)
+  return unflatten_dict({(k[0], *k[at + 1 :]): v for k, v in flat.items() if k[1 : at + 1] == path})
+
+
+def _inherited(part, like, teacher):
+  options = dict(part.init)
+  if options.pop('from', '') != 'teacher' or teacher is None:
+    raise KdjaxError(
+      f"init is {dict(part.init)!r}; it is a checkpoint, or {{'from': 'teacher', ...}} in a student's model."
+    )
+  where = options.pop('part', '/'.join(part.path))
+  for key in options:
+    if key not in ('layers', 'width'):
+      raise unknown('key of init', key, ('from', 'part', 'layers', 'width'))
+  config, variables = teacher()
+  theirs = {'/'.join(p.path): p for p in parts(config)}
+  if where not in theirs:
+    raise unknown("part of the teacher's model", where, theirs)
+  found = _below(flatten_dict(merge(variables)), theirs[where].path)
+  return inherit(found, like, teacher=theirs[where].config, student=part.config, **options)
+
+
+def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+  """The paths whose weights are not trained."""
+  return tuple(part.path for part in parts(config) if part.frozen)
+
+
+def split(variables: Mapping, paths: tuple[tuple[str, ...], ...]) -> dict:
+  """Variables with the weights under `paths` in a collection of their own, 'frozen', heads excepted."""
+  if not paths:
+    return dict(variables)
+  kept, still = {}, {}
+  for key, x in flatten_dict(variables['params']).items():
+    under = any(key[: len(p)] == p and key[len(p)] != HEAD for p in paths)
+    (still if under else kept)[key] = x
+  return {**variables, 'params': unflatten_dict(kept), 'frozen': unflatten_dict(still)}
+
+
+def merge(variables: Mapping) -> dict:
+  """The inverse of `split`; no gradient reaches what was frozen."""
+  if 'frozen' not in variables:
+    return dict(variables)
+  still = jax.tree.map(lambda x: jax.lax.stop_gradient(x) if hasattr(x, 'at') else x, variables['frozen'])
+  params = flatten_dict(variables['params']) | flatten_dict(still)
+  rest = {k: v for k, v in variables.items() if k != 'frozen'}
+  return rest | {'params': unflatten_dict(params)}
+
+
+def begin(place: Any) -> Callable:
+  """`begun(state, start) -> TrainState` of stacked seeds, which all start from the variables of `start`."""
+
+  def over(tree, start):
+    mine, given = flatten_dict(tree), flatten_dict(start)
+    return unflatten_dict(mine | {k: jnp.broadcast_to(v, mine[k].shape) for k, v in given.items()})
+
+  def begun(state: TrainState, start: Mapping) -> TrainState:
+    rest = dict(start)
+    params = state.params | {'student': over(state.params['student'], rest.pop('params'))}
+    stats = state.stats | {'student': over(state.stats['student'], rest)}
+    smooth = jax.tree.map(jnp.copy, over(state.ema, start)) if state.ema else {}
+    return state.replace(params=params, stats=stats, ema=smooth)
+
+  return jax.jit(begun, out_shardings=place)

@@ -1,0 +1,119 @@
+"""Weights that start from a checkpoint, and weights that stay as they are."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs.common import model
+from kdjax import checkpoint, stages, start
+from kdjax.errors import KdjaxError
+
+
+@pytest.fixture
+def encoder(experiment, tmp_path):
+  """A trained image encoder with a classifier of its own, as a file."""
+  made = experiment('first')
+  stages.run(made, ('teacher',))
+  trained = jax.tree.map(lambda x: x[0], made.variables('teacher'))
+  image = {kind: dict(tree.get('encoders_image', {})) for kind, tree in trained.items()}
+  image['params']['head'] = {'linear': {'kernel': np.ones((3, 7), np.float32)}}
+  path = tmp_path / 'image.safetensors'
+  checkpoint.export(path, image)
+  return path, image
+
+
+def of(variables, part='encoders_image'):
+  return {kind: tree[part] for kind, tree in start.merge(variables).items() if part in tree}
+
+
+def begun(config, experiment, path, lr=0.0, **more):
+  config.teacher.model.encoders.image.update(init=str(path), **more)
+  config.teacher.train.optimiser.update(lr=lr, schedule='constant', weight_decay=0.0)
+  made = experiment('second')
+  stages.run(made, ('teacher',))
+  return made, jax.tree.map(lambda x: x[0], made.variables('teacher'))
+
+
+def test_a_part_starts_from_a_file(config, experiment, encoder):
+  path, image = encoder
+  _, trained = begun(config, experiment, path)
+  head = image['params'].pop('head')
+  assert head
+  jax.tree.map(np.testing.assert_array_equal, of(trained)['params'], image['params'])
+
+
+def test_what_is_frozen_stays_to_the_last_bit_batch_norm_too(config, experiment, encoder):
+  path, image = encoder
+  image['params'].pop('head')
+  _, trained = begun(config, experiment, path, lr=1e-1, frozen=True)
+  jax.tree.map(np.testing.assert_array_equal, of(trained), image)
+  assert 'encoders_image' not in trained['params']
+
+
+def test_the_rest_is_trained(config, experiment, encoder):
+  config.teacher.model.encoders.image.update(frozen=True)
+  made = experiment('second')
+  fresh = made.model('teacher').init(jax.random.split(jax.random.key(0), 3)[0], made.data.train.take([0]))
+  stages.run(made, ('teacher',))
+  trained = jax.tree.map(lambda x: x[0], made.variables('teacher'))
+  assert jax.tree.structure(fresh) == jax.tree.structure(trained)
+  same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-7), fresh, trained)
+  assert jax.tree.all(same['frozen']) and not jax.tree.all(same['params'])
+
+
+def test_another_architecture_is_one_line(config, experiment, encoder):
+  config.teacher.model.encoders.image.update(init=str(encoder[0]), widths=(8, 24))
+  with pytest.raises(KdjaxError, match='of another shape'):
+    stages.run(experiment('second'), ('teacher',))
+
+
+def test_paths_follow_the_names_of_flax():
+  tower = model('clip', image=model('vit_class_token', init='a'), text=model('clip_text', frozen=True))
+  whole = model('fusion', encoders={'both': tower})
+  found = {p.path: (p.init, p.frozen) for p in start.parts(whole)}
+  assert found == {
+    (): ('', False),
+    ('encoders_both',): ('', False),
+    ('encoders_both', 'image'): ('a', False),
+    ('encoders_both', 'text'): ('', True),
+  }
+
+
+def test_split_and_merge_are_inverse():
+  tree = {
+    'params': {'a': {'w': np.ones(2), 'head': np.ones(1)}, 'b': np.zeros(3)},
+    'stats': {'a': np.ones(1)},
+  }
+  apart = start.split(tree, (('a',),))
+  assert apart['frozen'] == {'a': {'w': tree['params']['a']['w']}}
+  assert set(apart['params']) == {'a', 'b'} and set(apart['params']['a']) == {'head'}
+  jax.tree.map(np.testing.assert_array_equal, start.merge(apart), tree)
+
+
+def test_a_student_is_cut_out_of_its_teacher(config, experiment):
+  config.teacher.model = model('transformer', width=16, depth=4, heads=4)
+  start_from = {'from': 'teacher', 'layers': 'spaced', 'width': 'uniform'}
+  config.student.model = model('transformer', width=8, depth=2, heads=2, init=start_from)
+  config.student.train.optimiser.update(lr=0.0, weight_decay=0.0)
+  made = experiment()
+  stages.run(made, ('teacher', 'baseline', 'student'))
+  teacher, baseline, student = (made.variables(s)['params'] for s in ('teacher', 'baseline', 'student'))
+  np.testing.assert_array_equal(student['words']['embedding'][0], teacher['words']['embedding'][0][:, ::2])
+  last = [v['mlp_in']['bias'][0] for v in (student['block2'], teacher['block4'])]
+  np.testing.assert_array_equal(last[0], last[1][::2])
+  jax.tree.map(np.testing.assert_array_equal, student, baseline)
+
+
+@pytest.mark.parametrize(
+  ('init', 'said'),
+  [
+    ({'from': 'teachr'}, "init is {'from': 'teachr'}"),
+    ({'from': 'teacher', 'layer': 'first'}, "unknown key of init: 'layer'"),
+    ({'from': 'teacher', 'part': 'nose'}, "unknown part of the teacher's model: 'nose'"),
+  ],
+)
+def test_what_cannot_be_inherited_is_one_line(init, said):
+  config = model('bag_of_words', init=init)
+  like = {'params': {'words': np.zeros(2)}}
+  with pytest.raises(KdjaxError, match=said.replace('{', r'\{')):
+    start.load(config, like, teacher=lambda: (model('bag_of_words'), like))
