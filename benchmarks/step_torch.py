@@ -40,7 +40,7 @@ class Basic(nn.Module):
 def stages(stem, widths, blocks):
   """The residual stages after a stem of so many channels; each but the first halves the map."""
   made, i = [], stem
-  for n, (width, depth) in enumerate(zip(widths, blocks)):
+  for n, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
     for j in range(depth):
       made.append(Basic(i, width, 2 if n and not j else 1))
       i = width
