@@ -148,7 +148,7 @@ def step_of(student, teacher, name, batch, label):
     optimizer.zero_grad()
     logits = student(batch)
     loss = F.cross_entropy(logits, label)
-    if teacher:
+    if teacher is not None:
       with torch.no_grad():
         soft = F.softmax(teacher(batch) / TEMPERATURE, 1)
       log_q = F.log_softmax(logits / TEMPERATURE, 1)
@@ -169,18 +169,18 @@ def step_of_torchdistill(student, teacher, name, batch, label):
   kd = {'key': 'KDLoss', 'kwargs': {k: '.' for k in ('student_module_path', 'teacher_module_path')}}
   kd['kwargs'] |= {'student_module_io': 'output', 'teacher_module_io': 'output', 'temperature': TEMPERATURE}
   kd['kwargs'] |= {'alpha': 1.0, 'beta': 1.0, 'reduction': 'batchmean'}
-  taps = {'forward_hook': {'input': [], 'output': []}}
+  model = {'forward_proc': 'forward_batch_only'}
   config = {
     'num_epochs': 1,
-    'teacher': {'requires_grad': False, **taps},
-    'student': taps,
+    'teacher': {'requires_grad': False, **model},
+    'student': model,
     'optimizer': {'key': name, 'kwargs': dict(OPTIONS[name])},
     'criterion': {
       'key': 'WeightedSumLoss',
       'kwargs': {'sub_terms': {'kd': {'criterion': kd, 'weight': 1.0}}},
     },
   }
-  box = get_distillation_box(student, teacher, {}, config, torch.device('cpu'), None, False, 1)
+  box = get_distillation_box(teacher, student, {}, config, torch.device('cpu'), None, False, 1)
   box.pre_epoch_process(epoch=0)
 
   def step():

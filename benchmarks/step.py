@@ -1,0 +1,367 @@
+"""How long a step of distillation takes, beside the student alone and beside PyTorch's: one JSON object.
+
+    python -m benchmarks.step --torch=/path/to/python > step.json      # of a venv with torch and torchdistill
+    python -m benchmarks.step --quick
+
+Three pairs of teacher and student, float32, one batch for all: 'cnn' (RepDistiller's resnet32x4 and resnet8x4
+at 32×32), 'vit' (6 layers of 192 and 4 of 96, 64 tokens), 'vqa' (the quickstart's models). Columns, in
+milliseconds a step, medians of steps that run in turns:
+
+  student       the student alone
+  live          cross-entropy and kd at T = 4, with the teacher's forward
+  store         the same with the teacher's answers read from a store in memory, the reading included
+  seeds         5 students with one teacher's forward
+  torch_...     the same models in PyTorch: 'student', and live 'eager', 'compile' (torch.compile) and
+                'torchdistill' (its DistillationBox); in a process of their own, with as many threads
+
+'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the first
+step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and the
+teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What JAX
+runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
+"""
+
+import argparse
+import functools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from benchmarks import store as stored
+from kdjax import build, compare, loop, memory, optim, parallel, pipeline, progress, train
+from kdjax import step as steps
+from kdjax.conv import Conv
+from kdjax.layers import Classifier
+from kdjax.models.vision.resnet import BasicBlock
+from kdjax.store import layout
+
+ROOT = Path(__file__).parents[1]
+KD = {'kd': {'weight': 1.0, 'temperature': 4.0}}
+METHODS = {'kd': KD, **{name: {name: {}} for name in ('dkd', 'dist', 'nkd')}}
+SGD = {'name': 'sgd', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'}
+ADAMW = {'name': 'adamw', 'lr': 1e-3, 'weight_decay': 1e-4, 'schedule': 'constant'}
+CARDS = {  # float32 FLOP/s without tensor cores, in TF32 with them, bytes/s of the memory: NVIDIA's data sheets
+  'A100 SXM 80 GB': (19.5e12, 156e12, 2.04e12),
+  'H100 SXM 80 GB': (67e12, 494e12, 3.35e12),
+}
+
+
+class Cnn(nn.Module):
+  """RepDistiller's ResNet for CIFAR: a stem of 32, then three stages of `depth` blocks."""
+
+  depth: int
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x = Conv(32, (3, 3), use_bias=False, name='stem')(inputs['image'])
+    x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name='norm')(x))
+    for i, width in enumerate((64, 128, 256)):
+      for j in range(self.depth):
+        x = nn.relu(BasicBlock(width, 2 if i and not j else 1, name=f'stage{i}_block{j}')(x, train))
+    return Classifier(self.num_classes, name='head')({'embed': x.mean((1, 2))})
+
+
+def vit(width, depth):
+  return lambda classes: build.module(
+    {'model': 'vit', 'width': width, 'depth': depth, 'heads': 3, 'patch': 4, 'num_classes': classes}, {}
+  )
+
+
+def vqa(width, widths, blocks, words):
+  image = {'model': 'resnet', 'widths': widths, 'blocks': blocks, 'patch': 4, 'pool': 'max'}
+  encoders = {'image': image, 'text': {'model': 'bag_of_words', 'width': words, 'vocab_size': 64}}
+  return lambda classes: build.module(
+    {'model': 'fusion', 'width': width, 'encoders': encoders, 'num_classes': classes}, {}
+  )
+
+
+PAIRS = {  # teacher, student, classes, side of the image, optimiser: those of step_torch
+  'cnn': (lambda c: Cnn(5, c), lambda c: Cnn(1, c), 100, 32, SGD),
+  'vit': (vit(192, 6), vit(96, 4), 100, 32, ADAMW),
+  'vqa': (vqa(256, (32, 64, 128), (1, 1, 1), 128), vqa(64, (16, 24), (0, 1), 16), 13, 64, ADAMW),
+}
+
+
+class Pair:
+  """One pair's models and batch, and its steps as the trainings of kdjax make them."""
+
+  def __init__(self, name: str, size: int):
+    teacher, student, self.classes, side, self.optimiser = PAIRS[name]
+    self.teacher, self.student = (build.functions(m(self.classes), {}) for m in (teacher, student))
+    rng, words = np.random.default_rng(0), np.arange(size * 16, dtype=np.int32).reshape(size, 16) % 64
+    self.batch = {
+      'image': rng.uniform(-1, 1, (size, side, side, 3)).astype(np.float32),
+      'text': words,
+      'text/mask': words > 8,
+      'label': np.arange(size, dtype=np.int32) % self.classes,
+      'id': np.arange(size, dtype=np.int32),
+      'epoch': np.zeros(size, np.int32),
+    }
+    self.variables = jax.jit(self.teacher.init)(jax.random.key(0), self.batch)
+    self.task, self.mesh = build.task({'name': 'classification'}), parallel.make_mesh()
+
+  def setup(self, methods, seeds=1, reader=None):
+    """Of a student's training with methods, a member each; with none of the student alone."""
+
+    def member(given):
+      tx, made = optim.optimiser(self.optimiser, 1000), build.method(given, 1000)
+      return train.Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
+
+    live = any(methods.values()) and not reader
+    return train.Setup(
+      name='student',
+      members={name: member(given) for name, given in methods.items()},
+      task=self.task,
+      view=lambda batch: batch,
+      teacher=layout.model(reader.taps) if reader else self.teacher if live else None,
+      teacher_variables=self.variables if live else {},
+      source=pipeline.Columns(self.batch),
+      validation=None,
+      seeds=tuple(range(seeds)),
+      cohort=len(methods) > 1,
+      steps=1000,
+      batch_size=len(self.batch['id']),
+      reader=reader,
+    )
+
+  def step(self, methods, seeds=1, reader=None):
+    """`step()`: one of all members, awaited; the batch lies on the device, but for what a store adds."""
+    joined = reader.join(self.batch) if reader else self.batch
+    placed = parallel.split(joined, self.mesh)
+    how = loop.Loop('last', 'jit', *[1] * (len(loop.Loop._fields) - 2))
+    look, updates, states = train.compile_all(self.setup(methods, seeds, reader), how, self.mesh, placed)
+
+    def step():
+      batch = placed
+      if reader:
+        answers = reader.take(self.batch['id'], self.batch['epoch'])
+        batch = placed | parallel.split(answers, self.mesh)
+      batch, t = look(batch)
+      for name, update in updates.items():
+        states[name], losses = update(states[name], t, batch)
+      jax.block_until_ready((states, losses))
+
+    return step
+
+  def look(self):
+    """`look()`: the teacher's alone, awaited."""
+    look = jax.jit(steps.make_look(self.teacher, lambda batch: batch, frozenset({'logits'})))
+    placed = parallel.split(self.batch, self.mesh)
+    return lambda: jax.block_until_ready(look(self.variables, placed))
+
+  def card(self):
+    """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
+    batch, student = self.batch, self.student
+    method, tx = build.method(KD, 1000), optim.optimiser(self.optimiser, 1000)
+    t = jax.eval_shape(lambda v: self.teacher.apply(v, batch)[0], self.variables)
+    state = jax.eval_shape(steps.make_init(student, method, tx), 0, t, batch)
+    looked = functools.partial(steps.make_look(self.teacher, dict, frozenset({'logits'})))
+    programs = {'teacher': (looked, (self.variables, batch))}
+    programs['student'] = steps.make_update(student, self.task, method, tx), (state, t, batch)
+    made = {}
+    for who, (program, args) in programs.items():
+      with mock.patch('jax.default_backend', lambda: 'gpu'):  # the convolutions that a GPU would run
+        cost = jax.jit(program).lower(*args).cost_analysis()
+      made[who] = {'gflop': cost['flops'] / 1e9}
+    forward = lambda p, s: student.apply({'params': p, **s}, batch, train=True, rng=jax.random.key(0))[0][
+      'logits'
+    ]
+    kept = memory.size(
+      jax.eval_shape(
+        lambda p, s: jax.vjp(lambda p: forward(p, s), p)[1], state.params['student'], state.stats['student']
+      )
+    )
+    # What a forward keeps is written once and read once; weights and moments are read and written.
+    made['student']['mbyte'] = (2 * kept + 3 * memory.size((state.params, state.opt_state))) / 1e6
+    made['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
+    for who in tuple(made):
+      made[who] |= {
+        card: {
+          'float32_ms': 1e12 * made[who]['gflop'] / flops,
+          'tf32_ms': 1e12 * made[who]['gflop'] / fast,
+          'memory_ms': 1e9 * made[who]['mbyte'] / speed,
+        }
+        for card, (flops, fast, speed) in CARDS.items()
+      }
+    return made
+
+
+class Peer:
+  """PyTorch's steps, in a process that lives as long as this object is not closed."""
+
+  def __init__(self, python: str, size: int):
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True, 'bufsize': 1}
+    script = Path(__file__).with_name('step_torch.py')
+    self.child = subprocess.Popen([python, script, f'--batch={size}', f'--threads={cores()}'], **pipes)
+    self.errors, self.version = {}, ''
+
+  def ask(self, pair: str, column: str) -> float | None:
+    """Milliseconds of one step, None where it does not work."""
+    self.child.stdin.write(f'{pair} {column}\n')
+    line = self.child.stdout.readline()
+    found = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
+    self.version = found['torch']
+    if 'error' in found:
+      self.errors[f'{pair} {column}'] = found['error']
+    return found.get('ms')
+
+  def close(self):
+    self.child.stdin.close()
+    self.child.wait()
+
+
+def cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def turns(calls: dict, repeats: int) -> dict:
+  """name -> median milliseconds of calls made in turns, after one of each that does not count.
+
+  A call that gives a number has measured itself, one that gives None is left out when it is a peer's.
+  """
+  times = {name: [] for name in calls}
+  for i in range(repeats + 1):
+    for name, call in calls.items():
+      began = time.perf_counter()
+      said = call()
+      took = said if name.startswith('torch_') else 1e3 * (time.perf_counter() - began)
+      times[name] += [took] if i and took is not None else []
+  return {name: statistics.median(values) for name, values in times.items() if values}
+
+
+def measure(name: str, args, folder: Path, peer: Peer | None) -> dict:
+  """All columns of a pair."""
+  pair = Pair(name, args.batch)
+  how = argparse.Namespace(examples=4 * args.batch, shard=4096, dtype='float16')
+  with mock.patch.object(stored, 'BATCH', args.batch):
+    written, _ = stored.made(folder / name, {'logits': (pair.classes,)}, 0, how)
+  reader = stored.read.Reader(written.folder, stored.manifest.load(written.folder))
+  calls = {
+    'student': pair.step({'student': {}}),
+    'live': pair.step({'student': KD}),
+    'store': pair.step({'student': KD}, reader=reader),
+    'seeds': pair.step({'student': KD}, args.seeds),
+    'teacher': pair.look(),
+  }
+  for column in ('student', 'eager', 'compile', 'torchdistill') if peer else ():
+    calls[f'torch_{column}'] = functools.partial(peer.ask, name, column)
+  found = {'ms': turns(calls, args.repeats), 'card': pair.card()}
+  say(name, found['ms'])
+  members = {'cohort': pair.step(METHODS, args.seeds)}
+  members |= {f'live_{n}': pair.step({'student': m}) for n, m in METHODS.items()}
+  ms = turns(members | {'teacher': calls['teacher']}, args.repeats)
+  alone = args.seeds * sum(ms[f'live_{n}'] for n in METHODS)
+  n, t = args.seeds * len(METHODS), ms['teacher']
+  s = alone / n - t
+  found['cohort'] = {'ms': ms, 'members': n, 'speedup': alone / ms['cohort']}
+  found['cohort'] |= {'ideal': (t + s) / (t / n + s)}
+  say(name, found['cohort'])
+  return found
+
+
+def start(folder: Path) -> list[float]:
+  """Seconds from the command to the end of the first step, of two starts that share compiled programs."""
+  took = []
+  for i in range(2):
+    workdir = folder / f'start{i}'
+    command = [sys.executable, 'run.py', 'teacher', '--config=configs/quickstart.py', f'--workdir={workdir}']
+    command += [f'--cache={folder / "xla"}', '--config.run.log_every=1', '--config.teacher.train.steps=3']
+    began, log = time.monotonic(), workdir / 'teacher' / 'metrics.jsonl'
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    while child.poll() is None and not (log.exists() and log.stat().st_size):
+      time.sleep(0.02)
+    took.append(time.monotonic() - began)
+    child.wait()
+  return took
+
+
+def peak(name: str, args) -> None:
+  """Prints the peak in bytes of this process, or of its device, after steps of all seeds."""
+  step = Pair(name, args.batch).step({'student': KD}, args.seeds)
+  for _ in range(3):
+    step()
+  stats = jax.devices()[0].memory_stats() or {}
+  print(stats.get('peak_bytes_in_use', 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+
+def goals(found: dict) -> dict:
+  """What is asked for: the figure, the goal, whether it is reached, by how much of it it is missed."""
+  asked = {}
+  for name, pair in found['pairs'].items():
+    ms = pair['ms']
+    asked[f'{name}: store / student'] = ms['store'] / ms['student'], 1.05, 'most'
+    if 'torch_eager' in ms:
+      asked[f'{name}: live, images/s against eager'] = ms['torch_eager'] / ms['live'], 1.0, 'least'
+    if name == 'cnn' and 'torch_torchdistill' in ms:
+      asked['cnn: store against torchdistill, live'] = ms['torch_torchdistill'] / ms['store'], 2.0, 'least'
+    share = pair['cohort']['speedup'] / pair['cohort']['ideal']
+    asked[f'{name}: cohort of {pair["cohort"]["members"]}, of the ideal'] = share, 0.9, 'least'
+  if 'start_s' in found:
+    asked['second start of the quickstart, s'] = found['start_s'][1], 8.0, 'most'
+  made = {}
+  for what, (value, goal, kind) in asked.items():
+    short = value / goal - 1 if kind == 'most' else 1 - value / goal
+    made[what] = {'value': value, f'at_{kind}': goal, 'reached': short <= 0}
+    made[what] |= {'missed_by_percent': 100 * short} if short > 0 else {}
+  return made
+
+
+def say(*what):
+  print(*(json.dumps(rounded(w)) for w in what), file=sys.stderr, flush=True)
+
+
+def rounded(tree):
+  if isinstance(tree, dict):
+    return {k: rounded(v) for k, v in tree.items()}
+  if isinstance(tree, list):
+    return [rounded(v) for v in tree]
+  return float(f'{tree:.4g}') if isinstance(tree, float) else tree
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--torch', metavar='PYTHON', help='a Python that can import torch, to compare with')
+  parser.add_argument('--pairs', nargs='*', default=list(PAIRS), choices=list(PAIRS))
+  parser.add_argument('--batch', type=int, default=64)
+  parser.add_argument('--seeds', type=int, default=5)
+  parser.add_argument('--repeats', type=int, default=7, help='turns of everything (default: %(default)s)')
+  parser.add_argument('--quick', action='store_true', help='the vqa pair alone, few and small turns')
+  parser.add_argument('--peak', choices=list(PAIRS), help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  progress.silence()
+  if args.quick:
+    args.pairs, args.batch, args.seeds, args.repeats = ['vqa'], 8, 2, 2
+  if args.peak:
+    return peak(args.peak, args)
+  found = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
+  found |= {'repeats': args.repeats, 'pairs': {}}
+  peer = Peer(args.torch, args.batch) if args.torch else None
+  with tempfile.TemporaryDirectory() as folder:
+    for name in args.pairs:
+      found['pairs'][name] = measure(name, args, Path(folder), peer)
+    if peer:
+      peer.close()
+      found |= {'torch': peer.version, 'torch_does_not_run': peer.errors}
+    for name in args.pairs if not args.quick else ():
+      command = [sys.executable, '-m', 'benchmarks.step', f'--peak={name}']
+      command += [f'--batch={args.batch}', f'--seeds={args.seeds}']
+      out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+      found['pairs'][name]['memory_bytes'] = int(out.split()[-1])
+    if not args.quick:
+      found['start_s'] = start(Path(folder))
+  print(json.dumps(rounded(found | {'goals': goals(found)}), indent=1))
+
+
+if __name__ == '__main__':
+  main()
