@@ -1,4 +1,12 @@
-"""See and hear a digit: MNIST and speech, from few labels, with voices nobody heard before."""
+"""See and hear a digit: MNIST and speech in noise, from few labels, with voices nobody heard before.
+
+  python run.py --config=configs/av_digits.py --data_dir=~/tensorflow_datasets
+  python run.py --config=configs/av_digits.py:drop=0.4         # for missing senses, tried on every subset
+  python run.py --config=configs/av_digits.py:student=audio    # sees no picture, its teacher does
+
+The teacher sees every label of MNIST's training images and hears four speakers; student and baseline see
+`labels` of them. The speakers of validation and test are two others.
+"""
 
 from configs import common
 from configs.common import model, training
@@ -27,10 +35,11 @@ def get_config(arg=None):
   }
   config.student.model = model('fusion', width=32, join='concat', encoders={m: small[m] for m in senses})
   config.student.inputs = {m: m for m in senses}
-  config.student.train = training(600, 128, 1e-2, weight_decay=0.1)
+  config.teacher.drop = {'image': 0.4, 'audio': 0.4}
+  config.student.train = training(600, 128, 0.02, weight_decay=0.1)
   config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
   if arg.drop:
-    config.teacher.drop = {'image': arg.drop, 'audio': arg.drop}
-    config.student.drop = {m: arg.drop for m in senses if len(senses) > 1}
+    config.student.drop = {m: arg.drop for m in senses}
+    config.senses.update(subsets=True, noise=(0.0, 0.25, 0.5, 0.75, 1.0))
   config.run.update(eval_every=300, save_every=300)
   return common.smoke(config) if arg.smoke else config

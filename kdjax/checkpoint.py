@@ -138,7 +138,7 @@ def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   try:
     with swapped_in(path) as part:
-      save_file({k: np.ascontiguousarray(v) for k, v in flat.items()}, part, {'vocabulary': vocabulary})
+      save_file({k: np.asarray(v, order='C') for k, v in flat.items()}, part, {'vocabulary': vocabulary})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 

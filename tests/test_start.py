@@ -117,3 +117,9 @@ def test_what_cannot_be_inherited_is_one_line(init, said):
   like = {'params': {'words': np.zeros(2)}}
   with pytest.raises(KdjaxError, match=said.replace('{', r'\{')):
     start.load(config, like, teacher=lambda: (model('bag_of_words'), like))
+
+
+def test_a_scalar_is_exported_as_one(tmp_path):
+  tree = {'params': {'logit_scale': np.float32(2.0), 'w': np.ones((2, 3), np.float32).T}}
+  checkpoint.export(tmp_path / 'a.safetensors', tree)
+  jax.tree.map(np.testing.assert_array_equal, checkpoint.load(tmp_path / 'a.safetensors', tree), tree)

