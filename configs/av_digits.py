@@ -15,7 +15,8 @@ from configs.common import model, training
 def get_config(arg=None):
   arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=3, drop=0.0)
   senses = arg.student.split('+')
-  config = common.base('av_digits')
+  name = 'av_digits' if len(senses) > 1 else f'{arg.student}_digits'
+  config = common.base(f'{name}_drop' if arg.drop else name)
   config.seeds = arg.seeds
   config.data.update(name='av_digits', labels=arg.labels)
   config.data.options = {'image_noise': 0.5, 'sound_noise': 10.0}

@@ -21,7 +21,7 @@ def get_config(arg=None):
   config.teacher.model = model('bert', init=MINILM, normalise=False, dropout=0.1)
   config.teacher.train = training(400, 32, 1e-4, warmup=0.1, weight_decay=0.01)
   config.student.model = model('transformer', width=32, depth=1, heads=2)
-  config.student.train = training(arg.steps, 64, 2e-3, weight_decay=0.1)
+  config.student.train = training(arg.steps, 64, 0.005, weight_decay=0.1)
   config.student.train.augment = ('drop_words',)
   config.teacher.source = 'store'
   config.store.update(views=8)
