@@ -14,9 +14,9 @@ milliseconds a step, medians of steps that run in turns:
   torch_...     the same models in PyTorch: 'student', and live 'eager', 'compile' (torch.compile) and
                 'torchdistill' (its DistillationBox); in a process of their own, with as many threads
 
-'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the first
-step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and the
-teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What JAX
+'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the
+first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and
+the teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What JAX
 runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
 """
 
@@ -50,7 +50,8 @@ KD = {'kd': {'weight': 1.0, 'temperature': 4.0}}
 METHODS = {'kd': KD, **{name: {name: {}} for name in ('dkd', 'dist', 'nkd')}}
 SGD = {'name': 'sgd', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'}
 ADAMW = {'name': 'adamw', 'lr': 1e-3, 'weight_decay': 1e-4, 'schedule': 'constant'}
-CARDS = {  # float32 FLOP/s without tensor cores, in TF32 with them, bytes/s of the memory: NVIDIA's data sheets
+# float32 FLOP/s without tensor cores, in TF32 with them, bytes/s of the memory: NVIDIA's data sheets
+CARDS = {
   'A100 SXM 80 GB': (19.5e12, 156e12, 2.04e12),
   'H100 SXM 80 GB': (67e12, 494e12, 3.35e12),
 }
@@ -174,14 +175,15 @@ class Pair:
       with mock.patch('jax.default_backend', lambda: 'gpu'):  # the convolutions that a GPU would run
         cost = jax.jit(program).lower(*args).cost_analysis()
       made[who] = {'gflop': cost['flops'] / 1e9}
-    forward = lambda p, s: student.apply({'params': p, **s}, batch, train=True, rng=jax.random.key(0))[0][
-      'logits'
-    ]
-    kept = memory.size(
-      jax.eval_shape(
-        lambda p, s: jax.vjp(lambda p: forward(p, s), p)[1], state.params['student'], state.stats['student']
-      )
-    )
+
+    def backward(params, stats):
+      def forward(params):
+        taps, _ = student.apply({'params': params, **stats}, batch, train=True, rng=jax.random.key(0))
+        return taps['logits']
+
+      return jax.vjp(forward, params)[1]
+
+    kept = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
     # What a forward keeps is written once and read once; weights and moments are read and written.
     made['student']['mbyte'] = (2 * kept + 3 * memory.size((state.params, state.opt_state))) / 1e6
     made['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6

@@ -4,8 +4,8 @@
   python run.py --config=configs/av_digits.py:drop=0.4         # for missing senses, tried on every subset
   python run.py --config=configs/av_digits.py:student=audio    # sees no picture, its teacher does
 
-The teacher sees 12,000 labelled pairs and hears four speakers; student and baseline see 2 % of the labels. The
-speakers of validation and test are two others. 2 cores: 2 min 15 s. Expect on the test pairs: teacher 96 %,
+The teacher sees 12,000 labelled pairs and hears four speakers; student and baseline see 2 % of the labels.
+The speakers of validation and test are two others. 2 cores: 2 min 15 s. Expect on the test pairs: teacher 96 %,
 baseline 48 %, student 94 %, p < 0.05 over 3 seeds.
 """
 

@@ -6,8 +6,8 @@
 The set is for research, and you bring your own download: the photos and Flickr8k.token.txt or captions.txt,
 prepared once. The teacher joins the published EfficientNet-Lite0 and MiniLM, which stay as they are, by
 trained projections (LiT). Recalls as the literature has them, five captions a photo. A starting point: it is
-not tuned, it was run in its smoke form alone, and what to
-expect is not known. It takes about an hour on 2 cores (1 min for smoke=1).
+not tuned, it was run in its smoke form alone, and what to expect is not known. It takes about an hour on 2
+cores, smoke=1 a minute.
 """
 
 from configs import common, openmoji
