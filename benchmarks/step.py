@@ -16,8 +16,8 @@ milliseconds a step, medians of steps that run in turns:
 
 'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the
 first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and
-the teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What JAX
-runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
+the teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What
+JAX runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
 """
 
 import argparse
