@@ -39,7 +39,7 @@ def get_config(arg=None):
     text=model('hashed_words', buckets=4096, width=64),
   )
   config.student.inputs = {'image': 'image', 'text': 'text'}
-  config.student.train = training(1200, 128, 0.005, weight_decay=1)
-  config.methods = {'clip_fd': {'weight': 500.0}, 'clip_icl': {'weight': 1.0}}
+  config.student.train = training(1200, 128, 5e-3, weight_decay=1.0)
+  config.methods = {'clip_fd': {'weight': 500.0}}
   config.run.update(eval_every=300, save_every=300)
   return common.smoke(config) if arg.smoke else config
