@@ -5,6 +5,7 @@
   python run.py evaluate --config=... --split=validation  the metrics of the finished stages
   python run.py store build --config=...                  keeps the teacher's answers on disk; verify, info
   python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   answers, with the trained student
+  python run.py table configs/tables/X.py --workdir=W     a paper's table; --plan, --scale, --only, --shard
   python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
@@ -40,7 +41,7 @@ KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets':
 KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
 STORE = ('build', 'verify', 'info')
-COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', *KINDS)
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', 'table', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
@@ -52,6 +53,10 @@ GIVEN = {
   'text': flags.DEFINE_multi_string('text', [], 'For `predict`: words.'),
   'audio': flags.DEFINE_multi_string('audio', [], 'For `predict`: a WAV file.'),
 }
+SCALE = flags.DEFINE_string('scale', 'cpu', 'Of a `table`: smoke, cpu or paper.')
+ONLY = flags.DEFINE_string('only', '', 'Cells of a `table`: ROW,COLUMN, patterns of both, such as "KD,*".')
+SHARD = flags.DEFINE_string('shard', '', 'Of a `table`: i/n takes every n-th experiment, i from 0.')
+PLAN = flags.DEFINE_bool('plan', False, 'Shows what a `table` would take, and runs nothing.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
 PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
@@ -90,6 +95,8 @@ def main(argv):
     return show(KINDS[command], names)
   if command == 'predict':
     return answer()
+  if command == 'table':
+    return table(names)
   wanted = STAGES if command == 'all' else (command, *names)
   if command == 'store':
     if names not in [[what] for what in STORE]:
@@ -113,6 +120,28 @@ def main(argv):
     return None
   try:
     stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, wanted)
+  except (interrupt.Interrupted, KeyboardInterrupt) as e:
+    progress.say(str(e) or 'stopped; run the same command to go on.')
+    return 143
+  return None
+
+
+def table(names):
+  """Runs the table of a file."""
+  from kdjax import interrupt, parallel, progress
+  from kdjax.tables import run
+  from kdjax.tables.table import load
+
+  if len(names) != 1:
+    raise KdjaxError('which table? For instance: python run.py table configs/tables/mfh_gaussian.py')
+  logging.set_verbosity(logging.ERROR)
+  compile_once()
+  parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  made = load(names[0], SCALE.value)
+  workdir = Path(WORKDIR.value or f'runs/{made.name}').expanduser().absolute()
+  how = {'only': ONLY.value, 'shard': SHARD.value, 'planned': PLAN.value, 'scale': SCALE.value}
+  try:
+    run.run(made, workdir, DATA_DIR.value, COMMAND, **how)
   except (interrupt.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143

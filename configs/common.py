@@ -73,6 +73,7 @@ def base(name: str) -> ConfigDict:
         'columns': {'image': '', 'text': '', 'label': '', 'split': ''},  # where they have other names
         'options': {},  # whatever else the data set's function takes
         'limit': {'train': 0, 'validation': 0, 'test': 0},  # at most so many examples; 0 takes all
+        'transfer': '',  # the split that student and baseline train on, where it is not 'train'
         'labels': 1.0,  # share of the training labels that student and baseline see
         'test': 'test',  # the split of the comparison
         'image_size': 0,  # resizes images to this square; 0 takes them as they are

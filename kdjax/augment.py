@@ -14,12 +14,26 @@ def flip(key, image):
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def crop(key, image):
-  """Moves the image by up to an eighth of its side, over a border of reflections."""
-  by = max(image.shape[0] // 8, 1)
-  padded = jnp.pad(image, ((by, by), (by, by), (0, 0)), 'reflect')
+def _shift(key, image, by, border):
+  """Moves the image by up to `by` pixels each way, over a border as `jnp.pad` makes it."""
+  padded = jnp.pad(image, ((by, by), (by, by), (0, 0)), border)
   y, x = jax.random.randint(key, (2,), 0, 2 * by + 1)
   return jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
+
+
+def crop(key, image):
+  """Moves the image by up to an eighth of its side, over a border of reflections."""
+  return _shift(key, image, max(image.shape[0] // 8, 1), 'reflect')
+
+
+def crop_black(key, image):
+  """Moves the image by up to an eighth of its side, over a black border: 4 of 32 pixels, as is usual."""
+  return _shift(key, image, max(image.shape[0] // 8, 1), 'constant')
+
+
+def jitter(key, image):
+  """Moves the image by up to two pixels, over a black border (Hinton et al., 1503.02531, section 3)."""
+  return _shift(key, image, 2, 'constant')
 
 
 def drop_words(key, mask, rate: float = 0.15):
@@ -28,7 +42,8 @@ def drop_words(key, mask, rate: float = 0.15):
 
 
 # Name -> the batch key that it changes, and `operation(key, x)` of one example.
-OPERATIONS = {'flip': ('image', flip), 'crop': ('image', crop), 'drop_words': ('text/mask', drop_words)}
+OPERATIONS = {o.__name__: ('image', o) for o in (flip, crop, crop_black, jitter)}
+OPERATIONS |= {'drop_words': ('text/mask', drop_words)}
 
 
 def make_view(names: tuple[str, ...], seed: int) -> Callable:

@@ -23,7 +23,8 @@ class Data(NamedTuple):
 
   Attributes:
     train: every training example with its label.
-    few: the same with only the labels that the student and its baseline may see, -1 elsewhere.
+    few: the transfer set, which is the same where `data.transfer` names no other, with only the labels
+      that the student and its baseline may see, -1 elsewhere.
     labelled: the part of `few` that has a label.
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
@@ -106,7 +107,7 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
 def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Data:
   """Everything of `config.data`, read and encoded."""
   found = limited(dataset(config, data_dir), config['limit'])
-  for split in ('train', config['test']):  # before anything long is read
+  for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
     pipeline.examples_of(found, split)
   vocabulary = words(config, found, workdir)
   encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes))
@@ -115,7 +116,8 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Dat
     return pipeline.read(found, split, encode, config['memory'])
 
   train = read('train')
-  few, labelled = few_labels(train, config['labels'], seed)
+  transfer = read(config['transfer']) if config['transfer'] else train
+  few, labelled = few_labels(transfer, config['labels'], seed)
   validation = read('validation') if 'validation' in found.splits else None
   return Data(found, vocabulary, encode, train, few, labelled, validation, read(config['test']))
 

@@ -31,6 +31,7 @@ class Experiment:
     data_dir: where TFDS keeps prepared data.
     command: how a person runs it again, for the report.
     cohort: the experiment whose data, teacher and baseline a member of it shares.
+    lender: the experiment whose teacher this one takes, of the same architecture.
   """
 
   config: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Experiment:
   data_dir: str | None = None
   command: str = ''
   cohort: 'Experiment | None' = None
+  lender: 'Experiment | None' = None
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
@@ -149,11 +151,15 @@ class Experiment:
     return self.once(('judge', self.architecture(stage)), make)
 
   def seeds(self, stage: str) -> tuple[int, ...]:
+    if self.lender and stage == 'teacher':
+      return self.lender.seeds(stage)
     n = 1 if stage == 'teacher' else self.config['seeds']
     return tuple(self.config['seed'] + i for i in range(n))
 
   def folder(self, stage: str) -> Path:
     """Members share the cohort's teacher, and its baseline where their students are the same."""
+    if self.lender and stage == 'teacher':
+      return self.lender.folder(stage)
     if self.cohort and stage == 'teacher':
       return self.cohort.folder(stage)
     if self.cohort and stage == 'baseline':

@@ -56,13 +56,15 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   'dot' is `kdjax.dot.dot`: it takes no clipping, and lets all parameters decay.
 
   Args:
-    config: 'name', 'lr', optionally 'clip' (global norm), 'weight_decay', what
-      `learning_rate` takes, and any option of the optimiser itself.
+    config: 'name', 'lr', optionally 'clip' (global norm), 'weight_decay', 'decay_all' (biases and norms
+      decay too), 'max_norm' (see `bounded`), what `learning_rate` takes, and any option of the optimiser
+      itself.
     steps: of the whole training.
   """
   given = dict(config)
   name, peak, clip = given.pop('name'), given.pop('lr'), given.pop('clip', 0.0)
-  decay = given.pop('weight_decay', 0.0)
+  decay, decay_all = given.pop('weight_decay', 0.0), given.pop('decay_all', False)
+  most = given.pop('max_norm', 0.0)
   if name not in OPTIMISERS:
     raise unknown('optimiser', name, OPTIMISERS)
   shape = {k: given.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in given}
@@ -73,12 +75,12 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
       raise unknown(f'option of the optimiser {name!r}', key, known.keys() - {'learning_rate'})
 
   if name == 'dot':
-    if clip:
-      raise KdjaxError("the optimiser 'dot' does not clip: set train.optimiser.clip=0.")
+    if clip or most:
+      raise KdjaxError("the optimiser 'dot' does not clip: set train.optimiser.clip and max_norm to 0.")
     return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **given)
 
   def kernels(params):
-    return jax.tree.map(lambda x: jnp.ndim(x) > 1, params)
+    return jax.tree.map(lambda x: decay_all or jnp.ndim(x) > 1, params)
 
   if decay and 'weight_decay' in known:
     mask = 'weight_decay_mask' if 'weight_decay_mask' in known else 'mask'
@@ -88,7 +90,25 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   if decay and 'weight_decay' not in known:  # added to the gradient, as SGD has it
     parts.append(optax.add_decayed_weights(decay, kernels))
-  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **given))
+  last = [bounded(most)] if most else []
+  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **given), *last)
+
+
+def bounded(most: float) -> optax.GradientTransformation:
+  """Updates after which no unit's incoming weights have a norm above `most` (max-norm, 1207.0580).
+
+  A unit's weights are all axes but the last of an array of two axes and more; one that would be longer is
+  scaled down, not penalised.
+  """
+
+  def shorten(update, w):
+    if jnp.ndim(w) < 2:
+      return update
+    new = w + update
+    norm = jnp.sqrt(jnp.sum(new**2, tuple(range(new.ndim - 1)), keepdims=True))
+    return new * jnp.minimum(1, most / jnp.maximum(norm, 1e-12)) - w
+
+  return optax.stateless(lambda updates, params: jax.tree.map(shorten, updates, params))
 
 
 def weight_schedule(

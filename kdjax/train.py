@@ -118,11 +118,7 @@ def train(
     f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
   )
   batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader)
-  first = next(pipeline.eval_batches(setup.source, setup.batch_size))
-  first.pop('mask')  # a training batch has none
-  first = setup.reader.join(first) if setup.reader else first
-  first = parallel.split(first, mesh)
-  look, updates, states = compile_all(setup, how, mesh, first)
+  look, updates, states = compile_all(setup, how, mesh, first_batch(setup, mesh))
   keeper = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
   spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
@@ -145,6 +141,13 @@ def train(
     else:
       trained[name]['variables'] = jax.device_get(run.kept(name, tree))
   return trained
+
+
+def first_batch(setup: Setup, mesh: jax.sharding.Mesh) -> dict:
+  """A batch such as the training's, over the devices."""
+  first = next(pipeline.eval_batches(setup.source, setup.batch_size))
+  first.pop('mask')  # a training batch has none
+  return parallel.split(setup.reader.join(first) if setup.reader else first, mesh)
 
 
 def _abstract(x):

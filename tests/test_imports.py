@@ -50,6 +50,7 @@ LAYERS = (
   {'store'},
   {'checks'},
   {'stages'},
+  {'tables'},
 )
 HEIGHT = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted((ROOT / 'kdjax').rglob('*.py'))

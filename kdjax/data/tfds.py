@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax import sources
 from kdjax.errors import unknown
+from kdjax.progress import track
 from kdjax.types import DataSet
 
 KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
@@ -15,7 +16,12 @@ NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody r
 
 
 def tfds(
-  *, builder: str = '', data_dir: str | None = None, columns: Mapping[str, str] | None = None
+  *,
+  builder: str = '',
+  data_dir: str | None = None,
+  columns: Mapping[str, str] | None = None,
+  hold_out: int = 10,
+  leave_out: tuple[int, ...] = (),
 ) -> DataSet:
   """Images, texts, class labels and sounds of a TFDS data set.
 
@@ -27,6 +33,9 @@ def tfds(
     builder: a name such as 'cifar10' or 'glue/sst2', or a prepared folder.
     data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
     columns: 'image', 'text', 'label' or 'audio' -> the feature to take instead of the first.
+    hold_out: of a set without both a validation and a test split, one training example in so many is
+      held out for it; 0 trains on all and has no validation split, as published recipes often do.
+    leave_out: labels that the split 'transfer' lacks, which is otherwise 'train'.
 
   Raises:
     KdjaxError: if there is no such data set or feature.
@@ -57,21 +66,23 @@ def tfds(
   else:
     held = [s for s in ('test', 'validation') if s in names][:1]
     rows = np.arange(len(splits['train']))
-    last = rows % 10 == 9
     whole = splits['train']
     if held:
-      splits = {
-        'train': sources.Subset(whole, rows[~last]),
-        'validation': sources.Subset(whole, rows[last]),
-        'test': sources.TfdsSource(made, held[0], convert),
-      }
+      splits = {'train': whole, 'test': sources.TfdsSource(made, held[0], convert)}
+      if hold_out:
+        last = rows % hold_out == hold_out - 1
+        splits |= {k: sources.Subset(whole, rows[x]) for k, x in (('train', ~last), ('validation', last))}
     else:
       splits = {
         'train': sources.Subset(whole, rows[rows % 10 < 8]),
         'validation': sources.Subset(whole, rows[rows % 10 == 8]),
-        'test': sources.Subset(whole, rows[last]),
+        'test': sources.Subset(whole, rows[rows % 10 == 9]),
       }
+  if leave_out:
+    train = splits['train']
+    labels = np.array([train[i]['label'] for i in track(range(len(train)), 'reading labels', len(train))])
+    splits['transfer'] = sources.Subset(train, np.flatnonzero(~np.isin(labels, leave_out)))
   label = features[chosen['label']] if 'label' in chosen else None
   classes = tuple(getattr(label, 'names', ()))
-  sizes = [(split, len(source)) for split, source in splits.items()]
+  sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
   return DataSet(splits, classes, sources.fingerprint(made.info.full_name, sizes))

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from kdjax.checkpoint import write as write_file
 from kdjax.checkpoint import write_json
-from kdjax.report import ranking
-from kdjax.report.page import html, ranking_html
+from kdjax.report import ranking, tables
+from kdjax.report.page import html, ranking_html, table_html
 from kdjax.report.table import markdown, table
 
-__all__ = ['ranking', 'table', 'write', 'write_ranking']
+__all__ = ['ranking', 'table', 'tables', 'write', 'write_ranking', 'write_table']
 
 
 def write(
@@ -41,3 +41,12 @@ def write_ranking(ranked: Mapping, folder: str | os.PathLike) -> None:
   write_json(folder / 'ranking.json', ranked)
   write_file(folder / 'ranking.md', ranking.markdown(ranked))
   write_file(folder / 'ranking.html', ranking_html(ranked))
+
+
+def write_table(found: Mapping, folder: str | os.PathLike) -> None:
+  """Writes a paper's table as `NAME.json`, `.md`, `.html` and `.tex` into `folder`."""
+  path = Path(folder) / found['name']
+  write_json(path.with_suffix('.json'), found)
+  write_file(path.with_suffix('.md'), tables.markdown(found))
+  write_file(path.with_suffix('.html'), table_html(found))
+  write_file(path.with_suffix('.tex'), tables.latex(found))

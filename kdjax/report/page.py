@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import plots, ranking, senses, words
+from kdjax.report import plots, ranking, senses, table_plots, tables, words
 from kdjax.report.table import config_text, others, rows, setting
 
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
@@ -54,6 +54,35 @@ def ranking_html(ranked: Mapping) -> str:
     cards=[],
     setting=ranking.setting(ranked),
     config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
+  )
+
+
+def table_html(found: Mapping) -> str:
+  """A paper's table as a page, with a plot a panel."""
+  shown, drawn = [], []
+  for title, panel in found['panels'].items():
+    columns, body = tables.grid(panel)
+    cells = {row: [tables.text(c, found['measures']) for c in given] for row, given in body.items()}
+    shown.append(
+      {'title': title, 'rows': [{'': r} | dict(zip(columns, c, strict=True)) for r, c in cells.items()]}
+    )
+    figure, caption = table_plots.panel(panel, found['measures'])
+    if figure is not None:
+      drawn.append({'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title))})
+  every = {'title': 'Every cell', 'rows': tables.details(found)}
+  return _render(
+    name=found['title'],
+    dataset='',
+    kind=None,
+    badge='',
+    verdict=f'{found["status"]}. Measured, and in brackets what the paper prints.',
+    notes=found['notes'],
+    tables=[*shown, every],
+    dots={},
+    figures=drawn,
+    cards=[],
+    setting=tables.setting(found),
+    config='',
   )
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -49,7 +50,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
   }
   if not points:
     return None
-  figure, axes = _axes('parameters', label)
+  figure, axes = blank('parameters', label)
   axes.set_xscale('log')
   counts = sorted({count for count, _, _ in points.values()})
   axes.set_xticks(counts, [words.scaled(c, ('', 'k', 'M', 'B', 'T')) for c in counts])
@@ -108,7 +109,7 @@ def latency(results: Mapping) -> Figure | None:
   }
   if not times:
     return None
-  figure, axes = _axes('latency, batch 1 (ms)', '')
+  figure, axes = blank('latency, batch 1 (ms)', '')
   bars = axes.barh(list(times), list(times.values()), color=[COLOURS[n] for n in times])
   shown = [words.plain(t) for t in times.values()]
   axes.bar_label(bars, shown, padding=4, color=INK, fontsize=10)
@@ -125,7 +126,7 @@ def ranking(ranked: Mapping) -> Figure | None:
   scale, label = (
     (100, f'{ranked["metric"]} (%)') if words.is_share(ranked['metric']) else (1, ranked['metric'])
   )
-  figure, axes = _axes(label, '', (9, 1.2 + 0.24 * len(rows)))
+  figure, axes = blank(label, '', (9, 1.2 + 0.24 * len(rows)))
   means, stds = ([scale * r[k] for r in rows] for k in ('mean', 'std'))
   places = range(len(rows))
   axes.errorbar(means, places, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
@@ -177,7 +178,8 @@ def _scale(metric):
   return (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
 
 
-def _axes(x, y, size=(4.6, 3.1)):
+def blank(x: str, y: str, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Figure, Any]:
+  """An empty figure in the page's own colours, with the labels of its axes."""
   figure = Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot()
   axes.set_xlabel(x, color=INK)
@@ -203,7 +205,7 @@ def _lines(curves, key, label, scale, may_log=False):
 
 
 def _drawn(series, x, label, scale, may_log=False):
-  figure, axes = _axes(x, label)
+  figure, axes = blank(x, label)
   lowest, highest = np.inf, -np.inf
   for name, (steps, seeds) in series.items():
     low, high = (scale * np.array([f(v) for v in seeds]) for f in (np.min, np.max))

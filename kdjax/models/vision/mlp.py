@@ -1,0 +1,36 @@
+"""Fully connected network; a linear classifier where it has no hidden layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.layers import Classifier, read
+
+
+class Mlp(nn.Module):
+  """Taps: `hidden1` ... [B, D], `embed` [B, D] (the last one, or the input), `logits` [B, C] when asked.
+
+  An image of bytes is read as [0, 1], so that black, and what dropout takes away, is 0. Any other array is
+  taken as it is: `inputs={'image': 'x1'}`.
+
+  Attributes:
+    hidden: units of each hidden layer, of ReLU.
+    dropout: probability for hidden units.
+    input_dropout: probability for the input's values.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  hidden: tuple[int, ...] = (800, 800)
+  dropout: float = 0.0
+  input_dropout: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    x = read(inputs, 'image')
+    x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+    x = nn.Dropout(self.input_dropout, deterministic=not train)(x.reshape(len(x), -1))
+    taps = {}
+    for i, width in enumerate(self.hidden, 1):
+      taps[f'hidden{i}'] = nn.relu(nn.Dense(width, name=f'hidden{i}')(x))
+      x = nn.Dropout(self.dropout, deterministic=not train)(taps[f'hidden{i}'])
+    return Classifier(self.num_classes, name='head')(taps | {'embed': x})

@@ -1,0 +1,60 @@
+"""A panel of a paper's table as a plot: measured and published, or a sweep as lines."""
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from kdjax.report import plots, words
+
+PUBLISHED = 'Dots: mean and one standard deviation, measured here. Diamonds: published.'
+SWEEP = 'Mean and one standard deviation.'
+_LINES = tuple(plots.COLOURS.values())
+
+
+def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tuple[Figure | None, str]:
+  """The figure of a panel and its caption; None where nothing was measured, or its units differ."""
+  every = [c for columns in cells.values() for c in columns.values()]
+  done = [c for c in every if c['status'] == 'done']
+  units = {measures[c['measure']]['unit'] for c in every}
+  if not done or len(units) > 1:
+    return None, ''
+  if any(not words.missing(c['published']) for c in every):
+    return dots(cells, units.pop()), PUBLISHED
+  return lines(cells, units.pop()), SWEEP
+
+
+def dots(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
+  """Every cell on a line of its own, the first one above."""
+  named = [
+    (row if len(columns) == 1 else f'{row}, {column}', cell)
+    for row, columns in cells.items()
+    for column, cell in columns.items()
+  ][::-1]
+  figure, axes = plots.blank(unit, '', (7, 1.2 + 0.26 * len(named)))
+  for place, (_, cell) in enumerate(named):
+    if cell['status'] == 'done':
+      colour = plots.COLOURS[cell['stage']]
+      axes.errorbar(
+        cell['mean'], place, xerr=cell.get('std') or 0.0, fmt='o', color=colour, capsize=3, markersize=5
+      )
+    if not words.missing(cell['published']):
+      axes.plot(cell['published'], place, 'D', markerfacecolor='none', color=plots.INK, markersize=6)
+  axes.set_yticks(range(len(named)), [name for name, _ in named], parse_math=False)
+  axes.set_ylim(-0.7, len(named) - 0.3)
+  return figure
+
+
+def lines(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
+  """A line a row over the columns, in the order in which they stand."""
+  columns = list(dict.fromkeys(c for row in cells.values() for c in row))
+  figure, axes = plots.blank('', unit, (7, 3.4))
+  for i, (row, found) in enumerate(cells.items()):
+    known = [
+      (columns.index(c), x['mean'], x.get('std') or 0.0) for c, x in found.items() if x['status'] == 'done'
+    ]
+    if known:
+      x, y, std = zip(*known, strict=True)
+      axes.errorbar(x, y, yerr=std, marker='o', capsize=3, color=_LINES[i % len(_LINES)], label=row)
+  axes.set_xticks(range(len(columns)), columns, parse_math=False)
+  axes.legend(frameon=False, labelcolor=plots.INK)
+  return figure

@@ -1,0 +1,147 @@
+"""A paper's table: measured beside published, in the terminal, Markdown, HTML and LaTeX."""
+
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from kdjax.progress import duration
+from kdjax.report import words
+
+NOT_RUN = 'not run'
+
+
+def grid(panel: Mapping[str, Mapping[str, Mapping]]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
+  """The columns of a panel in their order, and row -> its cells, None where there is none."""
+  columns = list(dict.fromkeys(c for cells in panel.values() for c in cells))
+  return columns, {row: [cells.get(c) for c in columns] for row, cells in panel.items()}
+
+
+def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
+  """A number of a cell in the table's unit; the deviation stands beside a mean of several."""
+  measure, value = measures[cell['measure']], cell.get(key)
+  if words.missing(value):
+    return words.DASH
+  sign = '+' if key == 'difference' else ''
+  shown = f'{value:{sign}.{measure["digits"]}f}'
+  several = key == 'mean' and cell.get('std') is not None
+  return f'{shown} ± {cell["std"]:.{measure["digits"]}f}' if several else shown
+
+
+def text(cell: Mapping | None, measures: Mapping) -> str:
+  """A cell in one line: what was measured, and in brackets what was published."""
+  if cell is None:
+    return ''
+  mine = number(cell, measures) if cell['status'] == 'done' else NOT_RUN
+  published = cell.get('published')
+  return mine if published is None else f'{mine} ({number(cell, measures, "published")})'
+
+
+def details(found: Mapping) -> list[dict[str, str]]:
+  """A row a cell that was run or published, with all that is known of it."""
+  rows, measures = [], found['measures']
+  for panel, body in found['panels'].items():
+    for row, cells in body.items():
+      for column, cell in cells.items():
+        base = cell.get('baseline')
+        baseline = {'measure': cell['measure'], 'mean': sum(base) / len(base)} if base else None
+        rows.append(
+          {
+            'panel': panel,
+            'row': row,
+            'column': column,
+            'measured': number(cell, measures) if cell['status'] == 'done' else NOT_RUN,
+            'published': number(cell, measures, 'published'),
+            'difference': number(cell, measures, 'difference'),
+            'baseline': number(baseline, measures) if baseline else words.DASH,
+            'p (FDR)': words.plain(cell.get('p_adjusted')),
+            'values': str(len(cell.get('values') or ())) if cell['status'] == 'done' else words.DASH,
+            'unit': measures[cell['measure']]['unit'],
+          }
+        )
+  return rows
+
+
+def setting(found: Mapping) -> list[tuple[str, str]]:
+  """What a reader needs to judge the table and to repeat it, as (label, text)."""
+  took = duration(found['wall_time_s']) if found['wall_time_s'] else words.DASH
+  given = [
+    ('Status', found['status']),
+    ('Paper', found['paper']),
+    ('Published numbers', found['source']),
+    ('Checkpoint', found['selection']),
+    ('Command', found['command']),
+    ('Hardware', '; '.join(found['hardware']) or words.DASH),
+    ('Time, all experiments together', took),
+    (
+      'p',
+      'paired t-test against the baseline of the same budget, corrected over all cells (FDR)',
+    ),
+  ]
+  return [(k, v) for k, v in given if v]
+
+
+def terminal(found: Mapping) -> Group:
+  """Every panel, for `rich.print`."""
+  shown = []
+  for title, panel in found['panels'].items():
+    columns, body = grid(panel)
+    made = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify='left', pad_edge=False)
+    for i, column in enumerate(('', *columns)):
+      made.add_column(Text(column), justify='right' if i else 'left', no_wrap=bool(i))
+    for row, cells in body.items():
+      made.add_row(Text(row), *(Text(text(c, found['measures']).replace(' (', '\n(')) for c in cells))
+    shown.append(made)
+  return Group(Text(f'{found["title"]}: {found["status"]}. In brackets: published.', style='bold'), *shown)
+
+
+def markdown(found: Mapping) -> str:
+  """The panels, every cell in full, and what it takes to make it again."""
+  lines = [f'# {found["title"]}', '', 'Measured, and in brackets what the paper prints.', '']
+  for title, panel in found['panels'].items():
+    columns, body = grid(panel)
+    lines += [f'## {title}', '', *_table(('', *columns))]
+    lines += [_line((row, *(text(c, found['measures']) for c in cells))) for row, cells in body.items()]
+    lines.append('')
+  lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else v) for k, v in setting(found)]
+  lines += [f'- {note}' for note in found['notes']]
+  rows = details(found)
+  if rows:
+    lines += ['', '## Every cell', '', *_table(rows[0])] + [_line(r.values()) for r in rows]
+  return '\n'.join([*lines, ''])
+
+
+def _table(columns):
+  columns = list(columns)
+  return [_line(columns), '|' + '---|' + '---:|' * (len(columns) - 1)]
+
+
+def _line(cells):
+  return ' | '.join(('', *(str(c).replace('|', '\\|') or ' ' for c in cells), '')).strip()
+
+
+def latex(found: Mapping) -> str:
+  """The panels as tabular environments for booktabs."""
+  lines = [f'% {found["title"]}: {found["status"]}', f'% {found["command"]}']
+  for title, panel in found['panels'].items():
+    columns, body = grid(panel)
+    lines += [f'% {title}', r'\begin{tabular}{l' + 'r' * len(columns) + '}', r'\toprule']
+    lines += [_row(['', *map(_escaped, columns)]), r'\midrule']
+    for row, cells in body.items():
+      shown = [_escaped(text(c, found['measures'])).replace('±', r'$\pm$') for c in cells]
+      lines.append(_row([_escaped(row), *shown]))
+    lines += [r'\bottomrule', r'\end{tabular}', '']
+  return '\n'.join(lines)
+
+
+def _row(cells):
+  return ' & '.join(cells) + r' \\'
+
+
+def _escaped(given: str) -> str:
+  special = {'\\': r'\textbackslash{}', '→': r'$\to$', '×': r'$\times$', '≥': r'$\geq$', 'γ': r'$\gamma$'}
+  special |= {c: f'\\{c}' for c in '&%$#_{}'} | {'~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
+  special |= {words.DASH: '--'}
+  return ''.join(special.get(c, c) for c in given)

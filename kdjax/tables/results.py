@@ -1,0 +1,65 @@
+"""The cells of a table as they stand: measured, published, and how far apart."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kdjax import compare, ranking
+from kdjax.tables.table import Table
+from kdjax.tables.units import Unit, cell_values, values
+
+
+def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
+  """What is known of every cell; a cell that was not run has no value.
+
+  p is of a paired test of a student against the baseline of the same budget, corrected over all cells of the
+  table by the false discovery rate.
+  """
+  panels, tests = {}, {}
+  for (panel, row, column), cell in table.cells().items():
+    shown = one(table, cell, made)
+    panels.setdefault(panel, {}).setdefault(row, {})[column] = shown
+    if shown.get('p_value') is not None:
+      tests[panel, row, column] = shown
+  adjusted = ranking.false_discovery([t['p_value'] for t in tests.values()])
+  for shown, p in zip(tests.values(), adjusted.tolist(), strict=True):
+    shown['p_adjusted'] = p
+    if p >= ranking.ALPHA:
+      shown['verdict'] = 'inconclusive'
+  cells = [c for rows in panels.values() for columns in rows.values() for c in columns.values()]
+  ran, known = sum(c['status'] == 'done' for c in cells), [values(u) for u in made.values()]
+  known = [v for v in known if v['values']]
+  return {
+    'name': table.name,
+    'title': table.title,
+    'paper': table.paper,
+    'source': table.source,
+    'selection': table.selection,
+    'notes': list(table.notes),
+    'measures': {
+      k: {'unit': m.unit, 'digits': m.digits, 'higher_is_better': m.higher_is_better}
+      for k, m in table.measures.items()
+    },
+    'status': 'done' if ran == len(cells) else f'{ran} of {len(cells)} cells' if ran else 'not run',
+    'panels': panels,
+    'hardware': sorted({v['hardware'] for v in known}),
+    'wall_time_s': sum(v['wall_time_s'] for v in known),
+    'command': command,
+  }
+
+
+def one(table: Table, cell, made: Mapping[str, Unit]) -> dict:
+  """The numbers of one cell."""
+  name = table.measure(cell)
+  shown = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
+  found = cell_values(table, cell, made)
+  if found is None:
+    return shown
+  shown |= {'status': 'done', 'values': found, 'mean': float(np.mean(found))}
+  shown |= {'std': float(np.std(found, ddof=1)) if len(found) > 1 else None}
+  if cell.published is not None:
+    shown['difference'] = shown['mean'] - cell.published
+  if cell.stage == 'student' and (base := cell_values(table, cell, made, 'baseline')) is not None:
+    p, verdict = compare.paired(found, base, table.measures[name].higher_is_better)
+    shown |= {'baseline': base, 'p_value': p, 'verdict': verdict}
+  return shown

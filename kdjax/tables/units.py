@@ -1,0 +1,98 @@
+"""The experiments of a table as units of work, each with a folder, and with what of it is wanted."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from kdjax.experiment import TRAINED, Experiment
+from kdjax.tables.table import Cell, Table
+
+
+class Unit(NamedTuple):
+  """An experiment of a table, and what it has to give.
+
+  Attributes:
+    experiment: with the members that are wanted.
+    stages: those that are wanted, in order.
+    wanted: (member, stage) that are measured.
+    lender: the unit whose teacher it takes, '' for its own.
+  """
+
+  experiment: Experiment
+  stages: tuple[str, ...]
+  wanted: tuple[tuple[str, str], ...]
+  lender: str
+
+
+def units(
+  table: Table, cells: Mapping, workdir: Path, data_dir: str | None = None, command: str = ''
+) -> dict[str, Unit]:
+  """name -> unit of every experiment that the cells need, the lenders of teachers first."""
+  wanted: dict[str, set] = {}
+  for cell in cells.values():
+    for name in cell.experiments:
+      wanted.setdefault(name, set()).add((cell.member, cell.stage))
+      if cell.stage == 'student':  # what it is tested against
+        wanted[name].add((cell.member, 'baseline'))
+  for name in list(wanted):
+    if lender := table.teachers.get(name):
+      wanted.setdefault(lender, set())
+  made: dict[str, Unit] = {}
+  order = [n for n in table.experiments if n in wanted]
+  for name in sorted(order, key=lambda n: n in table.teachers):
+    config = table.experiments[name]
+    config = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
+    asked, lender = wanted[name], table.teachers.get(name, '')
+    members = {member for member, stage in asked if stage != 'teacher'}
+    config['cohort'] = {k: v for k, v in config['cohort'].items() if k in members}
+    stages = {'teacher'} | {stage for _, stage in asked}
+    folder = workdir / 'units' / folder_name(name)
+    lent = made[lender].experiment if lender else None
+    experiment = Experiment(config, folder, data_dir, command, lender=lent)
+    known = tuple(s for s in TRAINED if s in stages)
+    made[name] = Unit(experiment, known, tuple(sorted(asked)), lender)
+  return made
+
+
+def folder_name(name: str) -> str:
+  """An experiment's name as that of a folder."""
+  return ''.join(c if c.isalnum() or c in '-_.=' else '_' for c in name)
+
+
+def teacher_done(unit: Unit) -> bool:
+  return unit.experiment.done('teacher')
+
+
+def values(unit: Unit) -> dict:
+  """What a unit has measured so far: 'member/stage' -> measure -> a value a seed, and on what machine."""
+  path = unit.experiment.workdir / 'values.json'
+  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {'values': {}}
+
+
+def done(unit: Unit) -> bool:
+  """Whether everything that is wanted of it has been measured."""
+  have = values(unit)['values']
+  return teacher_done(unit) and all(key(*pair) in have for pair in unit.wanted)
+
+
+def key(member: str, stage: str) -> str:
+  """Members share the teacher, and what they call it does not matter."""
+  return stage if stage == 'teacher' else f'{member}/{stage}'
+
+
+def cell_values(table: Table, cell: Cell, made: Mapping[str, Unit], stage: str = '') -> list[float] | None:
+  """The values of a cell over the seeds of its experiments; None where one of them is not measured.
+
+  Args:
+    table, cell: which one.
+    made: the units.
+    stage: another one than the cell's.
+  """
+  found, measure = [], table.measure(cell)
+  for name in cell.experiments:
+    have = values(made[name])['values'].get(key(cell.member, stage or cell.stage)) if name in made else None
+    if not have or measure not in have:
+      return None
+    found += have[measure]
+  return found
