@@ -146,7 +146,8 @@ def train_batches(source: Lazy | Columns, batch_size: int, seed: int, reader: An
   teacher store joins the teacher's answers.
   """
   n, workers = len(source), jax.process_count()
-  order = grain.MapDataset.range(n).seed(seed).shuffle().repeat()
+  order = grain.MapDataset.range(n)
+  order = order.repeat() if batch_size == n else order.seed(seed).shuffle().repeat()  # all of them: no order
   order = order.map_with_index(lambda i, row: (row, i // n))
   mine = order.slice(slice(jax.process_index(), None, workers)) if workers > 1 else order
   rows = mine.batch(batch_size // workers, drop_remainder=True)

@@ -1,4 +1,4 @@
-"""The models for images of 32×32: their sizes and maps, that they train, and the names of their checkpoints."""
+"""The models for images of 32×32: sizes, maps, a step of each, and the names in their checkpoints."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ SMALL = {
   'cifar_resnet_bottleneck': {'widths': (4, 8), 'blocks': (1, 2)},
   'cifar_wrn': {'depth': 10, 'widen': 1},
   'cifar_vgg': {},
-  'cifar_mobilenet_v2': {'width': 0.25},
+  'cifar_mobilenet_v2': {'width': 0.25, 'blocks': (1, 1, 1, 1, 2, 1, 1)},
   'cifar_shufflenet_v1': {'widths': (48, 96), 'blocks': (2, 1)},
   'cifar_shufflenet_v2': {'widths': (16, 32), 'last': 24, 'blocks': (2, 1)},
 }
@@ -104,30 +104,52 @@ def small(model, **given):
 
 
 @pytest.mark.parametrize('model', SMALL)
-def test_it_learns(model):
-  image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
-  net, batch, label = small(model), {'image': jnp.asarray(image)}, jnp.array([0, 3])
+def test_a_step_is_finite(model):
+  rng, net, label = np.random.default_rng(0), small(model), jnp.array([0, 3])
+  batch = {'image': rng.integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)}
+  like = jax.eval_shape(net.init, jax.random.key(0), batch)
+  # Compiled weights would take longer than all the rest.
+  variables = jax.tree.map(lambda x: rng.uniform(-0.5, 1, x.shape).astype(np.float32), like)
 
-  @jax.jit
-  def run(rng):
-    variables = net.init(rng, batch)
-
+  def step(variables):
     def loss(params):
       taps, stats = net.apply(variables | {'params': params}, batch, train=True, mutable=['batch_stats'])
       return -jax.nn.log_softmax(taps['logits'])[jnp.arange(2), label].mean(), (taps, stats)
 
-    return variables, *jax.value_and_grad(loss, has_aux=True)(variables['params'])
+    return jax.value_and_grad(loss, has_aux=True)(variables['params'])
 
-  variables, (loss, (taps, stats)), grads = run(jax.random.key(0))
-  finite = jax.tree.map(lambda x: bool(jnp.isfinite(x).all()), (loss, taps, grads, stats))
-  assert all(jax.tree.leaves(finite))
-  assert (
-    jnp.abs(grads['head']['linear']['kernel']).max()
-    > 0
-    < jnp.abs(grads['stem_conv1' if model == 'cifar_vgg' else 'stem']['kernel']).max()
-  )
-  changed = jax.tree.map(lambda a, b: bool((a != b).any()), variables['batch_stats'], stats['batch_stats'])
-  assert all(jax.tree.leaves(changed))
+  (loss, (taps, new)), grads = quick(step, variables)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((loss, taps, new, grads)))
+  stem = grads['stem_conv1' if model == 'cifar_vgg' else 'stem']['kernel']
+  assert np.abs(grads['head']['linear']['kernel']).max() > 0 < np.abs(stem).max()
+  old = jax.tree.leaves(variables['batch_stats'])
+  assert all((a != b).any() for a, b in zip(old, jax.tree.leaves(new['batch_stats']), strict=True))
+
+
+def quick(function, *args):
+  """Compiled with little care, since it runs but once."""
+  options = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+  return jax.device_get(jax.jit(function).lower(*args).compile(compiler_options=options)(*args))
+
+
+@pytest.mark.parametrize(
+  ('model', 'where', 'std'),
+  [
+    ('cifar_resnet', 'stage3_block1/conv2', (2 / (9 * 64)) ** 0.5),
+    ('cifar_resnet', 'stage3_block1/shortcut', (2 / 64) ** 0.5),
+    ('cifar_shufflenet_v1', 'stage2_block1/conv2', 1 / (3 * 9) ** 0.5),
+    ('cifar_shufflenet_v1', 'stage2_block1/conv3', 1 / (3 * 12 / 3) ** 0.5),
+  ],
+)
+def test_first_weights(model, where, std):
+  net = small(model)
+
+  def kernel(rng):
+    block, conv = where.split('/')
+    return net.init(rng, {'image': jnp.zeros((1, 16, 16, 3), jnp.uint8)})['params'][block][conv]['kernel']
+
+  x = quick(kernel, jax.random.key(0))
+  np.testing.assert_allclose(x.std(), std, rtol=0.1)
 
 
 @pytest.mark.parametrize('model', SMALL)
@@ -138,7 +160,7 @@ def test_an_encoder_has_no_logits(model):
 
 def test_depths_that_there_are_not():
   for model, depth, message in (
-    ('cifar_resnet', 50, 'the depth of the model cifar_resnet is 50; choose 6n . 2'),
+    ('cifar_resnet', 18, 'the depth of the model cifar_resnet is 18; choose 6n . 2'),
     ('cifar_resnet', 2, 'choose 6n . 2'),
     ('cifar_wrn', 20, 'the depth of the model cifar_wrn is 20; choose 6n . 4'),
     ('cifar_vgg', 12, "unknown depth of the model cifar_vgg: '12'"),

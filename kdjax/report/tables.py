@@ -91,10 +91,17 @@ def terminal(found: Mapping) -> Group:
     made = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify='left', pad_edge=False)
     for i, column in enumerate(('', *columns)):
       made.add_column(Text(column), justify='right' if i else 'left', no_wrap=bool(i))
+    breaks = (' (', ' ±') if len(columns) > 4 else (' (',)  # so that it fits into 80 columns
     for row, cells in body.items():
-      made.add_row(Text(row), *(Text(text(c, found['measures']).replace(' (', '\n(')) for c in cells))
+      made.add_row(Text(row), *(Text(_broken(text(c, found['measures']), breaks)) for c in cells))
     shown.append(made)
   return Group(Text(f'{found["title"]}: {found["status"]}. In brackets: published.', style='bold'), *shown)
+
+
+def _broken(line, before):
+  for mark in before:
+    line = line.replace(mark, '\n' + mark.strip())
+  return line
 
 
 def markdown(found: Mapping) -> str:

@@ -9,15 +9,15 @@ from kdjax.conv import Conv
 from kdjax.layers import Classifier, standardised
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
-# Channels before scaling, blocks, and the stride of the first; the groups after which a stage ends are named.
+# Of each group of blocks: channels before scaling, the first stride, and the stage that it ends, if any.
 GROUPS = (
-  (16, 1, 1, ''),
-  (24, 2, 1, 'stage1'),
-  (32, 3, 2, 'stage2'),
-  (64, 4, 2, ''),
-  (96, 3, 1, 'stage3'),
-  (160, 3, 2, ''),
-  (320, 1, 1, 'stage4'),
+  (16, 1, ''),
+  (24, 1, 'stage1'),
+  (32, 2, 'stage2'),
+  (64, 2, ''),
+  (96, 1, 'stage3'),
+  (160, 2, ''),
+  (320, 1, 'stage4'),
 )
 
 
@@ -54,6 +54,7 @@ class CifarMobilenetV2(nn.Module):
   Attributes:
     width: multiplies all channels but the 1280 of `embed`, which it only raises.
     expansion: inner channels of a block for each of its input, in all groups but the first.
+    blocks: blocks of each group.
     mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
     std: what it is then divided by.
     num_classes: None for an encoder without `logits`.
@@ -61,6 +62,7 @@ class CifarMobilenetV2(nn.Module):
 
   width: float = 0.5
   expansion: int = 6
+  blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
   mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
   std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
   num_classes: int | None = None
@@ -73,7 +75,7 @@ class CifarMobilenetV2(nn.Module):
     x = conv(int(32 * self.width), (3, 3), 2, 1, name='stem')(x)
     x = nn.relu(norm(name='stem_norm')(x))
     taps = {'stem': x}
-    for i, (channels, n, first, stage) in enumerate(GROUPS, 1):
+    for i, (n, (channels, first, stage)) in enumerate(zip(self.blocks, GROUPS, strict=True), 1):
       for j in range(n):
         stride, expansion = (first if j == 0 else 1), (self.expansion if i > 1 else 1)
         block = InvertedResidual(int(channels * self.width), stride, expansion, name=f'group{i}_block{j + 1}')

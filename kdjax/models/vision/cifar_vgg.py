@@ -1,4 +1,4 @@
-"""VGG with batch norm for images of 32×32, one linear layer at its end (Simonyan and Zisserman, 1409.1556)."""
+"""VGG with batch norm and one linear layer, for images of 32×32 (Simonyan and Zisserman, 1409.1556)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
