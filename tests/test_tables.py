@@ -1,0 +1,226 @@
+"""A paper's table: what is run, by whom, what is shown, and what is never made up."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from kdjax import interrupt, stages
+from kdjax.errors import KdjaxError
+from kdjax.report import tables as shown
+from kdjax.tables import MEASURES, Cell, Measure, Table, measures
+from kdjax.tables import table as tables
+from kdjax.tables.results import results
+from kdjax.tables.run import run, sharded
+from kdjax.tables.units import units
+
+
+@pytest.fixture
+def table(config):
+  """Two columns that share a teacher, with two methods; one column is another width."""
+  config.seeds = 2
+  first = config.copy_and_resolve_references()
+  config.student.model['width'] = 6
+  second = config.copy_and_resolve_references()
+  for made in (first, second):
+    made.cohort = {'kd': {'methods': {'kd': {}}}, 'dkd': {'methods': {'dkd': {}}}}
+  panel = {
+    'teacher': {'one': Cell(('one',), 'teacher', published=97.5)},
+    'alone': {c: Cell((c,), 'baseline', 'kd') for c in ('one', 'two')},
+    'KD': {c: Cell((c,), member='kd', published=90.0) for c in ('one', 'two')},
+    'DKD': {'one': Cell(('one',), member='dkd'), 'both': Cell(('one', 'two'), member='dkd')},
+  }
+  return Table(
+    name='made',
+    title='Made & up',
+    paper='nobody',
+    source='nowhere',
+    experiments={'two': second, 'one': first},
+    panels={'Accuracy': panel},
+    measures={'top1': MEASURES['top1'], 'errors': MEASURES['errors']},
+    teachers={'two': 'one'},
+  )
+
+
+def weights(folder):
+  return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.safetensors')}
+
+
+def cells(found):
+  return {(r, c): cell for (r, row) in found['panels']['Accuracy'].items() for c, cell in row.items()}
+
+
+def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_path, monkeypatch):
+  found = run(table, tmp_path)
+  every = cells(found)
+  assert found['status'] == 'done' and all(c['status'] == 'done' for c in every.values())
+  assert len(every['KD', 'one']['values']) == 2 and len(every['DKD', 'both']['values']) == 4
+  assert every['DKD', 'both']['values'][:2] == every['DKD', 'one']['values']
+  assert every['KD', 'one']['difference'] == pytest.approx(every['KD', 'one']['mean'] - 90)
+  assert every['KD', 'two']['baseline'] == every['alone', 'two']['values']
+  assert not (tmp_path / 'units' / 'two' / 'teacher').exists()  # it is lent
+  assert json.loads((tmp_path / 'made.json').read_text()) == json.loads(json.dumps(found))
+  for suffix, words in (('md', '(90.00)'), ('html', '<svg'), ('tex', r'Made & up')):
+    assert words in (tmp_path / f'made.{suffix}').read_text()
+  monkeypatch.setattr(stages, 'run', lambda *_: pytest.fail('it is done'))
+  assert run(table, tmp_path) | {'command': ''} == found
+
+
+def test_a_member_of_a_table_is_what_it_is_alone(table, config, experiment, tmp_path):
+  """The column that borrows its teacher: another folder, another cohort, the same weights."""
+  run(table, tmp_path, only='*KD,two')
+  config.methods = {'dkd': {}}
+  alone = experiment('alone')
+  stages.run(alone, ('teacher', 'baseline', 'student'))
+  mine, theirs = (
+    weights(f) for f in (alone.folder('student'), tmp_path / 'units' / 'two' / 'dkd' / 'student')
+  )
+  assert theirs == {} and len(mine) == 2  # only KD has a cell in that column, DKD only in 'both'
+  run(table, tmp_path)
+  assert weights(tmp_path / 'units' / 'two' / 'dkd' / 'student') == mine
+
+
+def test_what_was_not_run_has_no_number(table, tmp_path):
+  every = cells(run(table, tmp_path, only='KD,one'))
+  assert every['KD', 'one']['status'] == 'done' and every['alone', 'one']['status'] == 'done'
+  for where in (('KD', 'two'), ('DKD', 'both'), ('DKD', 'one'), ('teacher', 'one')):
+    assert every[where]['status'] == 'not run' and 'mean' not in every[where]
+  text = (tmp_path / 'made.md').read_text()
+  assert 'not run (90.00)' in text and 'Status: 2 of 7 cells' in text
+
+
+def test_a_stopped_table_goes_on(table, tmp_path, monkeypatch):
+  real, calls = stages.run, []
+
+  def once(experiment, wanted):
+    if calls:
+      raise interrupt.Interrupted('stopped')
+    calls.append(experiment)
+    return real(experiment, wanted)
+
+  monkeypatch.setattr(stages, 'run', once)
+  with pytest.raises(interrupt.Interrupted):
+    run(table, tmp_path)
+  before = weights(tmp_path)
+  monkeypatch.setattr(stages, 'run', real)
+  assert run(table, tmp_path)['status'] == 'done'
+  assert before.items() <= weights(tmp_path).items()
+
+
+def test_a_unit_that_another_process_runs_is_left_to_it(table, tmp_path):
+  (tmp_path / 'claims').mkdir()
+  with FileLock(tmp_path / 'claims' / 'one.lock'):
+    assert run(table, tmp_path, only='teacher,one')['status'] == 'not run'
+  assert run(table, tmp_path, only='teacher,one')['status'] == '1 of 7 cells'
+
+
+def test_a_failed_unit_is_told_at_the_end(table, tmp_path, monkeypatch):
+  real = stages.run
+
+  def bad(experiment, wanted):
+    if experiment.workdir.name == 'two':
+      raise KdjaxError('no room')
+    return real(experiment, wanted)
+
+  monkeypatch.setattr(stages, 'run', bad)
+  with pytest.raises(KdjaxError, match='two: no room'):
+    run(table, tmp_path)
+  every = cells(json.loads((tmp_path / 'made.json').read_text()))
+  assert every['KD', 'one']['status'] == 'done' and every['KD', 'two']['status'] == 'not run'
+
+
+def test_the_plan_runs_nothing(table, tmp_path, capsys):
+  for scale, words in (('cpu', 'from steps measured here'), ('paper', 'CUDA_VISIBLE_DEVICES')):
+    assert run(table, tmp_path, planned=True, scale=scale)['status'] == 'not run'
+    assert words in capsys.readouterr().out.replace('\n', ' ')
+  assert not (tmp_path / 'units').exists() and (tmp_path / 'steps.json').exists()
+
+
+def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
+  made = units(table, table.cells(), tmp_path)
+  assert list(made) == ['one', 'two']  # the lender first
+  assert sharded(made, '0/2') == ['one'] and sharded(made, '1/2') == ['one', 'two']
+  for bad in ('2/2', 'x/2', '1'):
+    with pytest.raises(KdjaxError, match='it is i/n'):
+      sharded(made, bad)
+
+
+@pytest.mark.parametrize(
+  ('cell', 'words'),
+  [
+    (Cell(('three',)), "unknown experiment in the cell .* 'three'"),
+    (Cell(('one',), member='fitnet'), "unknown member of 'one' .* 'fitnet'"),
+    (Cell(('one',), member='kd', measure='f1'), "unknown measure .* 'f1'"),
+  ],
+)
+def test_a_cell_names_what_there_is(table, cell, words, tmp_path, monkeypatch):
+  path = tmp_path / 'bad.py'
+  path.write_text('')
+  bad = dataclasses.replace(table, panels={'p': {'r': {'c': cell}}})
+  monkeypatch.setattr(tables.runpy, 'run_path', lambda _: {'get_table': lambda scale: bad})
+  with pytest.raises(KdjaxError, match=words):
+    tables.load(str(path), 'cpu')
+
+
+def test_mistakes_are_one_line(table, tmp_path):
+  with pytest.raises(KdjaxError, match="unknown scale: 'huge'"):
+    tables.load('configs/tables/mfh_gaussian.py', 'huge')
+  with pytest.raises(KdjaxError, match="unknown table: 'nothing.py'"):
+    tables.load('nothing.py', 'cpu')
+  with pytest.raises(KdjaxError, match='matches no cell; rows: DKD, KD'):
+    run(table, tmp_path, only='CRD')
+
+
+def test_nothing_is_measured_twice(table, tmp_path):
+  """Another measure of the same models needs no training, and the others keep theirs."""
+  run(table, tmp_path, only='KD,one')
+  before = weights(tmp_path)
+  kept = json.loads((tmp_path / 'units' / 'one' / 'values.json').read_text())['values']
+  run(table, tmp_path, only='*KD,one')
+  now = json.loads((tmp_path / 'units' / 'one' / 'values.json').read_text())['values']
+  assert kept.items() <= now.items() and before.items() <= weights(tmp_path).items()
+
+
+def test_errors_are_counted_with_a_bias():
+  logits = np.array([[2.0, 1, 0], [0, 1, 2], [0.5, 1, 0], [0, 3, 2.5]])
+  gathered = {'logits': logits, 'label': np.array([0, 2, 0, 2])}
+  assert measures.wrong(gathered) == 2 and measures.wrong(gathered, among=2) == 1
+  assert measures.error_rate(gathered) == 50
+  bias = measures.best_bias(gathered, (1,))
+  assert measures.wrong(gathered, bias) == 0 and bias[1] < -0.5
+  assert measures.wrong(gathered) == 2  # the outputs are as they were
+  assert measures.wrong(gathered | {'label': np.array([0, 2, -1, -1])}) == 0
+
+
+def test_a_table_in_latex_is_escaped():
+  cell = {'status': 'done', 'measure': 'm', 'mean': 1.5, 'std': 0.25, 'values': [1, 2], 'published': 2.0}
+  found = {
+    'title': 'T',
+    'status': 'done',
+    'command': 'c',
+    'measures': {'m': {'unit': '%', 'digits': 1}},
+    'panels': {'p': {'a_b & c': {'50 %': cell}}},
+  }
+  assert r'a\_b \& c & 1.5 $\pm$ 0.2 (2.0) \\' in shown.latex(found)
+  assert r' & 50 \% \\' in shown.latex(found)
+
+
+def test_p_is_corrected_over_the_table(table, tmp_path):
+  """Many cells tested at once find something by chance."""
+  made = units(table, table.cells(), tmp_path)
+  rng = np.random.default_rng(0)
+  for unit in made.values():
+    unit.experiment.workdir.mkdir(parents=True)
+    values = {
+      'teacher': {'top1': [99.0]},
+      **{f'{m}/baseline': {'top1': rng.normal(50, 1, 3).tolist()} for m in ('kd', 'dkd')},
+      **{f'{m}/student': {'top1': rng.normal(53, 1, 3).tolist()} for m in ('kd', 'dkd')},
+    }
+    (unit.experiment.workdir / 'values.json').write_text(
+      json.dumps({'values': values, 'hardware': 'h', 'wall_time_s': 1.0})
+    )
+  tested = [c for c in cells(results(table, made)).values() if 'p_value' in c]
+  assert len(tested) == 4 and all(c['p_adjusted'] >= c['p_value'] for c in tested)
+  assert isinstance(Measure(lambda m, g: 0.0), Measure)
