@@ -6,6 +6,7 @@
   python run.py store build --config=...                  keeps the teacher's answers on disk; verify, info
   python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   answers, with the trained student
   python run.py table configs/tables/X.py --workdir=W     a paper's table; --plan, --scale, --only, --shard
+  python run.py tables [FOLDER]                           one page of all tables; docs/tables by default
   python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
@@ -41,7 +42,7 @@ KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets':
 KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
 STORE = ('build', 'verify', 'info')
-COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', 'table', *KINDS)
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', 'table', 'tables', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
@@ -97,6 +98,8 @@ def main(argv):
     return answer()
   if command == 'table':
     return table(names)
+  if command == 'tables':
+    return index(names)
   wanted = STAGES if command == 'all' else (command, *names)
   if command == 'store':
     if names not in [[what] for what in STORE]:
@@ -146,6 +149,14 @@ def table(names):
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
+
+
+def index(names):
+  """Writes the page of all tables."""
+  from kdjax.tables.index import index
+
+  logging.set_verbosity(logging.ERROR)
+  index(Path('configs/tables'), Path(names[0] if names else 'docs/tables'))
 
 
 def answer():

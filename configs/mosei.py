@@ -5,8 +5,8 @@
 
 The sets cannot be downloaded freely: docs/mosei.md says what file you must bring. The teacher is a
 multimodal Transformer that has all three; `inputs` are those of the student, which takes the mean over time
-of each. A starting point, not tuned, and not yet run on the real sets. `smoke=1` takes about a minute on
-2 cores.
+of each. A starting point, not tuned, and not yet run on the real sets: there is no number to expect.
+`smoke=1` takes about a minute on 2 cores.
 """
 
 from configs import common

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.errors import KdjaxError
 from kdjax.plain_pickle import FULL, Allowed, Dialect, Unbuilt, cannot, load
 
 KIND = re.compile(r'[<>=|]?([biu][1248]|f[248]|[SU]\d{1,7}|O[48]?)')
@@ -51,6 +52,9 @@ def _array(raw, dtype, shape, order='C', axes=None):
   if dtype.hasobject:
     if type(raw) is not list or len(raw) != math.prod(shape):
       raise ValueError(f'an array {list(shape)} of another number of objects')
+    if any(isinstance(value, np.ndarray) and value.dtype.hasobject for value in raw):
+      # NumPy frees an array within the one that holds it: deep enough, the stack overflows.
+      raise KdjaxError('it has an array of objects in an array of objects: save the inner ones as lists')
     made = np.empty(len(raw), object)
     for i, value in enumerate(raw):
       made[i] = value

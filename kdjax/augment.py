@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import unknown
+from kdjax.layers import scale_image
 from kdjax.types import Batch
+
+MODALITIES = ('image', 'text', 'audio', 'video', 'words')
 
 
 def flip(key, image):
@@ -77,19 +80,31 @@ def make_view(names: tuple[str, ...], seed: int) -> Callable:
   return view
 
 
-def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float]) -> dict:
-  """`inputs` with whole modalities absent, an example at a time: '<modality>/present' [B] becomes 0.
+def hide(batch: Batch, name: str, present: jax.Array) -> dict:
+  """`batch` without the modality where `present` [B] is 0: '<name>/present' says so, and nothing is left.
 
-  Each of `rates` is dropped with its probability, on its own; an example that would keep none of them
-  keeps all. The arrays stay as they are: a model that is told that a modality is absent ignores it.
+  Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
+  of what is hidden either.
+  """
+  made = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
+  for key in (name, f'{name}/mask'):
+    if key in batch:
+      x = scale_image(batch[key])  # of bytes: 0 is grey then, not black
+      made[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
+  return made
+
+
+def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float]) -> dict:
+  """`inputs` with whole modalities hidden, an example at a time.
+
+  Each of `rates` is dropped with its probability, on its own; an example that would keep no modality
+  keeps all.
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])
   kept = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
-  others = any(k in inputs for k in ('image', 'text', 'audio', 'video') if k not in rates)
+  others = any(k in inputs for k in MODALITIES if k not in rates)
   kept = kept if others else kept | ~kept.any(1, keepdims=True)
-  made = dict(inputs)
   for i, name in enumerate(names):
-    present = f'{name}/present'
-    made[present] = kept[:, i] * made.get(present, jnp.ones(rows))
-  return made
+    inputs = hide(inputs, name, kept[:, i].astype(jnp.float32))
+  return dict(inputs)

@@ -1,5 +1,6 @@
 """From a config to objects; the only place that looks a name up."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
     given |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
-  offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
+  offered = {'data_dir': data_dir, 'path': os.path.expanduser(config.get('path') or ''), 'columns': columns}
   taken = catalogue.options('data', name)
   for key, value in offered.items():
     if value and key != 'data_dir' and key not in taken:

@@ -124,8 +124,13 @@ def write_json(path: Path, value: Any) -> None:
   write(path, json.dumps(value, indent=2, default=str) + '\n')
 
 
+def whole(name: str) -> str:
+  """The name of a variable in a file, where frozen weights are among the 'params'."""
+  return f'params/{name.removeprefix("frozen/")}' if name.startswith('frozen/') else name
+
+
 def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
-  """Variables as one safetensors file; a name is the path of its leaf, joined by '/'.
+  """Variables as one safetensors file; a name is the path of its leaf, joined by '/', see `whole`.
 
   Args:
     path: the file.
@@ -138,7 +143,8 @@ def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   try:
     with swapped_in(path) as part:
-      save_file({k: np.asarray(v, order='C') for k, v in flat.items()}, part, {'vocabulary': vocabulary})
+      arrays = {whole(k): np.asarray(v, order='C') for k, v in flat.items()}
+      save_file(arrays, part, {'vocabulary': vocabulary})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
@@ -160,11 +166,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
   """Flat variables as the tree that `like` is, if they have its names and shapes.
 
+  Which weights are frozen makes no difference: files of earlier versions name them 'frozen/...'.
+
   Raises:
     KdjaxError: if they have not; it says what `source` lacks, what it has beyond it, and what is of
       another shape.
   """
-  wanted = traverse_util.flatten_dict(like, sep='/')
+  flat = traverse_util.flatten_dict(like, sep='/')
+  places, wanted = {whole(k): k for k in flat}, {whole(k): v for k, v in flat.items()}
+  stored = {whole(k): v for k, v in stored.items()}
   missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
   other = [
     f'{k} {list(stored[k].shape)} for {list(wanted[k].shape)}'
@@ -178,7 +188,8 @@ def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
       if names
     ]
     raise KdjaxError(f'{source} is not of this architecture: {"; ".join(told)}.')
-  return traverse_util.unflatten_dict(stored, sep='/')
+  made = traverse_util.unflatten_dict({places[k]: v for k, v in stored.items()}, sep='/')
+  return {kind: made.get(kind, {}) for kind in like}  # all weights may be frozen
 
 
 def load(path: Path, like: Mapping, vocabulary: str = '', without: str = '') -> dict:

@@ -39,6 +39,8 @@ def _check_numbers(config):
       raise KdjaxError(f'{key} is {given[key]}; it has to be {low} or more.')
   if not 0 < config['data']['labels'] <= 1:
     raise KdjaxError(f'data.labels is {config["data"]["labels"]}; it is a share, above 0 and up to 1.')
+  if not all(isinstance(x, (int, float)) and 0 <= x <= 1 for x in config['senses']['noise']):
+    raise KdjaxError(f'senses.noise is {config["senses"]["noise"]!r}; it lists shares from 0 to 1.')
   for key, choices in (
     ('select', ('last', 'best')),
     ('run.parallel', ('jit', 'pmap')),
@@ -52,6 +54,11 @@ def _check_numbers(config):
 
 def _check_models(experiment, whose=''):
   """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
+  if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
+    task = experiment.config['task']['name']
+    raise KdjaxError(
+      f'data.labels hides class labels, and the task {task!r} has none that it can do without.'
+    )
   data, config, mesh = experiment.data, experiment.config, parallel.make_mesh()
   outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
   for stage in outputs:
@@ -98,7 +105,8 @@ def _check_models(experiment, whose=''):
     jax.eval_shape(losses, outputs['student'], taught, batch)
   except KdjaxError as e:
     raise KdjaxError(f'{whose}{e}') from e
-  parallel.check_relational(config['run']['parallel'], mesh, method.relational)
-  for stage, related in (('teacher', False), ('student', method.relational)):
+  whole = experiment.task.relational
+  parallel.check_relational(config['run']['parallel'], mesh, whole or method.relational)
+  for stage, related in (('teacher', whole), ('student', whole or method.relational)):
     own = config[stage]['train']
     memory.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')

@@ -159,7 +159,7 @@ def _senses(experiment, variables):
   p of the paired test of student and baseline is corrected over all subsets.
   """
   config, task, data = experiment.config, experiment.task, experiment.data
-  found = {}
+  found = {'subsets': {}, 'noise': {}}
   for stage, stacked in variables.items():
     own = experiment.own(stage)
     names = senses.modalities(own['inputs'], data.test.take([0]))
@@ -170,10 +170,10 @@ def _senses(experiment, variables):
       return judge(stacked, source, title).metrics[task.metric].tolist()
 
     asked = config['senses']
-    measured = senses.measure(evaluate, data.test, names, asked['subsets'], asked['noise'], stage)
+    measured = senses.measure(evaluate, data.test, tuple(names), asked['subsets'], asked['noise'], stage)
     for kind, scores in measured.items():
       for what, values in scores.items():
-        found.setdefault(kind, {}).setdefault(what, {})[stage] = values
+        found[kind].setdefault(what, {})[stage] = values
   pairs = {k: v for k, v in found['subsets'].items() if {'student', 'baseline'} <= v.keys()}
   tests = {k: paired(v['student'], v['baseline'], task.higher_is_better)[0] for k, v in pairs.items()}
   tests = {k: p for k, p in tests.items() if p is not None}

@@ -2,8 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
+import numpy as np
+from filelock import FileLock, Timeout
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kdjax import progress
@@ -42,6 +47,22 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
       raise KdjaxError(f'cannot join the other processes: {str(e).splitlines()[0]}') from e
   if jax.process_index():
     progress.silence()
+
+
+@contextmanager
+def claimed(lock: Path) -> Iterator[bool]:
+  """Whether this run got the lock, the same answer in all its processes; it goes with the first of them."""
+  held, mine = FileLock(lock), True
+  if not jax.process_index():
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      held.acquire(timeout=0)
+    except Timeout:
+      mine = False
+  try:
+    yield bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
+  finally:
+    held.release()
 
 
 def make_mesh() -> Mesh:
@@ -94,7 +115,7 @@ def check_relational(how: str, mesh: Mesh, relational: bool) -> None:
   """Raises KdjaxError for a relational loss under 'pmap', which would lose the pairs across devices."""
   if how == 'pmap' and relational and mesh.size > 1:
     raise KdjaxError(
-      "parallel='pmap' shows each device its own rows alone, and a method here relates the "
+      "parallel='pmap' shows each device its own rows alone, and the task or a method here relates the "
       "examples of the whole batch to each other: use parallel='jit'."
     )
 

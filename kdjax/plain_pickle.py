@@ -4,6 +4,7 @@ import codecs
 import mmap
 import pickletools
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,10 @@ SIZES = {'BINSTRING': '<i', 'SHORT_BINSTRING': '<B', 'BINBYTES': '<I', 'SHORT_BI
 SIZES |= {'BINBYTES8': '<Q', 'BYTEARRAY8': '<Q'}
 LONG = 4096  # bytes from which a string is left where it lies in the file
 MOST = 20_000_000  # operations: each may take a hundred times the memory of its one byte
+TIMES = (
+  100  # bytes that calls may make for each byte of the pickle: they can copy one long value again and again
+)
+FREE = 4_000_000  # bytes that they may make in any pickle
 
 
 class Allowed(NamedTuple):
@@ -122,17 +127,23 @@ def put(target, items):
     target[key] = value
 
 
+def _size(value) -> int:
+  """Bytes of what a call made; those of an array count as its own, though it may be a view."""
+  return sys.getsizeof(value) + getattr(value, 'nbytes', 0)
+
+
 def load(file: Any, dialect: Dialect) -> Any:
   """The value of the next pickle of a file in memory, an `mmap` or a `BytesIO`, which is left behind it.
 
-  Nothing is called but what the dialect's names stand for. No size is believed that the file does not bear
-  out, and the memory that is taken stays within about a hundred times the size of the pickle.
+  Nothing is called but what the dialect's names stand for, and no size is believed that the file does not
+  bear out. Each byte of the pickle may take about a hundred in memory by its operation, and `TIMES` more by
+  what its calls make.
 
   Raises:
-    KdjaxError: if it says what the dialect does not have.
+    KdjaxError: if it says what the dialect does not have, or its calls make more than that and `FREE`.
     Exception: of many types, if it is damaged.
   """
-  stack, marks, memo = [], [], {}
+  stack, marks, memo, begun, taken = [], [], {}, file.tell(), 0
 
   def top(n):
     items = stack[len(stack) - n :] if 0 < n <= len(stack) else []
@@ -143,6 +154,13 @@ def load(file: Any, dialect: Dialect) -> Any:
 
   def since():
     return top(n) if (n := len(stack) - marks.pop()) else []
+
+  def counted(value):
+    nonlocal taken
+    taken += _size(value)
+    if taken > FREE + TIMES * (file.tell() - begun):
+      raise KdjaxError(f'its pickle makes more than {TIMES} times its own size by calls: save it as arrays')
+    return value
 
   for n, (name, arg) in enumerate(_operations(file)):
     if name in ('GLOBAL', 'INST'):
@@ -193,13 +211,13 @@ def load(file: Any, dialect: Dialect) -> Any:
       made, given = top(2)
       if type(made) is not Allowed or type(given) is not tuple:
         raise ValueError('a call of what is no name')
-      stack.append(made.make(*given))
+      stack.append(counted(made.make(*given)))
     elif name == 'BUILD':
       found, state = top(2)
       build = getattr(type(found), 'build', None)  # plain data have none
       if build is None:
         raise ValueError(f'a state of a {type(found).__name__}')
-      stack.append(build(found, state))
+      stack.append(counted(build(found, state)))
       for place in found.places if isinstance(found, Unbuilt) else ():
         memo[place] = stack[-1]
     elif name == 'BINPERSID' and dialect.persistent:

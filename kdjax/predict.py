@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import build, checkpoint, pipeline, sound, sources, start, tokenizer
+from kdjax.augment import hide
 from kdjax.errors import KdjaxError
 from kdjax.experiment import TRAINED
-from kdjax.senses import hide
+from kdjax.senses import modalities
 
 GIVEN = ('image', 'text', 'audio')  # what a person can hand in
 
@@ -66,10 +67,16 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
   variables = checkpoint.load(folder / f'seed_{seeds[0] if seed is None else seed}.safetensors', like)
   variables = jax.device_put(variables)
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
-  answer = build.task(config['task']).answer
-  inputs = tuple(k for k in GIVEN if k in example and k in (own['inputs'].values() or example))
+  task = build.task(config['task'])
+  inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
+  if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not said['rate']):
+    del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
 
   def predict(given: Mapping[str, Sequence[str]]):
+    given = {k: list(v) for k, v in given.items() if v}
+    missing = [k for k in inputs if k not in given]
+    if task.relational and given and missing:
+      raise KdjaxError(f'the model compares {" and ".join(inputs)}: give --{missing[0]} too.')
     batch = _batch(given, inputs, example, words, said)
     compiled = forward.lower(variables, batch).compile()
     began = time.perf_counter()
@@ -77,14 +84,13 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
     took = time.perf_counter() - began
     rows = len(next(iter(batch.values())))
     each = [{k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)]
-    return [answer(one, said['classes']) for one in each], took
+    return [task.answer(one, said['classes']) for one in each], took
 
-  return Predictor(predict, inputs)
+  return Predictor(predict, tuple(inputs))
 
 
 def _batch(given, inputs, example, words, said) -> dict[str, Any]:
   """The rows as the model was trained on them; what is not given is absent."""
-  given = {k: list(v) for k, v in given.items() if v}
   for key in given:
     if key not in inputs:
       raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
@@ -95,17 +101,21 @@ def _batch(given, inputs, example, words, said) -> dict[str, Any]:
     if len(values) not in (1, rows):
       raise KdjaxError(f'--{key} is given {len(values)} times; give it once, or {rows} times as the others.')
   readers = {
-    'image': lambda v: _image(v, example['image'].shape),
-    'text': str,
-    'audio': lambda v: sound.fit(sound.read_sound(Path(v), said['rate'], '--audio'), *example['audio'].shape),
+    'image': _image,
+    'text': lambda v, shape: v,
+    'audio': lambda v, shape: sound.fit(sound.read_sound(Path(v), said['rate'], '--audio'), *shape),
   }
-  examples = [{k: readers[k](v[i % len(v)]) for k, v in given.items()} for i in range(rows)]
+  examples = [
+    {inputs[k]: readers[k](v[i % len(v)], example[inputs[k]].shape) for k, v in given.items()}
+    for i in range(rows)
+  ]
   batch = pipeline.Lazy(examples, pipeline.make_encode(words)).take(range(rows))
   for key, like in example.items():
     if key not in batch:
-      batch[key] = np.zeros((rows, *like.shape), like.dtype)
-  for key in set(inputs) - given.keys():
-    batch = hide(batch, key, jnp.zeros(rows))
+      there = key.removesuffix('/present') in batch and key.endswith('/present')
+      batch[key] = np.full((rows, *like.shape), there, like.dtype)
+  for name in inputs.keys() - given.keys():
+    batch = hide(batch, inputs[name], jnp.zeros(rows))
   return batch
 
 

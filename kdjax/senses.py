@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.augment import MODALITIES, hide
 from kdjax.layers import scale_image
 from kdjax.types import Batch, Model
 
-MODALITIES = ('image', 'text', 'audio', 'video', 'words')
 TOLD = 'senses'  # what a source tells the model of each example, beside the example
 
 
-def modalities(inputs: Mapping[str, str], batch: Batch) -> tuple[str, ...]:
-  """The batch keys of the modalities that a model with these inputs is given."""
-  return tuple(m for m in MODALITIES if m in (inputs.values() or batch))
+def modalities(inputs: Mapping[str, str], batch: Batch) -> dict[str, str]:
+  """The modalities that a model with these inputs is given -> the batch key of each."""
+  return {m: inputs.get(m, m) for m in MODALITIES if m in (inputs or batch)}
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -25,50 +25,42 @@ def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
   return [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
 
 
-def hide(batch: Batch, name: str, present: jax.Array) -> dict:
-  """`batch` without the modality where `present` [B] is 0: '<name>/present' says so, and nothing is left.
-
-  Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
-  of what is hidden either.
-  """
-  made = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
-  for key in (name, f'{name}/mask'):
-    if key in batch:
-      x = scale_image(batch[key]) if key == 'image' else batch[key]  # floats: 0 is grey, not black
-      made[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
-  return made
-
-
-def disturb(batch: Batch, name: str, level: jax.Array) -> dict:
+def disturb(batch: Batch, name: str, level: jax.Array, where: str = '') -> dict:
   """`batch` with a share `level` [B] of the modality replaced by noise, drawn from the example's id.
 
   Numbers: (1 - level)·x + level·n, with n Gaussian of the mean and deviation of the example itself. Words:
   each vanishes from the mask with probability `level`.
+
+  Args:
+    batch: what is disturbed.
+    name: the modality.
+    level: [B], in [0, 1].
+    where: the batch key of it, where that is another.
   """
-  x, made = batch[name], dict(batch)
+  where = where or name
+  x, made = batch[where], dict(batch)
   key = jax.random.key(MODALITIES.index(name))
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch['id'])
   if jnp.issubdtype(x.dtype, jnp.integer) and name == 'text':
     stays = jax.vmap(lambda k, p: jax.random.uniform(k, x.shape[1:]) >= p)(keys, level)
-    return made | {'text/mask': batch.get('text/mask', x > 0) & stays}
+    return made | {f'{where}/mask': batch.get(f'{where}/mask', x > 0) & stays}
 
   def one(k, x, p):
     noise = x.mean() + x.std() * jax.random.normal(k, x.shape, x.dtype)
     return jnp.where(p > 0, (1 - p) * x + p * noise, x)
 
-  x = scale_image(x) if name == 'image' else x
-  return made | {name: jax.vmap(one)(keys, x, level)}
+  return made | {where: jax.vmap(one)(keys, scale_image(x), level)}
 
 
-def deprived(model: Model, names: tuple[str, ...]) -> Model:
-  """The model on batches that lack, or have noise in, what a `Told` source says."""
+def deprived(model: Model, names: Mapping[str, str]) -> Model:
+  """The model on batches that lack, or have noise in, what a `Told` source says of its `modalities`."""
 
   def apply(variables, batch, **how):
     told = batch[TOLD]  # [B, M, 2]: present, level
     batch = {k: v for k, v in batch.items() if k != TOLD}
-    for i, name in enumerate(names):
-      batch = disturb(batch, name, told[:, i, 1])
-      batch = hide(batch, name, told[:, i, 0])
+    for i, (name, where) in enumerate(names.items()):
+      batch = disturb(batch, name, told[:, i, 1], where)
+      batch = hide(batch, where, told[:, i, 0])
     return model.apply(variables, batch, **how)
 
   return Model(model.init, apply)

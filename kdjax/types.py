@@ -55,6 +55,9 @@ class Task(NamedTuple):
     higher_is_better: its direction.
     outputs: `(dataset) -> {tap: size of its last axis, or None for any}`, what a model must give.
     whole: whether `metric` is one of `finalize`'s, which only a whole split gives.
+    relational: whether the loss relates examples or modalities to each other, so that a part of a batch
+      gives no part of the loss, and an answer needs every input.
+    hides_labels: whether a label of -1 is one that is not known, so that few labels can be tried.
     cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` is what each
       stage gave, stage -> dict, `examples` the split as the data set gives it. A card has 'truth', an answer
       under the name of each stage, and what there is of 'image' u8 [H, W, C], 'text' and 'audio' f32 [N].
@@ -74,6 +77,8 @@ class Task(NamedTuple):
   cards: Callable
   answer: Callable
   whole: bool = False
+  relational: bool = False
+  hides_labels: bool = False
 
 
 class DataSet(NamedTuple):
@@ -86,6 +91,7 @@ class DataSet(NamedTuple):
     fingerprint: changes when the content does.
     licence: what a user may do with it.
     rate: samples a second of its sounds, 0 without any.
+    languages: the names of the values of 'language', in order, where examples have it.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -93,6 +99,7 @@ class DataSet(NamedTuple):
   fingerprint: str
   licence: str = ''
   rate: int = 0
+  languages: tuple[str, ...] = ()
 
 
 class Model(NamedTuple):

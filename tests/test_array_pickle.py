@@ -231,6 +231,33 @@ def test_bombs(refused, tmp_path):
   )  # they all hash to 0
 
 
+FROM_BUFFER = name('numpy.core.numeric', '_frombuffer')
+
+
+@pytest.mark.parametrize(
+  'call',
+  [
+    (name('_codecs', 'encode'), text('a' * 40_000), text('latin1')),
+    (FROM_BUFFER, text('a' * 40_000), dtype(), group(number(5000)), text('C')),
+    (FROM_BUFFER, b'](' + b'N' * 40_000 + b'e', dtype('O', '|'), group(number(40_000)), text('C')),
+  ],
+  ids=['bytes', 'numbers', 'objects'],
+)
+def test_calls_cannot_copy_a_value_again_and_again(refused, tmp_path, call):
+  made, *given = call
+  start = made + b'q\x00' + group(*given) + b'q\x01]('
+  (tmp_path / 'b.pkl').write_bytes(start + b'h\x00h\x01R' * 10 + b'e.')
+  assert len(read(tmp_path / 'b.pkl')) == 10
+  assert 'makes more than 100 times its own size' in refused(start + b'h\x00h\x01R' * 1000 + b'e.')
+
+
+def test_an_array_of_objects_in_another_is_refused(refused):
+  """Very many of them, each in the next, would overflow the stack when they are freed."""
+  inner = array(shape=(1,), kind=dtype('O', '|'), raw=b']' + text('a') + b'a')
+  outer = array(shape=(1,), kind=dtype('O', '|'), raw=b']' + inner + b'a')
+  assert 'an array of objects in an array of objects' in refused(outer + b'.')
+
+
 def test_a_truncated_or_damaged_file_is_one_line(tmp_path, refused):
   path, rng = tmp_path / 'a.pkl', random.Random(0)
   for protocol in (0, 2, 4, 5):

@@ -11,8 +11,10 @@ from tokenizers import Tokenizer, models
 
 from kdjax import build, pipeline, sources, tokenizer
 from kdjax.data.easy_vqa import easy_vqa
+from kdjax.data.gaussians import gaussians
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.data.manifest import rows as read_rows
+from kdjax.errors import KdjaxError
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
 
@@ -128,6 +130,46 @@ def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
   for key, value in held.take(rows).items():
     np.testing.assert_array_equal(lazy.take(rows)[key], value)
   assert held.arrays['image'].shape == (18, 8, 8, 3)
+
+
+def test_gaussians_share_what_decides():
+  given = {'decisive': 7, 'x1': (0, 7), 'x2': (0, 4), 'sizes': (9, 9), 'train': 500, 'test': 200, 'seed': 5}
+  found = gaussians(**given)
+  row = [found.splits['train'][i] for i in range(500)]
+  x1, x2, general = (np.stack([r[k] for r in row]) for k in ('x1', 'x2', 'x1_general'))
+  np.testing.assert_array_equal(x1[:, :4], x2[:, :4])
+  np.testing.assert_array_equal(x1[:, :4], general)
+  np.testing.assert_array_equal([r['label'] for r in row], x1[:, :7].sum(1) > 0)
+  assert abs(np.corrcoef(x1[:, 5], x2[:, 5])[0, 1]) < 0.2 and x1.shape == (500, 9)
+  transfer, swapped = (found.splits[s][0] for s in ('transfer', 'transfer_swapped'))
+  np.testing.assert_array_equal(transfer['x1'], swapped['x2'])
+  assert np.any(transfer['x1'] != row[0]['x1'])
+  again = gaussians(**given, same=True)
+  np.testing.assert_array_equal(again.splits['train'][0]['x1'], transfer['x1'])
+  assert again.fingerprint != found.fingerprint
+  with pytest.raises(KdjaxError, match='x1 holds 0 to 20 of 60 in 10 values: no such range'):
+    gaussians(decisive=60, sizes=(10, 50))
+
+
+def test_a_student_trains_on_its_transfer_set(config, experiment):
+  config.data.update(name='gaussians', path='', transfer='transfer', labels=0.5)
+  config.data.options = {'train': 40, 'test': 20}
+  data = experiment().data
+  np.testing.assert_array_equal(data.few.arrays['x1'][0], data.dataset.splits['transfer'][0]['x1'])
+  assert np.any(data.train.arrays['x1'][0] != data.few.arrays['x1'][0])
+  assert 0 < np.sum(data.few.arrays['label'] >= 0) == len(data.labelled) < 40
+  config.data.transfer = 'nothing'
+  with pytest.raises(KdjaxError, match="no split 'nothing'"):
+    _ = experiment('other').data
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
+def test_a_transfer_set_without_some_classes():
+  options = {'hold_out': 0, 'leave_out': (0, 1, 2, 3, 4, 5, 6, 9)}
+  found = build.dataset({'name': 'mnist', 'options': options}, str(SHARED))
+  assert found.splits.keys() == {'train', 'test', 'transfer'} and len(found.splits['train']) == 60_000
+  assert len(found.splits['transfer']) == 12_116
+  assert {int(found.splits['transfer'][i]['label']) for i in range(0, 12_116, 500)} == {7, 8}
 
 
 def test_limits_spread_over_the_split(manifest):

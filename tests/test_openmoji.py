@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdjax import build
 from kdjax.data import flickr8k as photos
 from kdjax.data import openmoji as module
 from kdjax.data.flickr8k import flickr8k
@@ -162,6 +163,42 @@ def test_flickr8k_is_prepared_from_a_download(download, tmp_path):
   assert again.fingerprint == found.fingerprint
   texts = {e['text']: e['image'] for e in map(found.splits['train'].__getitem__, range(40))}
   assert abs(texts['photo 2 says 0 .'].astype(int) - 100).max() < 3  # 16 bits, scaled
+
+
+def test_the_fingerprint_of_flickr8k_knows_the_side_and_the_photos(download, tmp_path):
+  def prepared(folder, **given):
+    return flickr8k(data_dir=str(tmp_path / folder), path=str(download), **given)
+
+  marks = [prepared('a', side=16).fingerprint, prepared('b', side=16).fingerprint]
+  marks.append(prepared('c', side=24).fingerprint)
+  with pytest.raises(KdjaxError, match='side is 24, and flickr8k in .* was prepared with 16') as raised:
+    prepared('a', side=24)
+  assert '\n' not in str(raised.value)
+  Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(download / 'Flicker8k_Dataset' / '5.jpg')
+  marks.append(prepared('d', side=16).fingerprint)
+  assert marks[0] == marks[1] and len(set(marks)) == 3
+
+
+def test_flickr8k_of_an_earlier_version_still_reads(download, tmp_path):
+  def prepared(folder, **given):
+    return flickr8k(data_dir=str(tmp_path / folder), **given)
+
+  marks = [prepared('a', path=str(download), side=16).fingerprint]
+  prepared('b', path=str(download), side=24)
+  for folder in 'ab':  # they had no such file
+    (tmp_path / folder / 'flickr8k' / '1.0.0' / 'metadata.json').unlink()
+    marks.append(prepared(folder).fingerprint)
+  assert len(set(marks)) == 3 and prepared('a', side=16).fingerprint == marks[1]
+  with pytest.raises(KdjaxError, match='was prepared with 16'):
+    prepared('a', side=24)
+
+
+def test_a_path_may_begin_with_the_home_folder(download, manifest, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(download.parent))
+  given = {'name': 'flickr8k', 'path': '~/download', 'options': {'side': 16}}
+  assert len(build.dataset(given, str(tmp_path / 'tfds')).splits['test']) == 10
+  monkeypatch.setenv('HOME', str(manifest.parent))
+  assert len(build.dataset({'name': 'manifest', 'path': '~/rows.jsonl'}).splits['test']) == 18
 
 
 def test_splits_without_lists_and_captions_of_kaggle(tmp_path):

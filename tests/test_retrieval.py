@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_expit, logsumexp
 
-from kdjax import build, evaluate, parallel, pipeline
+from configs.common import model
+from kdjax import build, evaluate, parallel, pipeline, predict, stages
 from kdjax.errors import KdjaxError
 from kdjax.models.multimodal.two_tower import TwoTower
 from kdjax.models.text.hashed_words import HashedWords, buckets
@@ -264,3 +265,47 @@ def test_another_loss_is_an_error():
 def test_a_model_of_one_tower_is_not_for_it():
   assert retrieval().outputs(None) == {'image/embed': None, 'text/embed': None, 'logit_scale': None}
   assert 'logit_bias' in retrieval(loss='sigmoid').outputs(None)
+
+
+@pytest.fixture
+def search(config):
+  """The made data as a search."""
+  config.task = {'name': 'retrieval'}
+  for stage, width in (('teacher', 8), ('student', 4)):
+    image = model('resnet', widths=(width, 2 * width), blocks=(1, 1), patch=4)
+    config[stage].model = model('two_tower', width=8, image=image, text=model('bag_of_words', width=width))
+  config.methods = {'clip_icl': {}}
+  return config
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (lambda c: c.data.update(labels=0.5), "the task 'retrieval' has none that it can do without"),
+    (lambda c: c.teacher.train.update(accumulate=2), 'teacher'),
+    (lambda c: c.task.update(languages=('en',)), 'task.languages is en, and those of the data are none'),
+  ],
+)
+def test_what_a_search_cannot_be_asked(search, experiment, change, words):
+  with search.unlocked():
+    change(search)
+  with pytest.raises(KdjaxError, match=words) as caught:
+    stages.run(experiment())
+  assert '\n' not in str(caught.value)
+
+
+def test_a_search_is_no_search_a_device_at_a_time(search, experiment, eight_devices):
+  search.run.parallel = 'pmap'
+  with pytest.raises(KdjaxError, match="use parallel='jit'"):
+    stages.run(experiment())
+
+
+def test_a_fit_needs_both_sides(search, experiment, manifest):
+  made = experiment()
+  stages.run(made, ('teacher', 'baseline', 'student'))
+  predictor = predict.load(made.workdir)
+  image, words = [str(manifest.parent / '0.png')], ['what colour is it?', 'is it red?']
+  answers, _ = predictor.predict({'image': image, 'text': words})
+  assert len(answers) == 2 and all(-1 <= a[0][1] <= 1 for a in answers)
+  with pytest.raises(KdjaxError, match='compares image and text: give --text too'):
+    predictor.predict({'image': image})

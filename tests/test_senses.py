@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax import senses, stages
+from kdjax.errors import KdjaxError
 from kdjax.types import Model
 
 NAMES = ('image', 'text')
@@ -27,7 +28,7 @@ def batch():
 def seen(batch, present, level=(0.0, 0.0)):
   """What a model is given."""
   told = np.broadcast_to(np.stack([present, level], -1).astype(np.float32), (4, 2, 2))
-  model = senses.deprived(Model(None, lambda v, b, train=False: (b, {})), NAMES)
+  model = senses.deprived(Model(None, lambda v, b, train=False: (b, {})), {n: n for n in NAMES})
   return jax.jit(lambda b: model.apply({}, b, train=False)[0])(batch | {senses.TOLD: told})
 
 
@@ -91,8 +92,33 @@ def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
 
 def test_a_student_of_one_modality_has_one_subset(batch):
   names = senses.modalities({'image': 'image'}, batch)
-  assert names == ('image',) and senses.subsets(names) == [('image',)]
-  assert senses.modalities({}, batch) == NAMES
+  assert names == {'image': 'image'} and senses.subsets(tuple(names)) == [('image',)]
+  assert tuple(senses.modalities({}, batch)) == NAMES
+
+
+def test_an_input_of_another_name_is_hidden_too(batch):
+  """A teacher that reads 'english' as its text lacks it where the student lacks its own."""
+  batch = batch | {'english': batch['text'], 'english/mask': batch['text/mask']}
+  names = senses.modalities({'image': 'image', 'text': 'english'}, batch)
+  assert names == {'image': 'image', 'text': 'english'}
+  model = Model(None, lambda variables, seen, **_: seen)
+  told = np.broadcast_to(np.float32([[1, 0], [0, 0]]), (len(batch['id']), 2, 2))
+  found = senses.deprived(model, names).apply({}, batch | {senses.TOLD: told})
+  assert not np.any(found['english']) and not np.any(found['english/present'])
+  assert np.any(found['text']) and np.any(found['image'])
+
+
+def test_subsets_alone_are_reported(config, experiment):
+  config.senses.update(subsets=True)
+  results = stages.run(experiment())
+  assert len(results['senses']['subsets']) == 3 and results['senses']['noise'] == {}
+
+
+@pytest.mark.parametrize('noise', [(7.0,), (-0.1,), ('a',)])
+def test_a_level_of_noise_is_a_share(config, experiment, noise):
+  config.senses.noise = noise
+  with pytest.raises(KdjaxError, match='senses.noise is .* shares from 0 to 1'):
+    stages.run(experiment())
 
 
 def test_fusion_ignores_what_is_absent(experiment):

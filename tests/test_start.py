@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
+from safetensors.numpy import save_file
 
 from configs.common import model
-from kdjax import checkpoint, stages, start
+from kdjax import checkpoint, predict, stages, start
 from kdjax.errors import KdjaxError
 
 
@@ -88,6 +90,43 @@ def test_split_and_merge_are_inverse():
   assert apart['frozen'] == {'a': {'w': tree['params']['a']['w']}}
   assert set(apart['params']) == {'a', 'b'} and set(apart['params']['a']) == {'head'}
   jax.tree.map(np.testing.assert_array_equal, start.merge(apart), tree)
+
+
+@pytest.mark.parametrize('old', [False, True], ids=['new', 'old'])
+def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, experiment, old):
+  config.teacher.train.steps = 1
+  config.teacher.model.encoders.image.update(frozen=True)
+  first = experiment('first')
+  stages.run(first, ('teacher',))
+  path = first.folder('teacher') / 'seed_0.safetensors'
+  assert {k.split('/')[0] for k in checkpoint.read(path)[0]} == {'params', 'batch_stats'}
+  written = jax.tree.map(lambda x: x[0], first.variables('teacher'))
+  params = start.merge(written)['params']
+  assert 'encoders_image' in written['frozen'] and 'encoders_image' in params
+  if old:
+    save_file(traverse_util.flatten_dict(written, sep='/'), path, {'vocabulary': first.vocabulary})
+  predict.load(first.workdir, 'teacher')
+  config.data.tokenizer = str(first.workdir / 'tokenizer.json')
+  for image, text in ((False, True), (False, False), (True, False)):
+    config.teacher.model.encoders.image.update(frozen=image)
+    config.teacher.model.encoders.text.update(frozen=text)
+    config.teacher.model.update(init=str(path))
+    begun = start.merge(experiment(f'part {image} {text}').start('teacher'))['params']
+    jax.tree.map(np.testing.assert_array_equal, begun, {k: v for k, v in params.items() if k != 'head'})
+    config.teacher.model.update(init='')
+    config.teacher.init = str(path)
+    taken = experiment(f'whole {image} {text}')
+    stages.run(taken, ('teacher',))
+    found = start.merge(jax.tree.map(lambda x: x[0], taken.variables('teacher')))['params']
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+    config.teacher.init = ''
+
+
+def test_a_model_that_is_frozen_as_a_whole(tmp_path):
+  tree = {'params': {}, 'frozen': {'a': np.ones(2, np.float32)}}
+  checkpoint.export(tmp_path / 'a.safetensors', tree)
+  found = checkpoint.load(tmp_path / 'a.safetensors', tree)
+  assert found.keys() == tree.keys() and not found['params'] and (found['frozen']['a'] == 1).all()
 
 
 def test_a_student_is_cut_out_of_its_teacher(config, experiment):

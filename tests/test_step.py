@@ -188,6 +188,46 @@ def test_a_dropped_modality_is_absent_and_never_all_of_them():
   assert (np.maximum(image, text)[1::2] == 1).all()
 
 
+def test_what_is_dropped_leaves_nothing_behind():
+  image = np.full((64, 2, 2, 3), 255, np.uint8)
+  inputs = {'image': image, 'words': np.ones((64, 3, 2)), 'words/mask': np.ones((64, 3))}
+  made = augment.drop_modalities(jax.random.key(0), inputs, {'image': 0.5, 'words': 0.5})
+  for name in ('image', 'words'):
+    gone = np.asarray(made[f'{name}/present']) == 0
+    assert 0 < gone.sum() < 64 and not np.any(made[name][gone]) and np.all(made[name][~gone])
+  assert np.all(np.asarray(made['words/mask']).any(-1) == np.asarray(made['words/present']))
+  assert np.all((made['image/present'] + made['words/present']) > 0)
+
+
+@pytest.mark.parametrize('name', ['crop_black', 'jitter'])
+def test_a_moved_image_is_black_at_its_border(name):
+  batch = {'image': np.full((50, 32, 32, 1), 9, np.uint8), 'id': np.arange(50), 'epoch': np.zeros(50, int)}
+  moved = np.asarray(build.view({'augment': (name,)}, 0)(batch)['image'])
+  by = {'crop_black': 4, 'jitter': 2}[name]
+  rows = (moved == 0).all((2, 3)).sum(1)
+  assert moved.shape == batch['image'].shape and set(rows) == set(range(by + 1))
+  assert np.all(moved[:, by:-by, by:-by] == 9)
+
+
+def test_no_unit_outgrows_its_norm():
+  params = {'kernel': jnp.ones((4, 3)) * jnp.array([1.0, 2, 0.1]), 'bias': jnp.ones(3)}
+  config = {'name': 'sgd', 'lr': 1.0, 'schedule': 'constant', 'max_norm': 3.0}
+  tx = optim.optimiser(config, 10)
+  grads = {'kernel': -0.5 * jnp.ones((4, 3)), 'bias': -9 * jnp.ones(3)}
+  updates, _ = tx.update(grads, tx.init(params), params)
+  new = jax.tree.map(jnp.add, params, updates)
+  np.testing.assert_allclose(np.linalg.norm(new['kernel'], axis=0), [3.0, 3.0, 1.2], rtol=1e-6)
+  np.testing.assert_allclose(new['bias'], 10)
+
+
+def test_everything_decays_where_it_is_asked():
+  params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
+  config = {'name': 'sgd', 'lr': 0.1, 'schedule': 'constant', 'weight_decay': 0.5, 'decay_all': True}
+  tx = optim.optimiser(config, 10)
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+  assert all((u < 0).all() for u in updates.values())
+
+
 def test_a_student_is_trained_without_a_modality_and_judged_with_all(experiment, config):
   with config.unlocked():
     config.student.drop = {'image': 0.999}

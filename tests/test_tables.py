@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from kdjax import interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.report import tables as shown
 from kdjax.tables import MEASURES, Cell, Measure, Table, measures
+from kdjax.tables import index as pages
 from kdjax.tables import table as tables
 from kdjax.tables.results import results
 from kdjax.tables.run import run, sharded
@@ -131,6 +133,15 @@ def test_a_failed_unit_is_told_at_the_end(table, tmp_path, monkeypatch):
   assert every['KD', 'one']['status'] == 'done' and every['KD', 'two']['status'] == 'not run'
 
 
+def test_a_diverged_member_hides_no_other(table, tmp_path):
+  bad = {'student': {'train': {'optimiser': {'lr': 1e30, 'clip': 0.0, 'name': 'sgd'}}}, 'methods': {'kd': {}}}
+  table.experiments['one'].cohort.dkd = bad
+  every = cells(run(table, tmp_path, only='*,one'))
+  assert every['DKD', 'one']['status'] == 'loss not finite' and 'mean' not in every['DKD', 'one']
+  assert every['KD', 'one']['status'] == 'done'
+  assert 'loss not finite' in (tmp_path / 'made.md').read_text()
+
+
 def test_the_plan_runs_nothing(table, tmp_path, capsys):
   for scale, words in (('cpu', 'from steps measured here'), ('paper', 'CUDA_VISIBLE_DEVICES')):
     assert run(table, tmp_path, planned=True, scale=scale)['status'] == 'not run'
@@ -224,3 +235,21 @@ def test_p_is_corrected_over_the_table(table, tmp_path):
   tested = [c for c in cells(results(table, made)).values() if 'p_value' in c]
   assert len(tested) == 4 and all(c['p_adjusted'] >= c['p_value'] for c in tested)
   assert isinstance(Measure(lambda m, g: 0.0), Measure)
+
+
+def test_the_page_of_all_tables_tells_what_was_run(table, tmp_path, monkeypatch):
+  configs, folder = tmp_path / 'configs', tmp_path / 'docs'
+  configs.mkdir()
+  for name in ('made', 'other'):
+    (configs / f'{name}.py').write_text('def get_table(scale):\n  pass\n')
+  (configs / 'parts.py').write_text('')
+  named = {n: dataclasses.replace(table, name=n, title=n) for n in ('made', 'other')}
+  monkeypatch.setattr(pages, 'load', lambda path, scale: named[Path(path).stem])
+  run(named['made'], folder, only='KD,one')
+  found = {one['name']: one['standing'] for one in pages.index(configs, folder)}
+  assert found == {'made': 'partly: 2 of 7 cells', 'other': 'recipe only'}
+  text = (folder / 'README.md').read_text()
+  assert '[made](made.md)' in text and '| other | recipe only | 0 of 7 |' in text
+  assert '<svg' in (folder / 'index.html').read_text()
+  with pytest.raises(KdjaxError, match='holds no table'):
+    pages.index(folder, folder)

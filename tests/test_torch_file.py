@@ -161,6 +161,27 @@ def test_a_file_that_announces_more_than_it_holds(tmp_path):
   assert 'a memo of 4294967295 entries' in refused(zipped(tmp_path / 'a.pth', state(a=tensor()) + memo, {}))
 
 
+def test_calls_cannot_copy_a_value_again_and_again(saved):
+  pairs = b'](' + b''.join(number(i) + b'N\x86' for i in range(2000)) + b'e'
+  start = name('collections', 'OrderedDict') + b'q\x00' + pairs + b'\x85q\x01('
+  message = refused(saved(start + b'h\x00h\x01R' * 300 + b't', {}))
+  assert 'makes more than 100 times its own size' in message
+  assert 'no dict of named tensors' in refused(saved(start + b'h\x00h\x01R' * 10 + b't', {}))
+
+
+@pytest.mark.parametrize(
+  'body',
+  [
+    called(name('torch', 'Size'), text('ab')),
+    called(name('collections', 'OrderedDict'), b']' + text('ab') + b'a'),
+    state(a=tensor().replace(group(number(12)), b']' + number(12) + b'a')),
+  ],
+  ids=['size', 'dict', 'tensor'],
+)
+def test_only_lists_are_taken_apart(saved, body):
+  assert 'damaged' in refused(saved(body, {'0': BASE}))
+
+
 def test_other_files(tmp_path):
   path = tmp_path / 'a.pth'
   for content in (b'', b'hello', b'PK\x03\x04', torch_file.MAGIC, torch_file.MAGIC + b'\x80\x02'):

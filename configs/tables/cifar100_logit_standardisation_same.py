@@ -1,9 +1,10 @@
-"""CIFAR-100, one kind: logits of mean 0 and deviation 1 in KD, CTKD and DKD (Sun et al., CVPR 2024, 2403.01427).
+"""CIFAR-100, one kind: standardised logits in KD, CTKD and DKD (Sun et al., CVPR 2024, 2403.01427).
 
   python run.py table configs/tables/cifar100_logit_standardisation_same.py --scale=paper
     --workdir=runs/cifar100 --data_dir=~/tensorflow_datasets
 
-It has not been run. HOURS
+It has not been run. The models' FLOPs are 1,020 PFLOP: 4.5 A100 hours at a fifth of the peak in bfloat16, and
+models as small as these reach less.
 Published: the README of logit-standardization-KD at f6e5aa5; T, weight and β of each pair are in the names of
 its logs; the recipe is that of RepDistiller. With its --workdir, teachers, baselines and KD are those of its
 tables, and DKD that of mdistiller's.
@@ -11,7 +12,7 @@ tables, and DKD that of mdistiller's.
 
 from configs.tables import repdistiller
 from configs.tables.cifar100_dkd_same import ALONE, EPOCHS, dkd
-from configs.tables.repdistiller import Way
+from configs.tables.repdistiller import BATCH, EXAMPLES, Way, way
 
 SETTINGS = {  # (T, weight) of KD, (T, weight, β) of DKD; CTKD has the weight 9 for all
   ('resnet32x4', 'resnet8x4'): ((2, 9), (2, 9, 8)),
@@ -37,8 +38,9 @@ NOTES = (
   '0.1 on the labels, CTKD with the same weights, DKD as in mdistiller, which has no config for four of the '
   'pairs: there β is that of the standardised log.',
   'Standardised KD and CTKD have 0.1 on the labels. DKD has 1, and the weight multiplies α = 1 and β.',
-  'CTKD is the variant with one temperature, 1 + 20 · σ(θ), reversed over 10 epochs; three of its logs for two '
-  'kinds have 480 epochs, ours 240. λ and the warm-up of DKD change with every step, not every epoch.',
+  'CTKD is the variant with one temperature, 1 + 20 · σ(θ), turned against the student over 10 epochs. Three '
+  'of its logs, all of two kinds, hold 480 epochs; ours has 240. It and the warm-up of DKD change with every '
+  'step, not every epoch.',
   'MLKD and its standardised form have no row: they need a second, strongly augmented view of each image '
   '(RandAugment), and a batch has one; they train for 480 epochs.',
   *repdistiller.NOTES,
@@ -46,6 +48,7 @@ NOTES = (
 SOURCE = 'README.md and logs of sunshangquan/logit-standardization-KD at f6e5aa5'
 PAPER = 'Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024, arXiv 2403.01427'
 UNSTATED = {('resnet110', 'resnet20'): 2.0}  # β of plain DKD, for pairs that mdistiller does not have
+REVERSAL = 10 * EXAMPLES // BATCH  # steps until CTKD has turned its gradient
 
 
 def ways(settings, unstated):
@@ -66,10 +69,14 @@ def ways(settings, unstated):
     given = {'weight': weight, 'alpha': 1.0, 'beta': beta, 'temperature': temperature, 'standardise': True}
     return {'task_weight': 1.0, 'methods': {'dkd': given | {'warmup': 20 / EPOCHS}}}
 
-  ctkd = repdistiller.WAYS['CTKD'].member('', '')['methods']['ctkd'] | {'weight': 9.0, 'standardise': True}
-  made = {'KD': repdistiller.WAYS['KD'], 'CTKD': repdistiller.WAYS['CTKD'], 'DKD': Way(plain)}
-  made |= {'KD standardised': Way(kd), 'DKD standardised': Way(decoupled)}
-  return made | {'CTKD standardised': Way(lambda t, s: {'task_weight': 0.1, 'methods': {'ctkd': ctkd}})}
+  return {
+    'KD': repdistiller.WAYS['KD'],
+    'KD standardised': Way(kd),
+    'CTKD': way('ctkd', 0.9, lambda of: 'logits', 0.1, steps=REVERSAL),
+    'CTKD standardised': way('ctkd', 9.0, lambda of: 'logits', 0.1, steps=REVERSAL, standardise=True),
+    'DKD': Way(plain),
+    'DKD standardised': Way(decoupled),
+  }
 
 
 def get_table(scale):

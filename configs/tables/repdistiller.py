@@ -82,7 +82,6 @@ WAYS = {
   'FSP': way('fsp', 50.0, lambda of: ('stem', *maps(of)), first=FIRST),
   'NST': way('nst', 50.0, maps),
   'CRD': way('crd', 0.8, lambda of: 'embed', negatives=16_384, dim=128, temperature=0.07, momentum=0.5),
-  'CTKD': way('ctkd', 0.9, lambda of: 'logits', 0.1, steps=10 * EXAMPLES // BATCH),
 }
 
 
@@ -143,5 +142,6 @@ def table(
       body.setdefault(row, {})[pair] = Cell((name,), member=member, published=published[i])
       if not first:
         body['student'].setdefault(pair, Cell((name,), 'baseline', member, published=alone[1]))
+  given['title'] += ': smoke' if scale == 'smoke' else ''
   panels, measures = {panel: body}, {'top1': MEASURES['top1']}
   return Table(experiments=experiments, panels=panels, measures=measures, teachers=lent, **given)

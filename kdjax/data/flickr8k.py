@@ -1,10 +1,11 @@
 """Flickr8k: 8,000 photos with five captions each (Hodosh et al., 2013), from a download of your own."""
 
 import csv
+import hashlib
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kdjax.types import DataSet
 
 TABLES = ('Flickr8k.token.txt', 'captions.txt')  # the authors' and Kaggle's
 LISTS = {'train': 'trainImages', 'validation': 'devImages', 'test': 'testImages'}
+SIDE = 224
 TOKEN = re.compile(r'(\S+?\.jpg)\S*#\d+\t(.*)')
 
 
@@ -58,12 +60,22 @@ def split_of(folder: Path, photos: Sequence[str]) -> dict[str, list[str]]:
   return made
 
 
+def checksum(splits: Mapping[str, Sequence[str]], texts: Mapping, files: Mapping[str, Path]) -> str:
+  """A hash of which photos each split has, of their bytes and of their captions."""
+  rows = [(split, name, texts[name]) for split, names in splits.items() for name in names]
+  made = hashlib.sha256(repr(rows).encode())
+  for _, name, _ in track(rows, 'reading flickr8k', len(rows)):
+    if name in files:  # one that is missing is told when it is prepared
+      made.update(hashlib.sha256(files[name].read_bytes()).digest())
+  return made.hexdigest()
+
+
 class Flickr8k(tfds.core.GeneratorBasedBuilder):
   """Photos, squeezed to a square, and captions as ArrayRecord, with no TensorFlow."""
 
   VERSION = tfds.core.Version('1.0.0')
 
-  def __init__(self, *, folder: str = '', side: int = 224, **given):
+  def __init__(self, *, folder: str = '', side: int = SIDE, **given):
     self.folder, self.side = Path(folder), side
     super().__init__(**given)
 
@@ -79,15 +91,15 @@ class Flickr8k(tfds.core.GeneratorBasedBuilder):
         }
       ),
       supervised_keys=None,
+      metadata=tfds.core.MetadataDict(),
     )
 
   def _split_generators(self, dl_manager):
     texts = captions(self.folder)
     files = {p.name: p for p in self.folder.rglob('*.jpg')}
-    return {
-      s: self._generate_examples(names, texts, files)
-      for s, names in split_of(self.folder, list(texts)).items()
-    }
+    splits = split_of(self.folder, list(texts))
+    self.info.metadata.update(side=self.side, files=checksum(splits, texts, files))
+    return {s: self._generate_examples(names, texts, files) for s, names in splits.items()}
 
   def _generate_examples(self, names, texts, files) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in track(names, 'preparing flickr8k', len(names)):
@@ -111,9 +123,10 @@ class Captions(Sequence):
   def __getitem__(self, index):
     index = range(len(self.rows))[int(index)]
     photo, caption = self.rows[index]
-    if self.last[0] != photo:  # the captions of a photo are read one after the other
-      self.last = photo, self.photos[photo]
-    record = self.last[1]
+    last = self.last  # once: several threads read
+    if last[0] != photo:  # the captions of a photo are read one after the other
+      last = self.last = photo, self.photos[photo]
+    record = last[1]
     return {
       'image': record['image'],
       'text': record['captions'][caption],
@@ -122,7 +135,7 @@ class Captions(Sequence):
     }
 
 
-def flickr8k(*, data_dir: str | None = None, path: str = '', side: int = 224) -> DataSet:
+def flickr8k(*, data_dir: str | None = None, path: str = '', side: int | None = None) -> DataSet:
   """Photos and English captions: an example a caption, 'group' the photo.
 
   The data are read where TFDS keeps them; if they are not there yet, they are prepared from a download of
@@ -132,14 +145,15 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: int = 224) ->
   Args:
     data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
     path: a folder that holds the photos and Flickr8k.token.txt or captions.txt, at any depth.
-    side: of the prepared photos, in pixels.
+    side: of the prepared photos, in pixels; None for what they have, or 224 where they are prepared now.
 
   Raises:
-    KdjaxError: if the data are not prepared and `path` is not such a folder.
+    KdjaxError: if the data are not prepared and `path` is not such a folder, or were prepared with another
+      side.
   """
 
   def make():
-    return Flickr8k(folder=path, side=side, data_dir=data_dir)
+    return Flickr8k(folder=path, side=side or SIDE, data_dir=data_dir)
 
   builder = make()
   if not builder.is_prepared() and not (path and Path(path).is_dir()):
@@ -153,6 +167,14 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: int = 224) ->
     return {'image': record['image'], 'captions': [c.decode() for c in record['captions']]}
 
   photos = {split: sources.TfdsSource(builder, split, convert) for split in builder.info.splits}
+  known = dict(builder.info.metadata)  # empty where an earlier version prepared them
+  has = known.get('side') or len(next(iter(photos.values()))[0]['image'])
+  if side and side != has:
+    raise KdjaxError(
+      f'side is {side}, and flickr8k in {builder.data_dir} was prepared with {has}: set side to that, or '
+      '--data_dir to another folder.'
+    )
+  known = known or {k: (s.num_bytes, s.shard_lengths) for k, s in builder.info.splits.items()}
   if 'test' not in photos:
     rows = np.arange(len(photos['train']))
     held = rows % 10 == 9
@@ -166,4 +188,5 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: int = 224) ->
     splits[split] = Captions(source, first)
     first += len(source)
   sizes = [(split, len(source)) for split, source in splits.items()]
-  return DataSet(splits, (), sources.fingerprint(builder.info.full_name, sizes), 'research only')
+  mark = sources.fingerprint(builder.info.full_name, sizes, sorted(known.items()))
+  return DataSet(splits, (), mark, 'research only')

@@ -24,50 +24,59 @@ class Rows(Sequence):
     return {k: v[index] for k, v in self.arrays.items()} | {'id': int(index)}
 
 
-def draw(rng: np.random.Generator, n: int, own: int, shared: int, size: int) -> dict[str, np.ndarray]:
-  """`x1`, `x2` [n, size], `x1_general` [n, shared], the shared part of x1, and `label` [n]."""
-  decisive = rng.standard_normal((n, shared + own))
-  x1, x2 = rng.standard_normal((2, n, size))
-  x1[:, : shared + own], x2[:, :shared] = decisive, decisive[:, :shared]
-  arrays = {'x1': x1, 'x2': x2, 'x1_general': x1[:, :shared]}
-  made = {k: v.astype(np.float32) for k, v in arrays.items()}
-  return made | {'label': (decisive.sum(1) > 0).astype(np.int32)}
-
-
 def gaussians(
   *,
-  own: int = 10,
-  shared: int = 10,
-  size: int = 50,
+  decisive: int = 20,
+  x1: tuple[int, int] = (0, 20),
+  x2: tuple[int, int] = (0, 10),
+  sizes: tuple[int, int] = (50, 50),
+  random: bool = False,
   train: int = 200,
   test: int = 1000,
   seed: int = 0,
   same: bool = False,
 ) -> DataSet:
-  """`x1` and `x2` [size], of which `own + shared` and `shared` values decide the label (2206.06487, 5.1).
+  """`x1` and `x2`, f32 vectors that hold some of the values that decide the label (2206.06487, 5.1).
 
-  The label is the sign of the sum of the decisive values; x1 has all of them, x2 the shared ones, all
-  other values are noise. γ of the modality Venn diagram is shared / (own + shared). The splits 'train' and
-  'transfer' are drawn apart; 'transfer_swapped' is the latter with x1 and x2 in each other's place.
+  The label is the sign of a weighted sum of the decisive values. Each modality holds a range of them, at the
+  places of that range; all its other values are noise. `x1_general` is the part of x1 that x2 holds too, and
+  γ of the modality Venn diagram is its share of all that either holds. The splits 'train' and 'transfer' are
+  drawn apart; 'transfer_swapped' is the latter with x1 and x2 in each other's place.
 
   Args:
-    own: decisive values that x1 alone has.
-    shared: decisive values of both.
-    size: values of each modality.
+    decisive: how many values decide.
+    x1, x2: the first of them that a modality holds, and the first that it holds no more.
+    sizes: values of x1 and of x2.
+    random: whether the weights are drawn; else they are all 1.
     train: examples of 'train', and of 'transfer'.
     test: examples of 'test'.
     seed: of all of them.
     same: whether 'train' is 'transfer', where the teacher shall see what its student does.
 
   Raises:
-    KdjaxError: if a modality has fewer values than decide.
+    KdjaxError: if a range does not lie within the decisive values or its modality.
   """
-  if not 0 < shared <= own + shared <= size or own < 0:
-    raise KdjaxError(f'gaussians: own={own} and shared={shared} decisive values of {size} do not fit.')
+  for name, (start, stop), size in (('x1', x1, sizes[0]), ('x2', x2, sizes[1])):
+    if not 0 <= start < stop <= min(decisive, size):
+      raise KdjaxError(
+        f'gaussians: {name} holds {start} to {stop} of {decisive} in {size} values: no such range.'
+      )
   rng = np.random.default_rng(seed)
-  made = {s: draw(rng, test if s == 'test' else train, own, shared, size) for s in SPLITS}
-  swapped = made['transfer'] | {'x1': made['transfer']['x2'], 'x2': made['transfer']['x1']}
+  weights = rng.standard_normal(decisive) if random else np.ones(decisive)
+  shared = slice(max(x1[0], x2[0]), min(x1[1], x2[1]))
+
+  def draw(n):
+    values, arrays = rng.standard_normal((n, decisive)), {}
+    for name, (start, stop), size in (('x1', x1, sizes[0]), ('x2', x2, sizes[1])):
+      arrays[name] = rng.standard_normal((n, size))
+      arrays[name][:, start:stop] = values[:, start:stop]
+    arrays['x1_general'] = arrays['x1'][:, shared]
+    made = {k: v.astype(np.float32) for k, v in arrays.items()}
+    return made | {'label': (values @ weights > 0).astype(np.int32)}
+
+  made = {s: draw(test if s == 'test' else train) for s in SPLITS}
   made |= {'train': made['transfer']} if same else {}
+  swapped = made['transfer'] | {'x1': made['transfer']['x2'], 'x2': made['transfer']['x1']}
   splits = {k: Rows(v) for k, v in (made | {'transfer_swapped': swapped}).items()}
-  known = sources.fingerprint('gaussians', own, shared, size, train, test, seed, same)
+  known = sources.fingerprint('gaussians', decisive, x1, x2, sizes, random, train, test, seed, same)
   return DataSet(splits, ('negative', 'positive'), known, 'made')

@@ -192,4 +192,4 @@ def openmoji(*, languages: tuple[str, ...] = ()) -> DataSet:
   made = {s: Names(rows, () if s == 'train' else prompts, images) for s, rows in splits.items()}
   versions = [importlib.metadata.version(p) for p in PACKAGES.values()]
   content = fingerprint(versions, pillow.version('freetype2'), languages, SIDE, splits)
-  return DataSet(made, classes, content, 'CC-BY-SA-4.0 (OpenMoji)')
+  return DataSet(made, classes, content, 'CC-BY-SA-4.0 (OpenMoji)', languages=tuple(languages))

@@ -85,4 +85,5 @@ def tfds(
   label = features[chosen['label']] if 'label' in chosen else None
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
-  return DataSet(splits, classes, sources.fingerprint(made.info.full_name, sizes))
+  rate = getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
+  return DataSet(splits, classes, sources.fingerprint(made.info.full_name, sizes), rate=rate)

@@ -127,7 +127,7 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
   """
   found = files(init)
   tensors = _tensors(found)
-  if any(name.startswith('params/') for name in tensors):
+  if any(checkpoint.whole(name).startswith('params/') for name in tensors):
     return checkpoint.load(found.weights[0], like, vocabulary, without)
   converter, attributes = _converter(model['model']), _attributes(model)
   _check(attributes, _said(found, converter), init)

@@ -40,9 +40,15 @@ class _Dict(dict):
     return self
 
 
+def _sequence(given=()):
+  if type(given) not in (list, tuple):  # of a string, each letter would take a string of its own
+    raise ValueError(f'a {type(given).__name__} in place of a list')
+  return tuple(given)
+
+
 def _ordered(pairs=()):
   made = _Dict()
-  plain_pickle.put(made, [x for key, value in pairs for x in (key, value)])
+  plain_pickle.put(made, [x for key, value in map(_sequence, _sequence(pairs)) for x in (key, value)])
   return made
 
 
@@ -64,14 +70,16 @@ def _whole(value):
 
 
 def _tensor(storage, offset, shape, strides, *_):
-  if type(storage) is not _Storage or not _whole(offset) or len(shape) != len(strides):
+  if type(storage) is not _Storage or not _whole(offset):
     raise ValueError('a tensor that is none')
+  if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):  # a list is copied
+    raise ValueError('a tensor without a shape')
   if not all(_whole(n) for n in (*shape, *strides)):
     raise ValueError('a tensor with a negative size')
   last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
   if 0 not in shape and (last >= storage.size or math.prod(shape) > storage.size):
     raise ValueError(f'a tensor {list(shape)} that is larger than its storage of {storage.size}')
-  return _Tensor(storage, offset, tuple(shape), tuple(strides))
+  return _Tensor(storage, offset, shape, strides)
 
 
 def _parameter(tensor, *_):
@@ -80,7 +88,7 @@ def _parameter(tensor, *_):
 
 NAMES = {
   ('collections', 'OrderedDict'): Allowed('OrderedDict', _ordered),
-  ('torch', 'Size'): Allowed('Size', tuple),
+  ('torch', 'Size'): Allowed('Size', _sequence),
   ('torch._utils', '_rebuild_tensor'): Allowed('tensor', _tensor),
   ('torch._utils', '_rebuild_tensor_v2'): Allowed('tensor', _tensor),
   ('torch._utils', '_rebuild_parameter'): Allowed('parameter', _parameter),
@@ -172,8 +180,9 @@ def _read_stream(file, size: int) -> dict[str, np.ndarray]:
 def read(path: Path) -> dict[str, np.ndarray]:
   """Name -> array (a read-only view) of a file of either format of `torch.save`.
 
-  Nothing but tensors is understood, in a dict of names or under 'state_dict' or 'model' of one. No
-  size is believed that the file does not bear out, so memory stays within a few times its size.
+  Nothing but tensors is understood, in a dict of names or under 'state_dict' or 'model' of one. No size is
+  believed that the file does not bear out: the numbers are held once, and what names and shapes them is
+  bounded as `plain_pickle.load` says.
 
   Raises:
     KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.

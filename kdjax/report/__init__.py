@@ -7,10 +7,10 @@ from pathlib import Path
 from kdjax.checkpoint import write as write_file
 from kdjax.checkpoint import write_json
 from kdjax.report import ranking, tables
-from kdjax.report.page import html, ranking_html, table_html
+from kdjax.report.page import html, index_html, ranking_html, table_html
 from kdjax.report.table import markdown, table
 
-__all__ = ['ranking', 'table', 'tables', 'write', 'write_ranking', 'write_table']
+__all__ = ['ranking', 'table', 'tables', 'write', 'write_index', 'write_ranking', 'write_table']
 
 
 def write(
@@ -50,3 +50,9 @@ def write_table(found: Mapping, folder: str | os.PathLike) -> None:
   write_file(path.with_suffix('.md'), tables.markdown(found))
   write_file(path.with_suffix('.html'), table_html(found))
   write_file(path.with_suffix('.tex'), tables.latex(found))
+
+
+def write_index(found: Sequence[Mapping], folder: str | os.PathLike) -> None:
+  """Writes `README.md` and `index.html` of several tables into `folder`."""
+  write_file(Path(folder) / 'README.md', tables.index_markdown(found))
+  write_file(Path(folder) / 'index.html', index_html(found))

@@ -59,31 +59,58 @@ def ranking_html(ranked: Mapping) -> str:
 
 def table_html(found: Mapping) -> str:
   """A paper's table as a page, with a plot a panel."""
-  shown, drawn = [], []
+  shown = []
   for title, panel in found['panels'].items():
     columns, body = tables.grid(panel)
     cells = {row: [tables.text(c, found['measures']) for c in given] for row, given in body.items()}
     shown.append(
       {'title': title, 'rows': [{'': r} | dict(zip(columns, c, strict=True)) for r, c in cells.items()]}
     )
-    figure, caption = table_plots.panel(panel, found['measures'])
-    if figure is not None:
-      drawn.append({'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title))})
   every = {'title': 'Every cell', 'rows': tables.details(found)}
   return _render(
     name=found['title'],
     dataset='',
     kind=None,
     badge='',
-    verdict=f'{found["status"]}. Measured, and in brackets what the paper prints.',
+    verdict=f'{found["status"].capitalize()}. Measured, and in brackets what the paper prints.',
     notes=found['notes'],
     tables=[*shown, every],
     dots={},
-    figures=drawn,
+    figures=list(_panels(found)),
     cards=[],
     setting=tables.setting(found),
     config='',
   )
+
+
+def index_html(found: Sequence[Mapping]) -> str:
+  """All tables on one page: how each stands, and the plots of those that were run."""
+  rows = tables.standings(found)
+  done = sum(row['status'] == 'reproduced here' for row in rows)
+  return _render(
+    name='Tables of papers',
+    dataset='',
+    kind=None,
+    badge='',
+    verdict=f'{done} of {len(found)} tables are reproduced here; the others are recipes, ready to run.',
+    notes=[],
+    tables=[{'title': 'Tables', 'rows': [{k: v for k, v in r.items() if k != 'command'} for r in rows]}],
+    dots={},
+    figures=[figure for one in found for figure in _panels(one, f'{one["title"]}: ')],
+    cards=[],
+    setting=[
+      (one['title'], ' '.join((f'{one["paper"]}. {one["command"]}.', *one['notes']))) for one in found
+    ],
+    config='',
+  )
+
+
+def _panels(found, before=''):
+  for title, panel in found['panels'].items():
+    figure, caption = table_plots.panel(panel, found['measures'])
+    if figure is not None:
+      svg = Markup(plots.svg(figure, before + title))
+      yield {'title': before + title, 'caption': caption, 'svg': svg}
 
 
 def _tables(results):

@@ -1,6 +1,6 @@
 """A paper's table: measured beside published, in the terminal, Markdown, HTML and LaTeX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group
@@ -9,8 +9,6 @@ from rich.text import Text
 
 from kdjax.progress import duration
 from kdjax.report import words
-
-NOT_RUN = 'not run'
 
 
 def grid(panel: Mapping[str, Mapping[str, Mapping]]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
@@ -34,7 +32,7 @@ def text(cell: Mapping | None, measures: Mapping) -> str:
   """A cell in one line: what was measured, and in brackets what was published."""
   if cell is None:
     return ''
-  mine = number(cell, measures) if cell['status'] == 'done' else NOT_RUN
+  mine = number(cell, measures) if cell['status'] == 'done' else cell['status']
   published = cell.get('published')
   return mine if published is None else f'{mine} ({number(cell, measures, "published")})'
 
@@ -47,12 +45,13 @@ def details(found: Mapping) -> list[dict[str, str]]:
       for column, cell in cells.items():
         base = cell.get('baseline')
         baseline = {'measure': cell['measure'], 'mean': sum(base) / len(base)} if base else None
+        where = {'panel': panel} if len(found['panels']) > 1 else {}
         rows.append(
-          {
-            'panel': panel,
+          where
+          | {
             'row': row,
             'column': column,
-            'measured': number(cell, measures) if cell['status'] == 'done' else NOT_RUN,
+            'measured': number(cell, measures) if cell['status'] == 'done' else cell['status'],
             'published': number(cell, measures, 'published'),
             'difference': number(cell, measures, 'difference'),
             'baseline': number(baseline, measures) if baseline else words.DASH,
@@ -84,24 +83,30 @@ def setting(found: Mapping) -> list[tuple[str, str]]:
 
 
 def terminal(found: Mapping) -> Group:
-  """Every panel, for `rich.print`."""
-  shown = []
-  for title, panel in found['panels'].items():
+  """Every panel, for `rich.print`; one that is too wide for the terminal has a line a cell."""
+  said = f'{found["title"]}: {found["status"]}. In brackets: published.'
+  shown = [_Fitting(title, panel, found['measures']) for title, panel in found['panels'].items()]
+  return Group(Text(said, style='bold'), *shown)
+
+
+class _Fitting:
+  def __init__(self, title, panel, measures):
     columns, body = grid(panel)
-    made = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify='left', pad_edge=False)
-    for i, column in enumerate(('', *columns)):
-      made.add_column(Text(column), justify='right' if i else 'left', no_wrap=bool(i))
-    breaks = (' (', ' ±') if len(columns) > 4 else (' (',)  # so that it fits into 80 columns
-    for row, cells in body.items():
-      made.add_row(Text(row), *(Text(_broken(text(c, found['measures']), breaks)) for c in cells))
-    shown.append(made)
-  return Group(Text(f'{found["title"]}: {found["status"]}. In brackets: published.', style='bold'), *shown)
+    self.title = title
+    self.rows = [['', *columns]] + [[row, *(text(c, measures) for c in cells)] for row, cells in body.items()]
 
-
-def _broken(line, before):
-  for mark in before:
-    line = line.replace(mark, '\n' + mark.strip())
-  return line
+  def __rich_console__(self, console, options):
+    head, *body = self.rows
+    wide = sum(max(len(row[i]) for row in self.rows) + 2 for i in range(len(head)))
+    if wide > options.max_width:
+      body = [[row[0], c, x] for row in body for c, x in zip(head[1:], row[1:], strict=True) if x]
+      head = ['', '', '']
+    made = Table(box=box.SIMPLE_HEAD, title=Text(self.title), title_justify='left', show_header=any(head))
+    for i, column in enumerate(head):
+      made.add_column(Text(column), justify='right' if i == len(head) - 1 or any(head) and i else 'left')
+    for row in body:
+      made.add_row(*map(Text, row))
+    yield made
 
 
 def markdown(found: Mapping) -> str:
@@ -152,3 +157,31 @@ def _escaped(given: str) -> str:
   special |= {c: f'\\{c}' for c in '&%$#_{}'} | {'~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
   special |= {words.DASH: '--'}
   return ''.join(special.get(c, c) for c in given)
+
+
+def standings(found: Sequence[Mapping]) -> list[dict[str, str]]:
+  """A row a table: how it stands, with how many of its cells, on what, and the command."""
+  rows = []
+  for one in found:
+    cells = [c for panel in one['panels'].values() for row in panel.values() for c in row.values()]
+    rows.append(
+      {
+        'table': one['title'],
+        'status': one['standing'],
+        'cells run': f'{sum(c["status"] == "done" for c in cells)} of {len(cells)}',
+        'hardware': '; '.join(one['hardware']) or words.DASH,
+        'time': duration(one['wall_time_s']) if one['wall_time_s'] else words.DASH,
+        'command': one['command'],
+      }
+    )
+  return rows
+
+
+def index_markdown(found: Sequence[Mapping]) -> str:
+  """The standings, with links to the tables that lie beside the page."""
+  rows = standings(found)
+  lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *_table(rows[0])]
+  for one, row in zip(found, rows, strict=True):
+    link = f'[{row["table"]}]({one["name"]}.md)' if one['kept'] else row['table']
+    lines.append(_line([link, *list(row.values())[1:-1], f'`{row["command"]}`']))
+  return '\n'.join([*lines, ''])

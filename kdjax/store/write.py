@@ -12,10 +12,8 @@ import grain
 import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from filelock import FileLock, Timeout
-from jax.experimental import multihost_utils
 
-from kdjax import checkpoint, progress
+from kdjax import checkpoint, parallel, progress
 from kdjax.errors import KdjaxError
 from kdjax.store import layout, manifest
 from kdjax.store.answers import Teacher
@@ -82,23 +80,12 @@ def alone(folder: Path) -> Iterator[None]:
   Raises:
     KdjaxError: if another one is at it.
   """
-  lock = FileLock(folder / '.lock')
-  free = True
-  if not jax.process_index():
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-      lock.acquire(timeout=0)
-    except Timeout:
-      free = False
-    else:
-      for part in folder.glob('.[0-9]*'):  # of a builder that was killed
-        part.unlink(missing_ok=True)
-  try:
-    if not multihost_utils.broadcast_one_to_all(np.array(free)):
+  with parallel.claimed(folder / '.lock') as mine:
+    if not mine:
       raise KdjaxError(f'another builder is writing the store {folder}: wait for it, or end it.')
+    for part in folder.glob('.[0-9]*') if not jax.process_index() else ():  # of a builder that was killed
+      part.unlink(missing_ok=True)
     yield
-  finally:
-    lock.release()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdjax import compare, ranking
 from kdjax.tables.table import Table
-from kdjax.tables.units import Unit, cell_values, values
+from kdjax.tables.units import Unit, cell_values, failed, values
 
 
 def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
@@ -48,18 +48,25 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
   }
 
 
+def baseline(table: Table, cell, made: Mapping[str, Unit]) -> list[float] | None:
+  """The values that a student's are tested against."""
+  other = cell._replace(stage='baseline', experiments=cell.against or cell.experiments)
+  found = cell_values(table, other, made)
+  return found if found and len(found) == len(cell_values(table, cell, made)) else None
+
+
 def one(table: Table, cell, made: Mapping[str, Unit]) -> dict:
   """The numbers of one cell."""
   name = table.measure(cell)
   shown = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
   found = cell_values(table, cell, made)
   if found is None:
-    return shown
+    return shown | ({'status': 'loss not finite'} if failed(cell, made) else {})
   shown |= {'status': 'done', 'values': found, 'mean': float(np.mean(found))}
   shown |= {'std': float(np.std(found, ddof=1)) if len(found) > 1 else None}
   if cell.published is not None:
     shown['difference'] = shown['mean'] - cell.published
-  if cell.stage == 'student' and (base := cell_values(table, cell, made, 'baseline')) is not None:
+  if cell.stage == 'student' and (base := baseline(table, cell, made)) is not None:
     p, verdict = compare.paired(found, base, table.measures[name].higher_is_better)
     shown |= {'baseline': base, 'p_value': p, 'verdict': verdict}
   return shown

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from filelock import FileLock, Timeout
 
-from kdjax import checkpoint, compare, interrupt, progress, report, stages
+from kdjax import checkpoint, compare, interrupt, parallel, progress, report, stages
 from kdjax.errors import KdjaxError
 from kdjax.tables import table as tables
 from kdjax.tables.plan import plan
@@ -67,7 +66,6 @@ def run(
   if planned:
     return results(table, everything, command)
   failed, claims = {}, workdir / 'claims'
-  claims.mkdir(parents=True, exist_ok=True)
   with interrupt.listening() as stopped:
     left = [n for n in mine if not done(made[n])]
     while left:
@@ -102,12 +100,13 @@ def _round(left, made, claims, failed, finish: Callable) -> _Round:
     if unit.lender and not teacher_done(unit):
       continue
     try:
-      with FileLock(claims / f'{unit.experiment.workdir.name}.lock', timeout=0):
+      with parallel.claimed(claims / f'{unit.experiment.workdir.name}.lock') as mine:
+        if not mine:
+          step.elsewhere.add(name)
+          continue
         if not done(unit):
           finish(name)
         step.ran = True
-    except Timeout:
-      step.elsewhere.add(name)
     except KdjaxError as e:
       failed[name] = str(e)
       progress.say(f'{name}: {e}')
@@ -144,7 +143,8 @@ def measure(table: tables.Table, unit: Unit) -> dict[str, dict[str, list[float]]
     if key(member, stage) in have:
       continue
     if not one.trained(stage):
-      raise KdjaxError(f'{member}: its loss was not finite; no number of it is shown.')
+      found[key(member, stage)] = {}  # its loss was not finite: there is no number to show
+      continue
     folder = one.folder(stage)
     if folder not in judged:
       data = one.data.test

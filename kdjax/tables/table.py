@@ -22,6 +22,7 @@ class Cell(NamedTuple):
     member: of the experiments' cohort, 'student' where there is none.
     measure: of the table's measures; '' for the first.
     published: what the paper prints, None where it prints nothing.
+    against: the experiments whose baseline a student is tested against; () for its own.
   """
 
   experiments: tuple[str, ...]
@@ -29,6 +30,7 @@ class Cell(NamedTuple):
   member: str = 'student'
   measure: str = ''
   published: float | None = None
+  against: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +75,22 @@ class Table:
     }
 
 
+def is_table(path: Path) -> bool:
+  """Whether a file defines a table, and no part of several."""
+  return path.is_file() and 'def get_table(' in path.read_text(encoding='utf-8')
+
+
 def load(path: str, scale: str) -> Table:
   """The table of a file.
 
   Raises:
-    KdjaxError: if there is no such file or scale, it is no table, or a cell names what is not there.
+    KdjaxError: if there is no such table or scale, or a cell names what is not there.
   """
   if scale not in SCALES:
     raise unknown('scale', scale, SCALES)
-  if not Path(path).is_file():
-    there = sorted(str(p) for p in Path('configs/tables').glob('*.py') if p.stem != '__init__')
-    raise unknown('table', path, there)
-  made = runpy.run_path(path)
-  if 'get_table' not in made:
-    raise KdjaxError(f'{path} has no get_table(scale): it is no table.')
-  table = made['get_table'](scale)
+  if not is_table(Path(path)):
+    raise unknown('table', path, sorted(str(p) for p in Path('configs/tables').glob('*.py') if is_table(p)))
+  table = runpy.run_path(path)['get_table'](scale)
   for where, cell in table.cells().items():
     for name in cell.experiments:
       if name not in table.experiments:

@@ -65,7 +65,10 @@ def teacher_done(unit: Unit) -> bool:
 
 
 def values(unit: Unit) -> dict:
-  """What a unit has measured so far: 'member/stage' -> measure -> a value a seed, and on what machine."""
+  """What a unit has measured so far: 'member/stage' -> measure -> a value a seed, and on what machine.
+
+  A member whose loss was not finite has no measures.
+  """
   path = unit.experiment.workdir / 'values.json'
   return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {'values': {}}
 
@@ -81,17 +84,17 @@ def key(member: str, stage: str) -> str:
   return stage if stage == 'teacher' else f'{member}/{stage}'
 
 
-def cell_values(table: Table, cell: Cell, made: Mapping[str, Unit], stage: str = '') -> list[float] | None:
-  """The values of a cell over the seeds of its experiments; None where one of them is not measured.
+def failed(cell: Cell, made: Mapping[str, Unit]) -> bool:
+  """Whether a model of the cell was given up."""
+  where = key(cell.member, cell.stage)
+  return any(name in made and values(made[name])['values'].get(where) == {} for name in cell.experiments)
 
-  Args:
-    table, cell: which one.
-    made: the units.
-    stage: another one than the cell's.
-  """
+
+def cell_values(table: Table, cell: Cell, made: Mapping[str, Unit]) -> list[float] | None:
+  """The values of a cell over the seeds of its experiments; None where one of them is not measured."""
   found, measure = [], table.measure(cell)
   for name in cell.experiments:
-    have = values(made[name])['values'].get(key(cell.member, stage or cell.stage)) if name in made else None
+    have = values(made[name])['values'].get(key(cell.member, cell.stage)) if name in made else None
     if not have or measure not in have:
       return None
     found += have[measure]

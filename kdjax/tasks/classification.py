@@ -121,4 +121,5 @@ def classification(*, label_smoothing: float = 0.0) -> Task:
     outputs=lambda dataset: {'logits': len(dataset.classes)},
     cards=cards,
     answer=answer,
+    hides_labels=True,
   )

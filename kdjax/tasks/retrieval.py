@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from kdjax import losses, taps
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Task
 
 SCALE, BIAS = 'logit_scale', 'logit_bias'
@@ -173,7 +173,7 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
       through all texts.
 
   Raises:
-    KdjaxError: for another loss.
+    KdjaxError: for another loss, and later for data in other languages.
   """
   if loss not in ('softmax', 'sigmoid'):
     raise unknown('loss of the task retrieval', loss, ('softmax', 'sigmoid'))
@@ -217,6 +217,12 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
     accuracy = zero_shot(gathered, pairs(gathered))
     return metrics if accuracy is None else metrics | {'zero_shot/accuracy': accuracy}
 
+  def outputs(dataset):
+    if languages and tuple(languages) != tuple(dataset.languages):
+      there = ', '.join(dataset.languages) or 'none'
+      raise KdjaxError(f'task.languages is {", ".join(languages)}, and those of the data are {there}.')
+    return dict.fromkeys(wanted)
+
   def references(train, test):
     """A search at random."""
     nothing = dict.fromkeys(('image/embed', 'text/embed'), np.zeros((len(next(iter(test.values()))), 1)))
@@ -231,8 +237,9 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
     compare=compare,
     metric='mean_recall',
     higher_is_better=True,
-    outputs=lambda dataset: dict.fromkeys(wanted),
+    outputs=outputs,
     cards=cards,
     answer=answer,
     whole=True,
+    relational=True,
   )

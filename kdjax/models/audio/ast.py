@@ -16,9 +16,9 @@ class Ast(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 2 + L, D], `attention1` ... [B, heads, 2 + L, 2 + L],
   `embed` [B, D], and `logits` [B, C] when asked.
 
-  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights want the
-  former: 1024 frames of Kaldi's 128 log filter banks, less their mean over the training data and
-  over twice their standard deviation, which `kdjax.audio` does not make. The patches run through
+  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights want 1024 frames of
+  Kaldi's 128 log filter banks, less their mean over the training data and over twice their standard
+  deviation, which is the preset 'ast'. The patches run through
   all frames of the lowest mels first. The class and the distillation token are the first two;
   `tokens` come out of the last norm, and `embed` is the mean of the two. The attentions are scores
   before the softmax; padding is seen as any other frame. The defaults are those of the AudioSet model.
@@ -38,7 +38,7 @@ class Ast(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  mel: str | Mapping[str, Any] = 'whisper'
+  mel: str | Mapping[str, Any] = 'ast'
   width: int = 768
   depth: int = 12
   heads: int = 12

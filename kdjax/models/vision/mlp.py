@@ -1,16 +1,15 @@
 """Fully connected network; a linear classifier where it has no hidden layer."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from kdjax.layers import Classifier, read
+from kdjax.layers import Classifier, read, scale_image
 
 
 class Mlp(nn.Module):
   """Taps: `hidden1` ... [B, D], `embed` [B, D] (the last one, or the input), `logits` [B, C] when asked.
 
-  An image of bytes is read as [0, 1], so that black, and what dropout takes away, is 0. Any other array is
-  taken as it is: `inputs={'image': 'x1'}`.
+  An image [B, H, W, C] is read as [0, 1], so that black, and what dropout takes away, is 0. Vectors [B, D]
+  are taken as they are: `inputs={'image': 'x1'}`.
 
   Attributes:
     hidden: units of each hidden layer, of ReLU.
@@ -27,7 +26,7 @@ class Mlp(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x = read(inputs, 'image')
-    x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+    x = scale_image(x) / 2 + 0.5 if x.ndim == 4 else x
     x = nn.Dropout(self.input_dropout, deterministic=not train)(x.reshape(len(x), -1))
     taps = {}
     for i, width in enumerate(self.hidden, 1):

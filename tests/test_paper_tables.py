@@ -1,0 +1,200 @@
+"""The files of configs/tables: what they ask for can be built, with the models and settings they name."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs.tables import cifar100_dkd_same, cifar100_logit_standardisation_same, repdistiller
+from kdjax import build, catalogue, pipeline
+from kdjax.checks import check
+from kdjax.experiment import Experiment, flat
+from kdjax.tables.table import SCALES, load
+from kdjax.types import DataSet
+from test_cifar_zoo import ZOO
+
+FOLDER = Path(__file__).parents[1] / 'configs' / 'tables'
+TABLES = sorted(p.stem for p in FOLDER.glob('*.py') if 'def get_table(' in p.read_text())
+CIFAR = [name for name in TABLES if name.startswith('cifar100_')]
+MADE_UP = {  # data set -> side, channels and classes
+  'cifar10': (32, 3, 10),
+  'cifar100': (32, 3, 100),
+  'imagenet2012': (224, 3, 1000),
+  'mnist': (28, 1, 10),
+}
+TORCHVISION = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032}  # its ResNets
+SIZES = {k.lower().replace('_', '').replace('shufflev', 'shufflenetv'): v[2] for k, v in ZOO.items()}
+
+
+@functools.cache
+def table(name, scale='paper'):
+  return load(str(FOLDER / f'{name}.py'), scale)
+
+
+@functools.cache
+def parts(name):
+  """What experiments on one made-up data set need not trace twice."""
+  return {}
+
+
+def experiment(config, folder):
+  """An experiment over a few black images, in the shape of its data set; None where that is unknown."""
+  config['teacher']['init'] = ''  # nothing is fetched
+  made, given = Experiment(config, folder), config['data']
+  if given['name'] == 'gaussians':
+    return made
+  if given['name'] not in MADE_UP:
+    return None
+  side, channels, classes = MADE_UP[given['name']]
+  side = given['image_size'] or side
+  arrays = {'id': np.arange(4, dtype=np.int32), 'label': np.arange(4, dtype=np.int32)}
+  held = pipeline.Columns(arrays | {'image': np.zeros((4, side, side, channels), np.uint8)})
+  found = DataSet({'train': [0]}, tuple(map(str, range(classes))), 'made up')
+  made.__dict__['data'] = build.Data(found, None, None, held, held, held, None, held)
+  made.__dict__['shared'] = parts((given['name'], side))
+  return made
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_a_table_is_made_at_every_scale(name):
+  text = (FOLDER / f'{name}.py').read_text()
+  assert f'python run.py table configs/tables/{name}.py' in text.split('"""')[1]
+  assert len(text.splitlines()) <= 120
+  for scale in SCALES:
+    made = table(name, scale)
+    assert made.name == name and made.notes and made.paper and made.source
+    assert all(c.published is None or np.isfinite(c.published) for c in made.cells().values())
+
+
+@pytest.mark.parametrize('name', [*CIFAR, 'cifar10_scaled', 'imagenet_dist_dkd'])
+def test_smoke_is_a_few_steps_of_the_same(name):
+  whole = table(name).experiments
+  assert table(name, 'smoke').title == f'{table(name).title}: smoke'
+  for key, config in table(name, 'smoke').experiments.items():
+    assert config.data.name == whole[key].data.name and config.cohort == whole[key].cohort
+    assert all(
+      config[s].train.steps == 4 and config[s].train.batch_size == 16 for s in ('teacher', 'student')
+    )
+    assert config.seeds == 2 and config.data.limit.train == 96 and config.teacher.init == ''
+    assert whole[key].seeds == 3
+
+
+def kinds(made):
+  """The configs of a table that differ in more than data and seeds."""
+  found = {}
+  for config in made.experiments.values():
+    config = config.to_dict()
+    key = json.dumps([config[k] for k in ('teacher', 'student', 'methods', 'cohort')], sort_keys=True)
+    found.setdefault(key, config)
+  return found.values()
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_every_member_can_be_built_and_finds_its_taps(name, tmp_path):
+  for i, config in enumerate(kinds(table(name))):
+    one = experiment(config, tmp_path / str(i))
+    if one is not None:
+      check(one)
+    for member in Experiment(config, tmp_path).members.values():
+      build.method(member.config['methods'], member.config['student']['train']['steps'], lambda given: None)
+
+
+def count(variables):
+  return sum(x.size for x in jax.tree.leaves(variables['params']))
+
+
+def made_of(given, image=32, classes=100):
+  given = dict(given)
+  net = catalogue.make('models', given.pop('model'), given | {'num_classes': classes})
+  batch = {'image': jax.ShapeDtypeStruct((1, image, image, 3), jnp.uint8)}
+  return jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
+
+
+@pytest.mark.parametrize('name', repdistiller.MODELS)
+def test_models_have_the_size_of_the_papers(name):
+  taps, variables = made_of(repdistiller.MODELS[name])
+  assert count(variables) == SIZES[name.lower().replace('-', '')]
+  assert set(repdistiller.maps(name)) == {k for k in taps if re.fullmatch(r'stage\d', k)}
+
+
+def test_every_pair_has_the_models_of_its_name():
+  for name in CIFAR:
+    for key, config in table(name).experiments.items():
+      if ' → ' in key:
+        teacher, student = re.split(' → |, ', key)[:2]
+        assert config.teacher.model.to_dict() == repdistiller.MODELS[teacher]
+        assert config.student.model.to_dict() == repdistiller.MODELS[student]
+        assert table(name).teachers[key] == f'teacher {teacher}'
+
+
+def test_models_of_imagenet():
+  for config in table('imagenet_dist_dkd').experiments.values():
+    teacher, student = config.teacher.model.to_dict(), config.student.model.to_dict()
+    assert count(made_of(teacher, 224, 1000)[1]) == TORCHVISION[teacher['depth']]
+    theirs = TORCHVISION[18] if student['model'] == 'resnet_imagenet' else 4_231_976
+    assert count(made_of(student, 224, 1000)[1]) == theirs
+    assert config.teacher.init == f'hf:timm/resnet{teacher["depth"]}.tv_in1k'
+
+
+def test_one_workdir_serves_all_tables_of_cifar100():
+  """The same name is the same config, and the same member the same student, in all of them."""
+  configs, members = {}, {}
+  for name in CIFAR:
+    for key, config in table(name).experiments.items():
+      own = config.to_dict()
+      cohort = own.pop('cohort')
+      assert configs.setdefault(key, own) == own
+      for member, changes in cohort.items():
+        assert members.setdefault((key, member), changes) == changes, (key, member)
+
+
+def test_the_labels_of_a_second_stage_are_their_cross_entropy():
+  changes = repdistiller.WAYS['AB'].member('vgg13', 'vgg8')
+  total = (repdistiller.FIRST + repdistiller.EPOCHS) * 100
+  assert changes['task_weight'] == 0
+  only = build.method({'labels': changes['methods']['labels']}, total)
+  rng = np.random.default_rng(0)
+  logits, label = jnp.asarray(rng.normal(size=(8, 100)) * 9), jnp.asarray(rng.integers(0, 100, 8))
+
+  def loss(logits, step):
+    given = {'logits': logits}, {}, {'label': label}
+    terms, _ = only.loss({'labels': {}}, {'labels': {}}, *given, step=step, rng=jax.random.key(0))
+    value, n = terms['labels']
+    return value / n
+
+  def cross_entropy(logits):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
+
+  before, value, gradient, wanted, wanted_gradient = jax.jit(
+    lambda x: (loss(x, 2999), loss(x, 3000), jax.grad(loss)(x, 3000), *jax.value_and_grad(cross_entropy)(x))
+  )(logits)
+  assert before == 0
+  np.testing.assert_allclose(value, wanted, rtol=1e-6)
+  np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-7)
+  method = changes['methods']['ab']
+  assert method['stop'] * 270 == pytest.approx(30) == changes['methods']['labels']['start'] * 270
+
+
+def test_the_scaled_table_prints_no_numbers_of_others():
+  made = table('cifar10_scaled', 'cpu')
+  assert all(c.published is None for c in made.cells().values()) and '16×16 in 5 epochs' in made.title
+  same = table('cifar100_repdistiller_same').experiments['resnet56 → resnet20'].cohort
+  cohort = made.experiments['resnet20 → resnet8'].cohort
+  for member in ('KD', 'FitNet', 'AT', 'SP', 'RKD'):
+    assert cohort[member] == same[member]
+  assert flat(cohort.CRD.to_dict()).items() - flat(same.CRD.to_dict()).items() == {
+    ('methods.crd.dim', 32),
+    ('methods.crd.negatives', 2048),
+  }
+
+
+def test_what_has_no_row_is_said_why():
+  notes = ' '.join(cifar100_logit_standardisation_same.NOTES)
+  assert 'MLKD' in notes and 'RandAugment' in notes
+  assert any('ReviewKD' in note for note in cifar100_dkd_same.NOTES)
