@@ -161,14 +161,14 @@ def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
 @pytest.mark.parametrize(
   ('cell', 'words'),
   [
-    (Cell(('three',)), "unknown experiment in the cell .* 'three'"),
-    (Cell(('one',), member='fitnet'), "unknown member of 'one' .* 'fitnet'"),
-    (Cell(('one',), member='kd', measure='f1'), "unknown measure .* 'f1'"),
+    (Cell(('three',)), "unknown experiment in the cell .*: 'three'"),
+    (Cell(('one',), member='fitnet'), "unknown member of 'one' .*: 'fitnet'"),
+    (Cell(('one',), member='kd', measure='f1'), "unknown measure .*: 'f1'"),
   ],
 )
 def test_a_cell_names_what_there_is(table, cell, words, tmp_path, monkeypatch):
   path = tmp_path / 'bad.py'
-  path.write_text('')
+  path.write_text('def get_table(scale):\n  pass\n')
   bad = dataclasses.replace(table, panels={'p': {'r': {'c': cell}}})
   monkeypatch.setattr(tables.runpy, 'run_path', lambda _: {'get_table': lambda scale: bad})
   with pytest.raises(KdjaxError, match=words):
