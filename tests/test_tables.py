@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from configs.common import model
 from kdjax import interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.report import tables as shown
@@ -23,8 +24,12 @@ from kdjax.tables.units import units
 def table(config):
   """Two columns that share a teacher, with two methods; one column is another width."""
   config.seeds = 2
+  config.data.update(name='gaussians', path='')
+  config.data.options = {'train': 60, 'test': 40}
+  for stage, key, width in (('teacher', 'x1', 8), ('student', 'x2', 4)):
+    config[stage].model, config[stage].inputs = model('mlp', hidden=(width,)), {'image': key}
   first = config.copy_and_resolve_references()
-  config.student.model['width'] = 6
+  config.student.model['hidden'] = (6,)
   second = config.copy_and_resolve_references()
   for made in (first, second):
     made.cohort = {'kd': {'methods': {'kd': {}}}, 'dkd': {'methods': {'dkd': {}}}}
