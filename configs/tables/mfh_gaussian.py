@@ -2,9 +2,10 @@
 
   python run.py table configs/tables/mfh_gaussian.py --workdir=runs/mfh_gaussian
 
-A linear teacher on x1 that sees all that decides the label is a worse teacher for a linear student on x2 than
-one that sees the shared part alone, though it is right more often. γ is the share of the decisive values that
-both have. 10 runs, each with data of its own, drawn from the seeds 42 to 51.
+A linear teacher on x1 that sees all that decides the label is a worse teacher for a linear student on x2
+than one that sees the shared part alone, though it is right more often. γ is the share of the decisive
+values that both have. 10 runs, each with data of its own, drawn from the seeds 42 to 51. Expect
+docs/tables/mfh_gaussian.md; 2 cores: 19 min, other work beside it.
 """
 
 from configs import common

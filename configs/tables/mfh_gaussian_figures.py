@@ -2,8 +2,9 @@
 
   python run.py table configs/tables/mfh_gaussian_figures.py
 
-What a linear teacher on x1 gives a linear student on x2, as they share more of what decides the label (figure
-2), and as the teacher knows more that the student cannot (figure 3). The paper prints no numbers there.
+What a linear teacher on x1 gives a linear student on x2, as they share more of what decides the label
+(figure 2), and as the teacher knows more that the student cannot (figure 3). The paper prints no numbers
+there. Expect docs/tables/mfh_gaussian_figures.md; 2 cores: 18 min, other work beside it.
 """
 
 from configs import common

@@ -13,13 +13,13 @@ class Measure(NamedTuple):
     of: `(metrics, gathered) -> float`: name -> value of one seed, and the outputs that the task gathers,
       [N, ...].
     unit: what stands behind the number.
-    higher_is_better: which way is up.
+    higher_is_better: which way is up; None for a number that is neither good nor bad, and not tested.
     digits: decimals.
   """
 
   of: Callable
   unit: str = '%'
-  higher_is_better: bool = True
+  higher_is_better: bool | None = True
   digits: int = 2
 
 

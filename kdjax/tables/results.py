@@ -66,7 +66,8 @@ def one(table: Table, cell, made: Mapping[str, Unit]) -> dict:
   shown |= {'std': float(np.std(found, ddof=1)) if len(found) > 1 else None}
   if cell.published is not None:
     shown['difference'] = shown['mean'] - cell.published
-  if cell.stage == 'student' and (base := baseline(table, cell, made)) is not None:
+  tested = cell.stage == 'student' and table.measures[name].higher_is_better is not None
+  if tested and (base := baseline(table, cell, made)) is not None:
     p, verdict = compare.paired(found, base, table.measures[name].higher_is_better)
     shown |= {'baseline': base, 'p_value': p, 'verdict': verdict}
   return shown
