@@ -33,16 +33,12 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from benchmarks import store as stored
 from kdjax import build, compare, loop, memory, optim, parallel, pipeline, progress, train
 from kdjax import step as steps
-from kdjax.conv import Conv
-from kdjax.layers import Classifier
-from kdjax.models.vision.resnet import BasicBlock
 from kdjax.store import layout
 
 ROOT = Path(__file__).parents[1]
@@ -57,20 +53,9 @@ CARDS = {
 }
 
 
-class Cnn(nn.Module):
-  """RepDistiller's ResNet for CIFAR: a stem of 32, then three stages of `depth` blocks."""
-
-  depth: int
-  num_classes: int
-
-  @nn.compact
-  def __call__(self, inputs, train: bool = False):
-    x = Conv(32, (3, 3), use_bias=False, name='stem')(inputs['image'])
-    x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name='norm')(x))
-    for i, width in enumerate((64, 128, 256)):
-      for j in range(self.depth):
-        x = nn.relu(BasicBlock(width, 2 if i and not j else 1, name=f'stage{i}_block{j}')(x, train))
-    return Classifier(self.num_classes, name='head')({'embed': x.mean((1, 2))})
+def cnn(depth):
+  given = {'model': 'cifar_resnet', 'depth': depth, 'widen': 4}
+  return lambda classes: build.module(given | {'num_classes': classes}, {})
 
 
 def vit(width, depth):
@@ -88,7 +73,7 @@ def vqa(width, widths, blocks, words):
 
 
 PAIRS = {  # teacher, student, classes, side of the image, optimiser: those of step_torch
-  'cnn': (lambda c: Cnn(5, c), lambda c: Cnn(1, c), 100, 32, SGD),
+  'cnn': (cnn(32), cnn(8), 100, 32, SGD),
   'vit': (vit(192, 6), vit(96, 4), 100, 32, ADAMW),
   'vqa': (vqa(256, (32, 64, 128), (1, 1, 1), 128), vqa(64, (16, 24), (0, 1), 16), 13, 64, ADAMW),
 }
