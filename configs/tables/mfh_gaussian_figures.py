@@ -4,7 +4,7 @@
 
 What a linear teacher on x1 gives a linear student on x2, as they share more of what decides the label
 (figure 2), and as the teacher knows more that the student cannot (figure 3). The paper prints no numbers
-there. Expect docs/tables/mfh_gaussian_figures.md; 2 cores: 18 min, other work beside it.
+there. Expect docs/tables/mfh_gaussian_figures.md; 2 cores: 22 min, other work beside it.
 """
 
 from configs import common

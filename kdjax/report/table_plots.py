@@ -45,8 +45,11 @@ def dots(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
 
 
 def lines(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
-  """A line a row over the columns, in the order in which they stand."""
+  """A line a row over the columns, or a line a column over the rows where these are more."""
   columns = list(dict.fromkeys(c for row in cells.values() for c in row))
+  if len(cells) > len(columns):
+    turned = {c: {row: found[c] for row, found in cells.items() if c in found} for c in columns}
+    columns, cells = list(cells), turned
   figure, axes = plots.blank('', unit, (7, 3.4))
   for i, (row, found) in enumerate(cells.items()):
     known = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from kdjax import checkpoint, compare, interrupt, parallel, progress, report, stages
 from kdjax.errors import KdjaxError
@@ -131,6 +132,7 @@ def _finish(table, unit: Unit, name: str, write: Callable) -> None:
       'finished': time.strftime('%Y-%m-%d'),
     }
     checkpoint.write_json(unit.experiment.workdir / 'values.json', json.loads(json.dumps(found)))
+  multihost_utils.sync_global_devices(f'measured {name}')  # the others look for its values
   write()
   unit.experiment.__dict__.pop('data', None)  # a table has many
 
