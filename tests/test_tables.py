@@ -154,6 +154,15 @@ def test_the_plan_runs_nothing(table, tmp_path, capsys):
   assert not (tmp_path / 'units').exists() and (tmp_path / 'steps.json').exists()
 
 
+def test_a_plan_without_the_data_has_no_times(table, tmp_path, capsys):
+  for config in table.experiments.values():
+    config.data.update(name='manifest', path=str(tmp_path / 'nothing.jsonl'))
+    config.data.options = {}
+  run(table, tmp_path, planned=True, scale='paper')
+  out = ' '.join(capsys.readouterr().out.split())
+  assert '7 cells, 2 of 2 experiments to run. No estimate of the time: ' in out and 'nothing.jsonl' in out
+
+
 def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
   made = units(table, table.cells(), tmp_path)
   assert list(made) == ['one', 'two']  # the lender first

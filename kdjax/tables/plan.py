@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from kdjax import checkpoint, compare, loop, parallel, pipeline, stages, train
+from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment, digest
 from kdjax.progress import duration, say
 from kdjax.tables.table import Table
@@ -33,11 +34,15 @@ def plan(table: Table, made: Mapping[str, Unit], cells: Mapping, scale: str, wor
   grid = Grid(box=box.SIMPLE_HEAD, title=Text(table.title), title_justify='left')
   for i, column in enumerate(columns):
     grid.add_column(column, justify='right' if i > 1 else 'left')
-  hours, flops = 0.0, 0.0
+  hours, flops, unknown = 0.0, 0.0, ''
   for names in kinds.values():
-    unit, n = left[names[0]], len(names)
-    work = n * total(unit, lambda s, m: _train_flops(m, s))
-    seconds = 0.0 if scale == 'paper' else n * _seconds(unit, workdir)
+    unit, n, work, seconds = left[names[0]], len(names), 0.0, 0.0
+    try:
+      if not unknown:
+        work = n * total(unit, lambda s, m: _train_flops(m, s))
+        seconds = 0.0 if scale == 'paper' else n * _seconds(unit, workdir)
+    except KdjaxError as e:  # no data here: the rest of the plan is good all the same
+      unknown = str(e)
     hours, flops = hours + seconds / 3600, flops + work
     train_ = unit.experiment.config['student']['train']
     grid.add_row(
@@ -46,11 +51,13 @@ def plan(table: Table, made: Mapping[str, Unit], cells: Mapping, scale: str, wor
       str(n * _models(unit)),
       f'{train_["steps"]:,}',
       str(train_['batch_size']),
-      f'{work / 1e15:.3g}',
+      f'{work / 1e15:.3g}' if work else '',
       duration(seconds) if seconds else '',
     )
-  said = [f'{len(cells)} cells, {len(left)} of {len(made)} experiments to run, {flops / 1e15:.3g} PFLOP.']
-  if scale != 'paper':
+  said = [f'{len(cells)} cells, {len(left)} of {len(made)} experiments to run.']
+  if unknown:
+    said.append(f'No estimate of the time: {unknown}')
+  elif scale != 'paper':
     said.append(f'Estimated: {duration(3600 * hours)} on {compare.hardware()}, from steps measured here.')
   else:
     said += launch(table, flops)
@@ -62,7 +69,7 @@ def launch(table: Table, flops: float) -> list[str]:
   cards = ', '.join(f'{flops / (UTILISATION * peak) / 3600:.3g} {c} hours' for c, peak in CARDS.items())
   call = f'python run.py table configs/tables/{table.name}.py --scale=paper --workdir=W'
   return [
-    f'Estimated, not measured: {cards}, at {UTILISATION:.0%} of the peak in bfloat16.',
+    f'{flops / 1e15:.3g} PFLOP. Estimated, not measured: {cards}, at {UTILISATION:.0%} of the peak in bf16.',
     'A box of 8 GPUs, an experiment a GPU: '
     f'for i in 0 1 2 3 4 5 6 7; do CUDA_VISIBLE_DEVICES=$i {call} & done; wait',
     f'A TPU slice, a batch over all its chips, the same on every host: {call}',
