@@ -22,7 +22,7 @@ def get_config(arg=None):
   config.data.update(name='flickr8k', image_size=112, text_length=24)
   config.data.options = {}
   config.teacher.inputs = {'image': 'image', 'text': 'text'}
-  config.teacher.train = training(400, 128, 2e-3)
+  config.teacher.train = training(300, 128, 2e-3)
   config.student.model.image = model('resnet', widths=(32, 64, 128), blocks=(1, 1, 1), patch=8)
-  config.student.train = training(1500, 128, 2e-3, weight_decay=0.1)
+  config.student.train = training(700, 128, 2e-3, weight_decay=0.1)
   return common.smoke(config) if arg.smoke else config
