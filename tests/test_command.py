@@ -35,7 +35,10 @@ def call(shared_folder):
 
 
 # Whoever runs mosei brings its file: tests/test_mosei.py makes one.
-@pytest.mark.parametrize('recipe', [r for r in RECIPES if r != 'mosei'])
+SLOW = {'easy_vqa': pytest.mark.slow}  # it is the quickstart with more labels
+
+
+@pytest.mark.parametrize('recipe', [pytest.param(r, marks=SLOW.get(r, ())) for r in RECIPES if r != 'mosei'])
 def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe, manifest):
   own = [f'--config.data.path={manifest}'] if recipe == 'own_data' else []
   if recipe in FETCHED:

@@ -10,11 +10,13 @@ from PIL import Image
 
 from kdjax import predict, stages
 from kdjax.errors import KdjaxError
+from kdjax.experiment import Experiment
 
 
 @pytest.fixture
-def trained(experiment):
-  made = experiment()
+def trained(config, tmp_path_factory):
+  """Trained once a process: what was done before is not done again."""
+  made = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
   stages.run(made, ('teacher', 'baseline', 'student'))
   return made
 
