@@ -94,11 +94,18 @@ def hide(batch: Batch, name: str, present: jax.Array) -> dict:
   return made
 
 
-def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float]) -> dict:
-  """`inputs` with whole modalities hidden, an example at a time.
+def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float], hidden: bool = True) -> dict:
+  """`inputs` with whole modalities absent, an example at a time: '<modality>/present' [B] becomes 0.
 
   Each of `rates` is dropped with its probability, on its own; an example that would keep no modality
   keeps all.
+
+  Args:
+    key: of the draw.
+    inputs: of a model.
+    rates: modality -> how often an example lacks it.
+    hidden: whether the values go too, as `hide` does it. A model that takes no notice of what is absent can
+      keep them, and its batch norms their statistics.
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])
@@ -106,5 +113,8 @@ def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float])
   others = any(k in inputs for k in MODALITIES if k not in rates)
   kept = kept if others else kept | ~kept.any(1, keepdims=True)
   for i, name in enumerate(names):
-    inputs = hide(inputs, name, kept[:, i].astype(jnp.float32))
+    there = kept[:, i].astype(jnp.float32)
+    where = f'{name}/present'
+    told = {where: there * inputs.get(where, jnp.ones(rows))}
+    inputs = hide(inputs, name, there) if hidden else dict(inputs) | told
   return dict(inputs)

@@ -219,7 +219,8 @@ def functions(
     if train and drop:
       for name in set(drop) - set(seen):
         raise KdjaxError(f'drop names {name!r}, and the inputs are {", ".join(sorted(seen))}.')
-      seen = augment.drop_modalities(jax.random.fold_in(rng, 1), seen, drop)
+      hidden = not getattr(net, 'IGNORES_ABSENT', False)
+      seen = augment.drop_modalities(jax.random.fold_in(rng, 1), seen, drop, hidden)
     if not train:
       return dict(net.apply(ready, seen, train=False)), kept
     outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))

@@ -9,6 +9,8 @@ import taps
 from kdjax import augment, build, dot, optim, parallel, pipeline, stages, step
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
+from kdjax.models.multimodal.fusion import Fusion
+from kdjax.models.multimodal.two_tower import TwoTower
 
 # Batch norm sees the whole batch under jit; the rest of a model sees an example at a time.
 EMBEDS = {'student': 'image/embed', 'teacher': 'image/embed'}
@@ -186,6 +188,13 @@ def test_a_dropped_modality_is_absent_and_never_all_of_them():
   assert image.mean() == pytest.approx(0.7 + 0.15, abs=0.03)
   assert (text[::2] == 0).all() and text[1::2].mean() == pytest.approx(0.5 + 0.15, abs=0.03)
   assert (np.maximum(image, text)[1::2] == 1).all()
+
+
+def test_a_fusion_keeps_what_it_takes_no_notice_of():
+  inputs = {'image': np.ones((8, 2, 2, 3), np.float32), 'text': np.ones((8, 3), np.int32)}
+  made = augment.drop_modalities(jax.random.key(0), inputs, {'image': 0.9, 'text': 0.9}, hidden=False)
+  assert np.all(made['image'] == 1) and 0 < np.sum(made['image/present']) < 8
+  assert Fusion.IGNORES_ABSENT and not hasattr(TwoTower, 'IGNORES_ABSENT')
 
 
 def test_what_is_dropped_leaves_nothing_behind():

@@ -13,7 +13,7 @@ class Fusion(nn.Module):
   """Taps: every tap of every encoder as `<modality>/<tap>`, `joint`, `embed` [B, D], `logits`.
 
   A modality that an example lacks (`<modality>/present` 0) adds nothing to a sum and multiplies
-  a product by one.
+  a product by one. Its encoder sees it all the same, for the statistics of its batch norms.
 
   Attributes:
     encoders: modality -> a module that gives `embed`.
@@ -22,6 +22,8 @@ class Fusion(nn.Module):
     dropout: probability, before the last layer.
     num_classes: C.
   """
+
+  IGNORES_ABSENT = True  # whatever the values are, in training too
 
   encoders: Mapping[str, nn.Module]
   width: int = 256
