@@ -5,9 +5,10 @@
 
 The set is for research, and you bring your own download: the photos and Flickr8k.token.txt or captions.txt,
 prepared once. The teacher joins the published EfficientNet-Lite0 and MiniLM, which stay as they are, by
-trained projections (LiT). Recalls as the literature has them, five captions a photo. Nothing is tuned, and the
-loss is that of openmoji.py. Expect a mean recall of 29.3 % for the teacher, 5.3 % ± 0.5 for the baseline and
-7.5 % ± 0.5 for the student (p = 0.018) on 1,000 photos at 112×112; 2 cores: 20 min, other work beside it.
+trained projections (LiT). Recalls as the literature has them, five captions a photo. Nothing is tuned, and
+the loss is that of openmoji.py. Expect a mean recall of 29.3 % for the teacher, 5.3 % ± 0.5 for the
+baseline and 7.5 % ± 0.5 for the student (p = 0.018) on 1,000 photos at 112×112; 2 cores: 20 min, other work
+beside it.
 """
 
 from configs import common, openmoji
