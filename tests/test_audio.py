@@ -383,7 +383,7 @@ def test_the_data_set(prepared, monkeypatch):
       assert (e['image'] == e['image'][0, 0, 0]).all() and e['label'] == e['image'][0, 0, 0] // 5 % 10
       assert round(float(e['audio'][0]) * 2**15) // 10 == 10 * e['label'] + speaker
   assert seen['train'] | seen['validation'] == seen['test'] and len(seen['train']) == 20
-  assert found.classes == tuple('0123456789')
+  assert found.classes == tuple('0123456789') and found.rate == digits.RATE  # `predict` reads files by it
   assert found.fingerprint != digits.av_digits(train=20, image_noise=0.1, **given).fingerprint
 
 

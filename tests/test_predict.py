@@ -1,5 +1,7 @@
 """Answers for one's own files."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +81,18 @@ def test_no_model_is_one_line(trained, tmp_path):
     predict.load(tmp_path / 'empty')
   with pytest.raises(KdjaxError, match='has the seeds 0, and no 7'):
     predict.load(trained.workdir, seed=7)
+
+
+@pytest.mark.parametrize(('shape', 'rate'), [((40,), 0), ((5, 3), 100)])
+def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rate):
+  """Features, or a data set that does not tell its rate: no file can be read as one."""
+  folder = tmp_path / 'w'
+  shutil.copytree(trained.workdir, folder)
+  path = folder / 'student' / 'stage.json'
+  said = json.loads(path.read_text())
+  said['example']['audio'], said['rate'] = (shape, 'float32'), rate
+  path.write_text(json.dumps(said))
+  assert predict.load(folder).inputs == ('image', 'text')
 
 
 def test_the_command(trained, manifest):
