@@ -14,7 +14,7 @@ from configs.common import model, training
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=3, drop=0.0)
+  arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=3, drop=0.0, scale='cpu')
   senses = arg.student.split('+')
   name = 'av_digits' if len(senses) > 1 else f'{arg.student}_digits'
   config = common.base(f'{name}_drop' if arg.drop else name)
@@ -44,4 +44,4 @@ def get_config(arg=None):
     config.student.drop = {m: arg.drop for m in senses}
     config.senses.update(subsets=True, noise=(0.0, 0.25, 0.5, 0.75, 1.0))
   config.run.update(eval_every=300, save_every=300)
-  return common.smoke(config) if arg.smoke else config
+  return common.finish(config, arg, longer=10, larger=4)

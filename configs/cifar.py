@@ -12,16 +12,11 @@ cores: 17 min, other work beside it.
 
 from configs import common
 from configs.common import model, training
-from kdjax.errors import unknown
-
-SCALES = ('cpu', 'gpu')
 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, name='cifar10', labels=0.1, scale='cpu')
-  if arg.scale not in SCALES:
-    raise unknown('scale', arg.scale, SCALES)
-  full = arg.scale == 'gpu'
+  full = common.full(arg)
   config = common.base(f'{arg.name}_{arg.scale}')
   config.seeds = 3
   config.data.update(name=arg.name, labels=arg.labels)

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from kdjax.errors import KdjaxError, unknown
 
+SCALES = ('cpu', 'gpu')
+
 
 def parse_arg(arg: str | None, **defaults):
   """`'smoke=1,seeds=5'` as a ConfigDict with the keys and types of `defaults`.
@@ -127,6 +129,26 @@ def base(name: str) -> ConfigDict:
       },
     }
   )
+
+
+def full(arg: ConfigDict) -> bool:
+  """Whether the recipe is asked for at its full size, `scale=gpu`.
+
+  Raises:
+    KdjaxError: for a scale that there is not.
+  """
+  if arg.scale not in SCALES:
+    raise unknown('scale', arg.scale, SCALES)
+  return arg.scale == 'gpu'
+
+
+def finish(config: ConfigDict, arg: ConfigDict, longer: int, larger: int) -> ConfigDict:
+  """The recipe as it is, in seconds with `smoke=1`, or with `scale=gpu` for so many times as many steps of
+  batches that are so many times larger."""
+  for stage in ('teacher', 'student') if full(arg) else ():
+    config[stage].train.steps *= longer
+    config[stage].train.batch_size *= larger
+  return smoke(config) if arg.smoke else config
 
 
 def smoke(config: ConfigDict) -> ConfigDict:

@@ -21,7 +21,7 @@ LANGUAGES = ('en', 'es', 'ja', 'ko', 'pt', 'it', 'fr', 'de', 'fa', 'id', 'zh', '
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=3)
+  arg = common.parse_arg(arg, seeds=3, scale='cpu')
   config = common.base('openmoji')
   config.seeds = arg.seeds
   config.task = {'name': 'retrieval', 'languages': LANGUAGES}
@@ -46,4 +46,4 @@ def get_config(arg=None):
   config.student.train = training(1200, 128, 5e-3, weight_decay=1.0)
   config.methods = {'clip_fd': {'weight': 500.0}}
   config.run.update(eval_every=300, save_every=300)
-  return common.smoke(config) if arg.smoke else config
+  return common.finish(config, arg, longer=10, larger=8)

