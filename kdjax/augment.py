@@ -113,8 +113,6 @@ def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float],
   others = any(k in inputs for k in MODALITIES if k not in rates)
   kept = kept if others else kept | ~kept.any(1, keepdims=True)
   for i, name in enumerate(names):
-    there = kept[:, i].astype(jnp.float32)
-    where = f'{name}/present'
-    told = {where: there * inputs.get(where, jnp.ones(rows))}
-    inputs = hide(inputs, name, there) if hidden else dict(inputs) | told
+    made, where = hide(inputs, name, kept[:, i].astype(jnp.float32)), f'{name}/present'
+    inputs = made if hidden else dict(inputs) | {where: made[where]}
   return dict(inputs)

@@ -6,7 +6,7 @@ import numpy as np
 
 from kdjax import compare, ranking
 from kdjax.tables.table import Table
-from kdjax.tables.units import Unit, cell_values, failed, values
+from kdjax.tables.units import Unit, cell_values, of_cell, values
 
 
 def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
@@ -15,9 +15,10 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
   p is of a paired test of a student against the baseline of the same budget, corrected over all cells of the
   table by the false discovery rate.
   """
+  known = {name: values(unit) for name, unit in made.items()}
   panels, tests = {}, {}
   for (panel, row, column), cell in table.cells().items():
-    shown = one(table, cell, made)
+    shown = one(table, cell, known)
     panels.setdefault(panel, {}).setdefault(row, {})[column] = shown
     if shown.get('p_value') is not None:
       tests[panel, row, column] = shown
@@ -27,8 +28,7 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
     if p >= ranking.ALPHA:
       shown['verdict'] = 'inconclusive'
   cells = [c for rows in panels.values() for columns in rows.values() for c in columns.values()]
-  ran, known = sum(c['status'] == 'done' for c in cells), [values(u) for u in made.values()]
-  known = [v for v in known if v['values']]
+  ran, begun = sum(c['status'] == 'done' for c in cells), [v for v in known.values() if v['values']]
   return {
     'name': table.name,
     'title': table.title,
@@ -42,32 +42,32 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
     },
     'status': 'done' if ran == len(cells) else f'{ran} of {len(cells)} cells' if ran else 'not run',
     'panels': panels,
-    'hardware': sorted({v['hardware'] for v in known}),
-    'wall_time_s': sum(v['wall_time_s'] for v in known),
+    'hardware': sorted({v['hardware'] for v in begun}),
+    'wall_time_s': sum(v['wall_time_s'] for v in begun),
     'command': command,
   }
 
 
-def baseline(table: Table, cell, made: Mapping[str, Unit]) -> list[float] | None:
-  """The values that a student's are tested against."""
+def baseline(table: Table, cell, known: Mapping[str, Mapping], size: int) -> list[float] | None:
+  """The values that the `size` ones of a student are tested against."""
   other = cell._replace(stage='baseline', experiments=cell.against or cell.experiments)
-  found = cell_values(table, other, made)
-  return found if found and len(found) == len(cell_values(table, cell, made)) else None
+  found = cell_values(table, other, known)
+  return found if found and len(found) == size else None
 
 
-def one(table: Table, cell, made: Mapping[str, Unit]) -> dict:
-  """The numbers of one cell."""
+def one(table: Table, cell, known: Mapping[str, Mapping]) -> dict:
+  """The numbers of one cell, of the `values` of each experiment."""
   name = table.measure(cell)
   shown = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
-  found = cell_values(table, cell, made)
+  found = cell_values(table, cell, known)
   if found is None:
-    return shown | ({'status': 'loss not finite'} if failed(cell, made) else {})
+    return shown | ({'status': 'loss not finite'} if {} in of_cell(cell, known) else {})
   shown |= {'status': 'done', 'values': found, 'mean': float(np.mean(found))}
   shown |= {'std': float(np.std(found, ddof=1)) if len(found) > 1 else None}
   if cell.published is not None:
     shown['difference'] = shown['mean'] - cell.published
   tested = cell.stage == 'student' and table.measures[name].higher_is_better is not None
-  if tested and (base := baseline(table, cell, made)) is not None:
+  if tested and (base := baseline(table, cell, known, len(found))) is not None:
     p, verdict = compare.paired(found, base, table.measures[name].higher_is_better)
     shown |= {'baseline': base, 'p_value': p, 'verdict': verdict}
   return shown

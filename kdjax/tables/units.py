@@ -84,17 +84,21 @@ def key(member: str, stage: str) -> str:
   return stage if stage == 'teacher' else f'{member}/{stage}'
 
 
-def failed(cell: Cell, made: Mapping[str, Unit]) -> bool:
-  """Whether a model of the cell was given up."""
+def of_cell(cell: Cell, known: Mapping[str, Mapping]) -> list[dict | None]:
+  """The measures of a cell's model in each of its experiments; None where it was not measured.
+
+  Args:
+    cell: which model.
+    known: experiment -> its `values`.
+  """
   where = key(cell.member, cell.stage)
-  return any(name in made and values(made[name])['values'].get(where) == {} for name in cell.experiments)
+  return [known[name]['values'].get(where) if name in known else None for name in cell.experiments]
 
 
-def cell_values(table: Table, cell: Cell, made: Mapping[str, Unit]) -> list[float] | None:
+def cell_values(table: Table, cell: Cell, known: Mapping[str, Mapping]) -> list[float] | None:
   """The values of a cell over the seeds of its experiments; None where one of them is not measured."""
   found, measure = [], table.measure(cell)
-  for name in cell.experiments:
-    have = values(made[name])['values'].get(key(cell.member, cell.stage)) if name in made else None
+  for have in of_cell(cell, known):
     if not have or measure not in have:
       return None
     found += have[measure]
