@@ -59,13 +59,8 @@ def ranking_html(ranked: Mapping) -> str:
 
 def table_html(found: Mapping) -> str:
   """A paper's table as a page, with a plot a panel."""
-  shown = []
-  for title, panel in found['panels'].items():
-    columns, body = tables.grid(panel)
-    cells = {row: [tables.text(c, found['measures']) for c in given] for row, given in body.items()}
-    shown.append(
-      {'title': title, 'rows': [{'': r} | dict(zip(columns, c, strict=True)) for r, c in cells.items()]}
-    )
+  panels, measures = found['panels'], found['measures']
+  shown = [{'title': title, 'rows': tables.rows_of(panel, measures)} for title, panel in panels.items()]
   every = {'title': 'Every cell', 'rows': tables.details(found)}
   return _render(
     name=found['title'],

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Group
@@ -118,11 +118,11 @@ def markdown(results: Mapping) -> str:
   lines = [f'# {_plain(_title(results))}', '', f'**{_plain(words.verdict(results))}**', '']
   for note in words.notes(results):
     lines += [_plain(note), '']
-  lines += _grid(rows(results))
+  lines += markdown_table(rows(results))
   if more := others(results):
-    lines += ['', '## Other metrics', '', *_grid(more)]
+    lines += ['', '## Other metrics', '', *markdown_table(more)]
   if 'senses' in results:
-    lines += ['', '## Missing modalities', '', *_grid(senses.rows(results))]
+    lines += ['', '## Missing modalities', '', *markdown_table(senses.rows(results))]
   lines += ['', '## Setting', '']
   # A code span keeps the command fit to copy; doubled ticks, since it may hold one itself.
   lines += [
@@ -187,7 +187,8 @@ def _title(results):
   return f'{results["name"]} on {results["dataset"]}'
 
 
-def _grid(body):
+def markdown_table(body: Sequence[Mapping[str, str]]) -> list[str]:
+  """Lines of a table of {column: cell}, numbers to the right."""
   if not body:
     return []
   head = [_line(body[0]), _line(['---'] + ['---:'] * (len(body[0]) - 1))]

@@ -9,12 +9,22 @@ from rich.text import Text
 
 from kdjax.progress import duration
 from kdjax.report import words
+from kdjax.report.table import markdown_table
 
 
 def grid(panel: Mapping[str, Mapping[str, Mapping]]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
   """The columns of a panel in their order, and row -> its cells, None where there is none."""
   columns = list(dict.fromkeys(c for cells in panel.values() for c in cells))
   return columns, {row: [cells.get(c) for c in columns] for row, cells in panel.items()}
+
+
+def rows_of(panel: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> list[dict[str, str]]:
+  """A row of a panel as {column: cell}, its name under ''."""
+  columns, body = grid(panel)
+  return [
+    {'': row} | {c: text(x, measures) for c, x in zip(columns, cells, strict=True)}
+    for row, cells in body.items()
+  ]
 
 
 def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
@@ -113,25 +123,11 @@ def markdown(found: Mapping) -> str:
   """The panels, every cell in full, and what it takes to make it again."""
   lines = [f'# {found["title"]}', '', 'Measured, and in brackets what the paper prints.', '']
   for title, panel in found['panels'].items():
-    columns, body = grid(panel)
-    lines += [f'## {title}', '', *_table(('', *columns))]
-    lines += [_line((row, *(text(c, found['measures']) for c in cells))) for row, cells in body.items()]
-    lines.append('')
+    lines += [f'## {title}', '', *markdown_table(rows_of(panel, found['measures'])), '']
   lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else v) for k, v in setting(found)]
   lines += [f'- {note}' for note in found['notes']]
-  rows = details(found)
-  if rows:
-    lines += ['', '## Every cell', '', *_table(rows[0])] + [_line(r.values()) for r in rows]
+  lines += ['', '## Every cell', '', *markdown_table(details(found))]
   return '\n'.join([*lines, ''])
-
-
-def _table(columns):
-  columns = list(columns)
-  return [_line(columns), '|' + '---|' + '---:|' * (len(columns) - 1)]
-
-
-def _line(cells):
-  return ' | '.join(('', *(str(c).replace('|', '\\|') or ' ' for c in cells), '')).strip()
 
 
 def latex(found: Mapping) -> str:
@@ -180,8 +176,8 @@ def standings(found: Sequence[Mapping]) -> list[dict[str, str]]:
 def index_markdown(found: Sequence[Mapping]) -> str:
   """The standings, with links to the tables that lie beside the page."""
   rows = standings(found)
-  lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *_table(rows[0])]
+  lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *markdown_table(rows)[:2]]
   for one, row in zip(found, rows, strict=True):
     link = f'[{row["table"]}]({one["name"]}.md)' if one['kept'] else row['table']
-    lines.append(_line([link, *list(row.values())[1:-1], f'`{row["command"]}`']))
+    lines.append('| ' + ' | '.join((link, *list(row.values())[1:-1], f'`{row["command"]}`')) + ' |')
   return '\n'.join([*lines, ''])
