@@ -1,4 +1,4 @@
-"""Published checkpoints as Flax variables, with no torch: safetensors and torch files, each architecture
+"""Published checkpoints as Flax variables, with no torch: safetensors, torch files, .npz, each architecture
 through `kdjax/pretrained/<model>.py`, which has `convert` and, where there is a config.json, `config`."""
 
 import inspect
@@ -14,7 +14,7 @@ import numpy as np
 from kdjax import catalogue, checkpoint
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import torch_file
+from kdjax.pretrained import numpy_file, torch_file
 from kdjax.pretrained.find import Files, files
 from kdjax.sources import fingerprint
 
@@ -35,7 +35,8 @@ def _converter(name: str) -> ModuleType:
 def _tensors(found: Files) -> dict[str, np.ndarray]:
   tensors = {}
   for path in found.weights:
-    tensors |= checkpoint.read(path)[0] if path.suffix == '.safetensors' else torch_file.read(path)
+    read = numpy_file.read if path.suffix == '.npz' else torch_file.read
+    tensors |= checkpoint.read(path)[0] if path.suffix == '.safetensors' else read(path)
   return tensors
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from kdjax import pipeline, train
+from kdjax.augment import check_stored
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.experiment import digest, flat
 from kdjax.store import layout
@@ -52,10 +53,12 @@ def spec(experiment: Any, setup: train.Setup) -> Spec:
     setup: of the student's training with the live teacher.
 
   Raises:
-    KdjaxError: for a tap that the teacher does not have, data without ids, or views that are all alike.
+    KdjaxError: for a tap that the teacher does not have, data without ids, views that are all alike, or views
+      that relate examples.
   """
   config, own, given = experiment.config, experiment.config['store'], experiment.config['student']['train']
   augment = list(given['augment'])
+  check_stored(augment)
   if own['views'] > 1 and not augment:
     raise KdjaxError(
       f'store.views is {own["views"]}, and student.train.augment is empty: all views would be alike, set 1.'

@@ -1,0 +1,85 @@
+"""BiT's ResNet-v2, with standardised weights and group norm (Kolesnikov et al., 1912.11370)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from kdjax.conv import conv_general_dilated
+from kdjax.errors import unknown
+from kdjax.layers import read, scale_image
+
+DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage
+
+
+def standardised(x, w, *args, **options):
+  """A convolution with the kernel [h, w, I, O], whose outputs each get weights of mean 0 and deviation 1.
+
+  Weights may come in bfloat16; their moments are taken in float32 (1903.10520).
+  """
+  wide = w.astype(jnp.float32)
+  wide -= wide.mean((0, 1, 2), keepdims=True)
+  wide /= jnp.sqrt((wide**2).mean((0, 1, 2), keepdims=True) + 1e-10)
+  return conv_general_dilated(x, wide.astype(w.dtype), *args, **options)
+
+
+Conv = partial(nn.Conv, use_bias=False, conv_general_dilated=standardised)
+Norm = partial(nn.GroupNorm, 32, epsilon=1e-5, use_fast_variance=False)  # E[x²] - E[x]² loses digits
+
+
+class Bottleneck(nn.Module):
+  """Norm, ReLU and convolution, three times; a shortcut that is projected starts after the first ReLU."""
+
+  width: int
+  stride: int
+
+  @nn.compact
+  def __call__(self, x):
+    first = nn.relu(Norm(name='norm1')(x))
+    if x.shape[-1] != 4 * self.width or self.stride > 1:
+      x = Conv(4 * self.width, (1, 1), self.stride, 'VALID', name='shortcut')(first)
+    y = Conv(self.width, (1, 1), name='conv1')(first)
+    y = nn.relu(Norm(name='norm2')(y))
+    y = Conv(self.width, (3, 3), self.stride, ((1, 1), (1, 1)), name='conv2')(y)
+    y = nn.relu(Norm(name='norm3')(y))
+    return x + Conv(4 * self.width, (1, 1), name='conv3')(y)
+
+
+class BitResnet(nn.Module):
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+
+  A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
+  make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with
+  zeros at the border, as the authors' TensorFlow and timm have it, where big_vision leaves the border out.
+  Images are scaled to [-1, 1]. The last layer starts at 0. A depth of 26 is timm's and big_vision's.
+
+  Attributes:
+    depth: 26, 50, 101 or 152.
+    width: what all channels are multiplied with, the 'x2' of R152x2.
+    num_classes: None for an encoder without `logits`.
+  """
+
+  depth: int = 50
+  width: int = 1
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    if self.depth not in DEPTHS:
+      raise unknown('depth of the model bit_resnet', str(self.depth), map(str, DEPTHS))
+    width = int(64 * self.width)
+    x = scale_image(read(inputs, 'image'))
+    x = Conv(width, (7, 7), 2, ((3, 3), (3, 3)), name='stem')(x)
+    taps = {'stem': x}
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = nn.max_pool(x, (3, 3), (2, 2))
+    for i, n in enumerate(DEPTHS[self.depth], 1):
+      for j in range(n):
+        stride = 2 if i > 1 and j == 0 else 1
+        x = Bottleneck(width * 2 ** (i - 1), stride, name=f'stage{i}_block{j + 1}')(x)
+      taps[f'stage{i}'] = x
+    taps['embed'] = nn.relu(Norm(name='norm')(x)).mean((1, 2))
+    if not self.num_classes:
+      return taps
+    head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name='head')
+    return taps | {'logits': head(taps['embed'])}
