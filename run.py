@@ -62,7 +62,7 @@ COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launche
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
 PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
 CACHE = flags.DEFINE_string(
-  'cache', '~/.cache/kdjax', "Keeps compiled programs for the next start; '' keeps none."
+  'cache', '~/.cache/kdjax', "Keeps compiled programs and decoded data for the next start; '' keeps none."
 )
 
 # What the catalogue checks may be new on the command line: --config.methods.dkd.weight=1
@@ -115,7 +115,7 @@ def main(argv):
   compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
-  experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND)
+  experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND, cache=CACHE.value)
   if command == 'evaluate':
     for stage, metrics in stages.evaluate(experiment, SPLIT.value).items():
       for name, values in metrics.items():
@@ -143,6 +143,7 @@ def table(names):
   made = load(names[0], SCALE.value)
   workdir = Path(WORKDIR.value or f'runs/{made.name}').expanduser().absolute()
   how = {'only': ONLY.value, 'shard': SHARD.value, 'planned': PLAN.value, 'scale': SCALE.value}
+  how['cache'] = CACHE.value
   try:
     run.run(made, workdir, DATA_DIR.value, COMMAND, **how)
   except (interrupt.Interrupted, KeyboardInterrupt) as e:

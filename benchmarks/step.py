@@ -124,7 +124,7 @@ class Pair:
     """`step()`: one of all members, awaited; the batch lies on the device, but for what a store adds."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = parallel.split(joined, self.mesh)
-    how = loop.Loop('last', 'jit', *[1] * (len(loop.Loop._fields) - 2))
+    how = loop.Loop('last', 'jit', 1, 1, 1, 1, 1, False)
     look, updates, states = train.compile_all(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
     def step():

@@ -72,7 +72,8 @@ def base(name: str) -> ConfigDict:
       'data': {
         'name': '',  # see `python run.py datasets`; any other name is one of TFDS
         'path': '',  # of a manifest: name='manifest'
-        'columns': {'image': '', 'text': '', 'label': '', 'split': ''},  # where they have other names
+        # where they have other names
+        'columns': {'image': '', 'text': '', 'label': '', 'split': '', 'response': ''},
         'options': {},  # whatever else the data set's function takes
         'limit': {'train': 0, 'validation': 0, 'test': 0},  # at most so many examples; 0 takes all
         'transfer': '',  # the split that student and baseline train on, where it is not 'train'
@@ -80,6 +81,7 @@ def base(name: str) -> ConfigDict:
         'test': 'test',  # the split of the comparison
         'image_size': 0,  # resizes images to this square; 0 takes them as they are
         'text_length': 32,
+        'prompt_length': 0,  # of a text with a response: tokens of the longest prompt; 0 for half
         'vocab_size': 1000,
         'vocab_examples': 50_000,  # texts that the vocabulary is made from
         'tokenizer': '',  # instead: a tokenizer.json, pip:NAME or hf:org/name
@@ -112,10 +114,22 @@ def base(name: str) -> ConfigDict:
       },
       'methods': {},  # name -> weight, schedule, taps and options; see `python run.py methods`
       'generator': {},  # scheme, model, optimiser, options: a student without data; see kdjax/generators
+      'on_policy': {  # a language model's student learns on responses written in training
+        'share': 0.0,  # of the batches, λ of GKD
+        'length': 0,  # tokens of the longest; 0 for what a prompt leaves of a text
+        'temperature': 1.0,  # 0 takes the likeliest token
+        'writer': 'student',  # or 'teacher'
+      },
       'cohort': {},  # name -> methods and other changes: students that share the teacher's forward
       'senses': {  # what the comparison tries on the test data beside them as they are
         'subsets': False,  # every subset of the modalities
         'noise': (),  # shares of one modality at a time replaced by noise, such as (0.0, 0.5, 1.0)
+      },
+      'generation': {  # what a language model writes in the comparison, scored with ROUGE-L
+        'seeds': (),  # of the sampling, such as (10, 20, 30, 40, 50); () for none
+        'length': 0,  # tokens of the longest response; 0 for what a prompt leaves of a text
+        'temperature': 1.0,  # 0 takes the likeliest token
+        'examples': 0,  # at most so many; 0 takes all
       },
       'run': {  # changes no weights, except 'parallel'
         'parallel': 'jit',  # or 'pmap': batch norm a device
@@ -126,6 +140,8 @@ def base(name: str) -> ConfigDict:
         'keep': 2,
         'together': 32,  # members of a cohort in one training: their programs and states are in memory
         'tensorboard': False,
+        'dispatch': 1,  # steps in one program, for models that are faster than the host
+        'resident': 'auto',  # whether training data live on the device: 'yes', 'no', or where it is of use
       },
     }
   )

@@ -1,5 +1,6 @@
 """From a config to objects; the only place that looks a name up."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import augment, catalogue, data_free, optim, pipeline, pretrained, progress, start, tokenizer
+from kdjax import (
+  augment,
+  catalogue,
+  data_free,
+  decoded,
+  optim,
+  pipeline,
+  pretrained,
+  progress,
+  start,
+  tokenizer,
+)
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
 from kdjax.methods import combine
@@ -68,7 +80,8 @@ def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
   else:
     limit = min(len(train), config['vocab_examples'])
     rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
-    made = tokenizer.train((row[k] for row in rows for k in texts), config['vocab_size'])
+    given = (row[k] for row in rows for k in texts)
+    made = tokenizer.train(given, config['vocab_size'], end='response' in texts)
   return tokenizer.cut(made, config['text_length'])
 
 
@@ -105,16 +118,21 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
   return few, pipeline.Columns(few.take(kept))
 
 
-def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int) -> Data:
-  """Everything of `config.data`, read and encoded."""
+def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '') -> Data:
+  """Everything of `config.data`, read and encoded; `cache` is where decoded splits are kept."""
   found = limited(dataset(config, data_dir), config['limit'])
   for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
     pipeline.examples_of(found, split)
   vocabulary = words(config, found, workdir)
-  encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes))
+  found = pipeline.spoken(found, vocabulary, config['prompt_length'])
+  encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes), config['prompt_length'])
+
+  same = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
+  said = json.dumps(same, sort_keys=True), found.fingerprint, vocabulary and vocabulary.to_str()
+  kept = decoded.place(cache, found.files, *said)
 
   def read(split):
-    return pipeline.read(found, split, encode, config['memory'])
+    return pipeline.read(found, split, encode, config['memory'], kept)
 
   train = read('train')
   transfer = read(config['transfer']) if config['transfer'] else train

@@ -2,7 +2,7 @@
 
 import jax
 
-from kdjax import build, memory, narrow, optim, parallel, pipeline, store
+from kdjax import augment, build, memory, narrow, on_policy, optim, parallel, pipeline, store, written
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import Experiment, flat, refuse
 
@@ -90,8 +90,19 @@ def _check_models(experiment, whose=''):
       f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'past' keeps last epoch's weights in its place."
     )
+  if source in ('store', 'auto'):
+    augment.check_stored(config['student']['train']['augment'])
   if config['generator']:
     build.maker(config['generator'], data, 1)
+  if writer := on_policy.writer(config, data.words):
+    rewrite = on_policy.make_rewrite(experiment.model(writer.who), writer)
+    jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+  if config['generation']['seeds']:
+    for stage in outputs:
+      given = data.words, config['generation'], config['data']['prompt_length']
+      write = written.make_write(experiment.model(stage), *given)
+      stacked = jax.tree.map(lambda x: x.update(shape=(1, *x.shape)), experiment.shapes(stage)[0])
+      jax.eval_shape(write, stacked, batch, 0)
   if config['generator'] and source != 'live':
     raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
   taught = outputs['teacher' if source in TAUGHT else 'student']

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline, pretrained, start
+from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, written
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
 from kdjax.sources import fingerprint
@@ -18,7 +18,10 @@ from kdjax.sources import fingerprint
 TRAINED = ('teacher', 'baseline', 'student')
 # What the members of a cohort may differ in: the batches and the teacher are shared.
 OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype', 'student.drop')
-OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source')
+OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source', 'on_policy')
+# What configs of before these keys were asked for, in a workdir that was begun then.
+SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
+SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
 
 
 @dataclasses.dataclass
@@ -32,6 +35,7 @@ class Experiment:
     command: how a person runs it again, for the report.
     cohort: the experiment whose data, teacher and baseline a member of it shares.
     lender: the experiment whose teacher this one takes, of the same architecture.
+    cache: the folder of what is kept for the next start, '' for none.
   """
 
   config: Mapping[str, Any]
@@ -40,6 +44,7 @@ class Experiment:
   command: str = ''
   cohort: 'Experiment | None' = None
   lender: 'Experiment | None' = None
+  cache: str = ''
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
@@ -76,7 +81,7 @@ class Experiment:
   def data(self) -> build.Data:
     if self.cohort:
       return self.cohort.data
-    return build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'])
+    return build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
 
   @cached_property
   def task(self):
@@ -145,10 +150,26 @@ class Experiment:
     """Evaluates variables of a stage's model over a source, as `make_evaluate` does."""
 
     def make():
-      size = self.config['run']['eval_batch']
-      return make_evaluate(self.model(stage), self.task, parallel.make_mesh(), size)
+      size, mesh = self.config['run']['eval_batch'], parallel.make_mesh()
+      evaluate = make_evaluate(self.model(stage), self.task, mesh, size)
+      return self._writing(stage, evaluate, mesh, size) if self.config['generation']['seeds'] else evaluate
 
     return self.once(('judge', self.architecture(stage)), make)
+
+  def _writing(self, stage, evaluate, mesh, size):
+    """`evaluate`, which on the test split also scores what the model writes."""
+    config, data = self.config['data'], self.data
+    given = data.words, self.config['generation'], config['prompt_length']
+    score = written.make_score(self.model(stage), *given, mesh, size)
+
+    def both(variables, source, title=''):
+      found = evaluate(variables, source, title)
+      if source is not data.test:
+        return found
+      examples = pipeline.examples_of(data.dataset, config['test'])
+      return found._replace(metrics=found.metrics | score(variables, source, examples, title))
+
+    return both
 
   def seeds(self, stage: str) -> tuple[int, ...]:
     if self.lender and stage == 'teacher':
@@ -250,10 +271,10 @@ def refuse(experiment: Experiment) -> None:
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():
-    theirs = flat(json.loads(path.read_text(encoding='utf-8')))
+    theirs = SINCE | flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
-    free = ('run.', 'cohort.', 'store.', 'senses.')
+    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
     if said := differences(theirs, mine, keys):
       raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')

@@ -93,31 +93,35 @@ class Attention(nn.Module):
 
   The scores are q·k / √d before the mask and the softmax, those of padding included, since what
   reads them masks them itself. A mask is one that broadcasts to them. Of a source [B, M, D] of which the
-  mask leaves nothing, nothing is taken.
+  mask leaves nothing, nothing is taken. With a cache, (keys, values) of [B, M, D] each, x is attended over
+  that, with its own in it at the places `at` [B, L], and (keys, values) come back in place of the scores.
   """
 
   heads: int
 
   @nn.compact
-  def __call__(self, x, mask=None, source=None):
+  def __call__(self, x, mask=None, source=None, cache=None, at=None):
     b, length, width = x.shape
     given = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
-    q, k, v = (
-      nn.Dense(width, name=name)(y).reshape(b, y.shape[1], self.heads, -1) for name, y in given.items()
-    )
+    q, *kept = (nn.Dense(width, name=name)(y) for name, y in given.items())
+    if cache is not None:
+      put = jax.vmap(lambda row, i, new: row.at[i].set(new))
+      kept = [put(old, at, new) for old, new in zip(cache, kept, strict=True)]
+    q, k, v = (y.reshape(b, y.shape[1], self.heads, -1) for y in (q, *kept))
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / jnp.sqrt(width // self.heads).astype(x.dtype)
     seen = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(seen)
     if source is not None and mask is not None:
       weights = jnp.where(mask.any(-1, keepdims=True), weights, 0)
     y = jnp.einsum('bhqk,bkhd->bqhd', weights, v).reshape(b, length, width)
-    return nn.Dense(width, name='out')(y), scores
+    return nn.Dense(width, name='out')(y), scores if cache is None else tuple(kept)
 
 
 class Block(nn.Module):
   """A Transformer layer over [B, L, D], with the norm after each sum or before each branch.
 
-  With a source [B, M, D] its attention is over that, normed alike, and the mask is the source's.
+  With a source [B, M, D] its attention is over that, normed alike, and the mask is the source's. A cache
+  is the attention's.
 
   Attributes:
     heads: attention heads, a divisor of D.
@@ -136,11 +140,12 @@ class Block(nn.Module):
   pre_norm: bool = False
 
   @nn.compact
-  def __call__(self, x, mask=None, train=False, source=None):
+  def __call__(self, x, mask=None, train=False, source=None, cache=None, at=None):
     norm1, norm2 = (nn.LayerNorm(self.eps, name=name) for name in ('norm1', 'norm2'))
     drop = nn.Dropout(self.dropout, deterministic=not train)
     source = norm1(source) if self.pre_norm and source is not None else source
-    y, scores = Attention(self.heads, name='attention')(norm1(x) if self.pre_norm else x, mask, source)
+    attention = Attention(self.heads, name='attention')
+    y, scores = attention(norm1(x) if self.pre_norm else x, mask, source, cache, at)
     x = x + drop(y)
     x = x if self.pre_norm else norm1(x)
     y = nn.Dense(self.mlp, name='mlp_in')(norm2(x) if self.pre_norm else x)

@@ -1,6 +1,7 @@
 """The loop over the steps of a training: log, evaluate, save, and stop where there is nothing to save."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import parallel, progress
+from kdjax import dispatch, parallel, progress
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.interrupt import Interrupted
@@ -27,6 +28,8 @@ class Loop(NamedTuple):
     eval_batch: examples at once.
     keep: how many checkpoints.
     tensorboard: whether to write its files too.
+    dispatch: steps that the device takes in a row before the host is heard again.
+    resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
   """
 
   select: str
@@ -37,6 +40,13 @@ class Loop(NamedTuple):
   eval_batch: int
   keep: int
   tensorboard: bool
+  dispatch: int = 1
+  resident: str = 'no'
+
+
+def of(run: Mapping) -> dict:
+  """What of `config.run` makes a `Loop`."""
+  return {k: v for k, v in run.items() if k in Loop._fields}
 
 
 def variables(member, state):
@@ -100,22 +110,23 @@ class Run:
     return float(np.median(self.took[name])) if name in self.took else None
 
   def steps(self, tree, look, updates, batches, stopped):
-    setup, how = self.setup, self.how
-    ahead = parallel.Ahead(batches, self.mesh)
+    setup, how, stride = self.setup, self.how, self.how.dispatch
+    dispatch.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
+    ahead = parallel.Ahead(batches, self.mesh, stride)
     waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
     with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
       n = self.start
-      for n in range(self.start + 1, setup.steps + 1):
+      for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
-        losses = self.step(tree['state'], look, updates, ahead.batch, logs and n > self.start + 1)
+        losses = self.step(tree['state'], look, updates, ahead.batch, logs and n > self.start + stride)
         asked = time.monotonic()
         ahead.fetch()
         if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
           waited += time.monotonic() - asked
-        if self.pending:  # at most one step is queued behind the one that runs
+        if self.pending:  # at most one dispatch is queued behind the one that runs
           jax.block_until_ready(self.pending[-1])
         self.pending.append(losses)
-        if n == self.start + 1:
+        if n == self.start + stride:
           jax.block_until_ready(losses)
           self.first_step_s = time.monotonic() - self.began
           shown.restart()
@@ -132,7 +143,7 @@ class Run:
           began = time.monotonic()
           tree = self.judge(n, tree, shown)
           since += time.monotonic() - began
-        stop = stopped() if n % 10 == 0 or jax.process_count() == 1 else False
+        stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
           self.save(n, tree, ahead.state, shown)
         shown.update(n)
@@ -154,7 +165,7 @@ class Run:
       states[name], losses[name] = updates[name](states[name], t, batch)
       if timed:
         jax.block_until_ready(losses[name])
-        self.took.setdefault(name, []).append(time.monotonic() - began)
+        self.took.setdefault(name, []).append((time.monotonic() - began) / self.how.dispatch)
     return losses
 
   def alive(self):
@@ -173,7 +184,7 @@ class Run:
         record['grad_norm' if loss == 'grad_norm' else f'loss/{loss}'] = total / np.maximum(count, 1)
       record['loss/total'] = sum(v for k, v in record.items() if k.startswith('loss/'))
       if not all(np.isfinite(v).all() for v in record.values()):
-        self.give_up(name, n, len(sums))
+        self.give_up(name, n, len(sums) * self.how.dispatch)
         continue
       if took is not None:
         record |= {'time/step': took, 'time/data': share}

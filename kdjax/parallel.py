@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,9 +78,9 @@ def check_batch(size: int, mesh: Mesh, what: str) -> None:
     raise KdjaxError(f'{what} is {size}, which does not divide over {mesh.size} devices.')
 
 
-def split(batch: Mapping, mesh: Mesh) -> dict:
-  """This process's rows as global arrays, split over the devices."""
-  sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+def split(batch: Mapping, mesh: Mesh, steps: int = 1) -> dict:
+  """This process's rows as global arrays, split over the devices; with `steps` a stack of as many batches."""
+  sharding = NamedSharding(mesh, PartitionSpec(*(None,) * (steps > 1), AXIS))
   return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
 
@@ -91,14 +92,16 @@ class Ahead:
     state: where a run goes on that has used all the batches before it; what a checkpoint keeps.
   """
 
-  def __init__(self, batches: Iterator, mesh: Mesh):
-    self.batches, self.mesh = batches, mesh
+  def __init__(self, batches: Iterator, mesh: Mesh, steps: int = 1):
+    self.batches, self.mesh, self.steps = batches, mesh, steps
     self.fetch()
 
   def fetch(self) -> None:
-    """Sets `batch` and `state` to those of the next step."""
+    """Sets `batch` and `state` to those of the next step, or of the next `steps`, stacked."""
     self.state = self.batches.get_state()
-    self.batch = split(next(self.batches), self.mesh)
+    given = [next(self.batches) for _ in range(self.steps)]
+    batch = {k: np.stack([b[k] for b in given]) for k in given[0]} if self.steps > 1 else given[0]
+    self.batch = split(batch, self.mesh, self.steps)
 
 
 def spread(x, mesh: Mesh):
@@ -127,14 +130,23 @@ def _rows(tree: Mapping, batch_size: int) -> dict:
   )
 
 
-def compile_look(look: Callable, mesh: Mesh, shapes: tuple[Mapping, Mapping], batch_size: int) -> Callable:
-  """`look(teacher_variables, batch) -> (batch, t)`, compiled; `shapes` are those of what it gives."""
-  shardings = jax.tree.map(
-    lambda spec: NamedSharding(mesh, spec),
-    _rows(shapes, batch_size),
+def over_devices(tree: Any, mesh: Mesh, batch_size: int, steps: int = 1) -> Any:
+  """The shardings of arrays of one batch, or of `steps` of them stacked: split where they have its rows."""
+  return jax.tree.map(
+    lambda spec: NamedSharding(mesh, PartitionSpec(*(None,) * (steps > 1), *spec)),
+    _rows(tree, batch_size),
     is_leaf=lambda x: isinstance(x, PartitionSpec),
   )
-  return jax.jit(look, out_shardings=shardings)
+
+
+def compile_look(
+  look: Callable, mesh: Mesh, shapes: tuple[Mapping, Mapping], batch_size: int, steps: int = 1
+) -> Callable:
+  """`look(teacher_variables, batch) -> (batch, t)`, compiled; `shapes` are those of what it gives.
+
+  With `steps` it is one over a stack of as many batches; the shapes are of one.
+  """
+  return jax.jit(look, out_shardings=over_devices(shapes, mesh, batch_size, steps))
 
 
 def compile_update(

@@ -1,13 +1,15 @@
 """From the examples of a data set to batches: encoding, order, padding."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from kdjax import sources, tokenizer
+from kdjax import decoded, sources, tokenizer
 from kdjax.errors import KdjaxError
 from kdjax.progress import bar, say
 from kdjax.types import DataSet
@@ -16,13 +18,19 @@ CHUNK = 512  # examples encoded at once
 CUT = '/cut'  # whether a text was longer than fits, for whoever counts them
 
 
-def make_encode(words: Any = None, image_size: int | None = None, classes: int = 0) -> Callable:
+def make_encode(
+  words: Any = None, image_size: int | None = None, classes: int = 0, prompt_length: int = 0
+) -> Callable:
   """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask' and a '<key>/cut'.
+
+  Examples with a 'text' and a 'response' get one sequence of both, 'text', of which 'text/response' and
+  'text/target' say what belongs to the response; see `tokenizer.encode_pairs`.
 
   Args:
     words: the tokenizer of texts, from `tokenizer.cut`.
     image_size: images are resized to this square; None takes them as they are.
     classes: labels have to lie in [0, classes), or be -1; 0 does not check.
+    prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
   """
 
   def column(key, values):
@@ -43,9 +51,16 @@ def make_encode(words: Any = None, image_size: int | None = None, classes: int =
     narrow = {np.dtype('int64'): np.int32, np.dtype('float64'): np.float32}
     return {key: array.astype(narrow.get(array.dtype, array.dtype))}
 
+  def dialogue(prompts, responses):
+    found = tokenizer.encode_pairs(words, prompts, responses, prompt_length)
+    return {f'text{key}': value for key, value in found.items()}
+
   def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    arrays = {}
-    for key in examples[0]:
+    arrays, keys = {}, list(examples[0])
+    if 'text' in keys and 'response' in keys:
+      keys = [k for k in keys if k not in ('text', 'response')]
+      arrays |= dialogue(*([e[k] for e in examples] for k in ('text', 'response')))
+    for key in keys:
       arrays |= column(key, [e[key] for e in examples])
     labels = arrays.get('label')
     if classes and labels is not None and labels.ndim == 1:
@@ -58,6 +73,22 @@ def make_encode(words: Any = None, image_size: int | None = None, classes: int =
     return arrays
 
   return encode
+
+
+def spoken(found: DataSet, words: Any, prompt_length: int) -> DataSet:
+  """The data set; where it has responses, the tokens of the vocabulary are its classes.
+
+  Raises:
+    KdjaxError: if the tokenizer has no end, prompts leave no room, or examples have no 'id'.
+  """
+  first = {} if words is None else found.splits['train'][0]
+  if not {'text', 'response'} <= first.keys():
+    return found
+  if 'id' not in first:
+    raise KdjaxError("what a model writes is drawn for the example's 'id', and these examples have none.")
+  tokenizer.end(words)
+  known = sources.fingerprint(found.fingerprint, tokenizer.longest(words, prompt_length))
+  return found._replace(classes=tokenizer.vocabulary(words), fingerprint=known)
 
 
 class Lazy:
@@ -99,18 +130,24 @@ def examples_of(dataset: DataSet, split: str) -> Sequence:
   return dataset.splits[split]
 
 
-def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) -> Lazy | Columns:
+def read(
+  dataset: DataSet, split: str, encode: Callable, memory: float = 4e9, kept: Path | None = None
+) -> Lazy | Columns:
   """A split of a data set, held in memory where it takes no more than `memory` bytes.
+
+  `kept` is the folder of `decoded.place`, from which it is taken where it was read before.
 
   Raises:
     KdjaxError: if there is no such split, or it is empty.
   """
   examples = examples_of(dataset, split)
-  n = len(examples)
+  n, kept, began = len(examples), kept and kept / split, time.monotonic()
   lazy = Lazy(examples, encode)
   first = lazy.take([0])
   if n * sum(v.nbytes for v in first.values()) > memory:
     return lazy
+  if found := decoded.load(kept):
+    return _held(split, n, *found)
   arrays, long = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
   with bar(f'reading {split}', n, 'example') as shown:
     for start in range(0, n, CHUNK):
@@ -125,6 +162,13 @@ def read(dataset: DataSet, split: str, encode: Callable, memory: float = 4e9) ->
           )
         arrays[key][rows] = value
       shown.update(rows.stop)
+  if time.monotonic() - began > decoded.SLOW:
+    decoded.save(kept, arrays, long)
+  return _held(split, n, arrays, long)
+
+
+def _held(split, n, arrays, long):
+  """The columns, after saying which of their texts are cut."""
   for key, many in long.items():
     say(f'{split}: {many:,} of {n:,} have a longer {key!r} than data.text_length, and it is cut.')
   return Columns(arrays)
@@ -139,11 +183,14 @@ def _counted(arrays, long):
   return arrays
 
 
-def train_batches(source: Lazy | Columns, batch_size: int, seed: int, reader: Any = None) -> Iterator:
+def train_batches(
+  source: Lazy | Columns, batch_size: int, seed: int, reader: Any = None, rows_only: bool = False
+) -> Iterator:
   """Endless shuffled batches of this process's share, as a checkpointable Grain iterator.
 
   Every batch has 'epoch', which with 'id' names the augmented view of an example. A `reader` of a
-  teacher store joins the teacher's answers.
+  teacher store joins the teacher's answers. With `rows_only` a batch has 'epoch' and 'row', the places in
+  `source` of what it would hold.
   """
   n, workers = len(source), jax.process_count()
   order = grain.MapDataset.range(n)
@@ -153,8 +200,10 @@ def train_batches(source: Lazy | Columns, batch_size: int, seed: int, reader: An
   rows = mine.batch(batch_size // workers, drop_remainder=True)
 
   def fetch(batch):
-    indices, epochs = batch
-    batch = source.take(np.asarray(indices)) | {'epoch': np.asarray(epochs, np.int32)}
+    indices, epochs = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
+    if rows_only:
+      return {'row': indices.astype(np.int32), 'epoch': epochs}
+    batch = source.take(indices) | {'epoch': epochs}
     return reader.join(batch) if reader else batch
 
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import build, checkpoint, pipeline, sound, sources, start, tokenizer
+from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer
 from kdjax.augment import hide
 from kdjax.errors import KdjaxError
 from kdjax.experiment import TRAINED
@@ -66,7 +66,10 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
   like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   variables = checkpoint.load(folder / f'seed_{seeds[0] if seed is None else seed}.safetensors', like)
   variables = jax.device_put(variables)
+  encode = pipeline.make_encode(words, prompt_length=config['data'].get('prompt_length', 0))
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
+  if 'text/response' in example:
+    forward = jax.jit(_writer(model, words, config['data']))
   task = build.task(config['task'])
   inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
   if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not said['rate']):
@@ -77,7 +80,7 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
     missing = [k for k in inputs if k not in given]
     if task.relational and given and missing:
       raise KdjaxError(f'the model compares {" and ".join(inputs)}: give --{missing[0]} too.')
-    batch = _batch(given, inputs, example, words, said)
+    batch = _batch(given, inputs, example, encode, said)
     compiled = forward.lower(variables, batch).compile()
     began = time.perf_counter()
     outputs = jax.device_get(compiled(variables, batch))
@@ -89,7 +92,20 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
   return Predictor(predict, tuple(inputs))
 
 
-def _batch(given, inputs, example, words, said) -> dict[str, Any]:
+def _writer(model, words, config) -> Callable:
+  """`write(variables, batch)`: the likeliest response to each prompt, as what the task's answer reads."""
+  most = tokenizer.longest(words, config['prompt_length'])
+  length = config['text_length'] - most
+  write = generate.make_generate(model.apply, tokenizer.end(words), length, temperature=0)
+
+  def forward(variables, batch):
+    made = write(variables, generate.prompts(batch, most), jax.random.key(0))
+    return {'written': made.ids, 'written/mask': made.mask, 'written/likelihood': made.log_q}
+
+  return forward
+
+
+def _batch(given, inputs, example, encode, said) -> dict[str, Any]:
   """The rows as the model was trained on them; what is not given is absent."""
   for key in given:
     if key not in inputs:
@@ -109,7 +125,9 @@ def _batch(given, inputs, example, words, said) -> dict[str, Any]:
     {inputs[k]: readers[k](v[i % len(v)], example[inputs[k]].shape) for k, v in given.items()}
     for i in range(rows)
   ]
-  batch = pipeline.Lazy(examples, pipeline.make_encode(words)).take(range(rows))
+  if 'text/response' in example:
+    examples = [one | {'response': ''} for one in examples]
+  batch = pipeline.Lazy(examples, encode).take(range(rows))
   for key, like in example.items():
     if key not in batch:
       there = key.removesuffix('/present') in batch and key.endswith('/present')

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from scipy.io import wavfile
-from scipy.signal import resample_poly
 from tensorflow_datasets.core.features import feature
 
 from kdjax.errors import KdjaxError
@@ -55,6 +54,8 @@ def resample(sound: np.ndarray, theirs: int, rate: int) -> np.ndarray:
   """f32 [N] -> f32 [N · rate / theirs], rounded up, through a polyphase filter."""
   if theirs == rate:
     return sound
+  from scipy.signal import resample_poly  # takes a second to import
+
   _say_resampled(theirs, rate)
   shared = math.gcd(theirs, rate)
   return resample_poly(sound, rate // shared, theirs // shared).astype(np.float32)

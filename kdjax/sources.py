@@ -74,10 +74,14 @@ def _prepare(builder):
     raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
 
 
+def root(data_dir: str | None) -> Path:
+  """Where TFDS keeps prepared data."""
+  return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
 def prepared(name: str, data_dir: str | None) -> Path | None:
   """The newest prepared version of `name`, or `name` itself where it is such a folder."""
-  root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-  for folder in (Path(name).expanduser(), root / name):
+  for folder in (Path(name).expanduser(), root(data_dir) / name):
     if (folder / 'dataset_info.json').exists():
       return folder
     versions = [p for p in folder.glob('*.*.*') if (p / 'dataset_info.json').exists()]
@@ -111,6 +115,25 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   except (ValueError, AssertionError) as e:
     reason = str(e).strip().split('\n')[0]
     raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
+
+
+def files(*builders: Any) -> tuple[Path, ...]:
+  """What the prepared data of TFDS builders lie in."""
+  return tuple(file for builder in builders for file in Path(builder.data_dir).iterdir())
+
+
+NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads
+KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
+
+
+def first_features(builder: Any) -> dict[str, str]:
+  """'image', 'text', 'label', 'audio' -> the name of the first such feature, of those that there are."""
+  found = {}
+  for name, feature in builder.info.features.items():
+    if not NAMES_FILES.search(name):
+      found.setdefault(KEYS.get(type(feature).__name__), name)
+  found.pop(None, None)
+  return found
 
 
 class TfdsSource(Sequence):

@@ -10,10 +10,10 @@ from jax.experimental import multihost_utils
 from kdjax import (
   build,
   checkpoint,
-  compare,
   interrupt,
   loop,
   narrow,
+  on_policy,
   optim,
   pipeline,
   pretrained,
@@ -46,6 +46,8 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
       if stopped():
         raise interrupt.Interrupted(f'stopped before {stage}; run the same command to go on.')
       if stage == 'compare':
+        from kdjax import compare  # its plots and statistics take a second to import
+
         return compare.run(experiment)
       missing = {m.folder(stage): (n, m) for n, m in experiment.members.items() if not m.done(stage)}
       if not missing:
@@ -101,6 +103,7 @@ def _member(experiment, stage, examples):
     past=epoch if itself and config['teacher']['source'] == 'past' else 0,
     own=itself,
     maker=maker,
+    writer=on_policy.writer(config, experiment.data.words) if distilled else None,
     folder=experiment.folder(stage),
     parts=own['accumulate'],
     remat=own['remat'],
@@ -136,8 +139,7 @@ def finish(
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
     progress.say(f'{stage}: weights from {given}')
   else:
-    how = {k: v for k, v in config['run'].items() if k != 'together'}
-    how = loop.Loop(select=config['select'], **how)
+    how = loop.Loop(select=config['select'], **loop.of(config['run']))
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'

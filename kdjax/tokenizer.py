@@ -1,24 +1,27 @@
-"""Text to ids with HF `tokenizers`: word vocabularies trained on the spot, or a tokenizer.json."""
+"""Text to ids with HF `tokenizers`, and back: word vocabularies trained on the spot, or a tokenizer.json."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from kdjax.errors import KdjaxError
 
-PAD, UNKNOWN = '[PAD]', '[UNK]'
+PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
+ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
+NOTHING = -100  # in the place of a token that is no target
+# How the tokens of a vocabulary are spelt -> what puts them together.
+SPELLINGS = {'Ġ': decoders.ByteLevel(), '▁': decoders.Metaspace(), '##': decoders.WordPiece()}
 
 
-def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-  """A lower-cased word vocabulary of the most frequent words; id 0 is padding, 1 the unknown."""
+def train(texts: Iterable[str], vocab_size: int, end: bool = False) -> Tokenizer:
+  """A lower-cased word vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 an end."""
   tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
   tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  trainer = trainers.WordLevelTrainer(
-    vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
-  )
+  special = [PAD, UNKNOWN, *([END] if end else [])]
+  trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
   tokenizer.train_from_iterator(texts, trainer)
   return tokenizer
 
@@ -50,3 +53,93 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.n
   encoded = tokenizer.encode_batch(list(texts))
   ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
   return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])
+
+
+def end(tokenizer: Tokenizer) -> int:
+  """The id of the token that ends a text.
+
+  Raises:
+    KdjaxError: if the vocabulary has none of those that are known.
+  """
+  found = next((i for i in map(tokenizer.token_to_id, ENDS) if i is not None), None)
+  if found is None:
+    raise KdjaxError(f'the tokenizer has no token that ends a text: it needs one of {", ".join(ENDS)}.')
+  return found
+
+
+def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
+  """The longest prompt in tokens: half of a text of a `cut` tokenizer where it is not said.
+
+  Raises:
+    KdjaxError: if it leaves no room for a response.
+  """
+  length = tokenizer.truncation['max_length']
+  made = prompt_length or length // 2
+  if not 0 < made < length:
+    raise KdjaxError(
+      f'data.prompt_length is {prompt_length} and data.text_length {length}: a text is a prompt and a '
+      'response, and both need room.'
+    )
+  return made
+
+
+def targets(ids, response, like=np):
+  """What each position predicts, i32 [N, L]: the next token where that is of the response, else `NOTHING`."""
+  shifted = like.where(response[:, 1:], ids[:, 1:], NOTHING)
+  return like.pad(shifted, ((0, 0), (0, 1)), constant_values=NOTHING)
+
+
+def encode_pairs(
+  tokenizer: Tokenizer, prompts: Sequence[str], responses: Sequence[str], prompt_length: int = 0
+) -> dict[str, np.ndarray]:
+  """A prompt, its response and the end token as one text, padded on the right; for `cut` tokenizers.
+
+  Of a prompt that is too long the last tokens are kept, since what it asks for stands there; a response
+  that is too long has no end.
+
+  Args:
+    prompt_length: the longest prompt in tokens, as `longest` has it.
+
+  Returns:
+    '' the ids i32 [N, L], '/mask' their validity, '/response' which of them are the response's,
+    '/target' as `targets` gives it, '/cut' whether either was too long [N].
+
+  Raises:
+    KdjaxError: if a prompt has no token.
+  """
+  most, length = longest(tokenizer, prompt_length), tokenizer.truncation['max_length']
+  pad, last = tokenizer.padding['pad_id'], end(tokenizer)
+  ids = np.full((len(prompts), length), pad, np.int32)
+  mask, response = np.zeros((2, *ids.shape), bool)
+  cut = np.zeros(len(prompts), bool)
+  both = (tokenizer.encode_batch(list(texts), add_special_tokens=False) for texts in (prompts, responses))
+  for row, (prompt, answer) in enumerate(zip(*map(_whole, both), strict=True)):
+    if not prompt:
+      raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')
+    kept = prompt[-most:]
+    text = [*kept, *answer, last]
+    cut[row] = len(text) > length or len(prompt) > most
+    text = text[:length]
+    ids[row, : len(text)], mask[row, : len(text)] = text, True
+    response[row, len(kept) : len(text)] = True
+  found = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
+  return found | {'/cut': cut}
+
+
+def _whole(encoded):
+  """The ids of each text, with those that were cut off and without padding."""
+  for one in encoded:
+    pieces = (one, *one.overflowing)
+    yield [i for piece in pieces for i, m in zip(piece.ids, piece.attention_mask, strict=True) if m]
+
+
+def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
+  """The tokens by id."""
+  return tuple(tokenizer.id_to_token(i) or '' for i in range(tokenizer.get_vocab_size()))
+
+
+def spell(ids: Iterable[int], words: Sequence[str]) -> str:
+  """Ids as text, without tokens that end it, pad it or are not of `words`, the tokens by id."""
+  told = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
+  style = next((s for s in SPELLINGS if any(w.startswith(s) for w in words)), None)
+  return SPELLINGS[style].decode(told).strip() if style else ' '.join(told)

@@ -9,7 +9,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax import checkpoint, data_free, dot, loop, memory, parallel, pipeline, progress, start, taps
+from kdjax import (
+  checkpoint,
+  data_free,
+  dispatch,
+  dot,
+  loop,
+  memory,
+  on_policy,
+  parallel,
+  pipeline,
+  progress,
+  start,
+  taps,
+)
 from kdjax import step as steps_
 from kdjax.errors import KdjaxError
 from kdjax.types import Method, Model, Task
@@ -28,6 +41,7 @@ class Member(NamedTuple):
     own: whether the average, or the past student, is the teacher.
     folder: where its metrics.jsonl goes.
     maker: makes the images, where there are no data.
+    writer: writes responses in training, where that is asked for.
     parts: in which a batch goes through the student.
     remat: whether the gradient makes the student's activations anew.
     start: variables that every seed starts from, a part of the model's or none.
@@ -42,9 +56,14 @@ class Member(NamedTuple):
   own: bool
   folder: Path
   maker: data_free.Maker | None = None
+  writer: on_policy.Writer | None = None
   parts: int = 1
   remat: bool = False
   start: Mapping = {}
+
+  def asks(self) -> bool:
+    """Whether its update asks the teacher itself, about what nobody else sees."""
+    return bool(self.maker or self.writer)
 
   def decay(self) -> float | Callable:
     """Of the variables that the state keeps beside the trained ones."""
@@ -117,8 +136,18 @@ def train(
     f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
     f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
   )
-  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader)
-  look, updates, states = compile_all(setup, how, mesh, first_batch(setup, mesh))
+  due = {
+    f'{setup.name}.train.steps': setup.steps,
+    'run.log_every': how.log_every,
+    'run.save_every': how.save_every,
+  }
+  due |= {} if setup.validation is None else {'run.eval_every': how.eval_every}
+  dispatch.check(how.dispatch, how.parallel, due)
+  held = setup.source.arrays if isinstance(setup.source, pipeline.Columns) and not setup.reader else None
+  resident = dispatch.lives_on_device(how.resident, held, memory.free(mesh))
+  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader, rows_only=resident)
+  data = held if resident else {}
+  look, updates, states = compile_all(setup, how, mesh, first_batch(setup, mesh), data)
   keeper = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
   spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
@@ -155,42 +184,56 @@ def _abstract(x):
 
 
 def compile_all(
-  setup: Setup, how: loop.Loop, mesh: jax.sharding.Mesh, batch: Mapping
+  setup: Setup, how: loop.Loop, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
 ) -> tuple[Callable, dict[str, Callable], dict[str, Any]]:
-  """`look(batch) -> (batch, t)`, and `update(state, t, batch)` and the first state of each member."""
+  """`look(batch) -> (batch, t)`, and `update(state, t, batch)` and the first state of each member.
+
+  Both take `how.dispatch` batches, stacked where these are several; where there are `data`, which then live
+  on the device, a batch is the rows of it.
+  """
   axis = parallel.AXIS if how.parallel == 'pmap' else None
   functions = {name: _functions(setup, member, axis) for name, member in setup.members.items()}
   names = wanted(setup, batch) if setup.wanted is None else setup.wanted
   look = steps_.make_look(setup.teacher, setup.view, names)
   seen, t = jax.eval_shape(look, setup.teacher_variables, batch)
   needs = _needs(setup, how, mesh, {name: init for name, (init, _) in functions.items()}, (batch, seen, t))
+  needs |= {'for the training data': memory.size(data)} if data else {}
   fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup))
   fits(needs)
   teacher_variables = jax.device_put(setup.teacher_variables, parallel.everywhere(mesh))  # once
-  look = parallel.compile_look(look, mesh, (seen, t), setup.batch_size)
-  seen, taught = look(teacher_variables, batch)
+  every = parallel.compile_look(look, mesh, (seen, t), setup.batch_size)
+  seen, taught = every(teacher_variables, batch)
+  over = parallel.over_devices((seen, taught), mesh, setup.batch_size, how.dispatch)
+  ahead = dispatch.stacked((seen, taught), how.dispatch, over)
   updates, states, whole = {}, {}, parallel.everywhere(mesh)
   seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
   apart = steps_.one_by_one(whole) if jax.default_backend() == 'cpu' else None
   with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as shown:
     for i, (name, (init, update)) in enumerate(functions.items(), 1):
       member = setup.members[name]
-      heard = teacher_variables if member.maker else taught  # a maker's images are seen by nobody else
+      heard = teacher_variables if member.asks() else taught
       if not apart:
         init, update = steps_.over_seeds(init), steps_.over_seeds(update)
       init = jax.jit(init, out_shardings=whole)
       related = member.method.relational
+      update = dispatch.update_over(update, how.dispatch, member.asks())
       update = parallel.compile_update(update, mesh, how.parallel, related, t, setup.batch_size)
       states[name] = (apart(init) if apart else init)(seeds, heard, seen)
       if member.start:
         states[name] = start.begin(whole)(states[name], member.start)
       one = init(seeds[0], heard, seen) if apart else states[name]
-      update = update.lower(one, heard, seen).compile()
+      update = update.lower(one, heard if member.asks() else ahead[1], ahead[0]).compile()
       fits(needs | memory.on_the_way(update))
       update = apart(update) if apart else update
-      updates[name] = _given(update, teacher_variables) if member.maker else update
+      updates[name] = _given(update, teacher_variables) if member.asks() else update
       shown.update(i)
-  return (lambda batch: look(teacher_variables, batch)), updates, states
+  held = teacher_variables
+  if data:
+    look, held = dispatch.from_rows(look), (held, jax.device_put(dict(data), whole))
+  if data or how.dispatch > 1:
+    look = dispatch.look_over(look, how.dispatch)
+    every = parallel.compile_look(look, mesh, (seen, taught), setup.batch_size, how.dispatch)
+  return (lambda batch: every(held, batch)), updates, states
 
 
 def _needs(setup, how, mesh, inits, shapes):
@@ -198,7 +241,7 @@ def _needs(setup, how, mesh, inits, shapes):
   batch, seen, t = shapes
   states, best = 0, 0
   for name, member in setup.members.items():
-    state = jax.eval_shape(inits[name], 0, setup.teacher_variables if member.maker else t, seen)
+    state = jax.eval_shape(inits[name], 0, setup.teacher_variables if member.asks() else t, seen)
     states += len(setup.seeds) * memory.size(state)
     best += len(setup.seeds) * memory.size(loop.variables(member, state)) * (how.select == 'best')
   return {
@@ -229,6 +272,8 @@ def _given(update, teacher_variables):
 
 def wanted(setup: Setup, batch: Mapping) -> frozenset:
   """Names of the teacher's taps that any member reads."""
+  if setup.teacher is None:
+    return frozenset()
   seen, t = jax.eval_shape(steps_.make_look(setup.teacher, setup.view), setup.teacher_variables, batch)
   return frozenset().union(*(_read(setup, member, t, seen) for member in setup.members.values()))
 
@@ -257,15 +302,17 @@ def _functions(setup, member, axis=None):
   if member.parts > 1:
     shared['gradient'] = memory.in_parts(member.parts)
   model = memory.remat(member.model) if member.remat else member.model
-  update = make_update(model, setup.task, member.method, member.tx, **shared)
+  update = make_update(model, on_policy.of_labels(setup.task), member.method, member.tx, **shared)
   if member.own:
     update = steps_.from_itself(update, member.model)
+  if member.writer:
+    init, update = on_policy.asking(init, update, member.model, setup.teacher, member.writer)
   return init, update
 
 
 def _read(setup, member, t, batch):
   """Names of the teacher's taps that a member reads."""
-  if member.maker:
+  if member.asks():
     return set()
   (init, update), seen = _functions(setup, member._replace(parts=1)), set()
 

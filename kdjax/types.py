@@ -4,6 +4,7 @@ Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -92,6 +93,7 @@ class DataSet(NamedTuple):
     licence: what a user may do with it.
     rate: samples a second of its sounds, 0 without any.
     languages: the names of the values of 'language', in order, where examples have it.
+    files: what the content comes from; where they are named, a split that was decoded is kept on disk.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -100,6 +102,7 @@ class DataSet(NamedTuple):
   licence: str = ''
   rate: int = 0
   languages: tuple[str, ...] = ()
+  files: tuple[Path, ...] = ()
 
 
 class Model(NamedTuple):

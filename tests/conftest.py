@@ -4,6 +4,7 @@ import os
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # LLVM's: they take most of the time and change no HLO
 
 import json
 
@@ -31,6 +32,14 @@ def shared_folder(tmp_path_factory):
 def compiled_once(shared_folder):
   jax.config.update('jax_compilation_cache_dir', str(shared_folder / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+@pytest.fixture(autouse=True)
+def optimised(request, monkeypatch):
+  """Tests marked so run what a user's machine runs, to the last bit."""
+  whole = request.node.get_closest_marker('optimised') is not None
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', str(int(not whole)))
+  jax.config.update('jax_disable_most_optimizations', not whole)
 
 
 @pytest.fixture(scope='session')

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 from kdjax import ranking, stages, step
 from kdjax.errors import KdjaxError
 
+pytestmark = pytest.mark.optimised
 KD = {'kd': {'weight': 1.0, 'temperature': 2.0}}
 RKD = {'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'}}
 

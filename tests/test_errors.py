@@ -56,7 +56,7 @@ def test_taps_that_do_not_pair(experiment, config):
 
 def test_an_unknown_model_or_attribute(experiment, config):
   config.student.model.model = 'fussion'
-  refused(experiment, "unknown model: 'fussion'", "'fusion'", 'vit')
+  refused(experiment, "unknown model: 'fussion'", "'fusion'", 'resnet')
   config.student.model.model = 'fusion'
   with config.unlocked():
     config.student.model.widht = 3

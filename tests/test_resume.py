@@ -14,6 +14,7 @@ from kdjax import checkpoint, interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.log import read_log
 
+pytestmark = pytest.mark.optimised
 ROOT = Path(__file__).parents[1]
 RUN = """
 import sys, json

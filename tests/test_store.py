@@ -16,6 +16,7 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment
 from kdjax.store import answers, layout, manifest, read, write
 
+pytestmark = pytest.mark.optimised
 METHODS = {
   'kd': {'weight': 1.0, 'temperature': 2.0},
   'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'},

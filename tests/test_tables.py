@@ -172,9 +172,27 @@ def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
       sharded(made, bad)
 
 
+def test_a_cell_that_nothing_serves_says_what_it_needs(table, tmp_path, capsys):
+  panel = table.panels['Accuracy'] | {'Masks': {'one': Cell((), published=61.4, needs='learned masks')}}
+  found = run(dataclasses.replace(table, panels={'Accuracy': panel}), tmp_path, only='teacher,one')
+  assert '1 cells, 1 of 1 experiments' in ' '.join(capsys.readouterr().out.split())
+  cell = cells(found)['Masks', 'one']
+  assert cell['status'] == 'not run: needs learned masks' and 'mean' not in cell and 'difference' not in cell
+  assert found['status'] == '1 of 8 cells'
+  assert '| Masks | not run: needs learned masks (61.4' in (tmp_path / 'made.md').read_text()
+  assert all('learned masks' in (tmp_path / f'made.{kind}').read_text() for kind in ('html', 'tex'))
+  alone = dataclasses.replace(table, panels={'Accuracy': {'Masks': panel['Masks']}})
+  assert run(alone, tmp_path / 'w', planned=True)['status'] == 'not run'
+  assert 'none of these can be run' in capsys.readouterr().out
+  run(dataclasses.replace(table, panels={'Accuracy': panel}), tmp_path, only='[tM]*,one', planned=True)
+  assert 'every cell that can be run is done' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
   ('cell', 'words'),
   [
+    (Cell(()), 'names either experiments or, in needs, why it has none'),
+    (Cell(('one',), 'teacher', needs='time'), 'names either experiments or'),
     (Cell(('three',)), "unknown experiment in the cell .*: 'three'"),
     (Cell(('one',), member='fitnet'), "unknown member of 'one' .*: 'fitnet'"),
     (Cell(('one',), member='kd', measure='f1'), "unknown measure .*: 'f1'"),

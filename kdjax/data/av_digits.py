@@ -154,4 +154,4 @@ def av_digits(
   what = (sizes, samples, image_noise, sound_noise, tuple(validation_speakers), tuple(test_speakers))
   known = sources.fingerprint(mnist.info.full_name, spoken.info.full_name, len(found), what)
   licence = 'images CC-BY-SA-3.0, recordings CC-BY-SA-4.0'
-  return DataSet(splits, tuple(map(str, range(10))), known, licence, RATE)
+  return DataSet(splits, tuple(map(str, range(10))), known, licence, RATE, files=sources.files(mnist, spoken))

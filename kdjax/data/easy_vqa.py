@@ -89,4 +89,5 @@ def easy_vqa(*, data_dir: str | None = None) -> DataSet:
 
   splits = {split: sources.TfdsSource(builder, split, convert) for split in SPLITS}
   sizes = [(split, len(source)) for split, source in splits.items()]
-  return DataSet(splits, tuple(EasyVqa.answers()), sources.fingerprint(builder.info.full_name, sizes), 'MIT')
+  mark = sources.fingerprint(builder.info.full_name, sizes)
+  return DataSet(splits, tuple(EasyVqa.answers()), mark, 'MIT', files=sources.files(builder))

@@ -189,4 +189,4 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: int | None = 
     first += len(source)
   sizes = [(split, len(source)) for split, source in splits.items()]
   mark = sources.fingerprint(builder.info.full_name, sizes, sorted(known.items()))
-  return DataSet(splits, (), mark, 'research only')
+  return DataSet(splits, (), mark, 'research only', files=sources.files(builder))

@@ -1,4 +1,4 @@
-"""Your own files: a JSONL or CSV table, one row an example, columns for image, text, label, split."""
+"""Your own files: a JSONL or CSV table, a row an example, columns for image, text, label, response, split."""
 
 import csv
 import io
@@ -84,11 +84,12 @@ def manifest(
   """Reads a manifest; image files are named relative to its folder.
 
   The columns 'image', 'text' and 'split' may be absent, but not image and text both. Rows without
-  a split are shared out by image or text, about 80 : 10 : 10. An empty label is one not known.
+  a split are shared out by image or text, about 80 : 10 : 10. An empty label is one not known. A table
+  without labels may have a 'response' to each text, for language models; one with labels too if it is named.
 
   Args:
     path: a .jsonl or .csv file.
-    columns: 'image', 'text', 'label' or 'split' -> the name that the column has instead.
+    columns: 'image', 'text', 'label', 'response' or 'split' -> the name that the column has instead.
     classes: their names in order; by default the labels of the training rows, sorted.
 
   Raises:
@@ -107,10 +108,15 @@ def manifest(
       raise unknown(f'column for {key!r} of {file}', name, present)
   split = names.pop('split')
   used = {k: c for k, c in names.items() if c in present}
-  if not {'image', 'text'} & used.keys() or 'label' not in used:
+  if 'label' not in used and 'text' in used and 'response' in present:
+    used.setdefault('response', 'response')
+  if 'response' in used:
+    used.pop('label', None)
+  if not {'image', 'text'} & used.keys() or not {'label', 'response'} & used.keys():
     raise KdjaxError(
       f'{file} has the columns {", ".join(sorted(present))}; it needs one for labels and one for images or '
-      'texts: name yours with data.columns.label, data.columns.image, data.columns.text.'
+      'texts: name yours with data.columns.label, data.columns.image, data.columns.text; a language model '
+      'needs a text and a response, data.columns.response.'
     )
   parts = {s: [] for s in SPLITS}
   for row in table:
@@ -120,9 +126,12 @@ def manifest(
       raise KdjaxError(f'{file}, line {row["#"]}: {unknown("split", name, SPLITS)}')
     parts[name].append(row)
   if not classes:
-    found = {str(row[used['label']]) for row in parts['train'] if row.get(used['label']) not in (None, '')}
+    labels = [row.get(used['label']) for row in parts['train']] if 'label' in used else []
+    found = {str(value) for value in labels if value not in (None, '')}
     numbers = all(f.lstrip('-').isdigit() for f in found)
     classes = tuple(sorted(found, key=int if numbers else str))
   places = {name: i for i, name in enumerate(classes)}
   splits = {s: Rows(file, part, used, places) for s, part in parts.items() if part or s != 'validation'}
-  return DataSet(splits, tuple(classes), fingerprint(file.read_bytes(), classes))
+  images = (file.parent / str(row.get(used['image'])) for row in table if 'image' in used)
+  mark = fingerprint(file.read_bytes(), classes)
+  return DataSet(splits, tuple(classes), mark, files=(file, *images))

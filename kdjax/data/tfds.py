@@ -1,6 +1,5 @@
 """Any data set of TensorFlow Datasets by its name, or a prepared folder."""
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,10 +8,6 @@ from kdjax import sources
 from kdjax.errors import unknown
 from kdjax.progress import track
 from kdjax.types import DataSet
-
-KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
-
-NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads
 
 
 def tfds(
@@ -42,11 +37,7 @@ def tfds(
   """
   made = sources.open_builder(builder, data_dir)
   features = made.info.features
-  chosen = {}
-  for name, feature in features.items():
-    if not NAMES_FILES.search(name):
-      chosen.setdefault(KEYS.get(type(feature).__name__), name)
-  chosen.pop(None, None)
+  chosen = sources.first_features(made)
   for key, name in dict(columns or {}).items():
     if name not in features:
       raise unknown(f'feature of {made.name}', name, features)
@@ -86,4 +77,5 @@ def tfds(
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
   rate = getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
-  return DataSet(splits, classes, sources.fingerprint(made.info.full_name, sizes), rate=rate)
+  mark = sources.fingerprint(made.info.full_name, sizes)
+  return DataSet(splits, classes, mark, rate=rate, files=sources.files(made))

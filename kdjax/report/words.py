@@ -9,7 +9,7 @@ DASH = '–'
 STAGES = ('teacher', 'baseline', 'student')
 _SHARE = re.compile(
   r'(^|[_/ -])(top-?\d+|acc|accuracy|exact_match|em|f1|precision|recall|auc|map|'
-  r'mean_recall|(r|recall|p|precision|hit|map)@\d+|agreement)$',
+  r'mean_recall|rouge_l|(r|recall|p|precision|hit|map)@\d+|agreement)$',
   re.IGNORECASE,
 )
 

@@ -61,4 +61,5 @@ def best_bias(gathered, classes: tuple[int, ...], reach: float = 30.0, step: flo
 
 
 ERRORS = Measure(lambda metrics, gathered: wrong(gathered), 'errors', False, 1)
-MEASURES = {'top1': percent('top1'), 'errors': ERRORS}
+MEASURES = {'top1': percent('top1'), 'errors': ERRORS, 'zero_shot': percent('zero_shot/accuracy')}
+MEASURES |= {'rouge_l': percent('rouge_l')._replace(unit='')}  # printed times 100, as papers do

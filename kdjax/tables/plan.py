@@ -54,14 +54,17 @@ def plan(table: Table, made: Mapping[str, Unit], cells: Mapping, scale: str, wor
       f'{work / 1e15:.3g}' if work else '',
       duration(seconds) if seconds else '',
     )
-  said = [f'{len(cells)} cells, {len(left)} of {len(made)} experiments to run.']
+  cannot = sum(not cell.experiments for cell in cells.values())
+  some = f', {cannot} of which cannot be run' if cannot else ''
+  said = [f'{len(cells)} cells{some}, {len(left)} of {len(made)} experiments to run.']
   if unknown:
     said.append(f'No estimate of the time: {unknown}')
   elif scale != 'paper':
     said.append(f'Estimated: {duration(3600 * hours)} on {compare.hardware()}, from steps measured here.')
   else:
     said += launch(table, flops)
-  return Group(grid, *map(Text, said)) if left else Group(Text(f'{table.title}: every cell is done.'))
+  nothing = f'every cell{" that can be run" * bool(cannot)} is done.' if made else 'none of these can be run.'
+  return Group(grid, *map(Text, said)) if left else Group(Text(f'{table.title}: {nothing}'))
 
 
 def launch(table: Table, flops: float) -> list[str]:
@@ -156,7 +159,7 @@ def _step_seconds(experiment: Experiment, stage: str) -> dict[str, float]:
   began = time.perf_counter()
   setup = stages.setup(experiment, stage, {stage: experiment})
   setup, mesh = setup._replace(seeds=setup.seeds[:1]), parallel.make_mesh()
-  how = loop.Loop(select='last', **{k: v for k, v in experiment.config['run'].items() if k != 'together'})
+  how = loop.Loop(select='last', **loop.of(experiment.config['run'] | {'dispatch': 1}))
   batch = train.first_batch(setup, mesh)
   look, updates, states = train.compile_all(setup, how, mesh, batch)
   (update,), (state,) = updates.values(), states.values()

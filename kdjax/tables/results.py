@@ -59,6 +59,8 @@ def one(table: Table, cell, known: Mapping[str, Mapping]) -> dict:
   """The numbers of one cell, of the `values` of each experiment."""
   name = table.measure(cell)
   shown = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
+  if not cell.experiments:
+    return shown | {'status': f'not run: needs {cell.needs}'}
   found = cell_values(table, cell, known)
   if found is None:
     return shown | ({'status': 'loss not finite'} if {} in of_cell(cell, known) else {})

@@ -29,6 +29,7 @@ def run(
   shard: str = '',
   planned: bool = False,
   scale: str = 'cpu',
+  cache: str = '',
 ) -> dict:
   """Runs the cells that are asked for and not done, and writes the table after each unit.
 
@@ -44,6 +45,7 @@ def run(
     shard: 'i/n', i from 0.
     planned: shows the plan alone.
     scale: that the table was made at; for the plan.
+    cache: where compiled programs and decoded data are kept.
 
   Returns:
     The results, as `kdjax.tables.results` describes them.
@@ -53,10 +55,10 @@ def run(
     Interrupted: when a signal asked to stop.
   """
   cells = tables.chosen(table, only)
-  made = units(table, cells, workdir, data_dir, command)
+  made = units(table, cells, workdir, data_dir, command, cache)
   mine = sharded(made, shard)
   progress.console.print(plan(table, {n: made[n] for n in mine}, cells, scale, workdir))
-  everything = units(table, table.cells(), workdir, data_dir, command)
+  everything = units(table, table.cells(), workdir, data_dir, command, cache)
 
   def write():
     found = results(table, everything, command)

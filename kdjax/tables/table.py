@@ -17,12 +17,13 @@ class Cell(NamedTuple):
   """One number of a table.
 
   Attributes:
-    experiments: those whose values it is the mean of; each has one a seed.
+    experiments: those whose values it is the mean of; each has one a seed. () where it cannot be run.
     stage: 'teacher', 'baseline' or 'student', whose model is measured.
     member: of the experiments' cohort, 'student' where there is none.
     measure: of the table's measures; '' for the first.
     published: what the paper prints, None where it prints nothing.
     against: the experiments whose baseline a student is tested against; () for its own.
+    needs: what is missing to run it, where there are no experiments.
   """
 
   experiments: tuple[str, ...]
@@ -31,6 +32,7 @@ class Cell(NamedTuple):
   measure: str = ''
   published: float | None = None
   against: tuple[str, ...] = ()
+  needs: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,8 @@ def load(path: str, scale: str) -> Table:
     raise unknown('table', path, sorted(str(p) for p in Path('configs/tables').glob('*.py') if is_table(p)))
   table = runpy.run_path(path)['get_table'](scale)
   for where, cell in table.cells().items():
+    if bool(cell.experiments) == bool(cell.needs):
+      raise KdjaxError(f'the cell {where} names either experiments or, in needs, why it has none.')
     for name in cell.experiments:
       if name not in table.experiments:
         raise unknown(f'experiment in the cell {where}', name, table.experiments)

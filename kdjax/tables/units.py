@@ -26,7 +26,7 @@ class Unit(NamedTuple):
 
 
 def units(
-  table: Table, cells: Mapping, workdir: Path, data_dir: str | None = None, command: str = ''
+  table: Table, cells: Mapping, workdir: Path, data_dir: str | None = None, command: str = '', cache: str = ''
 ) -> dict[str, Unit]:
   """name -> unit of every experiment that the cells need, the lenders of teachers first."""
   wanted: dict[str, set] = {}
@@ -49,7 +49,7 @@ def units(
     stages = {'teacher'} | {stage for _, stage in asked}
     folder = workdir / 'units' / folder_name(name)
     lent = made[lender].experiment if lender else None
-    experiment = Experiment(config, folder, data_dir, command, lender=lent)
+    experiment = Experiment(config, folder, data_dir, command, lender=lent, cache=cache)
     known = tuple(s for s in TRAINED if s in stages)
     made[name] = Unit(experiment, known, tuple(sorted(asked)), lender)
   return made

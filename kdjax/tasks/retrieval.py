@@ -15,6 +15,7 @@ from kdjax.types import Task
 SCALE, BIAS = 'logit_scale', 'logit_bias'
 WAYS = ('text_to_image', 'image_to_text')
 WITHIN = (1, 5, 10)
+METRICS = {'mean_recall': 'mean_recall', 'zero_shot': 'zero_shot/accuracy'}  # option -> name
 BLOCK = 1024  # texts whose cosines with all images are in memory at once
 SHOWN = 5  # found things a card
 
@@ -71,20 +72,29 @@ def ranks(found: Mapping) -> dict[str, np.ndarray]:
   return dict(zip(WAYS, (to_image, to_text), strict=True))
 
 
-def zero_shot(gathered: Mapping, found: Mapping) -> float | None:
-  """Share of the images whose label is that of the prompts nearest to it, None where there are no prompts.
+def named(gathered: Mapping, found: Mapping) -> np.ndarray | None:
+  """The class of the prompts nearest to each image [I], None where there are no prompts.
 
   A class is the mean of its prompts' embeddings of length 1, as CLIP has it (2103.00020).
   """
-  group, label = gathered.get('group'), gathered.get('label')
-  if group is None or label is None or not np.any(group < 0):
+  group = gathered.get('group')
+  if group is None or not np.any(group < 0):
     return None
   classes, of = np.unique(-1 - group[group < 0], return_inverse=True)
   prompts = unit(gathered['text/embed'][group < 0])
-  means = unit(np.stack([prompts[of == i].mean(0) for i in range(len(classes))]))
+  means = unit(np.stack([prompts[of == i].mean(0) for i in range(len(classes))])).T
+  images = found['image']
+  nearest = [np.argmax(images[i : i + BLOCK] @ means, 1) for i in range(0, len(images), BLOCK)]
+  return classes[np.concatenate(nearest)]
+
+
+def zero_shot(gathered: Mapping, found: Mapping) -> float | None:
+  """Share of the images whose label is the class that `named` gives them, None where nothing tells."""
+  said, label = named(gathered, found), gathered.get('label')
+  if said is None or label is None:
+    return None
   truth = label[found['picture']]
-  right = classes[np.argmax(found['image'] @ means.T, 1)] == truth
-  return float(right[truth >= 0].mean()) if np.any(truth >= 0) else None
+  return float((said == truth)[truth >= 0].mean()) if np.any(truth >= 0) else None
 
 
 def chance(found: Mapping) -> float:
@@ -117,6 +127,24 @@ def compare(teacher: Mapping, student: Mapping) -> dict[str, float]:
     'agreement': float(same / len(t['of'])),
     'correlation': float((ab - a * b) / spread) if spread else 0.0,
   }
+
+
+def compare_named(teacher: Mapping, student: Mapping) -> dict[str, float]:
+  """Share of the images that both give the same class."""
+  t, s = (named(gathered, pairs(gathered)) for gathered in (teacher, student))
+  return {'agreement': float(np.mean(t == s))}
+
+
+def named_cards(gathered: Mapping, examples, classes, size: int = 12) -> list[dict]:
+  """Images with the class that each stage gives them."""
+  found = {stage: pairs(g) for stage, g in gathered.items()}
+  said = {stage: named(g, found[stage]) for stage, g in gathered.items()}
+  rows, made = next(iter(found.values()))['picture'], []
+  for i in np.random.default_rng(0).permutation(len(rows))[:size]:
+    shown = examples[int(rows[i])]
+    answers = {stage: classes[int(each[i])] for stage, each in said.items()}
+    made.append({'image': shown['image'], 'truth': classes[int(shown['label'])], **answers})
+  return made
 
 
 def cards(gathered: Mapping, examples, classes, size: int = 12) -> list[dict]:
@@ -155,7 +183,7 @@ def answer(outputs: Mapping, classes) -> list[tuple[str, float]]:
   return [('cosine of image and text', float(image @ text))]
 
 
-def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task:
+def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = (), metric: str = 'mean_recall') -> Task:
   """Contrast of the pairs of a batch; metric `mean_recall`, that of six: R@1, R@5 and R@10, both ways.
 
   `group` [B] names what a pair belongs to; each pair is one of its own where the batch has none. In the
@@ -171,10 +199,14 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
     languages: the names of the values of `language` [B], in order. Then each language is searched on its
       own, the metrics are means over the languages, and each has its own mean recall too. () for one search
       through all texts.
+    metric: 'mean_recall', or 'zero_shot' for the accuracy of the classes of prompts and nothing else: then
+      nothing is searched for, and pairs that are no pairs, images without a text, do no harm.
 
   Raises:
-    KdjaxError: for another loss, and later for data in other languages.
+    KdjaxError: for another loss or metric, and later for data in other languages or without prompts.
   """
+  if metric not in METRICS:
+    raise unknown('metric of the task retrieval', metric, METRICS)
   if loss not in ('softmax', 'sigmoid'):
     raise unknown('loss of the task retrieval', loss, ('softmax', 'sigmoid'))
   scalars = (SCALE, BIAS) if loss == 'sigmoid' else (SCALE,)
@@ -217,7 +249,25 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
     accuracy = zero_shot(gathered, pairs(gathered))
     return metrics if accuracy is None else metrics | {'zero_shot/accuracy': accuracy}
 
+  def classified(gathered):
+    accuracy = zero_shot(gathered, pairs(gathered))
+    if accuracy is None:
+      raise KdjaxError(
+        "task.metric is 'zero_shot', and the split has no prompts (texts of a group below 0), or no labels: "
+        'choose another split, data set or metric.'
+      )
+    return {METRICS['zero_shot']: accuracy}
+
+  def guesses(train, test):
+    """A class at random, and the most frequent one."""
+    groups, first = np.unique(test['group'], return_index=True)
+    label = test['label'][first[groups >= 0]]
+    many = np.bincount(label[label >= 0])
+    return {'chance': float(1 / np.sum(groups < 0)), 'most frequent': float(many.max() / many.sum())}
+
   def outputs(dataset):
+    if metric == 'zero_shot' and not dataset.classes:
+      raise KdjaxError("task.metric is 'zero_shot', and the data set has no classes.")
     if languages and tuple(languages) != tuple(dataset.languages):
       there = ', '.join(dataset.languages) or 'none'
       raise KdjaxError(f'task.languages is {", ".join(languages)}, and those of the data are {there}.')
@@ -228,17 +278,18 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = ()) -> Task
     nothing = dict.fromkeys(('image/embed', 'text/embed'), np.zeros((len(next(iter(test.values()))), 1)))
     return {'chance': float(np.mean([chance(f) for f in searches(dict(test) | nothing).values()]))}
 
+  named_alone = metric == 'zero_shot'
   return Task(
     loss=contrast,
     metrics=lambda outputs, batch: {},
     gather=('image/embed', 'text/embed', 'group', 'label', 'language'),
-    finalize=finalize,
-    references=references,
-    compare=compare,
-    metric='mean_recall',
+    finalize=classified if named_alone else finalize,
+    references=guesses if named_alone else references,
+    compare=compare_named if named_alone else compare,
+    metric=METRICS[metric],
     higher_is_better=True,
     outputs=outputs,
-    cards=cards,
+    cards=named_cards if named_alone else cards,
     answer=answer,
     whole=True,
     relational=True,

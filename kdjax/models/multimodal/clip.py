@@ -12,25 +12,29 @@ from kdjax.models.vision.vit_class_token import VitClassToken
 class Clip(nn.Module):
   """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, and `logit_scale` [].
 
-  `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised;
-  `logit_scale` is the log of the factor of their cosines.
+  `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised, and so is
+  an `image/masked_embed` where the tower gives one; `logit_scale` is the log of the factor of their cosines.
 
   Attributes:
     image: the image tower.
     text: the text tower.
     width: D.
+    scale_limit: the factor is no larger, and learns nothing where it would be; None for no limit.
   """
 
   image: VitClassToken
   text: ClipText
   width: int = 512
+  scale_limit: float | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     taps = {}
     for name, tower in (('image', self.image), ('text', self.text)):
       found = tower(inputs, train=train)
-      found['embed'] = nn.Dense(self.width, use_bias=False, name=f'project_{name}')(found['embed'])
+      project = nn.Dense(self.width, use_bias=False, name=f'project_{name}')
+      found |= {tap: project(found[tap]) for tap in ('embed', 'masked_embed') if tap in found}
       taps |= {f'{name}/{tap}': x for tap, x in found.items()}
     scale = self.param('logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ())
-    return taps | {'logit_scale': jnp.asarray(scale)}
+    scale = jnp.minimum(scale, math.log(self.scale_limit)) if self.scale_limit else jnp.asarray(scale)
+    return taps | {'logit_scale': scale}

@@ -1,20 +1,27 @@
 """GPT-2, a causal language model whose head is its word embedding (Radford et al., 2019)."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.layers import Block, read
+from kdjax.taps import raise_precision
 
 
 class Gpt2(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D] and `logits` [B, L, V].
+  `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L].
 
   The attentions are scores before the mask and the softmax; `tokens` come out of the last norm, and
-  `embed` is the last of them that is valid. The logits at a position are those of the next token.
+  `embed` is the last of them that is valid. The logits at a position are those of the next token, `best`
+  is the likeliest, and `likelihood` log p of the one that the text has there, 0 at the end.
   Texts are padded on the right. Deviation from the paper: no dropout of attention weights. The
   defaults are those of the smallest, 124 M parameters.
+
+  A text is continued, with the input 'text/at' i32 [B, L] of the positions where its tokens stand, from
+  'text/cache', the `cache` of a call before; its first call makes one of 'text/room' [B, M], whose M is the
+  longest that it will get. The taps are then `cache` and the `logits` [B, V] after the last valid token.
 
   Attributes:
     vocab_size: V, filled in from the tokenizer when left out.
@@ -40,24 +47,43 @@ class Gpt2(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
-    length = ids.shape[1]
-    if length > self.positions:
+    ids, at = read(inputs, 'text'), inputs.get('text/at')
+    b, length = ids.shape
+    cache = None if at is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
+    room = length if cache is None else cache[0][0].shape[1]
+    if room > self.positions:
       raise KdjaxError(
-        f'a text of {length} tokens is longer than the {self.positions} positions of the model: set '
+        f'a text of {room} tokens is longer than the {self.positions} positions of the model: set '
         f'data.text_length to {self.positions} or less.'
       )
     mask = inputs.get('text/mask', jnp.ones_like(ids))
-    seen = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
+    if cache is None:
+      seen = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
+    else:  # what stands behind a token is not written yet
+      seen = (jnp.arange(room) <= at[..., None])[:, None]
     words = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
-    x = words(ids) + nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
+    places = nn.Embed(self.positions, self.width, name='positions')
+    x = words(ids) + places(jnp.arange(length) if at is None else at)
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    kept = []
     for i in range(1, self.depth + 1):
       block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
-      x, taps[f'attention{i}'] = block(x, seen, train)
-      taps[f'block{i}'] = x
+      x, found = block(x, seen, train, cache=None if cache is None else cache[i - 1], at=at)
+      kept.append(found)
+      taps |= {f'block{i}': x} | ({} if cache else {f'attention{i}': found})
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
-    return taps | {'logits': words.attend(x)}
+    if cache is not None:
+      return {'cache': tuple(kept), 'logits': words.attend(taps['embed'])}
+    taps['logits'] = logits = words.attend(x)
+    log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
+    said = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
+    best = jnp.argmax(logits, -1).astype(jnp.int32)
+    return taps | {'best': best, 'likelihood': jnp.pad(said, ((0, 0), (0, 1)))}
+
+  def empty(self, room):
+    """A cache for texts of up to M tokens: keys and values of every block."""
+    zeros = jnp.zeros((*room.shape, self.width), room.dtype)
+    return ((zeros, zeros),) * self.depth

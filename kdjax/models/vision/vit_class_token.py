@@ -1,16 +1,36 @@
 """Vision Transformer with a class token, as published: ViT, DeiT, CLIP (Dosovitskiy et al., 2010.11929)."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import Block, Classifier, standardised
+from kdjax.types import Array
+
+
+def unmasked(x: Array, share: float, inputs: Mapping[str, Array]) -> Array:
+  """[B, 1 + L, D] -> [B, 1 + K, D]: the class token, and the patches that are left when a share is dropped.
+
+  A pure function of 'id' and 'epoch' [B], as augmentation is; without them, of the place in the batch.
+  """
+  b, n = len(x), x.shape[1] - 1
+  rows, zeros = jnp.arange(b), jnp.zeros(b, jnp.int32)
+
+  def draw(epoch, example):
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), epoch), example)
+    return jax.random.permutation(key, n)[: int(n * (1 - share))]
+
+  kept = jax.vmap(draw)(inputs.get('epoch', zeros), inputs.get('id', rows))
+  return jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], kept[..., None], 1)], 1)
 
 
 class VitClassToken(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 1 + L, D], `attention1` ... [B, heads, 1 + L, 1 + L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and when asked `masked_embed` [B, D] and `logits` [B, C].
 
   The class token is the first; `tokens` come out of the last norm, and `embed` is the first of
   them. The attentions are scores before the softmax. Deviation from the paper: no dropout of the
@@ -26,6 +46,8 @@ class VitClassToken(nn.Module):
     eps: of the layer norms.
     clip: for CLIP's image tower, with a norm before the first block and patches without a bias.
     dropout: probability, after attention and after the MLP.
+    masked: share of the patches that are dropped, others for each image of an epoch, for `masked_embed`,
+      which is what the rest makes of the class token; 0 for none. The other taps see all patches.
     mean: of the channels of an image in [0, 1], taken off it.
     std: what it is then divided by.
     num_classes: None for an encoder without `logits`.
@@ -40,6 +62,7 @@ class VitClassToken(nn.Module):
   eps: float = 1e-12
   clip: bool = False
   dropout: float = 0.0
+  masked: float = 0.0
   mean: tuple[float, ...] = (0.5, 0.5, 0.5)
   std: tuple[float, ...] = (0.5, 0.5, 0.5)
   num_classes: int | None = None
@@ -57,11 +80,17 @@ class VitClassToken(nn.Module):
     x = jnp.concatenate([first, x.reshape(b, -1, self.width)], 1)
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     x = nn.LayerNorm(self.eps, name='norm_in')(x) if self.clip else x
-    taps = {'embeddings': x}
-    for i in range(1, self.depth + 1):
-      block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
+    taps, norm = {'embeddings': x}, nn.LayerNorm(self.eps, name='norm')
+    given = self.heads, self.mlp, self.eps, self.act, self.dropout
+    blocks = [Block(*given, pre_norm=True, name=f'block{i}') for i in range(1, self.depth + 1)]
+    for i, block in enumerate(blocks, 1):
       x, taps[f'attention{i}'] = block(x, train=train)
       taps[f'block{i}'] = x
-    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps['tokens'] = x = norm(x)
     taps['embed'] = x[:, 0]
+    if self.masked:
+      x = unmasked(taps['embeddings'], self.masked, inputs)
+      for block in blocks:
+        x, _ = block(x, train=train)
+      taps['masked_embed'] = norm(x)[:, 0]
     return Classifier(self.num_classes, name='head')(taps)

@@ -1,0 +1,227 @@
+"""Your own image-text pairs to train on, and a labelled data set of TFDS to name the images of, untrained."""
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kdjax import sources
+from kdjax.errors import KdjaxError, unknown
+from kdjax.types import DataSet
+
+TEMPLATES = (
+  'a photo of a {}.',
+  'a small picture of a {}.',
+  'a {} seen from close by.',
+  'a {} somewhere in the background.',
+  'a drawing of a {}.',
+)
+KINDS = ('.jsonl', '.csv', '.tsv')
+WORDNET = re.compile(r'n\d{8}')
+CHUNK = 1 << 24  # bytes of the file looked through at once
+
+
+class Lines:
+  """The lines of a text file that hold anything: 8 bytes of memory each, the file itself stays on disk.
+
+  Attributes:
+    digest: of the whole content.
+
+  Raises:
+    KdjaxError: if the file cannot be read, or is empty.
+  """
+
+  def __init__(self, path: Path):
+    self.path, content, ends = path, hashlib.sha256(), []
+    try:
+      self._bytes = np.memmap(path, np.uint8, 'r')
+    except (OSError, ValueError) as e:
+      raise KdjaxError(f'cannot read the pairs of {path} ({e}).') from e
+    for first in range(0, len(self._bytes), CHUNK):
+      chunk = self._bytes[first : first + CHUNK]
+      content.update(chunk)
+      ends.append(np.flatnonzero(chunk == ord('\n')) + first)
+    self.digest = content.hexdigest()
+    last = [] if self._bytes[-1] == ord('\n') else [len(self._bytes) + 1]
+    starts = np.concatenate([[0], *(e + 1 for e in ends), last]).astype(np.int64)
+    full = np.flatnonzero(np.diff(starts) > 2)  # what is shorter is an end of a line and no row
+    self._starts, self._full = starts, None if len(full) == len(starts) - 1 else full
+
+  def __len__(self) -> int:
+    return len(self._starts) - 1 if self._full is None else len(self._full)
+
+  def number(self, index: int) -> int:
+    """Of the line in the file, from 1."""
+    return 1 + int(index if self._full is None else self._full[index])
+
+  def __getitem__(self, index: int) -> str:
+    line = self.number(index)
+    start, stop = self._starts[line - 1 : line + 1]
+    try:
+      return self._bytes[start : stop - 1].tobytes().decode('utf-8-sig')
+    except UnicodeDecodeError as e:
+      raise KdjaxError(f'{self.path}, line {line}: not UTF-8 ({e}).') from e
+
+
+class Pairs(Sequence):
+  """An example a row of a .jsonl, .csv or .tsv file, read when it is asked for."""
+
+  def __init__(self, path: Path, columns: Mapping[str, str]):
+    if path.suffix not in KINDS:
+      raise unknown('kind of file of pairs', path.name, KINDS)
+    self.path, self.lines, self.head = path, Lines(path), ()
+    self.columns = {k: columns.get(k, k) for k in ('image', 'text')}
+    if path.suffix != '.jsonl' and len(self.lines):
+      self.head = self._fields(0)
+    if not len(self):
+      raise KdjaxError(f'{path} holds no pairs.')
+    first = self._row(0)
+    for key, name in self.columns.items():
+      if name not in first:
+        raise unknown(f'column for {key!r} of {path}', name, first)
+
+  def __len__(self) -> int:
+    return len(self.lines) - bool(self.head)
+
+  def __getitem__(self, index):
+    index = range(len(self))[int(index)]
+    row, where = self._row(index), self._where(index)
+    for name in self.columns.values():
+      if row.get(name) in (None, ''):
+        raise KdjaxError(f'{where}: the column {name!r} is empty.')
+    image = sources.read_image(self.path.parent / str(row[self.columns['image']]), where)
+    return {'image': image, 'text': str(row[self.columns['text']]), 'id': index}
+
+  def _where(self, index):
+    return f'{self.path}, line {self.lines.number(index + bool(self.head))}'
+
+  def _fields(self, line):
+    text = self.lines[line].rstrip('\r')
+    if self.path.suffix == '.tsv':
+      return text.split('\t')
+    if text.count('"') % 2:
+      where = f'{self.path}, line {self.lines.number(line)}'
+      raise KdjaxError(f'{where}: a quoted text goes on in the next line; write such a file as .jsonl.')
+    return next(csv.reader([text]))
+
+  def _row(self, index):
+    if self.head:
+      return dict(zip(self.head, self._fields(index + 1), strict=False))
+    try:
+      return dict(json.loads(self.lines[index]))
+    except (ValueError, TypeError) as e:
+      raise KdjaxError(f'{self._where(index)}: not a JSON object ({e}).') from e
+
+
+class Questions(Sequence):
+  """The images of a test, whose texts are empty, then the prompts, whose images are black."""
+
+  def __init__(self, images: Sequence[Mapping], prompts: Sequence[tuple[str, int]]):
+    self.images, self.prompts = images, prompts
+    self._black = np.zeros_like(images[0]['image']) if len(images) else None
+
+  def __len__(self) -> int:
+    return len(self.images) + len(self.prompts)
+
+  def __getitem__(self, index):
+    index = range(len(self))[int(index)]
+    if index < len(self.images):
+      return self.images[index] | {'text': '', 'group': index, 'id': index}
+    text, label = self.prompts[index - len(self.images)]
+    return {'image': self._black, 'label': label, 'text': text, 'group': -1 - label, 'id': index}
+
+
+def beside(name: str, data_dir: str | None) -> Path:
+  """A file by its path, from here or from where TFDS keeps prepared data."""
+  path = Path(name).expanduser()
+  there = sources.root(data_dir) / path
+  return there if there.exists() and not path.exists() else path
+
+
+def readable(names: Sequence[str], file: str, of: str, data_dir: str | None) -> tuple[str, ...]:
+  """The names of the classes of the data set `of`, from the file where there is one.
+
+  Raises:
+    KdjaxError: if it cannot be read or has another number of lines, or is needed and not given.
+  """
+  if file:
+    path = beside(file, data_dir)
+    try:
+      given = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+    except (OSError, UnicodeDecodeError) as e:
+      raise KdjaxError(f'cannot read data.options.class_names, the classes of {of} ({e}).') from e
+    if len(given) != len(names) or not all(given):
+      raise KdjaxError(
+        f'{path} names {len(given)} classes, and {of} has {len(names)}: one a line, none empty.'
+      )
+    return tuple(given)
+  if ids := [name for name in names if WORDNET.fullmatch(name)]:
+    raise KdjaxError(
+      f'{of} calls its classes {ids[0]} ..., which no prompt can say: set data.options.class_names to a text '
+      f'file with a readable name a line, {len(names)} in the order of these.'
+    )
+  return tuple(name.replace('_', ' ') for name in names)
+
+
+def image_text(
+  *,
+  path: str = '',
+  columns: Mapping[str, str] | None = None,
+  zero_shot: str = 'imagenet2012',
+  split: str = 'validation',
+  class_names: str = '',
+  templates: tuple[str, ...] = TEMPLATES,
+  data_dir: str | None = None,
+) -> DataSet:
+  """Pairs of your files as 'train'; as 'test' the images of a TFDS data set, then prompts of its classes.
+
+  A pair has 'image' and 'text'. Of the test, an image has 'label', 'group' its place and an empty 'text'; a
+  prompt has its class as 'label', -1 - class as 'group', and a black image. Both towers of a model see all
+  of it. There is no validation split. The task is 'retrieval' with the metric 'zero_shot'.
+
+  The file of pairs stays on disk: of 13 M rows 104 MB are held in memory. It is read through once at each
+  start. Files named here are looked for from the current folder, then where TFDS keeps prepared data.
+
+  Args:
+    path: a .jsonl, .csv or .tsv file, a row a line with the columns 'image', a file named relative to its
+      folder, and 'text'. The first line of the others names the columns.
+    columns: 'image' or 'text' -> the name that the column has instead.
+    zero_shot: the name of the TFDS data set, or a prepared folder.
+    split: of it.
+    class_names: a text file, a class a line in the order of the labels; by default the data set's names.
+    templates: of the prompts, with {} for the class; not the 80 of CLIP, but a few of our own.
+    data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
+
+  Raises:
+    KdjaxError: if a file, a column, the data set or a name of a class is not what it should be.
+  """
+  if not path:
+    raise KdjaxError(
+      'which pairs? Set data.path to a .jsonl, .csv or .tsv file with the columns image and text.'
+    )
+  if bad := [t for t in templates if '{}' not in t]:
+    raise KdjaxError(f'data.options.templates has {bad[0]!r}, which lacks the {{}} for the class.')
+  for key in set(columns or {}) - {'image', 'text'}:
+    raise unknown('column of image_text', key, ('image', 'text'))
+  pairs = Pairs(beside(path, data_dir), dict(columns or {}))
+  made = sources.open_builder(zero_shot, data_dir)
+  keys = sources.first_features(made)
+  if not {'image', 'label'} <= keys.keys():
+    raise KdjaxError(f'{made.name} has no labelled images to ask about: name another set in zero_shot.')
+
+  def convert(record, index):
+    image = np.asarray(record[keys['image']])
+    image = np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
+    return {'image': image, 'label': int(record[keys['label']])}
+
+  names = readable(made.info.features[keys['label']].names, class_names, made.name, data_dir)
+  prompts = [(t.replace('{}', name), c) for c, name in enumerate(names) for t in templates]
+  test = Questions(sources.TfdsSource(made, split, convert), prompts)
+  mark = sources.fingerprint(
+    pairs.lines.digest, made.info.full_name, split, len(test.images), names, tuple(templates)
+  )
+  return DataSet({'train': pairs, 'test': test}, names, mark)

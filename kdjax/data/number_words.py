@@ -1,0 +1,70 @@
+"""Sums and differences in words: 'twenty three plus four =' and 'twenty seven'; made on the spot."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kdjax import sources
+from kdjax.errors import KdjaxError
+from kdjax.types import DataSet
+
+SMALL = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven')
+SMALL += ('twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen', 'nineteen')
+TENS = ('', '', 'twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety')
+MOST = 499  # so that no sum reaches a thousand
+
+
+def in_words(n: int) -> str:
+  """A number from 0 to 999 in English words."""
+  if n < 20:
+    return SMALL[n]
+  if n < 100:
+    return TENS[n // 10] + (f' {SMALL[n % 10]}' if n % 10 else '')
+  return f'{SMALL[n // 100]} hundred' + (f' {in_words(n % 100)}' if n % 100 else '')
+
+
+class Questions(Sequence):
+  """Examples of rows (a, b), where a negative b is taken away."""
+
+  def __init__(self, rows: np.ndarray, first: int):
+    self.rows, self.first = rows, first
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, index):
+    a, b, minus = map(int, self.rows[index])
+    text = f'{in_words(a)} {"minus" if minus else "plus"} {in_words(b)} ='
+    return {'text': text, 'response': in_words(a - b if minus else a + b), 'id': self.first + int(index)}
+
+
+def number_words(
+  *, train: int = 8000, validation: int = 1000, test: int = 1000, most: int = 99, seed: int = 0
+) -> DataSet:
+  """`text`, a sum or difference of two numbers in English words, and `response`, what it comes to.
+
+  No question is in two splits. Numbers run from 0 to `most`, and no difference is below 0.
+
+  Args:
+    train, validation, test: how many questions each split has.
+    most: the largest number in a question.
+    seed: of which questions are in which split.
+
+  Raises:
+    KdjaxError: if there are not so many questions, or a split would be empty.
+  """
+  if not 0 < most <= MOST:
+    raise KdjaxError(f'number_words: most={most}; it is from 1 to {MOST}.')
+  a, b = (x.ravel() for x in np.mgrid[: most + 1, : most + 1])
+  plus, minus = np.zeros_like(a), np.ones_like(a)
+  asked = np.concatenate([np.stack([a, b, plus], 1), np.stack([a, b, minus], 1)[a >= b]])
+  sizes = {'train': train, 'validation': validation, 'test': test}
+  if min(sizes.values()) < 1 or sum(sizes.values()) > len(asked):
+    raise KdjaxError(
+      f'number_words: splits of {train}, {validation} and {test} questions; each has one or more, and with '
+      f'numbers up to {most} there are {len(asked)} in all.'
+    )
+  asked, first, splits = np.random.default_rng(seed).permutation(asked), 0, {}
+  for split, n in sizes.items():
+    splits[split], first = Questions(asked[first : first + n], first), first + n
+  return DataSet(splits, (), sources.fingerprint('number_words', sizes, most, seed), 'made')

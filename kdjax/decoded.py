@@ -1,0 +1,97 @@
+"""Splits as they were read and decoded once, kept on disk for the next start.
+
+A split is kept where its data set names the `files` that it comes from. What is kept is found again by the
+size and time of these, by all of `config.data` that its content depends on, by the vocabulary, and by the
+code of kdjax that reads; where any of them is another, the split is read anew.
+"""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.sources import fingerprint
+
+LARGEST = 10e9  # bytes of all that is kept: what was not asked for longest goes first
+MOST = 200_000  # files that are looked at before anything is read
+SLOW = 1.0  # seconds of reading from which a split is worth keeping
+COUNTS = 'cut.json'
+
+
+def place(cache: str, files: Iterable[Path], *parts: Any) -> Path | None:
+  """Where the splits read from `files` are kept, or None where they cannot be known again.
+
+  Args:
+    cache: the folder of everything that is kept for the next start; '' keeps nothing.
+    files: what the content of the data set comes from.
+    *parts: whatever else decides what is read.
+  """
+  files = sorted({*map(Path, files)})
+  if not cache or not 0 < len(files) <= MOST:
+    return None
+  try:
+    stats = [(str(f.absolute()), s.st_size, s.st_mtime_ns) for f in files for s in (f.stat(),)]
+  except OSError:  # whoever reads it says so better
+    return None
+  return Path(cache).expanduser() / 'decoded' / fingerprint(stats, parts, _code())
+
+
+def load(folder: Path | None) -> tuple[dict[str, np.ndarray], dict[str, int]] | None:
+  """The arrays of a split, read-only and in memory when they are used, and how many texts are cut."""
+  if folder is None or not (folder / COUNTS).exists():
+    return None
+  try:
+    names = json.loads((folder / COUNTS).read_text(encoding='utf-8'))
+    arrays = {k: np.load(folder / file, mmap_mode='r') for k, file in names['arrays'].items()}
+    os.utime(folder)
+  except (OSError, ValueError, KeyError):
+    return None
+  return {k: v.view(np.ndarray) for k, v in arrays.items()}, names['cut']
+
+
+def save(folder: Path | None, arrays: Mapping[str, np.ndarray], cut: Mapping[str, int]) -> None:
+  """Keeps the arrays of a split, whole or not at all; a full disk is no error."""
+  size = sum(v.nbytes for v in arrays.values())
+  if folder is None or size > LARGEST:
+    return
+  above = folder.parent.parent
+  try:
+    above.mkdir(parents=True, exist_ok=True)
+    _make_room(above, LARGEST - size)
+    begun = Path(tempfile.mkdtemp(prefix='begun-', dir=above))
+    try:
+      names = {key: f'{i}.npy' for i, key in enumerate(arrays)}
+      for key, file in names.items():
+        np.save(begun / file, arrays[key], allow_pickle=False)
+      (begun / COUNTS).write_text(json.dumps({'arrays': names, 'cut': dict(cut)}), encoding='utf-8')
+      folder.parent.mkdir(exist_ok=True)
+      os.rename(begun, folder)
+    finally:
+      shutil.rmtree(begun, ignore_errors=True)
+  except OSError:  # no room, or another process was faster
+    return
+
+
+def _make_room(above, room):
+  """Deletes what was not asked for longest until no more than `room` bytes are kept."""
+  kept = sorted(above.glob('*/*/' + COUNTS), key=lambda f: f.parent.stat().st_mtime)
+  sizes = {f.parent: sum(x.stat().st_size for x in f.parent.iterdir()) for f in kept}
+  total = sum(sizes.values())
+  for folder, size in sizes.items():
+    if total <= room:
+      break
+    shutil.rmtree(folder, ignore_errors=True)
+    total -= size
+
+
+@functools.cache
+def _code():
+  """Of all modules that decide what is read."""
+  here = Path(__file__).parent
+  return fingerprint([f.read_bytes() for f in sorted([*here.glob('*.py'), *here.glob('data/*.py')])])

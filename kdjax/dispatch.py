@@ -1,0 +1,93 @@
+"""Several steps in one dispatch, and training data that live on the device, where a batch is a list of rows.
+
+For steps that are shorter than the host takes to start them. Neither changes what is computed, but a loop
+is compiled apart from its body alone, and may round otherwise.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import memory
+from kdjax.errors import KdjaxError, unknown
+
+SHARE = 0.25  # of a device's free memory that data may take without being asked to
+
+
+def lives_on_device(wanted: str, arrays: Mapping | None, free: float | None) -> bool:
+  """Whether the training data are put on the device: `run.resident`, and 'auto' where it is of use.
+
+  Args:
+    wanted: 'yes', 'no' or 'auto', on accelerators where they take less than `SHARE` of what is free.
+    arrays: of the data; None where they are not held in memory, or answers of a store join them.
+    free: bytes that a device has left, None where that is not known.
+
+  Raises:
+    KdjaxError: where they are asked for and cannot be there.
+  """
+  if wanted not in ('yes', 'no', 'auto'):
+    raise unknown('run.resident', wanted, ('auto', 'yes', 'no'))
+  if wanted == 'yes' and arrays is None:
+    raise KdjaxError('run.resident needs data within data.memory, and a live teacher.')
+  if wanted == 'auto':
+    known = arrays is not None and free is not None and jax.default_backend() != 'cpu'
+    return known and memory.size(arrays) < SHARE * free
+  return wanted == 'yes'
+
+
+def check(dispatch: int, parallel: str, counts: Mapping[str, int]) -> None:
+  """Raises KdjaxError where a loop in strides of `dispatch` steps does not end where something is due."""
+  if dispatch < 1:
+    raise KdjaxError(f'run.dispatch is {dispatch}: it is a number of steps, 1 or more.')
+  if dispatch > 1 and parallel == 'pmap':
+    raise KdjaxError("run.dispatch above 1 runs under run.parallel='jit' alone.")
+  for name, n in counts.items():
+    if n % dispatch:
+      raise KdjaxError(f'run.dispatch is {dispatch}, and {name}, {n}, is no multiple of it.')
+
+
+def from_rows(look: Callable) -> Callable:
+  """`look((variables, data), rows)` of a `look(variables, batch)`: the batch is taken out of the data."""
+
+  def looked(held, rows):
+    variables, data = held
+    batch = {k: jnp.take(v, rows['row'], axis=0) for k, v in data.items()}
+    return look(variables, batch | {'epoch': rows['epoch']})
+
+  return looked
+
+
+def look_over(look: Callable, steps: int) -> Callable:
+  """`look(held, batches)` of as many batches, stacked, in one program."""
+  if steps == 1:
+    return look
+  return lambda held, batches: jax.lax.map(lambda batch: look(held, batch), batches)
+
+
+def update_over(update: Callable, steps: int, asks: bool = False) -> Callable:
+  """`update(state, t, batches) -> (state, losses)` over as many batches, the (sum, count) of losses added up.
+
+  With `asks`, `t` are the teacher's variables, the same for all; else its taps, stacked as the batches are.
+  """
+  if steps == 1:
+    return update
+
+  def updates(state, t, batches):
+    def one(state, given):
+      return update(state, t, given) if asks else update(state, *given)
+
+    state, losses = jax.lax.scan(one, state, batches if asks else (t, batches))
+    return state, jax.tree.map(lambda x: x.sum(0), losses)
+
+  return updates
+
+
+def stacked(tree: Any, steps: int, shardings: Any) -> Any:
+  """The shapes of as many of `tree` stacked, on `shardings`; the tree itself where it is one."""
+  if steps == 1:
+    return tree
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype, sharding=s), tree, shardings
+  )

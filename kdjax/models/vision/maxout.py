@@ -1,0 +1,100 @@
+"""Maxout convolutional networks (Goodfellow et al., 1302.4389), wide ones and thin deep ones (1412.6550)."""
+
+from functools import reduce
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kdjax.conv import Conv
+from kdjax.errors import KdjaxError
+from kdjax.layers import Classifier, read, scale_image
+
+
+def pooled(x, size: int, stride: int):
+  """Max over windows [B, H, W, C]; the last window of an axis may hang over its end, as in pylearn2.
+
+  It is a maximum of shifted slices, since the gradient of a windowed one is slow on XLA:CPU.
+  """
+  for axis in (1, 2) if (size, stride) != (1, 1) else ():
+    n = x.shape[axis]
+    windows = max(-(-(n - size) // stride), 0) + 1
+    edge = [(0, 0)] * 4
+    edge[axis] = (0, max((windows - 1) * stride + size - n, 0))
+    wide, end = jnp.pad(x, edge, constant_values=-jnp.inf), (windows - 1) * stride + 1
+    shifted = (jax.lax.slice_in_dim(wide, i, i + end, stride, axis) for i in range(size))
+    x = reduce(jnp.maximum, shifted)
+  return x
+
+
+class MaxoutConv(nn.Module):
+  """A convolution with `pieces` maps a channel, of which each position takes the largest value."""
+
+  channels: int
+  kernel: int
+  pad: int
+  pieces: int
+  spread: float
+
+  @nn.compact
+  def __call__(self, x):
+    made = {}
+    if self.spread:
+      made['kernel_init'] = lambda *given: jax.random.uniform(*given, minval=-self.spread, maxval=self.spread)
+    inside = self.pad
+    if 2 * self.pad >= self.kernel:
+      # XLA:CPU convolves in a naive loop where the kernel, or in its gradient the output, is larger than the
+      # map; and it would take a plain pad into the convolution.
+      edge = (self.pad, self.pad)
+      x, inside = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), edge, edge, (0, 0)))), 0
+    size = (self.kernel, self.kernel)
+    x = Conv(self.channels * self.pieces, size, padding=inside, name='conv', **made)(x)
+    return reduce(jnp.maximum, jnp.split(x, self.pieces, -1))
+
+
+class Maxout(nn.Module):
+  """Taps: `hidden1` ... [B, H, W, C] after their pooling, `embed` [B, D], and `logits` [B, C] when asked.
+
+  The image is read as [0, 1]. A layer is a convolution, the max over the linear pieces of each channel, and
+  a max over windows. The defaults are the network for MNIST of Goodfellow et al. as Romero et al. have it:
+  360,816 weights without the biases. As in pylearn2 what dropout keeps is scaled up, but for the pixels.
+  Deviation from it: one bias a piece, not one a position too.
+
+  Attributes:
+    channels, kernel, pad, pool, stride: of each layer; (1, 1) is no pooling.
+    pieces: linear ones, of each channel.
+    dropout: probability for the values that a layer gives.
+    input_dropout: probability for pixels.
+    spread: the kernels start uniform in [-spread, spread]; 0 for Flax's own start. The classifier has that.
+    num_classes: None for an encoder without `logits`.
+
+  Raises:
+    KdjaxError: if not all of these name as many layers.
+  """
+
+  channels: tuple[int, ...] = (48, 48, 24)
+  kernel: tuple[int, ...] = (8, 8, 5)
+  pad: tuple[int, ...] = (0, 3, 3)
+  pool: tuple[int, ...] = (4, 4, 2)
+  stride: tuple[int, ...] = (2, 2, 2)
+  pieces: int = 2
+  dropout: float = 0.0
+  input_dropout: float = 0.0
+  spread: float = 0.0
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    names = ('channels', 'kernel', 'pad', 'pool', 'stride')
+    layers = [tuple(getattr(self, name)) for name in names]
+    if len({len(layer) for layer in layers}) != 1:
+      raise KdjaxError(f'{", ".join(names)} of a maxout network are {layers}: give each a number a layer.')
+    x = scale_image(read(inputs, 'image')) / 2 + 0.5
+    kept = 1 - self.input_dropout if train else 1
+    x = kept * nn.Dropout(self.input_dropout, deterministic=not train)(x)  # pixels are not scaled up
+    taps = {}
+    for i, (channels, kernel, pad, pool, stride) in enumerate(zip(*layers, strict=True), 1):
+      x = MaxoutConv(channels, kernel, pad, self.pieces, self.spread, name=f'hidden{i}')(x)
+      x = taps[f'hidden{i}'] = pooled(x, pool, stride)
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    return Classifier(self.num_classes, name='head')(taps | {'embed': x.reshape(len(x), -1)})

@@ -1,0 +1,93 @@
+"""Splits kept on disk: taken where nothing has changed, read anew where anything has."""
+
+import os
+
+import numpy as np
+import pytest
+
+from kdjax import decoded, pipeline
+from kdjax.types import DataSet
+
+ARRAYS = {'image': np.arange(24, dtype=np.uint8).reshape(2, 3, 4), 'text/mask': np.ones((2, 5), bool)}
+
+
+@pytest.fixture
+def file(tmp_path):
+  made = tmp_path / 'data'
+  made.write_text('one')
+  return made
+
+
+def test_what_is_kept_comes_back(tmp_path, file):
+  folder = decoded.place(str(tmp_path / 'cache'), [file], 'config') / 'train'
+  assert decoded.load(folder) is None
+  decoded.save(folder, ARRAYS, {'text': 3})
+  arrays, cut = decoded.load(folder)
+  assert cut == {'text': 3} and arrays.keys() == ARRAYS.keys()
+  for key, value in arrays.items():
+    assert type(value) is np.ndarray and value.dtype == ARRAYS[key].dtype
+    np.testing.assert_array_equal(value, ARRAYS[key])
+
+
+def test_a_change_is_another_place(tmp_path, file, monkeypatch):
+  cache = str(tmp_path / 'cache')
+  places = {decoded.place(cache, [file], 'config')}
+  places.add(decoded.place(cache, [file], 'another config'))
+  os.utime(file, (1, 1))
+  places.add(decoded.place(cache, [file], 'config'))
+  file.write_text('longer')
+  os.utime(file, (1, 1))
+  places.add(decoded.place(cache, [file], 'config'))
+  monkeypatch.setattr(decoded, '_code', lambda: 'another kdjax')
+  places.add(decoded.place(cache, [file], 'config'))
+  assert len(places) == 5
+  assert decoded.place('', [file]) is decoded.place(cache, []) is None
+  assert decoded.place(cache, [tmp_path / 'gone']) is None
+
+
+def test_what_was_not_asked_for_longest_makes_room(tmp_path, file, monkeypatch):
+  monkeypatch.setattr(decoded, 'LARGEST', 2500)
+  folders = [decoded.place(str(tmp_path / 'cache'), [file], i) / 'train' for i in range(3)]
+  for i, folder in enumerate(folders[:2]):
+    decoded.save(folder, {'x': np.zeros(1000, np.uint8)}, {})
+    os.utime(folder, (i, i))
+  assert decoded.load(folders[0])
+  decoded.save(folders[2], {'x': np.zeros(1000, np.uint8)}, {})
+  assert [decoded.load(f) is not None for f in folders] == [True, False, True]
+
+
+def test_a_large_or_broken_one_is_read_again(tmp_path, file, monkeypatch):
+  folder = decoded.place(str(tmp_path / 'cache'), [file]) / 'train'
+  decoded.save(folder, ARRAYS, {})
+  (folder / '0.npy').write_bytes(b'cut off')
+  assert decoded.load(folder) is None
+  monkeypatch.setattr(decoded, 'LARGEST', 10)
+  other = decoded.place(str(tmp_path / 'cache'), [file], 'large') / 'train'
+  decoded.save(other, ARRAYS, {})
+  assert not other.exists()
+
+
+def test_a_slow_split_is_decoded_once(tmp_path, file, monkeypatch):
+  monkeypatch.setattr(decoded, 'SLOW', 0.0)
+  asked = []
+
+  class Source:
+    def __len__(self):
+      return 5
+
+    def __getitem__(self, i):
+      asked.append(i)
+      return {'id': int(i), 'image': np.full((2, 2, 3), i, np.uint8)}
+
+  found = DataSet({'train': Source(), 'test': Source()}, (), 'made up', files=(file,))
+  kept = decoded.place(str(tmp_path / 'cache'), found.files)
+  encode = pipeline.make_encode()
+  first = pipeline.read(found, 'train', encode, kept=kept)
+  many = len(asked)
+  second = pipeline.read(found, 'train', encode, kept=kept)
+  assert len(asked) == many + 1  # the first example says how large the split is
+  for key, value in first.arrays.items():
+    np.testing.assert_array_equal(second.arrays[key], value)
+    np.testing.assert_array_equal(second.take(np.array([3, 1]))[key], value[[3, 1]])
+  pipeline.read(found, 'test', encode, kept=kept)
+  assert len(asked) == many + 1 + 6

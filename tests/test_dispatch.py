@@ -1,0 +1,93 @@
+"""Several steps a dispatch, and data on the device: the same training."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from kdjax import dispatch, stages
+from kdjax.errors import KdjaxError
+
+DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
+
+
+def trained(made, stage='student'):
+  stages.run(made, ('teacher', stage))
+  files = sorted(made.folder(stage).glob('*.safetensors'))
+  return [load_file(f) for f in files], (made.folder(stage) / 'metrics.jsonl').read_text()
+
+
+def records(text):
+  rows = [json.loads(line) for line in text.splitlines()]
+  return [{k: v for k, v in row.items() if not k.startswith('time/')} for row in rows]
+
+
+@pytest.mark.optimised
+def test_data_on_the_device_train_the_same_to_the_last_bit(experiment, config):
+  config.student.train.augment = ('flip', 'crop')
+  first, log = trained(experiment('host'))
+  config.run.resident = 'yes'
+  second, same = trained(experiment('device'))
+  assert records(log) == records(same)
+  assert all(np.array_equal(first[0][k], second[0][k]) for k in first[0])
+
+
+def test_several_steps_a_dispatch_train_the_same(experiment, config):
+  config.seeds = 2
+  config.run.update(DUE)
+  first, log = trained(experiment('each'))
+  config.run.update(dispatch=2, resident='yes')
+  second, same = trained(experiment('both'))
+  for a, b in zip(first, second, strict=True):
+    assert all(np.allclose(a[k], b[k], atol=1e-5) for k in a)
+  for a, b in zip(records(log), records(same), strict=True):
+    assert a.keys() == b.keys() and all(np.allclose(a[k], b[k], atol=1e-4) for k in a)
+
+
+def test_it_goes_on_in_another_stride(experiment, config):
+  config.run.update(DUE)
+  whole, _ = trained(experiment('whole'))
+  made, asked = experiment('stopped'), iter([False, False, True])
+  stages.run(made, ('teacher',))
+  with pytest.raises(stages.interrupt.Interrupted):
+    stages.finish(made, 'student', stopped=lambda: next(asked, True))
+  config.run.update(dispatch=2, save_every=6)
+  with pytest.raises(KdjaxError, match='what is left of the steps, 3, is no multiple'):
+    stages.run(experiment('stopped'), ('student',))
+  config.run.update(dispatch=3, log_every=3)
+  found, _ = trained(experiment('stopped'))
+  assert all(np.allclose(found[0][k], whole[0][k], atol=1e-5) for k in found[0])
+
+
+def test_on_eight_devices(experiment, config, eight_devices):
+  config.run.update(DUE)
+  first, _ = trained(experiment('each'), 'baseline')
+  config.run.update(dispatch=2, resident='yes')
+  second, _ = trained(experiment('both'), 'baseline')
+  assert all(np.allclose(first[0][k], second[0][k], atol=1e-5) for k in first[0])
+
+
+def test_what_cannot_be(experiment, config):
+  config.run.dispatch = 4
+  with pytest.raises(
+    KdjaxError, match=r'run.dispatch is 4, and teacher.train.steps, 6, is no multiple of it'
+  ):
+    stages.run(experiment(), ('teacher',))
+  with pytest.raises(KdjaxError, match='1 or more'):
+    dispatch.check(0, 'jit', {})
+  with pytest.raises(KdjaxError, match='alone'):
+    dispatch.check(2, 'pmap', {})
+  with pytest.raises(KdjaxError, match='Choose from: auto, no, yes'):
+    dispatch.lives_on_device('always', {}, 1.0)
+  with pytest.raises(KdjaxError, match='within data.memory'):
+    dispatch.lives_on_device('yes', None, 1.0)
+
+
+def test_auto_is_for_accelerators_with_room(monkeypatch):
+  arrays = {'image': np.zeros(100, np.uint8)}
+  assert not dispatch.lives_on_device('auto', arrays, 1e9)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert dispatch.lives_on_device('auto', arrays, 1000)
+  assert not dispatch.lives_on_device('auto', arrays, 300) and not dispatch.lives_on_device('auto', None, 1e9)
