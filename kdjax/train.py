@@ -225,7 +225,7 @@ def compile_all(
       update = update.lower(one, heard if member.asks() else ahead[1], ahead[0]).compile()
       fits(needs | memory.on_the_way(update))
       update = apart(update) if apart else update
-      updates[name] = _given(update, teacher_variables) if member.asks() else update
+      updates[name] = update if not member.asks() else lambda s, t, b, f=update: f(s, teacher_variables, b)
       shown.update(i)
   held = teacher_variables
   if data:
@@ -263,11 +263,6 @@ def _shrink(setup):
   lower = [f'{key} ({value})' for key, value in keys.items() if value > 1]
   raised = [f'{train}.accumulate ({member.parts})'] + ([] if member.remat else [f'{train}.remat (False)'])
   return f'lower {", ".join(lower)}, or raise {" or ".join(raised)}'
-
-
-def _given(update, teacher_variables):
-  """An update that takes the teacher's variables in place of its taps."""
-  return lambda state, t, batch: update(state, teacher_variables, batch)
 
 
 def wanted(setup: Setup, batch: Mapping) -> frozenset:

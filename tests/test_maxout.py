@@ -87,9 +87,13 @@ def test_dropout_and_the_start():
   def run(rng):
     variables = net.init(rng, batch)
     taken = [net.apply(variables, batch, train=True, rngs={'dropout': jax.random.key(i)}) for i in range(2)]
-    return variables['params'], taken, net.apply(variables, batch)
+    positive = jax.tree.map(jnp.abs, variables), batch
+    dropped = net.clone(dropout=0.0).apply(*positive, train=True, rngs={'dropout': rng})
+    return variables['params'], taken, net.apply(variables, batch), (dropped, net.apply(*positive))
 
-  params, (one, other), whole = jax.jit(run)(jax.random.key(0))
+  params, (one, other), whole, (dropped, all_there) = jax.jit(run)(jax.random.key(0))
+  assert (dropped['hidden1'] <= all_there['hidden1'] + 1e-6).all()  # pixels are taken away, none is scaled up
+  assert (dropped['hidden1'] < all_there['hidden1'] - 1e-4).any()
   for name in ('hidden1', 'hidden2'):
     kernel = np.abs(params[name]['conv']['kernel'])
     assert 0.004 < kernel.max() <= 0.005
