@@ -40,7 +40,7 @@ def make_encode(
       ids, mask, long = tokenizer.encode(words, values)
       return {key: ids, f'{key}/mask': mask, f'{key}{CUT}': long}
     if key == 'image' and image_size:
-      values = [sources.resize(v, image_size) for v in values]
+      values = sources.in_threads(lambda v: sources.resize(v, image_size), values)
     try:
       array = np.stack([np.asarray(v) for v in values])
     except ValueError as e:
@@ -101,7 +101,7 @@ class Lazy:
     return len(self.examples)
 
   def take(self, indices) -> dict[str, np.ndarray]:
-    return _counted(self.encode([self.examples[int(i)] for i in indices]), {})
+    return _counted(self.encode(sources.in_threads(lambda i: self.examples[int(i)], indices)), {})
 
 
 class Columns:
