@@ -41,8 +41,8 @@ NOTES = (
   'DKD is 1 · cross-entropy + α = 1 and β as in its configs, 2, 6 or 8, at T = 4, grown over 20 epochs: here '
   'with every step, there with every epoch.',
   "KD's published row is that of RepDistiller.",
-  'ReviewKD: mdistiller has the config of resnet32x4 → resnet8x4 alone, with a weight of 5 that grows over 20 '
-  'epochs, and no number of it on CIFAR-100.',
+  'ReviewKD: mdistiller has the config of resnet32x4 → resnet8x4 alone, with a weight of 5 that grows over '
+  '20 epochs, and no number of it on CIFAR-100.',
   *repdistiller.NOTES,
 )
 SOURCE = 'README.md of megvii-research/mdistiller at a08d46f'

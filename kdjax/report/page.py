@@ -81,13 +81,13 @@ def table_html(found: Mapping) -> str:
 def index_html(found: Sequence[Mapping]) -> str:
   """All tables on one page: how each stands, and the plots of those that were run."""
   rows = tables.standings(found)
-  done = sum(row['status'] == 'reproduced here' for row in rows)
+  done = sum(row['status'] == 'run here' for row in rows)
   return _render(
     name='Tables of papers',
     dataset='',
     kind=None,
     badge='',
-    verdict=f'{done} of {len(found)} tables are reproduced here; the others are recipes, ready to run.',
+    verdict=f'{done} of {len(found)} tables were run here; the others are recipes, ready to run.',
     notes=[],
     tables=[{'title': 'Tables', 'rows': [{k: v for k, v in r.items() if k != 'command'} for r in rows]}],
     dots={},

@@ -1,4 +1,4 @@
-"""One page of all tables: what was reproduced here, what in part, and what is a recipe alone."""
+"""One page of all tables: what was run here, what in part, and what is a recipe alone."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from kdjax.errors import KdjaxError
 from kdjax.tables.results import results
 from kdjax.tables.table import is_table, load
 
-STATUS = {'done': 'reproduced here', 'not run': 'recipe only'}
+STATUS = {'done': 'run here', 'not run': 'recipe only'}
 
 
 def index(configs: Path, folder: Path) -> list[dict]:
