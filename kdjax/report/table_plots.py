@@ -1,4 +1,4 @@
-"""A panel of a paper's table as a plot: measured and published, or a sweep as lines."""
+"""A panel of a paper's table as a plot: dots, measured and published, or a sweep as lines."""
 
 from collections.abc import Mapping
 
@@ -20,6 +20,8 @@ def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tupl
     return None, ''
   if any(not words.missing(c['published']) for c in every):
     return dots(cells, units.pop()), PUBLISHED
+  if len({column for columns in cells.values() for column in columns}) == 1:  # rows are no axis
+    return dots(cells, units.pop()), SWEEP
   return lines(cells, units.pop()), SWEEP
 
 
