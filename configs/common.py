@@ -116,7 +116,7 @@ def base(name: str) -> ConfigDict:
       'generator': {},  # scheme, model, optimiser, options: a student without data; see kdjax/generators
       'on_policy': {  # a language model's student learns on responses written in training
         'share': 0.0,  # of the batches, λ of GKD
-        'length': 0,  # tokens of the longest; 0 for what a prompt leaves of a text
+        'length': 0,  # tokens of the longest; 0 for text_length - prompt_length
         'temperature': 1.0,  # 0 takes the likeliest token
         'writer': 'student',  # or 'teacher'
       },
@@ -127,7 +127,7 @@ def base(name: str) -> ConfigDict:
       },
       'generation': {  # what a language model writes in the comparison, scored with ROUGE-L
         'seeds': (),  # of the sampling, such as (10, 20, 30, 40, 50); () for none
-        'length': 0,  # tokens of the longest response; 0 for what a prompt leaves of a text
+        'length': 0,  # tokens of the longest response; 0 for text_length - prompt_length
         'temperature': 1.0,  # 0 takes the likeliest token
         'examples': 0,  # at most so many; 0 takes all
       },
@@ -140,7 +140,7 @@ def base(name: str) -> ConfigDict:
         'keep': 2,
         'together': 32,  # members of a cohort in one training: their programs and states are in memory
         'tensorboard': False,
-        'dispatch': 1,  # steps in one program, for models that are faster than the host
+        'dispatch': 1,  # steps in one program, for models faster than the host; divides steps and the *_every
         'resident': 'auto',  # whether training data live on the device: 'yes', 'no', or where it is of use
       },
     }

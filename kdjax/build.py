@@ -1,5 +1,6 @@
 """From a config to objects; the only place that looks a name up."""
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -129,6 +130,8 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
 
   same = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
   said = json.dumps(same, sort_keys=True), found.fingerprint, vocabulary and vocabulary.to_str()
+  if catalogue.dotted(config['name']):  # a user's own module may change
+    said += (inspect.getsource(catalogue.module('data', config['name'])),)
   kept = decoded.place(cache, found.files, *said)
 
   def read(split):

@@ -2,7 +2,19 @@
 
 import jax
 
-from kdjax import augment, build, memory, narrow, on_policy, optim, parallel, pipeline, store, written
+from kdjax import (
+  augment,
+  build,
+  dispatch,
+  memory,
+  narrow,
+  on_policy,
+  optim,
+  parallel,
+  pipeline,
+  store,
+  written,
+)
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import Experiment, flat, refuse
 
@@ -18,6 +30,7 @@ def check(experiment: Experiment) -> None:
   """
   _check_numbers(experiment.config)
   refuse(experiment)
+  _check_loop(experiment)
   for name, member in experiment.members.items():
     _check_numbers(member.config)
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')
@@ -50,6 +63,18 @@ def _check_numbers(config):
   ):
     if given[key] not in choices:
       raise unknown(key, given[key], choices)
+
+
+def _check_loop(experiment):
+  """Finds strides that do not end where something is due, and data that cannot live on the device."""
+  config, data = experiment.config, experiment.data
+  run, stages = config['run'], ('student',) if config['teacher']['init'] else ('teacher', 'student')
+  due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
+  every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))
+  dispatch.check(run['dispatch'], run['parallel'], due | {f'run.{k}': run[k] for k in every})
+  stored = {m.config['teacher']['source'] for m in experiment.members.values()} & {'store', 'auto'}
+  held = isinstance(data.train, pipeline.Columns) and not stored
+  dispatch.lives_on_device(run['resident'], {} if held else None, None)
 
 
 def _check_models(experiment, whose=''):

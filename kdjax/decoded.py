@@ -5,11 +5,14 @@ size and time of these, by all of `config.data` that its content depends on, by 
 code of kdjax that reads; where any of them is another, the split is read anew.
 """
 
+import contextlib
 import functools
+import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from kdjax.sources import fingerprint
 LARGEST = 10e9  # bytes of all that is kept: what was not asked for longest goes first
 MOST = 200_000  # files that are looked at before anything is read
 SLOW = 1.0  # seconds of reading from which a split is worth keeping
+BEGUN = 3600.0  # seconds after which a folder that was begun is one that nobody finishes
 COUNTS = 'cut.json'
 
 
@@ -49,7 +53,8 @@ def load(folder: Path | None) -> tuple[dict[str, np.ndarray], dict[str, int]] | 
   try:
     names = json.loads((folder / COUNTS).read_text(encoding='utf-8'))
     arrays = {k: np.load(folder / file, mmap_mode='r') for k, file in names['arrays'].items()}
-    os.utime(folder)
+    with contextlib.suppress(OSError):  # it is not ours
+      os.utime(folder)
   except (OSError, ValueError, KeyError):
     return None
   return {k: v.view(np.ndarray) for k, v in arrays.items()}, names['cut']
@@ -67,10 +72,15 @@ def save(folder: Path | None, arrays: Mapping[str, np.ndarray], cut: Mapping[str
     begun = Path(tempfile.mkdtemp(prefix='begun-', dir=above))
     try:
       names = {key: f'{i}.npy' for i, key in enumerate(arrays)}
-      for key, file in names.items():
-        np.save(begun / file, arrays[key], allow_pickle=False)
+      for key, name in names.items():
+        with (begun / name).open('wb') as file:
+          np.save(file, arrays[key], allow_pickle=False)
+          file.flush()
+          os.fsync(file.fileno())
       (begun / COUNTS).write_text(json.dumps({'arrays': names, 'cut': dict(cut)}), encoding='utf-8')
       folder.parent.mkdir(exist_ok=True)
+      if not (folder / COUNTS).exists():  # half deleted
+        shutil.rmtree(folder, ignore_errors=True)
       os.rename(begun, folder)
     finally:
       shutil.rmtree(begun, ignore_errors=True)
@@ -79,7 +89,10 @@ def save(folder: Path | None, arrays: Mapping[str, np.ndarray], cut: Mapping[str
 
 
 def _make_room(above, room):
-  """Deletes what was not asked for longest until no more than `room` bytes are kept."""
+  """Deletes what nobody finished, and what was not asked for longest until `room` bytes are kept."""
+  for folder in above.glob('begun-*'):
+    if time.time() - folder.stat().st_mtime > BEGUN:
+      shutil.rmtree(folder, ignore_errors=True)
   kept = sorted(above.glob('*/*/' + COUNTS), key=lambda f: f.parent.stat().st_mtime)
   sizes = {f.parent: sum(x.stat().st_size for x in f.parent.iterdir()) for f in kept}
   total = sum(sizes.values())
@@ -92,6 +105,9 @@ def _make_room(above, room):
 
 @functools.cache
 def _code():
-  """Of all modules that decide what is read."""
+  """Of all modules and packages that decide what is read."""
   here = Path(__file__).parent
-  return fingerprint([f.read_bytes() for f in sorted([*here.glob('*.py'), *here.glob('data/*.py')])])
+  versions = [importlib.metadata.version(p) for p in ('pillow', 'tokenizers', 'tensorflow-datasets')]
+  return fingerprint(
+    versions, [f.read_bytes() for f in sorted([*here.glob('*.py'), *here.glob('data/*.py')])]
+  )

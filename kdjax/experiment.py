@@ -158,15 +158,15 @@ class Experiment:
 
   def _writing(self, stage, evaluate, mesh, size):
     """`evaluate`, which on the test split also scores what the model writes."""
-    config, data = self.config['data'], self.data
-    given = data.words, self.config['generation'], config['prompt_length']
+    config = self.config['data']
+    given = self.data.words, self.config['generation'], config['prompt_length']
     score = written.make_score(self.model(stage), *given, mesh, size)
 
     def both(variables, source, title=''):
       found = evaluate(variables, source, title)
-      if source is not data.test:
+      if source is not self.data.test:
         return found
-      examples = pipeline.examples_of(data.dataset, config['test'])
+      examples = pipeline.examples_of(self.data.dataset, config['test'])
       return found._replace(metrics=found.metrics | score(variables, source, examples, title))
 
     return both

@@ -121,8 +121,9 @@ def open_builder(name: str, data_dir: str | None) -> Any:
 
 
 def files(*builders: Any) -> tuple[Path, ...]:
-  """What the prepared data of TFDS builders lie in."""
-  return tuple(file for builder in builders for file in Path(builder.data_dir).iterdir())
+  """What the prepared data of TFDS builders lie in; () where that is no local folder."""
+  folders = [Path(builder.data_dir) for builder in builders]
+  return tuple(f for d in folders for f in d.iterdir()) if all(d.is_dir() for d in folders) else ()
 
 
 NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads

@@ -136,13 +136,6 @@ def train(
     f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
     f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
   )
-  due = {
-    f'{setup.name}.train.steps': setup.steps,
-    'run.log_every': how.log_every,
-    'run.save_every': how.save_every,
-  }
-  due |= {} if setup.validation is None else {'run.eval_every': how.eval_every}
-  dispatch.check(how.dispatch, how.parallel, due)
   held = setup.source.arrays if isinstance(setup.source, pipeline.Columns) and not setup.reader else None
   resident = dispatch.lives_on_device(how.resident, held, memory.free(mesh))
   batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader, rows_only=resident)
@@ -198,7 +191,7 @@ def compile_all(
   seen, t = jax.eval_shape(look, setup.teacher_variables, batch)
   needs = _needs(setup, how, mesh, {name: init for name, (init, _) in functions.items()}, (batch, seen, t))
   needs |= {'for the training data': memory.size(data)} if data else {}
-  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup))
+  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup, how))
   fits(needs)
   teacher_variables = jax.device_put(setup.teacher_variables, parallel.everywhere(mesh))  # once
   every = parallel.compile_look(look, mesh, (seen, t), setup.batch_size)
@@ -248,17 +241,18 @@ def _needs(setup, how, mesh, inits, shapes):
     'for weights, optimisers and the best so far': states + best,
     'for a copy of these while it is saved': states + best,
     "for the teacher's weights": memory.size(setup.teacher_variables),
-    "for batches and the teacher's answers": memory.size((batch, batch, seen, t)) / mesh.size,
+    "for batches and the teacher's answers": how.dispatch * memory.size((batch, batch, seen, t)) / mesh.size,
   }
 
 
-def _shrink(setup):
+def _shrink(setup, how):
   """The keys that decide how much memory is needed, with their values."""
   train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
   keys = {
     'run.together': len(setup.members),
     'seeds': len(setup.seeds),
     f'{train}.batch_size': setup.batch_size,
+    'run.dispatch': how.dispatch,
   }
   lower = [f'{key} ({value})' for key, value in keys.items() if value > 1]
   raised = [f'{train}.accumulate ({member.parts})'] + ([] if member.remat else [f'{train}.remat (False)'])

@@ -91,3 +91,15 @@ def test_a_slow_split_is_decoded_once(tmp_path, file, monkeypatch):
     np.testing.assert_array_equal(second.take(np.array([3, 1]))[key], value[[3, 1]])
   pipeline.read(found, 'test', encode, kept=kept)
   assert len(asked) == many + 1 + 6
+
+
+def test_what_a_kill_left_is_cleared(tmp_path, file):
+  folder = decoded.place(str(tmp_path / 'cache'), [file]) / 'train'
+  folder.mkdir(parents=True)
+  (folder / '0.npy').write_bytes(b'half deleted')
+  left, new = (folder.parents[1] / name for name in ('begun-old', 'begun-new'))
+  for one in (left, new):
+    one.mkdir()
+  os.utime(left, (1, 1))
+  decoded.save(folder, ARRAYS, {})
+  assert decoded.load(folder) and not left.exists() and new.exists()

@@ -75,6 +75,11 @@ def test_what_cannot_be(experiment, config):
     KdjaxError, match=r'run.dispatch is 4, and teacher.train.steps, 6, is no multiple of it'
   ):
     stages.run(experiment(), ('teacher',))
+  config.run.update(dispatch=1, resident='yes')
+  config.teacher.source = 'store'
+  with pytest.raises(KdjaxError, match='and a live teacher'):
+    stages.run(experiment(), ('teacher',))
+  assert not experiment().workdir.exists()
   with pytest.raises(KdjaxError, match='1 or more'):
     dispatch.check(0, 'jit', {})
   with pytest.raises(KdjaxError, match='alone'):

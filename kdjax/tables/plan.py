@@ -63,7 +63,9 @@ def plan(table: Table, made: Mapping[str, Unit], cells: Mapping, scale: str, wor
     said.append(f'Estimated: {duration(3600 * hours)} on {compare.hardware()}, from steps measured here.')
   else:
     said += launch(table, flops)
-  nothing = f'every cell{" that can be run" * bool(cannot)} is done.' if made else 'none of these can be run.'
+  nothing = f'every cell{" that can be run" * bool(cannot)} is done.'
+  if not made:
+    nothing = 'none of these can be run.' if cannot == len(cells) else 'nothing of it falls to this shard.'
   return Group(grid, *map(Text, said)) if left else Group(Text(f'{table.title}: {nothing}'))
 
 
