@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
-from kdjax.pretrained.rename import rename
+from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'resnetv2_(50|101|152)x(\d)_bit(\..*)?')
 TIMM = {
@@ -62,9 +61,6 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another architecture.
   """
-  name = given.get('architecture', '')
-  match = ARCHITECTURE.fullmatch(name)
-  if match is None:
-    choices = [f'resnetv2_{size}_bit' for size in ('50x1', '50x3', '101x1', '101x3', '152x2', '152x4')]
-    raise unknown('architecture for the model bit_resnet', name, choices)
+  choices = [f'resnetv2_{size}_bit' for size in ('50x1', '50x3', '101x1', '101x3', '152x2', '152x4')]
+  match = timm(given, ARCHITECTURE, 'bit_resnet', choices)
   return {'depth': int(match[1]), 'width': int(match[2])}

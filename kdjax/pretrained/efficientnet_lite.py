@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
-from kdjax.pretrained.rename import rename
+from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'(tf_)?efficientnet_lite(\d).*')
 MODULES = {
@@ -57,9 +56,6 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another architecture.
   """
-  name = given.get('architecture', '')
-  match = ARCHITECTURE.fullmatch(name)
-  if match is None:
-    choices = [f'{tf}efficientnet_lite{i}' for tf in ('tf_', '') for i in range(5)]
-    raise unknown('architecture for the model efficientnet_lite', name, choices)
+  choices = [f'{tf}efficientnet_lite{i}' for tf in ('tf_', '') for i in range(5)]
+  match = timm(given, ARCHITECTURE, 'efficientnet_lite', choices)
   return {'size': int(match[2]), 'torch': not match[1]}

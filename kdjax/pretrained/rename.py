@@ -1,9 +1,12 @@
 """From the names and layouts of torch to those of Flax."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from kdjax.errors import unknown
 
 COUNTED = re.compile(r'<(\d+)>')
 LEAVES = {
@@ -12,6 +15,18 @@ LEAVES = {
   'running_var': 'batch_stats/{}/var',
 }
 ALIASES = {'gamma': 'weight', 'beta': 'bias'}  # of the layer norms of early checkpoints
+
+
+def timm(given: Mapping[str, Any], pattern: re.Pattern, model: str, choices: Sequence[str]) -> re.Match:
+  """The match of the architecture that a config.json of timm names.
+
+  Raises:
+    KdjaxError: for another architecture; it names the `choices` of our `model`.
+  """
+  name = given.get('architecture', '')
+  if match := pattern.fullmatch(name):
+    return match
+  raise unknown(f'architecture for the model {model}', name, choices)
 
 
 def _path(match: re.Match, template: str) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
-from kdjax.pretrained.rename import rename
+from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'resnet(18|34|50|101|152)(\..*)?')
 BLOCK = r'layer(\d)\.(\d+)\.'
@@ -34,10 +33,7 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another architecture.
   """
-  name = given.get('architecture', '')
-  match = ARCHITECTURE.fullmatch(name)
-  if match is None:
-    choices = [f'resnet{n}' for n in (18, 34, 50, 101, 152)]
-    raise unknown('architecture for the model resnet_imagenet', name, choices)
+  choices = [f'resnet{n}' for n in (18, 34, 50, 101, 152)]
+  match = timm(given, ARCHITECTURE, 'resnet_imagenet', choices)
   pretrained = given.get('pretrained_cfg', {})
   return {'depth': int(match[1])} | {k: tuple(pretrained[k]) for k in ('mean', 'std') if k in pretrained}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import unknown
-from kdjax.pretrained.rename import rename
+from kdjax.pretrained.rename import rename, timm
 
 NAMES = {
   'width': 'hidden_size',
@@ -72,13 +72,8 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     KdjaxError: for another kind of model.
   """
   if 'architecture' in given:
-    match = ARCHITECTURE.fullmatch(given['architecture'])
-    if match is None:
-      raise unknown(
-        'architecture for the model vit_class_token',
-        given['architecture'],
-        [f'vit_{size}_patch16_224' for size in TIMM],
-      )
+    choices = [f'vit_{size}_patch16_224' for size in TIMM]
+    match = timm(given, ARCHITECTURE, 'vit_class_token', choices)
     width, depth, heads = TIMM[match[1]]
     found = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'eps': 1e-6}
     found |= {'patch': int(match[2]), 'act': 'gelu'}
