@@ -36,6 +36,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from kdjax import huge_pages
 from kdjax.errors import KdjaxError, unknown
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
@@ -257,4 +258,5 @@ def one_line(call):
 
 
 if __name__ == '__main__':
+  huge_pages.take()
   one_line(lambda: app.run(lambda argv: sys.exit(one_line(lambda: main(argv))), flags_parser=parse))

@@ -5,7 +5,7 @@
 
 Three pairs of teacher and student, float32, one batch for all: 'cnn' (RepDistiller's resnet32x4 and resnet8x4
 at 32×32), 'vit' (6 layers of 192 and 4 of 96, 64 tokens), 'vqa' (the quickstart's models). Columns, in
-milliseconds a step, medians of steps that run in turns:
+milliseconds a step, medians of half seconds of steps that run in turns:
 
   student       the student alone
   live          cross-entropy and kd at T = 4, with the teacher's forward
@@ -36,11 +36,12 @@ import jax
 import numpy as np
 
 from benchmarks import store as stored
-from kdjax import build, compare, loop, memory, optim, parallel, pipeline, progress, train
+from kdjax import build, compare, huge_pages, loop, memory, optim, parallel, pipeline, progress, train
 from kdjax import step as steps
 from kdjax.store import layout
 
 ROOT = Path(__file__).parents[1]
+TURN = 1000  # milliseconds
 KD = {'kd': {'weight': 1.0, 'temperature': 4.0}}
 METHODS = {'kd': KD, **{name: {name: {}} for name in ('dkd', 'dist', 'nkd')}}
 SGD = {'name': 'sgd', 'lr': 0.05, 'momentum': 0.9, 'weight_decay': 5e-4, 'schedule': 'constant'}
@@ -121,29 +122,30 @@ class Pair:
     )
 
   def step(self, methods, seeds=1, reader=None):
-    """`step()`: one of all members, awaited; the batch lies on the device, but for what a store adds."""
+    """`steps(n)`: n of all members, awaited; the batch lies on the device, but for what a store adds."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = parallel.split(joined, self.mesh)
     how = loop.Loop('last', 'jit', 1, 1, 1, 1, 1, False)
     look, updates, states = train.compile_all(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
-    def step():
-      batch = placed
-      if reader:
-        answers = reader.take(self.batch['id'], self.batch['epoch'])
-        batch = placed | parallel.split(answers, self.mesh)
-      batch, t = look(batch)
-      for name, update in updates.items():
-        states[name], losses = update(states[name], t, batch)
+    def steps(n):
+      for _ in range(n):
+        batch = placed
+        if reader:
+          answers = reader.take(self.batch['id'], self.batch['epoch'])
+          batch = placed | parallel.split(answers, self.mesh)
+        batch, t = look(batch)
+        for name, update in updates.items():
+          states[name], losses = update(states[name], t, batch)
       jax.block_until_ready((states, losses))
 
-    return step
+    return steps
 
   def look(self):
-    """`look()`: the teacher's alone, awaited."""
+    """`looks(n)`: n of the teacher's alone, awaited."""
     look = jax.jit(steps.make_look(self.teacher, lambda batch: batch, frozenset({'logits'})))
     placed = parallel.split(self.batch, self.mesh)
-    return lambda: jax.block_until_ready(look(self.variables, placed))
+    return lambda n: [jax.block_until_ready(look(self.variables, placed)) for _ in range(n)]
 
   def card(self):
     """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
@@ -186,15 +188,17 @@ class Pair:
 class Peer:
   """PyTorch's steps, in a process that lives as long as this object is not closed."""
 
-  def __init__(self, python: str, size: int):
+  def __init__(self, python: str, size: int, pages: bool):
     pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True, 'bufsize': 1}
     script = Path(__file__).with_name('step_torch.py')
-    self.child = subprocess.Popen([python, script, f'--batch={size}', f'--threads={cores()}'], **pipes)
+    env = {k: v for k, v in os.environ.items() if pages or k != 'GLIBC_TUNABLES'}
+    command = [python, script, f'--batch={size}', f'--threads={cores()}']
+    self.child = subprocess.Popen(command, env=env, **pipes)
     self.errors, self.version = {}, ''
 
-  def ask(self, pair: str, column: str) -> float | None:
-    """Milliseconds of one step, None where it does not work."""
-    self.child.stdin.write(f'{pair} {column}\n')
+  def ask(self, pair: str, column: str, steps: int) -> float | None:
+    """Milliseconds of one of these steps, None where it does not work."""
+    self.child.stdin.write(f'{pair} {column} {steps}\n')
     line = self.child.stdout.readline()
     found = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
     self.version = found['torch']
@@ -212,17 +216,22 @@ def cores() -> int:
 
 
 def turns(calls: dict, repeats: int) -> dict:
-  """name -> median milliseconds of calls made in turns, after one of each that does not count.
+  """name -> median milliseconds of a step, of `call(n)` made in turns, after two of each that do not count.
 
+  A turn takes as many steps as fill `TURN`, twice, and the first half of them does not count: after a pause
+  steps are slower, in JAX and in PyTorch, while memory that was given back is fetched again.
   A call that gives a number has measured itself, one that gives None is left out when it is a peer's.
   """
-  times = {name: [] for name in calls}
-  for i in range(repeats + 1):
+  times, steps = {name: [] for name in calls}, dict.fromkeys(calls, 1)
+  for i in range(repeats + 2):
     for name, call in calls.items():
+      call(steps[name])
       began = time.perf_counter()
-      said = call()
-      took = said if name.startswith('torch_') else 1e3 * (time.perf_counter() - began)
-      times[name] += [took] if i and took is not None else []
+      said = call(steps[name])
+      took = said if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
+      if i == 1 and took:
+        steps[name] = max(1, round(TURN / took))
+      times[name] += [took] if i > 1 and took is not None else []
   return {name: statistics.median(values) for name, values in times.items() if values}
 
 
@@ -275,8 +284,7 @@ def start(folder: Path) -> list[float]:
 def peak(name: str, args) -> None:
   """Prints the peak in bytes of this process, or of its device, after steps of all seeds."""
   step = Pair(name, args.batch).step({'student': KD}, args.seeds)
-  for _ in range(3):
-    step()
+  step(3)
   stats = jax.devices()[0].memory_stats() or {}
   print(stats.get('peak_bytes_in_use') or high_water())
 
@@ -324,6 +332,7 @@ def rounded(tree):
 def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--torch', metavar='PYTHON', help='a Python that can import torch, to compare with')
+  parser.add_argument('--pages', action='store_true', help='large pages for torch too, as run.py has them')
   parser.add_argument('--pairs', nargs='*', default=list(PAIRS), choices=list(PAIRS))
   parser.add_argument('--batch', type=int, default=64)
   parser.add_argument('--seeds', type=int, default=5)
@@ -331,6 +340,7 @@ def main():
   parser.add_argument('--quick', action='store_true', help='the vqa pair alone, few and small turns')
   parser.add_argument('--peak', choices=list(PAIRS), help=argparse.SUPPRESS)
   args = parser.parse_args()
+  huge_pages.take()
   progress.silence()
   if args.quick:
     args.pairs, args.batch, args.seeds, args.repeats = ['vqa'], 8, 2, 2
@@ -338,7 +348,7 @@ def main():
     return peak(args.peak, args)
   found = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
   found |= {'repeats': args.repeats, 'pairs': {}}
-  peer = Peer(args.torch, args.batch) if args.torch else None
+  peer = Peer(args.torch, args.batch, args.pages) if args.torch else None
   with tempfile.TemporaryDirectory() as folder:
     for name in args.pairs:
       found['pairs'][name] = measure(name, args, Path(folder), peer)

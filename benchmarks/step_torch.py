@@ -1,16 +1,15 @@
-"""PyTorch's side of `benchmarks.step`: the same models, and one step for each line that it reads.
+"""PyTorch's side of `benchmarks.step`: the same models, and their steps for each line that it reads.
 
 It runs in a Python that has torch, and torchdistill for the column of that name, and need not have JAX.
-A line names a pair and a column, 'cnn eager'; the answer is a JSON object: 'ms', or 'error' in words.
+A line names a pair, a column and how many steps, 'cnn eager 3'; the answer is a JSON object: 'ms' of one of
+them, or 'error' in words.
 'student' is a step of the student alone; the others are steps of distillation with the teacher live:
 'eager', 'compile' (torch.compile of both models), 'torchdistill' (its DistillationBox, as in its examples).
-'memory' answers with the process's peak in bytes.
 """
 
 import argparse
 import json
 import logging
-import resource
 import sys
 import time
 
@@ -213,17 +212,15 @@ def main():
   made = {}
   for line in sys.stdin:
     try:
-      pair, column = line.split()
-      if column == 'memory':
-        found = {'bytes': 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-      else:
-        if (pair, column) not in made:
-          made[pair, column] = make(pair, column, args.batch)
-          for _ in range(2):
-            made[pair, column]()
-        began = time.perf_counter()
+      pair, column, steps = line.split()
+      if (pair, column) not in made:
+        made[pair, column] = make(pair, column, args.batch)
+        for _ in range(2):
+          made[pair, column]()
+      began = time.perf_counter()
+      for _ in range(int(steps)):
         loss = made[pair, column]()
-        found = {'ms': 1e3 * (time.perf_counter() - began), 'loss': loss}
+      found = {'ms': 1e3 * (time.perf_counter() - began) / int(steps), 'loss': loss}
     except Exception as e:  # a column that does not work here is no reason to lose the others
       found = {'error': f'{type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else ""}'}
     print(json.dumps(found | {'torch': torch.__version__}), flush=True)

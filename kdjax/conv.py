@@ -21,8 +21,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from kdjax import winograd
+
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner groups are joined
+PATCHES = 2**21  # elements of the inputs of outputs that are laid side by side at a time
 CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradient takes at a time
 
 
@@ -86,19 +89,47 @@ def conv_general_dilated(
 Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
-def _lax(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
+def _dense(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
+  if dilation == (1, 1):
+    if w.shape[:2] == (1, 1) and strides == (1, 1) and not any(map(any, pads)):
+      return jnp.dot(x, w[0, 0], precision=how.precision)
+    if strides == (1, 1) and winograd.pays(x.shape, w.shape, pads):
+      return winograd.conv(x, w, pads, how.precision)
+    larger = any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
+    if larger or _few(w) or strides != (1, 1) and min(w.shape[2:]) >= 64:
+      return _by_patches(x, w, pads, strides, how.precision)
   return lax.conv_general_dilated(
     x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=how.precision
   )
 
 
+def _few(w):
+  """Whether the kernel has the channels of an image, and few taps."""
+  return 2 < w.shape[2] < 9 and w.size <= 80 * w.shape[3]
+
+
+def _by_patches(x, w, pads, strides, precision):
+  """One matmul with the inputs of every output side by side, some images at a time."""
+  (h, v, c, o), (s, r) = w.shape, strides
+
+  def part(x):
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
+    rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
+    taps = [x[:, i : i + rows : s, j : j + columns : r] for i in range(h) for j in range(v)]
+    patches = jnp.concatenate(taps, 3)
+    y = jnp.dot(patches.reshape(-1, h * v * c), w.reshape(-1, o), precision=precision)
+    return y.reshape(*patches.shape[:3], o)
+
+  return winograd.in_steps(part, x, h * v * x.size // (len(x) * s * r), PATCHES)
+
+
 def _forward(x, w, how):
   if how.groups == 1:
-    return _lax(x, w, how.pads, how, how.strides)
+    return _dense(x, w, how.pads, how, how.strides)
   if how.groups == x.shape[3] == w.shape[3]:
     return _shifted(x, w, how)
   blocks = zip(*_blocks(x, w, how.groups), strict=True)
-  return jnp.concatenate([_lax(a, b, how.pads, how, how.strides) for a, b in blocks], 3)
+  return jnp.concatenate([_dense(a, b, how.pads, how, how.strides) for a, b in blocks], 3)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -129,11 +160,13 @@ def _kernel_grad(x, y, shape, how):
   if shape[:2] == (1, 1) and how.pads == ((0, 0), (0, 0)):
     x = x[:, :: how.strides[0], :: how.strides[1]]
     return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), how.precision)[None, None]
+  if how.strides == (1, 1) and winograd.pays(x.shape, shape, how.pads, winograd.GRAD):
+    return winograd.kernel_grad(x, y, how.pads, how.precision)
   sizes = zip(x.shape[1:3], y.shape[1:3], shape, how.strides, how.pads, strict=False)
   pads = [(lo, (m - 1) * s + k - n - lo) for n, m, k, s, (lo, _) in sizes]
 
   def part(x, y):
-    return _lax(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, how, dilation=how.strides)
+    return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, how, dilation=how.strides)
 
   n = _steps(len(x), max(x.size, y.size) // len(x))
   if n == 1:
@@ -172,7 +205,7 @@ def _input_grad(y, w, shape, how):
     kernel = k[i::s, j::r][::-1, ::-1]
     if not kernel.size:
       return jnp.zeros((b, n, m, c), y.dtype)
-    return _lax(y, kernel, (up, left), how)
+    return _dense(y, kernel, (up, left), how)
 
   grad = jnp.stack([jnp.stack([part(i, j) for j in columns], 3) for i in rows], 2)
   return grad.reshape(b, n * s, m * r, c)[:, :height, :width]

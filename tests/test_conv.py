@@ -24,6 +24,9 @@ CASES = {
   'one': ((2, 4, 5), (1, 1), (3, 4), 1, (1, 1), 'SAME'),
   'one_strided': ((2, 7, 6), (1, 1), (3, 4), 1, (2, 3), 'SAME'),
   'one_padded': ((2, 4, 5), (1, 1), (3, 4), 1, (2, 1), ((1, 1), (0, 2))),
+  'image': ((2, 6, 5), (3, 3), (3, 4), 1, (2, 1), 'SAME'),
+  'larger': ((2, 2, 3), (5, 3), (3, 4), 1, (1, 1), 'SAME'),
+  'wide_strided': ((4, 5, 6), (3, 3), (64, 64), 1, (2, 2), 'SAME'),
   'groups': ((2, 6, 5), (3, 3), (12, 6), 3, (2, 1), 'SAME'),
   'wide_groups': ((2, 4, 4), (3, 3), (80, 4), 2, (1, 1), 'SAME'),
   'depthwise': ((2, 6, 7), (3, 3), (6, 6), 6, (1, 1), 'SAME'),
@@ -76,9 +79,10 @@ def test_bfloat16_is_rounded_once(case):
   compare(case, jnp.bfloat16, 2**-8)
 
 
-@pytest.mark.parametrize('case', ['strided', 'groups', 'depthwise'])
+@pytest.mark.parametrize('case', ['strided', 'groups', 'depthwise', 'image', 'wide_strided'])
 def test_in_steps(case, monkeypatch):
   monkeypatch.setattr(conv, 'CACHE', 1)
+  monkeypatch.setattr(conv, 'PATCHES', 1)
   compare(case, jnp.float32, 1e-6)
 
 

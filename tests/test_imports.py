@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-  {'errors', 'types'},
+  {'errors', 'types', 'winograd', 'huge_pages'},
   {
     'losses',
     'taps',

@@ -1,0 +1,15 @@
+"""Large pages of memory for XLA:CPU, which asks the system for a step's memory anew at every step."""
+
+import os
+import sys
+
+
+def take() -> None:
+  """Starts this command once more, with large pages asked for, unless that has been decided already.
+
+  Fetching 4 KiB at a time takes up to a third of a step on CPU, 2 MiB next to nothing. Nothing but its
+  environment tells glibc (2.35 and later; others ignore it), and only when a program starts.
+  """
+  if sys.platform == 'linux' and 'GLIBC_TUNABLES' not in os.environ:
+    os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
