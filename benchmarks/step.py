@@ -5,7 +5,7 @@
 
 Three pairs of teacher and student, float32, one batch for all: 'cnn' (RepDistiller's resnet32x4 and resnet8x4
 at 32×32), 'vit' (6 layers of 192 and 4 of 96, 64 tokens), 'vqa' (the quickstart's models). Columns, in
-milliseconds a step, medians of half seconds of steps that run in turns:
+milliseconds a step, medians of seconds of steps that run in turns:
 
   student       the student alone
   live          cross-entropy and kd at T = 4, with the teacher's forward
@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from benchmarks import store as stored
-from kdjax import build, compare, huge_pages, loop, memory, optim, parallel, pipeline, progress, train
+from kdjax import build, compare, cost, huge_pages, loop, memory, optim, parallel, pipeline, progress, train
 from kdjax import step as steps
 from kdjax.store import layout
 
@@ -122,13 +122,13 @@ class Pair:
     )
 
   def step(self, methods, seeds=1, reader=None):
-    """`steps(n)`: n of all members, awaited; the batch lies on the device, but for what a store adds."""
+    """`run(n)`: n steps of all members, awaited; the batch lies on the device, but for what a store adds."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = parallel.split(joined, self.mesh)
     how = loop.Loop('last', 'jit', 1, 1, 1, 1, 1, False)
     look, updates, states = train.compile_all(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
-    def steps(n):
+    def run(n):
       for _ in range(n):
         batch = placed
         if reader:
@@ -139,7 +139,7 @@ class Pair:
           states[name], losses = update(states[name], t, batch)
       jax.block_until_ready((states, losses))
 
-    return steps
+    return run
 
   def look(self):
     """`looks(n)`: n of the teacher's alone, awaited."""
@@ -158,9 +158,7 @@ class Pair:
     programs['student'] = steps.make_update(student, self.task, method, tx), (state, t, batch)
     made = {}
     for who, (program, args) in programs.items():
-      with mock.patch('jax.default_backend', lambda: 'gpu'):  # the convolutions that a GPU would run
-        cost = jax.jit(program).lower(*args).cost_analysis()
-      made[who] = {'gflop': cost['flops'] / 1e9}
+      made[who] = {'gflop': cost.flops(program, *args) / 1e9}
 
     def backward(params, stats):
       def forward(params):

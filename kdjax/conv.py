@@ -1,18 +1,22 @@
-"""A 2-D convolution whose gradients are fast on XLA:CPU: strided, 1×1, grouped, and inside loops.
+"""A 2-D convolution that is fast on XLA:CPU, and so are its gradients: strided, 1×1, grouped, inside loops.
 
-XLA:CPU runs a convolution well where its operands lie as NHWC × HWIO -> NHWC. It brings the gradients of
-one into that order only outside of `scan`, `while` and `cond`, and those of a grouped one never: the rest
+What XLA:CPU does best is a matmul, and so is most of what a network has: 1×1; 3×3 between many channels, by
+`kdjax.winograd`; an image's few channels, strides, and kernels larger than the map, by patches side by side.
+
+The rest is XLA's own, which runs well where its operands lie as NHWC × HWIO -> NHWC. It brings the gradients
+of one into that order only outside of `scan`, `while` and `cond`, and those of a grouped one never: the rest
 runs in a naive loop, up to 150 times slower. Here the gradients are written in that order to begin with:
 
 - kernel: the batch in the place of the channels and the cotangent in that of the kernel, a few images at a
   time. They stay in the cache, and the loop makes XLA take the input from memory; else it fuses the layers
   that made the input into its transposition, and computes them once more, against the grain;
 - input: one convolution for each phase of the stride, not one over a cotangent full of zeros;
-- 1×1: matmuls; depthwise: a sum of shifted products; groups: one dense convolution for a block of them.
+- depthwise: a sum of shifted products; groups: one dense convolution for a block of them.
 
 The results are those of `jax.lax.conv_general_dilated` up to rounding.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -25,8 +29,9 @@ from kdjax import winograd
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner groups are joined
-PATCHES = 2**21  # elements of the inputs of outputs that are laid side by side at a time
+PATCHES = 2**21  # elements of the patches that are made at a time
 CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradient takes at a time
+plain = jax.make_user_context(False)  # `with plain(True)` leaves all to lax, to count a model's arithmetic
 
 
 class How(NamedTuple):
@@ -49,17 +54,18 @@ def conv_general_dilated(
   precision=None,
   preferred_element_type=None,
 ):
-  """`jax.lax.conv_general_dilated`, with faster gradients where JAX runs on CPU.
+  """`jax.lax.conv_general_dilated`, faster where JAX runs on CPU.
 
   Covered are floats `[B, H, W, C]` × `[h, w, C / groups, O]` -> `[B, H', W', O]` without dilation, of any
   stride and any padding >= 0; bfloat16 and float16 are computed in float32. All else is left to lax, and so
   is every other platform, that of `jax.default_backend()` when the call is traced. What is covered has
-  first and second derivatives by `grad`, but no forward mode (`jvp`).
+  first and second derivatives by `grad`, but no forward mode (`jvp`), and no `shard_map` that checks.
   """
   dilated = {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}
   special = dilated or batch_group_count != 1 or preferred_element_type is not None
   floats = lhs.dtype == rhs.dtype and jnp.issubdtype(lhs.dtype, jnp.floating)
-  if jax.default_backend() == 'cpu' and floats and not special and lhs.ndim == 4 and lhs.size and rhs.size:
+  here = jax.default_backend() == 'cpu' and not plain.value
+  if here and floats and not special and lhs.ndim == 4 and lhs.size and rhs.size:
     sizes = lhs.shape[1:3], rhs.shape[:2]
     text = isinstance(padding, str)
     pads = lax.padtype_to_pads(*sizes, window_strides, padding) if text else padding
@@ -95,8 +101,7 @@ def _dense(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
       return jnp.dot(x, w[0, 0], precision=how.precision)
     if strides == (1, 1) and winograd.pays(x.shape, w.shape, pads):
       return winograd.conv(x, w, pads, how.precision)
-    larger = any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
-    if larger or _few(w) or strides != (1, 1) and min(w.shape[2:]) >= 64:
+    if _few(w) or _larger(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
       return _by_patches(x, w, pads, strides, how.precision)
   return lax.conv_general_dilated(
     x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=how.precision
@@ -104,8 +109,13 @@ def _dense(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
 
 
 def _few(w):
-  """Whether the kernel has the channels of an image, and few taps."""
+  """Whether the kernel has the channels of an image, and at most 80 weights an output: 5×5×3, not 7×7×3."""
   return 2 < w.shape[2] < 9 and w.size <= 80 * w.shape[3]
+
+
+def _larger(w, x):
+  """Whether the kernel is larger than the map, for which XLA has a naive loop, and not too many taps."""
+  return w.shape[0] * w.shape[1] <= 25 and any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
 
 
 def _by_patches(x, w, pads, strides, precision):
@@ -120,7 +130,8 @@ def _by_patches(x, w, pads, strides, precision):
     y = jnp.dot(patches.reshape(-1, h * v * c), w.reshape(-1, o), precision=precision)
     return y.reshape(*patches.shape[:3], o)
 
-  return winograd.in_steps(part, x, h * v * x.size // (len(x) * s * r), PATCHES)
+  outs = [(n + sum(p) - k) // t + 1 for n, p, k, t in zip(x.shape[1:3], pads, (h, v), strides, strict=True)]
+  return winograd.in_steps(part, x, outs[0] * outs[1] * h * v * c, PATCHES)
 
 
 def _forward(x, w, how):
@@ -183,8 +194,8 @@ def _kernel_grad(x, y, shape, how):
 
 def _steps(b, size):
   """In how many steps to take b images of `size` elements: 1 if all fit in the cache, else 8 or more."""
-  few = min(max(1, CACHE // size), -(-b // 8))
-  return 1 if b * size <= CACHE else b // max(d for d in range(1, few + 1) if b % d == 0)
+  few, n = min(max(1, CACHE // size), -(-b // 8)), math.gcd(b, jax.device_count())
+  return 1 if b * size <= CACHE else b // max(d for d in range(n, max(few, n) + 1, n) if b % d == 0)
 
 
 def _input_grad(y, w, shape, how):

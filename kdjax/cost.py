@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import jax
 import numpy as np
 
+from kdjax import conv
 from kdjax.types import Model
 
 
@@ -40,11 +41,14 @@ def measure(
   one, many = ({k: jax.device_put(v[:n]) for k, v in batch.items()} for n in (1, None))
   calls, results = {}, {}
   for name, (model, variables) in models.items():
-    forward = jax.jit(lambda v, b, m=model: {t: m.apply(v, b, train=False)[0][t] for t in taps})
-    single, full = (forward.lower(variables, b).compile() for b in (one, many))
+
+    def forward(v, b, m=model):
+      return {t: m.apply(v, b, train=False)[0][t] for t in taps}
+
+    single, full = (jax.jit(forward).lower(variables, b).compile() for b in (one, many))
     variables = jax.device_put(variables)
     calls[name] = (single, variables, one), (full, variables, many)
-    results[name] = count(variables) | {'flops_per_example': _flops(single)}
+    results[name] = count(variables) | {'flops_per_example': flops(forward, variables, one)}
   times = {(name, i): [] for name in calls for i in (0, 1)}
   start = time.perf_counter()
   for n in range(repeats + 2):
@@ -62,7 +66,8 @@ def measure(
   return results
 
 
-def _flops(compiled):
-  analysis = compiled.cost_analysis() or {}
-  flops = analysis.get('flops', -1) if isinstance(analysis, dict) else -1
-  return float(flops) if flops > 0 else None
+def flops(f, *args) -> float | None:
+  """The floating-point operations of f, however its convolutions are computed here; None if unknown."""
+  with conv.plain(True):
+    analysis = jax.jit(f).lower(*args).cost_analysis() or {}
+  return float(analysis['flops']) if analysis.get('flops', -1) > 0 else None

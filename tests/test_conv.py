@@ -86,9 +86,20 @@ def test_in_steps(case, monkeypatch):
   compare(case, jnp.float32, 1e-6)
 
 
-@pytest.mark.parametrize('b, size, steps', [(64, 2**16, 16), (64, 2**14, 8), (4, 512, 1), (13, 2**20, 13)])
-def test_steps(b, size, steps):
+@pytest.mark.parametrize(
+  'devices, b, size, steps',
+  [(1, 64, 2**16, 16), (1, 64, 2**14, 8), (1, 4, 512, 1), (1, 13, 2**20, 13), (8, 64, 2**16, 8)],
+)
+def test_steps(devices, b, size, steps, monkeypatch):
+  monkeypatch.setattr(jax, 'device_count', lambda: devices)
   assert conv._steps(b, size) == steps
+
+
+@pytest.mark.parametrize('kernel, pad', [(3, 2), (1, 1)])
+def test_outputs_larger_than_inputs_make_no_program_of_a_thousand_lines(kernel, pad):
+  x, w = jnp.ones((8, 16, 16, 4)), jnp.ones((kernel, kernel, 4, 8))
+  f = partial(conv_general_dilated, window_strides=(1, 1), padding=((pad, pad),) * 2, dimension_numbers=NHWC)
+  assert len(str(jax.make_jaxpr(partial(with_gradients, f))(x, w)).splitlines()) < 200
 
 
 def test_vmap_and_scan():

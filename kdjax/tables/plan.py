@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kdjax import checkpoint, compare, loop, parallel, pipeline, stages, train
+from kdjax import checkpoint, compare, cost, loop, parallel, pipeline, stages, train
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment, digest
 from kdjax.progress import duration, say
@@ -139,8 +139,7 @@ def _train_flops(experiment: Experiment, stage: str) -> float:
   def make():
     batch = next(pipeline.eval_batches(experiment.data.train, jax.process_count()))
     model, (variables, _) = experiment.model(stage), experiment.shapes(stage)
-    lowered = jax.jit(lambda v, b: model.apply(v, b, train=False)[0]).lower(variables, batch)
-    return float((lowered.cost_analysis() or {}).get('flops', 0.0))
+    return cost.flops(lambda v, b: model.apply(v, b, train=False)[0], variables, batch) or 0.0
 
   return 3 * experiment.config[own]['train']['batch_size'] * experiment.once(key, make)
 
