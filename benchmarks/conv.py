@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from kdjax import conv
+from kdjax import conv, huge_pages
 from kdjax.conv import NHWC
 from kdjax.models.vision.resnet import Resnet
 
@@ -118,6 +118,7 @@ def main():
   parser.add_argument('--scan', nargs='*', default=[], help='which of them to run in a scan too')
   parser.add_argument('--torch', metavar='PYTHON', help='a Python that can import torch, to compare with')
   args = parser.parse_args()
+  huge_pages.take()
   found = {'jax': jax.__version__}
   for name in args.shapes:
     found[name] = shape(*map(int, name.split(',')), repeats=args.repeats, scan=name in args.scan)
