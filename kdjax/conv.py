@@ -118,15 +118,20 @@ def _larger(w, x):
   return w.shape[0] * w.shape[1] <= 25 and any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
 
 
+def _taps(x, w, pads, strides):
+  """What each tap of the kernel meets: x, padded and shifted, for all outputs."""
+  (h, v), (s, r) = w.shape[:2], strides
+  x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
+  rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
+  return [x[:, i : i + rows : s, j : j + columns : r] for i in range(h) for j in range(v)]
+
+
 def _by_patches(x, w, pads, strides, precision):
   """One matmul with the inputs of every output side by side, some images at a time."""
-  (h, v, c, o), (s, r) = w.shape, strides
+  h, v, c, o = w.shape
 
   def part(x):
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
-    rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
-    taps = [x[:, i : i + rows : s, j : j + columns : r] for i in range(h) for j in range(v)]
-    patches = jnp.concatenate(taps, 3)
+    patches = jnp.concatenate(_taps(x, w, pads, strides), 3)
     y = jnp.dot(patches.reshape(-1, h * v * c), w.reshape(-1, o), precision=precision)
     return y.reshape(*patches.shape[:3], o)
 
@@ -180,16 +185,7 @@ def _kernel_grad(x, y, shape, how):
     return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, how, dilation=how.strides)
 
   n = _steps(len(x), max(x.size, y.size) // len(x))
-  if n == 1:
-    return part(x, y).transpose(1, 2, 0, 3)
-  # Step i takes every n-th image, so that a batch that is split over devices stays where it is.
-  x, y = (a.reshape(-1, n, *a.shape[1:]) for a in (x, y))
-
-  def add(i, total):
-    return total + part(*(lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in (x, y)))
-
-  start = jnp.zeros((shape[2], *shape[:2], shape[3]), x.dtype)
-  return lax.fori_loop(0, n, add, start).transpose(1, 2, 0, 3)
+  return winograd.summed(part, (x, y), len(x) // n).transpose(1, 2, 0, 3)
 
 
 def _steps(b, size):
@@ -232,11 +228,8 @@ def _phase(phase, size, out, kernel, stride, low):
 
 def _shifted(x, w, how):
   """Depthwise: one fused sum over the taps, each a product with the padded input, shifted."""
-  (h, v), (s, r) = w.shape[:2], how.strides
-  x = jnp.pad(x, ((0, 0), *how.pads, (0, 0)))
-  rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
-  taps = ((i, j) for i in range(h) for j in range(v))
-  return sum(x[:, i : i + rows : s, j : j + columns : r] * w[i, j, 0] for i, j in taps)
+  taps = _taps(x, w, how.pads, how.strides)
+  return sum(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
 
 
 def _joined(w, groups):

@@ -58,14 +58,10 @@ def kernel_grad(x, y, pads, precision=None):
     a, b = (t.reshape(len(t), -1, t.shape[3]) for t in (a, b))
     return lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,))), precision).sum(0)
 
-  def part(i):
-    x, y = (lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in parts)
+  def part(x, y):
     return _each(dot, _tiles(x, pads), _cotangents(y))
 
-  k = _at_once(len(x), max(x.size // len(x), y.size // len(y)))
-  parts = tuple(a.reshape(k, -1, *a.shape[1:]) for a in (x, y))
-  start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(part, 0))
-  dots = lax.fori_loop(0, len(x) // k, lambda i, total: jax.tree.map(jnp.add, total, part(i)), start)
+  dots = summed(part, (x, y), _at_once(len(x), max(x.size, y.size) // len(x)))
   return jnp.stack([jnp.stack(row) for row in _twice(KERNEL.T, dots)])
 
 
@@ -112,8 +108,7 @@ def in_steps(f, x, size, most=CACHE):
   k = _at_once(len(x), size, most)
   if k == len(x):
     return f(x)
-  # Step i takes every n-th example, so that a batch that is split over devices stays where it is.
-  x = x.reshape(k, -1, *x.shape[1:])
+  x = _parted(x, k)
   y = jax.eval_shape(f, x[:, 0])
   y = jnp.zeros((k, x.shape[1], *y.shape[1:]), y.dtype)
 
@@ -123,6 +118,25 @@ def in_steps(f, x, size, most=CACHE):
 
   y = lax.fori_loop(0, x.shape[1], step, y)
   return y.reshape(-1, *y.shape[2:])
+
+
+def summed(f, arrays, k):
+  """The sum of f, an array or a tree of them, over k examples of the arrays `[B, ...]` at a time."""
+  if k == len(arrays[0]):
+    return f(*arrays)
+  parts = [_parted(a, k) for a in arrays]
+  zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(f, *(a[:, 0] for a in parts)))
+
+  def add(i, total):
+    part = f(*(lax.dynamic_index_in_dim(a, i, 1, keepdims=False) for a in parts))
+    return jax.tree.map(jnp.add, total, part)
+
+  return lax.fori_loop(0, parts[0].shape[1], add, zeros)
+
+
+def _parted(x, k):
+  """x `[B, ...]` as `[k, n, ...]`: step i takes every n-th, so that a batch split over devices stays."""
+  return x.reshape(k, -1, *x.shape[1:])
 
 
 def _at_once(b, size, most=CACHE):
