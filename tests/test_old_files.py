@@ -1,8 +1,8 @@
 """Workdirs, stores and tables that an earlier version wrote are still read.
 
-`old_files/first_layout.tar.xz` holds one of each, written by the version before modules and keys were renamed:
-'plain', 'stored' (its student was taught from a teacher store), 'cohort', 'half' (a student stopped at step 4 of 6,
-with an average of its weights) and 'table'.
+`old_files/first_layout.tar.xz` holds one of each, written by the version before modules and keys were
+renamed: 'plain', 'stored' (its student was taught from a teacher store), 'cohort', 'half' (a student stopped
+at step 4 of 6, with an average of its weights) and 'table'.
 """
 
 import json
@@ -68,7 +68,9 @@ def test_an_old_table_is_read_and_nothing_is_trained(old, monkeypatch):
   before = json.loads(Path('table/old.json').read_text())['panels']['Accuracy']
   config = ConfigDict(json.loads(Path('table/units/one/config.json').read_text()))
   row = {'KD': {'one': Cell(('one',), member='kd', published=90.0)}}
-  table = Table('old', 'Old', 'nobody', 'nowhere', {'one': config}, {'Accuracy': row}, {'top1': MEASURES['top1']})
+  table = Table(
+    'old', 'Old', 'nobody', 'nowhere', {'one': config}, {'Accuracy': row}, {'top1': MEASURES['top1']}
+  )
   monkeypatch.setattr(train, 'train', None)
   after = run(table, Path('table').absolute())['panels']['Accuracy']
   assert after['KD']['one']['values'] == before['KD']['one']['values']

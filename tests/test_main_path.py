@@ -1,0 +1,71 @@
+"""What each stage of an experiment is given: the claims that its report makes."""
+
+import jax
+import numpy as np
+
+from kdjax import build, optim, stages, step
+
+
+def test_few_labels_are_few_for_the_student_too(experiment, config, monkeypatch):
+  """Baseline and student see the same labels, the student the other examples without theirs."""
+  config.data.labels = 0.3
+  whole = experiment()
+  monkeypatch.setattr(stages, '_first', lambda experiment: {})  # no teacher was trained
+  sources = {stage: stages.setup(whole, stage).source.arrays for stage in ('teacher', 'baseline', 'student')}
+  labels = {
+    stage: dict(zip(s['id'].tolist(), s['label'].tolist(), strict=True)) for stage, s in sources.items()
+  }
+  n = len(whole.data.train)
+  assert len(labels['teacher']) == len(labels['student']) == n
+  assert min(labels['teacher'].values()) >= 0
+  shown = {i: label for i, label in labels['student'].items() if label >= 0}
+  assert shown == labels['baseline']
+  assert 0 < len(shown) < 0.5 * n
+  assert all(labels['teacher'][i] == label for i, label in shown.items())
+
+
+def test_the_teacher_answers_in_evaluation_mode(experiment):
+  """Its batch norms use what they learned, not the batch, and nothing is dropped."""
+  whole = experiment()
+  teacher, batch = whole.model('teacher'), whole.data.train.take(np.arange(8))
+  variables = jax.jit(teacher.init)(jax.random.key(0), batch)
+  _, t = step.make_look(teacher, lambda batch: batch)(variables, batch)
+  evaluated, _ = teacher.apply(variables, batch, train=False)
+  trained, _ = teacher.apply(variables, batch, train=True, rng=jax.random.key(1))
+  np.testing.assert_array_equal(t['logits'], evaluated['logits'])
+  assert np.abs(trained['logits'] - evaluated['logits']).max() > 1e-3
+
+
+def test_the_teacher_sees_what_the_student_sees(experiment, config):
+  """One augmented batch goes through both."""
+  config.student.train.augment = ('flip', 'crop')
+  whole = experiment()
+  teacher, batch = whole.model('teacher'), whole.data.train.take(np.arange(8))
+  batch |= {'epoch': np.zeros(8, np.int32)}
+  variables = jax.jit(teacher.init)(jax.random.key(0), batch)
+  view = build.view(whole.config['student']['train'], 0)
+  augmented, t = step.make_look(teacher, view)(variables, batch)
+  assert np.any(augmented['image'] != batch['image'])
+  np.testing.assert_array_equal(t['logits'], teacher.apply(variables, augmented, train=False)[0]['logits'])
+
+
+def test_the_weight_of_a_loss_weighs_its_gradient(experiment, config):
+  """The objective is task_weight x task + the weights of the methods x their means."""
+  whole = experiment()
+  student, batch = whole.model('student'), whole.data.train.take(np.arange(8))
+  teacher = whole.model('teacher')
+  variables = jax.jit(teacher.init)(jax.random.key(9), batch)
+  t, _ = teacher.apply(variables, batch, train=False)
+  tx = optim.optimiser({'name': 'sgd', 'lr': 1.0, 'schedule': 'constant'}, 6)
+
+  def moved(task_weight, weight):
+    method = build.method({'kd': {'weight': weight, 'temperature': 2.0}}, 6)
+    state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
+    update = step.make_update(student, whole.task, method, tx, task_weight=task_weight)
+    new, _ = jax.jit(update)(state, t, batch)
+    return jax.tree.map(lambda a, b: a - b, new.params['student'], state.params['student'])
+
+  labels, teacher_only, both = moved(1.0, 0.0), moved(0.0, 1.0), moved(0.5, 3.0)
+  for a, b, c in zip(*map(jax.tree.leaves, (labels, teacher_only, both)), strict=True):
+    np.testing.assert_allclose(0.5 * a + 3 * b, c, rtol=2e-4, atol=2e-6)
+  assert max(np.abs(x).max() for x in jax.tree.leaves(teacher_only)) > 1e-4
