@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 from kdjax.plain_pickle import FULL, Allowed, Dialect, Unbuilt, cannot, load
 
 KIND = re.compile(r'[<>=|]?([biu][1248]|f[248]|[SU]\d{1,7}|O[48]?)')
@@ -121,7 +122,7 @@ def read(path: str | Path) -> Any:
     KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.
   """
   try:
-    with Path(path).open('rb') as file:
+    with regular_file(path, 'data file').open('rb') as file:
       mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closes with the last view of it
     found = load(mapped, ARRAYS)
     _check(found)

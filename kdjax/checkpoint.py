@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 from kdjax.progress import say
 
 
@@ -156,7 +157,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     KdjaxError: if it is missing or damaged.
   """
   try:
-    with safe_open(path, 'numpy') as file:
+    with safe_open(regular_file(path, 'model'), 'numpy') as file:
       tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118, it is no dict
       return tensors, file.metadata() or {}
   except (OSError, SafetensorError) as e:

@@ -80,7 +80,7 @@ def cannot(path: Path, e: Exception) -> KdjaxError:
   """The one line that says why a file cannot be loaded."""
   told = ' '.join(str(getattr(e, 'strerror', None) or e).split())[:300]
   told = told if isinstance(e, KdjaxError | OSError) else f'it is damaged ({type(e).__name__}: {told})'
-  return KdjaxError(f'cannot load {path}: {told}.')
+  return KdjaxError(f'cannot load {path}: {told.rstrip(".")}.')
 
 
 def _held(file, form):

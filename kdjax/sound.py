@@ -11,6 +11,7 @@ from scipy.io import wavfile
 from tensorflow_datasets.core.features import feature
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 from kdjax.progress import say
 
 
@@ -26,7 +27,7 @@ def read_sound(path: Path, rate: int, where: str) -> np.ndarray:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', wavfile.WavFileWarning)  # of chunks that are no sound
-      theirs, samples = wavfile.read(path)
+      theirs, samples = wavfile.read(regular_file(path, 'sound'))
   except FileNotFoundError as e:
     raise KdjaxError(f'{where}: there is no sound {path}.') from e
   except Exception as e:  # a header of nonsense raises all sorts

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from kdjax import catalogue
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import regular_file
 from kdjax.progress import console, say
 from kdjax.sound import Audio  # noqa: F401 (TFDS finds it by its alias)
 
@@ -197,6 +198,14 @@ class Subset(Sequence):
     return self.source[int(self.indices[index])]
 
 
+@functools.cache
+def _formats():
+  """Of images that Pillow reads by itself: for EPS and WMF it starts other programs."""
+  known = ('PNG', 'JPEG', 'JPEG2000', 'MPO', 'GIF', 'BMP', 'DIB', 'TIFF', 'WEBP', 'AVIF', 'PPM', 'TGA', 'ICO')
+  Image.init()
+  return [name for name in known if name in Image.OPEN]
+
+
 def read_image(path: Path, where: str) -> np.ndarray:
   """u8 [H, W, 3]; alpha is dropped, 16 bits are scaled to 8.
 
@@ -204,12 +213,14 @@ def read_image(path: Path, where: str) -> np.ndarray:
     KdjaxError: if the file is missing or no image, naming it and `where` it is asked for.
   """
   try:
-    with Image.open(path) as image:
+    with Image.open(regular_file(path, 'image'), formats=_formats()) as image:
       if image.mode.startswith('I'):  # 16 bits: Pillow would clip, not scale
         image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
       return np.asarray(image.convert('RGB'))
   except FileNotFoundError as e:
     raise KdjaxError(f'{where}: there is no image {path}.') from e
+  except KdjaxError as e:
+    raise KdjaxError(f'{where}: {e}') from e
   except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
     raise KdjaxError(f'{where}: {path} is not a readable image ({e}).') from e
 

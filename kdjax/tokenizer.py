@@ -7,9 +7,11 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 
 PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
 ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
+LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
 NOTHING = -100  # in the place of a token that is no target
 # How the tokens of a vocabulary are spelt -> what puts them together.
 SPELLINGS = {'Ġ': decoders.ByteLevel(), '▁': decoders.Metaspace(), '##': decoders.WordPiece()}
@@ -33,7 +35,7 @@ def load(path: str | Path) -> Tokenizer:
     KdjaxError: if there is none, or it cannot be read.
   """
   try:
-    return Tokenizer.from_file(str(path))
+    return Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
   except Exception as e:  # the library raises bare Exception
     raise KdjaxError(f'cannot read the tokenizer {path}: {e}') from e
 

@@ -25,6 +25,7 @@ LAYERS = (
     'dispatch',
     'narrow',
     'senses',
+    'files',
     'plain_pickle',
     'array_pickle',
     'sound',

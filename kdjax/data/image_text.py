@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax import sources
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import regular_file
 from kdjax.types import DataSet
 
 TEMPLATES = (
@@ -38,7 +39,7 @@ class Lines:
   def __init__(self, path: Path):
     self.path, content, ends = path, hashlib.sha256(), []
     try:
-      self._bytes = np.memmap(path, np.uint8, 'r')
+      self._bytes = np.memmap(regular_file(path, 'table'), np.uint8, 'r')
     except (OSError, ValueError) as e:
       raise KdjaxError(f'cannot read the pairs of {path} ({e}).') from e
     for first in range(0, len(self._bytes), CHUNK):

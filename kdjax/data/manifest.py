@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import regular_file
 from kdjax.sources import fingerprint, read_image
 from kdjax.types import DataSet
 
@@ -22,7 +23,7 @@ def rows(path: Path) -> list[dict]:
     KdjaxError: if the file cannot be read; it names the line.
   """
   try:
-    text = path.read_text(encoding='utf-8-sig')
+    text = regular_file(path, 'table').read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as e:
     raise KdjaxError(f'cannot read the manifest {path} ({e}).') from e
   if path.suffix == '.csv':

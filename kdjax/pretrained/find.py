@@ -2,11 +2,13 @@
 
 import importlib.metadata
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 
 TORCH = ('.bin', '.pth', '.pt')
 WANTED = ('*.safetensors', '*.json', '*.txt')
@@ -104,8 +106,9 @@ def files(init: str) -> Files:
   if kind == 'pip':
     return _with_companions(_chosen(_installed(name), init))
   path = _downloaded(name) if kind == 'hf' else Path(init).expanduser()
-  if path.is_dir():
+  if os.path.isdir(path):
     return _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
-  if not path.is_file():
-    raise KdjaxError(f'cannot read the model {init}: give a file, a folder, pip:NAME or hf:org/name.')
-  return _with_companions((path,))
+  try:
+    return _with_companions((regular_file(path, 'model'),))
+  except OSError as e:
+    raise KdjaxError(f'cannot read the model {init}: give a file, a folder, pip:NAME or hf:org/name.') from e

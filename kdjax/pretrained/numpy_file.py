@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 
 WEIGHTS = 'params/'  # of big_vision's trainer, which keeps its optimiser beside them
 
@@ -16,7 +17,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     KdjaxError: if it is missing, damaged, no .npz, or holds an array of objects.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(regular_file(path, 'checkpoint'), allow_pickle=False) as file:
       names = [name for name in file.files if name.startswith(WEIGHTS)]
       return {name.removeprefix(WEIGHTS): file[name] for name in names or file.files}
   except Exception as e:  # a damaged file shows up as any of half a dozen types

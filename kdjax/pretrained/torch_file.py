@@ -14,6 +14,7 @@ import numpy as np
 
 from kdjax import plain_pickle
 from kdjax.errors import KdjaxError
+from kdjax.files import regular_file
 from kdjax.plain_pickle import Allowed
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of torch's own number, before 1.6
@@ -188,7 +189,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.
   """
   try:
-    size = Path(path).stat().st_size
+    size = regular_file(path, 'checkpoint').stat().st_size
     with Path(path).open('rb') as file:
       start = file.read(len(MAGIC))
       file.seek(0)
