@@ -147,8 +147,11 @@ def test_bert_from_a_folder(folder):
   assert pretrained.tokenizer(str(folder)) == folder / 'tokenizer.json'
 
 
+PARTS = (('Transformer', ''), ('Pooling', '1_Pooling'), ('Normalize', '2_Normalize'))
+
+
 def test_the_other_files_of_a_sentence_encoder(folder):
-  modules = [{'type': f'x.{k}', 'path': p} for k, p in (('Pooling', '1_Pooling'), ('Normalize', '2'))]
+  modules = [{'type': f'x.{k}', 'path': p} for k, p in PARTS]
   (folder / 'modules.json').write_text(json.dumps(modules))
   (folder / '1_Pooling').mkdir()
   (folder / '1_Pooling' / 'config.json').write_text('{"pooling_mode_cls_token": true}')

@@ -2,7 +2,6 @@
 through `kdjax/pretrained/<model>.py`, which has `convert` and, where there is a config.json, `config`."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -10,12 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
-from kdjax import catalogue, checkpoint
+from kdjax import catalogue, checkpoint, progress
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import numpy_file, torch_file
-from kdjax.pretrained.find import Files, files
+from kdjax.pretrained import tensors
+from kdjax.pretrained.find import Files, files, read_json
 from kdjax.sources import fingerprint
 
 FREE = ('dropout', 'num_classes', 'pool', 'normalise')  # attributes that one may want otherwise
@@ -32,23 +32,11 @@ def _converter(name: str) -> ModuleType:
   return catalogue.module('pretrained', name)
 
 
-def _tensors(found: Files) -> dict[str, np.ndarray]:
-  tensors = {}
-  for path in found.weights:
-    read = numpy_file.read if path.suffix == '.npz' else torch_file.read
-    tensors |= checkpoint.read(path)[0] if path.suffix == '.safetensors' else read(path)
-  return tensors
-
-
 def _said(found: Files, converter: ModuleType) -> dict[str, Any]:
   """The attributes of the model that its config.json gives."""
   if found.config is None or not hasattr(converter, 'config'):
     return {}
-  try:
-    given = json.loads(found.config.read_text(encoding='utf-8'))
-  except (OSError, ValueError) as e:
-    raise KdjaxError(f'cannot read {found.config} ({e}).') from e
-  return converter.config(given, found.config.parent)
+  return converter.config(read_json(found.config), found.config.parent)
 
 
 def _under(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +98,17 @@ def tokenizer(init: str) -> Path:
   return found.tokenizer
 
 
+def _told(found: Files, unread: list[str]) -> str:
+  """What was read, and what of it has no place in the model."""
+  files = (
+    found.weights[0]
+    if len(found.weights) == 1
+    else f'{len(found.weights)} files of {found.weights[0].parent}'
+  )
+  left = f'; left out, as the model has no such layer: {tensors.summary(unread)}' if unread else ''
+  return f'weights from {files}{left}'
+
+
 def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '', without: str = '') -> dict:
   """Variables of a published checkpoint, or of a file that kdjax exported, in float32.
 
@@ -127,9 +126,11 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
       another vocabulary.
   """
   found = files(init)
-  tensors = _tensors(found)
-  if any(checkpoint.whole(name).startswith('params/') for name in tensors):
-    return checkpoint.load(found.weights[0], like, vocabulary, without)
+  named = tensors.traced(tensors.read(found.weights))
+  if any(checkpoint.whole(name).startswith('params/') for name in named):
+    variables = checkpoint.load(found.weights[0], like, vocabulary, without)
+    tensors.refuse_not_finite(flatten_dict(variables, sep='/'), init)
+    return variables
   converter, attributes = _converter(model['model']), _attributes(model)
   _check(attributes, _said(found, converter), init)
   parts = (attributes, *(v for v in attributes.values() if isinstance(v, Mapping)))
@@ -139,5 +140,8 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
       raise KdjaxError(
         f'{init} was trained with another vocabulary: set data.tokenizer to {found.tokenizer}.'
       )
-  variables = checkpoint.fit(converter.convert(tensors, attributes), like, init)
+  converted = converter.convert(named, attributes)
+  variables = checkpoint.fit(converted, like, init)
+  tensors.refuse_not_finite(converted, init)
+  progress.say(_told(found, tensors.unread(named, converted)))
   return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

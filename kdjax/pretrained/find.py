@@ -3,15 +3,21 @@
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
 
 TORCH = ('.bin', '.pth', '.pt')
 WANTED = ('*.safetensors', '*.json', '*.txt')
+NAMES = ('model.safetensors', 'pytorch_model.bin')
+SHARD = re.compile(r'(.+)-(\d+)-of-(\d+)\.\w+')
+# What trainers keep beside a model.
+TRAINER = re.compile(r'(optimizer|scheduler|scaler|rng_state.*|training_args)\.(pt|pth|bin)')
+MODULES = 'modules.json'  # of sentence-transformers
 
 
 class Files(NamedTuple):
@@ -28,27 +34,90 @@ class Files(NamedTuple):
   tokenizer: Path | None
 
 
-def _chosen(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
-  """The weights among the files of a folder or a package, the uppermost first."""
-  paths = sorted(paths, key=lambda p: (len(p.parts), p))
-  for index in (p for p in paths if p.name == 'model.safetensors.index.json'):
-    shards = sorted(set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values()))
-    if any(Path(s).name != s for s in shards):
-      raise KdjaxError(f'{index} names files outside its folder.')
-    return tuple(index.with_name(s) for s in shards)
-  safe = [p for p in paths if p.suffix == '.safetensors']
-  torch = [p for p in paths if p.suffix in TORCH]
-  for name in ('model.safetensors', 'pytorch_model.bin'):
-    named = [p for p in safe + torch if p.name == name]
-    if named:
-      return tuple(named[:1])
-  for some in (safe, torch):
-    if len(some) == 1:
-      return (some[0],)
-    if some:
+def read_json(path: Path, kind: type = dict) -> Any:
+  """The object, or the list, of a JSON file beside a model.
+
+  Raises:
+    KdjaxError: if it cannot be read or holds anything else.
+  """
+  try:
+    given = json.loads(regular_file(path, 'JSON file').read_text(encoding='utf-8'))
+  except (OSError, ValueError, RecursionError) as e:
+    raise KdjaxError(f'cannot read {path} ({" ".join(str(e).split())[:160]}).') from e
+  if not isinstance(given, kind):
+    raise KdjaxError(f'cannot read {path}: it holds a {type(given).__name__}, and not a {kind.__name__}.')
+  return given
+
+
+def _indexed(index: Path) -> tuple[Path, ...]:
+  """The shards that an index names, each once."""
+  places = read_json(index).get('weight_map')
+  if not isinstance(places, dict) or not places or not all(isinstance(s, str) for s in places.values()):
+    raise KdjaxError(f'{index} has no weight_map from tensors to files: fetch it anew.')
+  shards = sorted(set(places.values()))
+  if any(Path(s).name != s for s in shards):
+    raise KdjaxError(f'{index} names files outside its folder.')
+  if missing := [s for s in shards if not index.with_name(s).is_file()]:
+    raise KdjaxError(f'{index} names {len(shards)} files, and {missing[0]} is not there: fetch it anew.')
+  return tuple(index.with_name(s) for s in shards)
+
+
+def _in_one_folder(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
+  """The weights of one folder, in the order in which transformers looks for them."""
+  named = {p.name: p for p in paths}
+  for name in NAMES:
+    if name in named:
+      return (named[name],)
+    if f'{name}.index.json' in named:
+      return _indexed(named[f'{name}.index.json'])
+  for kinds in (('.safetensors',), TORCH):
+    some = sorted(p for p in paths if p.suffix in kinds)
+    shards = [SHARD.fullmatch(p.name) for p in some]
+    if some and all(shards) and {(m[1], int(m[3])) for m in shards} == {(shards[0][1], len(some))}:
+      return tuple(some)
+    if len(some) > 1:
       names = ', '.join(p.name for p in some[:6])
       raise KdjaxError(f'{init} holds {len(some)} checkpoints ({names}): give the path of one.')
+    if some:
+      return (some[0],)
   raise KdjaxError(f'{init} holds no weights: no .safetensors, {", ".join(TORCH)} file among its files.')
+
+
+def _chosen(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
+  """The weights among the files of a folder or a package: those of the folder that all others lie in.
+
+  Raises:
+    KdjaxError: if there are none, or several folders have some and none of them holds the others.
+  """
+  paths = [p for p in paths if not TRAINER.fullmatch(p.name)]
+  encoders = {p.parent for p in paths if p.name == MODULES}  # whose layers lie in folders below
+  weights = [p for p in paths if p.suffix in ('.safetensors', *TORCH) or p.name.endswith('.index.json')]
+  folders = {next((f for f in p.parents if f in encoders), p.parent) for p in weights}
+  if not folders:
+    return _in_one_folder([], init)
+  top = min(folders, key=lambda f: (len(f.parts), f))
+  if apart := [f for f in folders if f != top and top not in f.parents]:
+    base = Path(os.path.commonpath([top, *apart]))
+    names = ', '.join(str(f.relative_to(base)) for f in sorted([top, *apart])[:6])
+    raise KdjaxError(f'{init} holds {len(apart) + 1} checkpoints ({names}): give the path of one.')
+  place = top / transformer(top) if top in encoders else top
+  return _in_one_folder([p for p in paths if p.parent == place], init)
+
+
+def transformer(folder: Path) -> str:
+  """Where below its folder a sentence encoder keeps its network; '' for the folder itself.
+
+  Raises:
+    KdjaxError: if its modules.json cannot be read, or begins with anything else.
+  """
+  path = folder / MODULES
+  first = next(iter(read_json(path, list)), None)
+  kind, where = (first.get('type'), first.get('path', '')) if isinstance(first, dict) else (None, '')
+  if str(kind).rpartition('.')[2] != 'Transformer' or not isinstance(where, str) or Path(where).name != where:
+    raise KdjaxError(
+      f'{path} begins with {kind!r} in {where!r}; it has to be a Transformer in a folder beside it.'
+    )
+  return where
 
 
 def _with_companions(weights: tuple[Path, ...]) -> Files:
@@ -109,6 +178,7 @@ def files(init: str) -> Files:
   if os.path.isdir(path):
     return _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
   try:
-    return _with_companions((regular_file(path, 'model'),))
+    file = regular_file(path, 'model')
   except OSError as e:
     raise KdjaxError(f'cannot read the model {init}: give a file, a folder, pip:NAME or hf:org/name.') from e
+  return _with_companions(_indexed(file) if file.name.endswith('.index.json') else (file,))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
 
 COUNTED = re.compile(r'<(\d+)>')
 LEAVES = {
@@ -59,8 +59,11 @@ def rename(
       <> raised by one.
     whole: pattern of a tensor's full name -> the full name of ours, taken as it is.
     ignored: pattern of the names that carry nothing the model uses.
+
+  Raises:
+    KdjaxError: if two tensors have one place.
   """
-  found = {}
+  found, places = {}, {}
   for name, x in tensors.items():
     if re.fullmatch(ignored, name) or name.endswith('num_batches_tracked'):
       continue
@@ -68,9 +71,12 @@ def rename(
     exact = (_path(m, new) for old, new in (whole or {}).items() if (m := re.fullmatch(old, name)))
     paths = (_path(m, new) for old, new in modules.items() if (m := re.fullmatch(old, module)))
     if (full := next(exact, None)) is not None:
-      found[full] = x
+      place = full, x
     elif (path := next(paths, None)) is not None and (leaf := _leaf(path, ALIASES.get(kind, kind), x)):
-      found[leaf[0]] = leaf[1]
+      place = leaf
     else:
-      found[name] = x
+      place = name, x
+    if place[0] in found:
+      raise KdjaxError(f'the checkpoint has {places[place[0]]!r} and {name!r}, two tensors for one layer.')
+    found[place[0]], places[place[0]] = place[1], name
   return found

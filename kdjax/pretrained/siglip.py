@@ -49,7 +49,7 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   found = {name.replace('params/vision/', 'params/image/'): x for name, x in found.items()}
   for name, x in found.items():
     if name in ('params/logit_scale', 'params/logit_bias') and x.shape == (1,):
-      found[name] = x[0]
+      found[name] = x.reshape(())
     elif name == 'params/image/position':
       found[name] = x[None]
   return found
