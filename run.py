@@ -55,6 +55,9 @@ GIVEN = {
   'text': flags.DEFINE_multi_string('text', [], 'For `predict`: words.'),
   'audio': flags.DEFINE_multi_string('audio', [], 'For `predict`: a WAV file.'),
 }
+TRUST = flags.DEFINE_multi_string(
+  'trust', [], 'For `predict`: a module that the workdir names and that is no part of kdjax.'
+)
 SCALE = flags.DEFINE_string('scale', 'cpu', 'Of a `table`: smoke, cpu or paper.')
 ONLY = flags.DEFINE_string('only', '', 'Cells of a `table`: ROW,COLUMN, patterns of both, such as "KD,*".')
 SHARD = flags.DEFINE_string('shard', '', 'Of a `table`: i/n takes every n-th experiment, i from 0.')
@@ -77,8 +80,9 @@ COMMAND = shlex.join(['python', *sys.argv])
 
 def show(kind, names):
   """Prints what there is of a kind, or the documentation of the named ones."""
-  from kdjax import catalogue
+  from kdjax import catalogue, trust
 
+  trust.trust(names)
   for name in names:
     entry = catalogue.entry(kind, name)
     print(f'{name}\n')
@@ -110,8 +114,10 @@ def main(argv):
   config = recipe()
 
   logging.set_verbosity(logging.ERROR)
-  from kdjax import interrupt, parallel, progress, stages
+  from kdjax import interrupt, parallel, progress, stages, trust
   from kdjax.experiment import Experiment
+
+  trust.trust(trust.named(config))
 
   compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
@@ -132,7 +138,7 @@ def main(argv):
 
 def table(names):
   """Runs the table of a file."""
-  from kdjax import interrupt, parallel, progress
+  from kdjax import interrupt, parallel, progress, trust
   from kdjax.tables import run
   from kdjax.tables.table import load
 
@@ -142,6 +148,8 @@ def table(names):
   compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   made = load(names[0], SCALE.value)
+  configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in made.experiments.values())
+  trust.trust(name for config in configs for name in trust.named(config))
   workdir = Path(WORKDIR.value or f'runs/{made.name}').expanduser().absolute()
   how = {'only': ONLY.value, 'shard': SHARD.value, 'planned': PLAN.value, 'scale': SCALE.value}
   how['cache'] = CACHE.value
@@ -168,7 +176,7 @@ def answer():
   if not WORKDIR.value:
     raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
   compile_once()
-  predictor = predict.load(Path(WORKDIR.value).expanduser(), STAGE.value)
+  predictor = predict.load(Path(WORKDIR.value).expanduser(), STAGE.value, trusted=TRUST.value)
   answers, took = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
   for line in predict.lines({k: flag.value for k, flag in GIVEN.items()}, answers):
     print(line)
@@ -195,8 +203,7 @@ def recipe():
     raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
   with unlocked:
     for path, text in ADDED:
-      *above, last = path.split('.')
-      tree = config
+      tree, (*above, last) = config, keys_of(config, path)
       for key in above:
         if key not in tree:
           tree[key] = {}
@@ -213,6 +220,17 @@ def recipe():
       except TypeError as e:
         raise KdjaxError(f'--config.{path}={text}: {" ".join(str(e).split())}') from e
   return config.to_dict()
+
+
+def keys_of(tree, path):
+  """`'methods.kd.weight'` as its keys; one with dots in it is a key if it is there."""
+  parts, keys = path.split('.'), []
+  while parts:
+    known = getattr(tree, 'keys', list)()
+    n = next((n for n in range(len(parts), 0, -1) if '.'.join(parts[:n]) in known), 1)
+    keys.append('.'.join(parts[:n]))
+    tree, parts = tree[keys[-1]] if keys[-1] in known else {}, parts[n:]
+  return keys
 
 
 def parse(argv):

@@ -59,9 +59,16 @@ def model(name: str, **attributes) -> dict:
   return {'model': name, **attributes}
 
 
+class Recipe(ConfigDict):
+  """A ConfigDict whose keys may have dots, for `methods`: 'my_project.my_method'."""
+
+  def __init__(self, values=None, type_safe: bool = True, **_):
+    super().__init__(values, type_safe, allow_dotted_keys=True)
+
+
 def base(name: str) -> ConfigDict:
   """The keys that all recipes share."""
-  return ConfigDict(
+  return Recipe(
     {
       'name': name,
       'seed': 0,  # of the data's order and of the first model

@@ -22,6 +22,7 @@ from kdjax import (
   progress,
   start,
   tokenizer,
+  trust,
 )
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
@@ -57,7 +58,7 @@ class Data(NamedTuple):
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
   """The data set of `config['name']`: a module of kdjax, a dotted one of the user's, or of TFDS."""
   name, given = config['name'], dict(config.get('options') or {})
-  if name not in catalogue.names('data') and not catalogue.dotted(name):
+  if name not in catalogue.names('data') and not trust.dotted(name):
     given |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
@@ -130,7 +131,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
 
   same = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
   said = json.dumps(same, sort_keys=True), found.fingerprint, vocabulary and vocabulary.to_str()
-  if catalogue.dotted(config['name']):  # a user's own module may change
+  if trust.dotted(config['name']):  # a user's own module may change
     said += (inspect.getsource(catalogue.module('data', config['name'])),)
   kept = decoded.place(cache, found.files, *said)
 

@@ -8,11 +8,18 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+
 import kdjax
+from kdjax import trust
+from kdjax.data_free import GeneratorLoss
 from kdjax.errors import KdjaxError, unknown
+from kdjax.types import DataSet, Method, Task
 
 KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
 KINDS |= {'generators': 'generator scheme', 'pretrained': 'converter'}
+
+MAKES = {'methods': Method, 'tasks': Task, 'data': DataSet, 'generators': GeneratorLoss}
 
 
 @functools.cache
@@ -24,20 +31,19 @@ def names(kind: str) -> dict[str, str]:
   return {module.rpartition('.')[2]: module for module in modules}
 
 
-def dotted(name: str) -> bool:
-  """Whether `name` is the path of a user's own module."""
-  return '.' in name and all(part.isidentifier() for part in name.split('.'))
-
-
 def module(kind: str, name: str) -> ModuleType:
-  """The module called `name`; a dotted name is a user's own module, imported as it is.
+  """The module called `name`; a dotted name is a user's own module, see `trust`.
 
   Raises:
-    KdjaxError: if there is none.
+    KdjaxError: if there is none, or it is somebody's own and was not named by who runs this.
   """
   known = names(kind)
-  if name not in known and not dotted(name):
-    raise unknown(KINDS[kind], name, known)
+  if not isinstance(name, str):
+    raise KdjaxError(f'a {KINDS[kind]} is named by a text, and not by a {type(name).__name__}.')
+  if name not in known:
+    if not trust.dotted(name):
+      raise unknown(KINDS[kind], name, known)
+    trust.check(name, KINDS[kind])
   try:
     return importlib.import_module(known.get(name, name))
   except ModuleNotFoundError as e:
@@ -46,15 +52,24 @@ def module(kind: str, name: str) -> ModuleType:
     ) from e
 
 
+def _fits(kind: str, value: Any, where: ModuleType) -> bool:
+  """Whether a value is of the kind's own type, and defined in the module, not imported into it."""
+  own = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
+  if kind == 'models':
+    return own and isinstance(value, type) and issubclass(value, nn.Module)
+  return own and inspect.isfunction(value)
+
+
 def entry(kind: str, name: str) -> Callable:
   """The function or class of the module's own name, case and underscores aside."""
   found = module(kind, name)
   own = name.rpartition('.')[2]
   for key in (own, *vars(found)):
     value = vars(found).get(key)
-    if key.replace('_', '').lower() == own.replace('_', '').lower() and callable(value):
+    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, found):
       return value
-  raise KdjaxError(f'{found.__name__} holds nothing called {own!r}.')
+  wanted = 'Linen module' if kind == 'models' else 'function'
+  raise KdjaxError(f'{found.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')
 
 
 def options(kind: str, name: str) -> dict[str, Any]:
@@ -76,7 +91,12 @@ def make(kind: str, name: str, given: Mapping[str, Any]) -> Any:
   for key, default in known.items():
     if default is inspect.Parameter.empty and key not in given:
       raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the option {key!r}.')
-  return entry(kind, name)(**given)
+  made = entry(kind, name)(**given)
+  if kind in MAKES and not isinstance(made, MAKES[kind]):
+    raise KdjaxError(
+      f'the {KINDS[kind]} {name!r} returns a {type(made).__name__}, and no {MAKES[kind].__name__}.'
+    )
+  return made
 
 
 class Entry(NamedTuple):

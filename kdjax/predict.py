@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer
+from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer, trust
 from kdjax.augment import hide
 from kdjax.errors import KdjaxError
 from kdjax.experiment import TRAINED
@@ -32,16 +32,19 @@ class Predictor(NamedTuple):
   inputs: tuple[str, ...]
 
 
-def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Predictor:
+def load(
+  workdir: Path, stage: str = 'student', seed: int | None = None, trusted: Sequence[str] = ()
+) -> Predictor:
   """The model of a finished stage; its data set is not needed.
 
   Args:
     workdir: of the experiment, or of a member of a cohort.
     stage: 'teacher', 'baseline' or 'student'.
     seed: which of the stage's; the first by default.
+    trusted: the modules of a user that may be imported, see `trust.ask`.
 
   Raises:
-    KdjaxError: if there is no such model.
+    KdjaxError: if there is no such model, or it needs code that is not trusted.
   """
   folder = workdir / stage
   if stage not in TRAINED or not (folder / 'stage.json').exists():
@@ -54,6 +57,8 @@ def load(workdir: Path, stage: str = 'student', seed: int | None = None) -> Pred
   )
   if 'example' not in said:
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
+  names = {'model': said['model'], 'task': config['task']}
+  trust.ask(names, said.get('modules'), trusted, folder / 'stage.json')
   seeds = said['seeds']
   if seed is not None and seed not in seeds:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')

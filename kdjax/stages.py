@@ -20,6 +20,7 @@ from kdjax import (
   progress,
   store,
   train,
+  trust,
 )
 from kdjax.checks import TAUGHT, check
 from kdjax.errors import KdjaxError, unknown
@@ -180,6 +181,7 @@ def _finished(experiment, stage, trained):
       'seeds': experiment.seeds(stage),
       **trained,
       'model': experiment.attributes(stage),
+      'modules': trust.digests({'model': experiment.attributes(stage), 'config': experiment.config}),
       'fill': build.fill(experiment.data, experiment.task),
       'inputs': own['inputs'],
       'classes': experiment.data.dataset.classes,

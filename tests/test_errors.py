@@ -12,11 +12,12 @@ import pytest
 
 import run as command
 from configs.common import model, parse_arg
-from kdjax import build, catalogue, checkpoint, stages, tokenizer
+from kdjax import build, catalogue, checkpoint, stages, tokenizer, trust
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
 from kdjax.experiment import claim
 from kdjax.methods.logits import kd as kd_file
+from kdjax.types import Method
 
 FOLDERS = itertools.count()
 
@@ -287,8 +288,10 @@ def test_a_user_module_is_imported_and_a_missing_package_named(monkeypatch, tmp_
   monkeypatch.syspath_prepend(tmp_path)
   (tmp_path / 'mine.py').write_text('"""Mine."""\nimport not_installed_anywhere\n')
   (tmp_path / 'pkg').mkdir()
-  (tmp_path / 'pkg' / 'mykd.py').write_text('def mykd(*, x=1):\n  return x\n')
-  assert catalogue.make('methods', 'pkg.mykd', {'x': 3}) == 3
+  text = 'from kdjax.methods.logits.kd import kd\ndef mykd(*, x=1):\n  return kd(temperature=x)\n'
+  (tmp_path / 'pkg' / 'mykd.py').write_text(text)
+  trust.trust(['pkg.mykd', 'pkg.other'])
+  assert isinstance(catalogue.make('methods', 'pkg.mykd', {'x': 3}), Method)
   with pytest.raises(KdjaxError, match="'pkg.other'"):
     catalogue.module('methods', 'pkg.other')
 

@@ -26,6 +26,7 @@ LAYERS = (
     'narrow',
     'senses',
     'files',
+    'trust',
     'plain_pickle',
     'array_pickle',
     'sound',
