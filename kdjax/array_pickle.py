@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
-from kdjax.plain_pickle import FULL, Allowed, Dialect, Unbuilt, cannot, load
+from kdjax.plain_pickle import FULL, Allowed, Dialect, Unbuilt, cannot, load, whole_numbers
 
 KIND = re.compile(r'[<>=|]?([biu][1248]|f[248]|[SU]\d{1,7}|O[48]?)')
 PLAIN = (str, bytes, bytearray, memoryview, bool, int, float, type(None), np.ndarray)
@@ -20,12 +20,13 @@ class _Dtype(Unbuilt):
   def __init__(self, kind, *_):
     super().__init__()
     if type(kind) is not str or not KIND.fullmatch(kind):
-      raise ValueError(f'an array of {kind!r}')
+      raise ValueError(f'an array of {kind[:20]!r}' if type(kind) is str else 'an array of no type')
     self.dtype = np.dtype('O' if 'O' in kind else kind)
 
   def build(self, state):
     if (
       type(state) is not tuple
+      or type(state[1]) is not str
       or state[1] not in ('<', '>', '=', '|')
       or any(x is not None for x in state[2:5])
     ):
@@ -46,10 +47,8 @@ class _Array(Unbuilt):
 
 def _array(raw, dtype, shape, order='C', axes=None):
   """The array of the numbers, or the objects, that come with it; a view of their bytes."""
-  if not isinstance(dtype, np.dtype) or type(shape) is not tuple:
+  if not isinstance(dtype, np.dtype) or not whole_numbers(shape):
     raise ValueError('an array without a type or a shape')
-  if not all(type(n) is int and n >= 0 for n in shape):
-    raise ValueError(f'an array of the shape {shape}')
   if dtype.hasobject:
     if type(raw) is not list or len(raw) != math.prod(shape):
       raise ValueError(f'an array {list(shape)} of another number of objects')
@@ -70,7 +69,7 @@ def _array(raw, dtype, shape, order='C', axes=None):
 
 def _encoded(text, coding):
   if type(text) is not str or coding not in ('latin1', 'latin-1'):
-    raise ValueError(f'a text in {coding!r}')
+    raise ValueError('a text in another coding than latin-1')
   return text.encode('latin-1')
 
 

@@ -1,18 +1,34 @@
 """The one exception that a person sees: a single line that says what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+
+# What a terminal obeys or cannot show: C0, C1, marks that turn the direction of writing, half characters.
+CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+LONGEST = 2000  # characters of a message: names in it may come from files
+
+
+def printable(text: str) -> str:
+  """`text` on one line that a terminal only shows: control characters as their escapes, such as \\x1b."""
+  return CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
 
 
 class KdjaxError(Exception):
-  """Something the user can put right. `run.py` prints its text, with no traceback."""
+  """Something the user can put right. `run.py` prints its text, one line, with no traceback."""
+
+  def __init__(self, message: object = ''):
+    text = printable(re.sub(r'\s*\n\s*', ' ', str(message)))
+    middle = ' … ' if len(text) > LONGEST else ''
+    super().__init__(text[: LONGEST // 2] + middle + text[-LONGEST // 2 :] if middle else text)
 
 
 def unknown(
   kind: str, given: str, choices: Iterable[str], show: Mapping[str, str] | None = None
 ) -> KdjaxError:
   """An error that lists `choices`, the nearest to `given` first, each as `show` says it."""
-  choices, show = sorted(choices), show or {}
+  choices, show = sorted(str(c)[:200] for c in choices), show or {}
+  given = str(given)[:200]
   near = difflib.get_close_matches(given, choices, n=max(len(choices), 1), cutoff=0.5)
   listed = [show.get(c, c) for c in near + [c for c in choices if c not in near]]
   listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')

@@ -28,11 +28,17 @@ FULL = BASIC | PUSHED | {'DICT', 'LIST', 'PUT', 'GET'}
 SIZES = {'BINSTRING': '<i', 'SHORT_BINSTRING': '<B', 'BINBYTES': '<I', 'SHORT_BINBYTES': '<B'}
 SIZES |= {'BINBYTES8': '<Q', 'BYTEARRAY8': '<Q'}
 LONG = 4096  # bytes from which a string is left where it lies in the file
-MOST = 20_000_000  # operations: each may take a hundred times the memory of its one byte
-TIMES = (
-  100  # bytes that calls may make for each byte of the pickle: they can copy one long value again and again
-)
-FREE = 4_000_000  # bytes that they may make in any pickle
+MOST = 4_000_000  # operations: each may take a hundred times the memory of its one byte
+# Bytes that calls may make: they can copy one long value again and again.
+FREE = 4_000_000  # in any pickle
+TIMES, SMALL = 100, 10_000_000  # for each of its first bytes
+LATER = 4  # for each of the others
+KEY, GIVEN = 4096, 16  # bytes of a key, values that a call or a state has: more are slow to compare or copy
+
+
+def whole_numbers(value: Any, most: int = 64) -> bool:
+  """Whether it is a tuple of a few whole numbers from 0, none of which fills more than a word."""
+  return type(value) is tuple and len(value) <= most and all(type(n) is int and 0 <= n < 2**62 for n in value)
 
 
 class Allowed(NamedTuple):
@@ -61,8 +67,10 @@ class Dialect(NamedTuple):
   persistent: Callable | None = None
 
   def find(self, module: str, name: str) -> Allowed:
+    if type(module) is not str or type(name) is not str:
+      raise ValueError('a name that is no text')
     if (module, name) not in self.names:
-      asked = f'{module}.{name}'.encode('unicode_escape').decode()
+      asked = f'{module[:200]}.{name[:200]}'.encode('unicode_escape').decode()
       raise KdjaxError(
         f'it asks for {asked}, which is no {self.thing}, and no code is run from {self.instead}'
       )
@@ -124,6 +132,8 @@ def put(target, items):
   for key, value in zip(items[::2], items[1::2], strict=True):
     if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < 2**61 - 1):
       raise ValueError(f'a {type(key).__name__} as the key of a dict')
+    if type(key) is not int and len(key) > KEY:
+      raise ValueError(f'a key of {len(key):,} characters')
     target[key] = value
 
 
@@ -136,11 +146,12 @@ def load(file: Any, dialect: Dialect) -> Any:
   """The value of the next pickle of a file in memory, an `mmap` or a `BytesIO`, which is left behind it.
 
   Nothing is called but what the dialect's names stand for, and no size is believed that the file does not
-  bear out. Each byte of the pickle may take about a hundred in memory by its operation, and `TIMES` more by
-  what its calls make.
+  bear out. Each operation may take about a hundred bytes in memory, and there are `MOST` at most; what calls
+  make is bounded by `FREE`, `TIMES` and `LATER`. No value is put into a message: a small pickle can hold one
+  whose text has no end.
 
   Raises:
-    KdjaxError: if it says what the dialect does not have, or its calls make more than that and `FREE`.
+    KdjaxError: if it says what the dialect does not have, or it makes more than that.
     Exception: of many types, if it is damaged.
   """
   stack, marks, memo, begun, taken = [], [], {}, file.tell(), 0
@@ -158,7 +169,8 @@ def load(file: Any, dialect: Dialect) -> Any:
   def counted(value):
     nonlocal taken
     taken += _size(value)
-    if taken > FREE + TIMES * (file.tell() - begun):
+    size = file.tell() - begun
+    if taken > FREE + TIMES * min(size, SMALL) + LATER * size:
       raise KdjaxError(f'its pickle makes more than {TIMES} times its own size by calls: save it as arrays')
     return value
 
@@ -209,16 +221,19 @@ def load(file: Any, dialect: Dialect) -> Any:
       stack.append(dialect.find(module, attribute))
     elif name == 'REDUCE':
       made, given = top(2)
-      if type(made) is not Allowed or type(given) is not tuple:
+      if type(made) is not Allowed or type(given) is not tuple or len(given) > GIVEN:
         raise ValueError('a call of what is no name')
       stack.append(counted(made.make(*given)))
     elif name == 'BUILD':
       found, state = top(2)
       build = getattr(type(found), 'build', None)  # plain data have none
-      if build is None:
+      if build is None or (type(state) is tuple and len(state) > GIVEN):
         raise ValueError(f'a state of a {type(found).__name__}')
       stack.append(counted(build(found, state)))
-      for place in found.places if isinstance(found, Unbuilt) else ():
-        memo[place] = stack[-1]
+      while isinstance(found, Unbuilt) and found.places:  # once: it may be built again
+        memo[found.places.pop()] = stack[-1]
     elif name == 'BINPERSID' and dialect.persistent:
-      stack.append(dialect.persistent(*top(1)))
+      (pid,) = top(1)
+      if type(pid) is not tuple or len(pid) > GIVEN:
+        raise ValueError('a persistent id that is none')
+      stack.append(dialect.persistent(pid))

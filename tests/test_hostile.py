@@ -1,15 +1,27 @@
 """Files from strangers: none runs anything, hangs, or takes more memory than its size bears out."""
 
+import csv
+import json
 import os
+import pickle
+import random
 import socket
+import struct
+import time
+import zipfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import wavfile
 
-from kdjax import array_pickle, checkpoint, files, sound, sources, tokenizer
+from kdjax import array_pickle, checkpoint, files, plain_pickle, sound, sources, tokenizer
 from kdjax.data import image_text, manifest
 from kdjax.errors import KdjaxError
 from kdjax.pretrained import find, numpy_file, torch_file
+from torch_files import SYSTEM, called, group, name, number, state, stream, tensor, text, zipped
 
 READERS = {
   'image': lambda path: sources.read_image(path, 'here'),
@@ -59,3 +71,200 @@ def test_a_file_has_a_kind_and_a_size(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket is short
     server.bind('s')
     refused(files.regular_file, Path('s'), 'is a socket')
+
+
+SAMPLE = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+PLAIN = {
+  'a': SAMPLE,
+  'words': ['x', 'é', 'y' * 30],
+  'n': 2**40,
+  'o': np.array(['x', None], object),
+  'b': b'z' * 9,
+}
+ROWS = [
+  {'image': 'a.png', 'text': f'what colour is {i}?', 'label': 'red', 'split': 'train'} for i in range(4)
+]
+
+
+def tensors(kind):
+  body = state(a=tensor(shape=(3, 4), strides=(4, 1)), b=tensor('1', size=4, shape=(4,)))
+  return lambda path: kind(path, body, {'0': SAMPLE.ravel(), '1': SAMPLE[0]})
+
+
+def image(kind):
+  noise = np.random.default_rng(0).integers(0, 255, (9, 8, 3)).astype(np.uint8)
+  return lambda path: Image.fromarray(noise).save(path, kind)
+
+
+def words(path):
+  tokenizer.train(['what colour is it ?', 'it is red'], 20).save(str(path))
+
+
+def table(path):
+  with path.open('w') as file:
+    made = csv.DictWriter(file, ROWS[0])
+    made.writeheader()
+    made.writerows(ROWS)
+
+
+def read_tokenizer(path):
+  found = tokenizer.cut(tokenizer.load(path), 8)
+  tokenizer.encode(found, ['what is that ?'])
+  tokenizer.vocabulary(found)
+
+
+# kind -> (what writes a valid file, its name, what reads it)
+KINDS = {
+  **{
+    f'pickle {n}': (lambda path, n=n: path.write_bytes(pickle.dumps(PLAIN, n)), 'a.pkl', READERS['pickle'])
+    for n in (0, 2, 4, 5)
+  },
+  'torch zip': (tensors(zipped), 'a.pth', torch_file.read),
+  'torch stream': (tensors(stream), 'a.pth', torch_file.read),
+  'npz': (lambda path: np.savez(path, a=SAMPLE, b=SAMPLE.T), 'a.npz', numpy_file.read),
+  'npz packed': (lambda path: np.savez_compressed(path, a=SAMPLE, b=SAMPLE.T), 'a.npz', numpy_file.read),
+  'safetensors': (
+    lambda path: checkpoint.export(path, {'params': {'a': SAMPLE, 'b': SAMPLE[0]}}),
+    'a.safetensors',
+    checkpoint.read,
+  ),
+  'png': (image('png'), 'a.png', READERS['image']),
+  'jpeg': (image('jpeg'), 'a.jpg', READERS['image']),
+  'tiff': (image('tiff'), 'a.tiff', READERS['image']),
+  'sound': (
+    lambda path: wavfile.write(path, 100, (SAMPLE.ravel() * 999).astype(np.int16)),
+    'a.wav',
+    READERS['sound'],
+  ),
+  'tokenizer': (words, 'tokenizer.json', read_tokenizer),
+  'jsonl': (
+    lambda path: path.write_text('\n'.join(map(json.dumps, ROWS))),
+    'a.jsonl',
+    lambda path: manifest.manifest(path=str(path)),
+  ),
+  'csv': (table, 'a.csv', lambda path: manifest.manifest(path=str(path))),
+}
+
+
+def fuzzed(tmp_path, kind, times):
+  """How many of the mutations of a valid file are read and refused; anything else is a failure."""
+  write, name, read = KINDS[kind]
+  path, rng, ends = tmp_path / name, random.Random(kind), Counter()
+  write(path)
+  whole = path.read_bytes()
+  read(path)
+  for _ in range(times):
+    bad, way = bytearray(whole), rng.randrange(5)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+      at = rng.randrange(len(bad))
+      if way < 3:
+        bad[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+      elif way == 3:
+        bad[at : at + rng.randrange(20)] = rng.randbytes(rng.randrange(20))
+      else:
+        del bad[max(at, 1) :]
+    path.write_bytes(bad)
+    began = time.monotonic()
+    try:
+      read(path)
+      ends['read'] += 1
+    except KdjaxError as e:
+      assert '\n' not in str(e) and len(str(e)) < 2100
+      ends['refused'] += 1
+    assert time.monotonic() - began < 10
+  return ends
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_file_with_other_bytes_is_read_or_refused(tmp_path, kind):
+  assert fuzzed(tmp_path, kind, 100)['refused']
+
+
+def test_values_without_end_are_not_shown(tmp_path):
+  """Tuples of the same tuple twice, 40 deep: whoever hashes, compares or shows one never ends."""
+  double = b')q\x00' + b''.join(b'h' + bytes([i]) + b'\x86q' + bytes([i + 1]) for i in range(40))
+  kind = called(name('numpy', 'dtype'), text('f8'))
+  bodies = {
+    'no type': called(name('numpy', 'dtype'), double),
+    'another coding': called(name('_codecs', 'encode'), text('a'), double),
+    'no text': double + b'h\x01\x93',
+    'records': kind + double + b'b',
+    'records ': kind + b'(' + double + b'h\x28h\x28h\x28h\x28tb',
+    'a tuple as the key': b'}' + double + b'Ns',
+    'no name': double + b')R',
+    'without a type or a shape': called(name('numpy.core.numeric', '_frombuffer'), double, kind, double),
+  }
+  for said, body in bodies.items():
+    (tmp_path / 'a.pkl').write_bytes(body + b'.')
+    refused(array_pickle.read, tmp_path / 'a.pkl', said.strip())
+  storage = text('storage'), name('torch', 'FloatStorage'), text('0'), text('cpu'), number(1)
+  tensors = [tensor().replace(group(number(12)), double)]
+  tensors += [group(*storage[:i], double, *storage[i + 1 :]) + b'Q' for i in range(5) if i != 3] + [
+    double + b'Q'
+  ]
+  for body in tensors:
+    for write in (zipped, stream):
+      refused(torch_file.read, write(tmp_path / 'a.pth', state(a=body), {}), 'damaged')
+  head = torch_file.MAGIC + pickle.dumps(1001, 2) + pickle.dumps(SYSTEM, 2)
+  for body in (
+    double + b'.' + b'}.',
+    head[len(torch_file.MAGIC) :] + state(a=tensor()) + b'.]' + double + b'a.',
+  ):
+    (tmp_path / 'a.pth').write_bytes(torch_file.MAGIC + body)
+    refused(torch_file.read, tmp_path / 'a.pth')
+
+
+def test_numbers_and_calls_of_any_size_are_not_computed_with(tmp_path, monkeypatch):
+  path, huge = tmp_path / 'a.pkl', b'\x8a\xff' + b'\xff' * 254 + b'\x7f'
+  array, kind = name('numpy.core.numeric', '_frombuffer'), called(name('numpy', 'dtype'), text('f8'))
+  path.write_bytes(called(array, b'C\x00', kind, group(huge * 200_000), text('C')) + b'.')
+  refused(array_pickle.read, path, 'without a type or a shape')
+  many = b'(' + b'N' * 100_000 + b't\x94'  # given to a call again and again
+  path.write_bytes(b'(' + many + (name('builtins', 'bytes') + b'h\x00R') * 50_000 + b't.')
+  refused(array_pickle.read, path, 'a call of what is no name')
+  built = name('numpy', 'dtype') + text('f8') + b'\x85R' + b'\x94' * 50_000
+  state_ = group(number(3), text('<'), b'NNN', number(-1), number(-1), number(0)) + b'r\xff\xff\x00\x00'
+  path.write_bytes(b'(' + built + b'h\x00' * 50_000 + (state_ + b'b') + b't.')
+  refused(array_pickle.read, path)
+  key = b'X' + struct.pack('<I', 5000) + b'k' * 5000
+  path.write_bytes(b'}' + key + b'Ns.')
+  refused(array_pickle.read, path, 'a key of 5,000 characters')
+  monkeypatch.setattr(plain_pickle, 'MOST', 1000)
+  path.write_bytes(b'}' * 2000)
+  refused(array_pickle.read, path, 'more than 1,000 operations')
+  monkeypatch.undo()
+  same = {f't{i}': tensor(size=300_000, shape=(300_000,)) for i in range(40)}
+  body = zipped(tmp_path / 'a.pth', state(**same), {'0': np.zeros(300_000, np.float32)})
+  refused(torch_file.read, body, 'many tensors of the same numbers')
+
+
+def test_arrays_that_unpack_to_more_than_they_are(tmp_path):
+  path = tmp_path / 'a.npz'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('x.npy', 'w') as file:
+    np.lib.format.write_array_header_1_0(file, {'descr': '<f4', 'fortran_order': False, 'shape': (10**9,)})
+    for _ in range(10):
+      file.write(bytes(10_000_000))
+  refused(numpy_file.read, path, '100 MB are packed in', 'save it with numpy.savez')
+  np.savez(path, a=np.array([{}], object))
+  refused(numpy_file.read, path, "'a.npy' is an array of objects")
+  for shape, descr in (
+    ((5,), '<f4'),
+    ((-1,), '<f4'),
+    ((2**62, 2**62), '<f4'),
+    ((1,), [('a', 'O')]),
+    ((1,), 'O'),
+  ):
+    with zipfile.ZipFile(path, 'w') as archive, archive.open('x.npy', 'w') as file:
+      np.lib.format.write_array_header_1_0(file, {'descr': descr, 'fortran_order': False, 'shape': shape})
+      file.write(bytes(16))
+    refused(numpy_file.read, path)
+  for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+    with zipfile.ZipFile(path, 'w', kind) as archive:
+      archive.writestr('x.npy', bytes(1000))
+    refused(numpy_file.read, path, 'in a way that NumPy does not write')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_two_thousand_files_with_other_bytes(tmp_path, kind):
+  print(kind, dict(fuzzed(tmp_path, kind, 2000)))

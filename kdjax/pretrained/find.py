@@ -165,6 +165,16 @@ def _downloaded(name: str) -> Path:
   return folder
 
 
+def _check_links(folder: Path, paths: Sequence[Path]) -> None:
+  """Raises KdjaxError for a link out of the folder; a snapshot of the hub links to the blobs beside it."""
+  blobs = folder.parent.parent / 'blobs' if folder.parent.name == 'snapshots' else folder
+  for path in paths:
+    if not {folder, blobs} & {*path.resolve().parents}:
+      raise KdjaxError(
+        f'{path} is a link to {path.resolve()}, outside its folder: give the path of the file.'
+      )
+
+
 def files(init: str) -> Files:
   """The files of `PATH` (a file or a folder), `pip:NAME` or `hf:org/name`.
 
@@ -176,7 +186,9 @@ def files(init: str) -> Files:
     return _with_companions(_chosen(_installed(name), init))
   path = _downloaded(name) if kind == 'hf' else Path(init).expanduser()
   if os.path.isdir(path):
-    return _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
+    found = _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
+    _check_links(path.resolve(), [p for p in (*found.weights, found.config, found.tokenizer) if p])
+    return found
   try:
     file = regular_file(path, 'model')
   except OSError as e:

@@ -15,7 +15,7 @@ import numpy as np
 from kdjax import plain_pickle
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
-from kdjax.plain_pickle import Allowed
+from kdjax.plain_pickle import Allowed, whole_numbers
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of torch's own number, before 1.6
 STORAGES = {
@@ -66,17 +66,11 @@ class _Tensor(NamedTuple):
   strides: tuple[int, ...]
 
 
-def _whole(value):
-  return type(value) is int and value >= 0
-
-
 def _tensor(storage, offset, shape, strides, *_):
-  if type(storage) is not _Storage or not _whole(offset):
+  if type(storage) is not _Storage or not whole_numbers((offset,)):
     raise ValueError('a tensor that is none')
-  if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides):  # a list is copied
+  if not whole_numbers(shape) or not whole_numbers(strides) or len(shape) != len(strides):
     raise ValueError('a tensor without a shape')
-  if not all(_whole(n) for n in (*shape, *strides)):
-    raise ValueError('a tensor with a negative size')
   last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
   if 0 not in shape and (last >= storage.size or math.prod(shape) > storage.size):
     raise ValueError(f'a tensor {list(shape)} that is larger than its storage of {storage.size}')
@@ -103,8 +97,8 @@ def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
   def storage(pid):
     kind, of, key, _, size, *view = pid
     if kind != 'storage' or type(of) is not Allowed or of.dtype is None or any(v is not None for v in view):
-      raise ValueError(f'a {kind!r} that is no plain storage')
-    if type(key) is not str or not _whole(size):
+      raise ValueError('a persistent id that is no plain storage')
+    if type(key) is not str or len(key) > plain_pickle.KEY or not whole_numbers((size,)):
       raise ValueError('a storage without a key or a size')
     found = _Storage(key, of.dtype, size)
     if storages.setdefault(key, found) != found:
@@ -142,6 +136,8 @@ def _arrays(tensors: Mapping[str, _Tensor], held: Mapping[str, bytes]) -> dict[s
     flat = np.frombuffer(held[storage.key], storage.dtype)
     steps = [step * storage.dtype.itemsize for step in strides]
     arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+  if sum(x.nbytes for x in arrays.values()) > 1_000_000 + 4 * sum(map(len, held.values())):
+    raise ValueError('many tensors of the same numbers')  # whoever copies them would need that much
   return arrays
 
 
@@ -166,10 +162,13 @@ def _read_stream(file, size: int) -> dict[str, np.ndarray]:
   file.seek(len(MAGIC))
   (protocol, _), (system, _) = _unpickle(file), _unpickle(file)
   if protocol != 1001 or system.get('little_endian') is not True:
-    raise KdjaxError(f'its format {protocol} or its order of bytes is unknown: save it again')
+    raise KdjaxError('its format or its order of bytes is unknown: save it again')
   found, storages = _unpickle(file)
   tensors, held = _named(found), {}
-  for key in _unpickle(file)[0]:
+  keys = _unpickle(file)[0]
+  if type(keys) is not list or not all(type(key) is str for key in keys):
+    raise ValueError('keys that are no texts')
+  for key in keys:
     (n,) = struct.unpack('<q', file.read(8))
     length = n * storages[key].dtype.itemsize
     if not 0 <= length <= size - file.tell():
