@@ -23,12 +23,9 @@ A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/t
 The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the exit status is then 143.
 """
 
-import ast
 import errno
 import inspect
 import os
-import re
-import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -36,7 +33,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kdjax import huge_pages
+from kdjax import huge_pages, overrides, settings
 from kdjax.errors import KdjaxError, unknown
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
@@ -69,11 +66,6 @@ CACHE = flags.DEFINE_string(
   'cache', '~/.cache/kdjax', "Keeps compiled programs and decoded data for the next start; '' keeps none."
 )
 
-# What the catalogue checks may be new on the command line: --config.methods.dkd.weight=1
-OPEN = re.compile(
-  r'--config\.((?:methods|cohort|generator|data\.options|'
-  r'(?:teacher|student)\.(?:model|inputs|drop|train\.optimiser))\..+?)=(.*)'
-)
 ADDED = []
 COMMAND = shlex.join(['python', *sys.argv])
 
@@ -201,66 +193,20 @@ def recipe():
     unlocked = config.unlocked()
   except OSError as e:
     raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
-  with unlocked:
-    for path, text in ADDED:
-      tree, (*above, last) = config, keys_of(config, path)
-      for key in above:
-        if key not in tree:
-          tree[key] = {}
-        tree = tree[key]
-      if text == 'None':  # takes a loss or an attribute out
-        if last not in tree:
-          raise unknown(f'key of the recipe in --config.{path}=None', last, tree)
-        del tree[last]
-        continue
-      try:
-        tree[last] = ast.literal_eval(text)
-      except (ValueError, SyntaxError):
-        tree[last] = text
-      except TypeError as e:
-        raise KdjaxError(f'--config.{path}={text}: {" ".join(str(e).split())}') from e
-  return config.to_dict()
-
-
-def keys_of(tree, path):
-  """`'methods.kd.weight'` as its keys; one with dots in it is a key if it is there."""
-  parts, keys = path.split('.'), []
-  while parts:
-    known = getattr(tree, 'keys', list)()
-    n = next((n for n in range(len(parts), 0, -1) if '.'.join(parts[:n]) in known), 1)
-    keys.append('.'.join(parts[:n]))
-    tree, parts = tree[keys[-1]] if keys[-1] in known else {}, parts[n:]
-  return keys
+  with unlocked, config.ignore_type():
+    overrides.apply(config, ADDED)
+  settings.check(made := config.to_dict())
+  return made
 
 
 def parse(argv):
   """Reads the flags; a mistake in them is one line too."""
-  rest = []
-  for arg in argv:
-    found = OPEN.fullmatch(arg)
-    ADDED.append(found.groups()) if found else rest.append(arg)
-  sys.argv[:] = rest  # where ml_collections looks for overrides
+  rest, ADDED[:] = overrides.split(argv)
+  sys.argv[:] = rest
   try:
     return flags.FLAGS(rest)
   except flags.Error as e:
     raise KdjaxError(f'{e} (see --help)') from e
-  except (AttributeError, KeyError, TypeError) as e:
-    raise unknown_key(rest) or e from e
-
-
-def unknown_key(argv):
-  """The error for the first --config.KEY that the recipe does not have, or None."""
-  joined = dict(zip(argv, argv[1:], strict=False))
-  files = [a.removeprefix('--config=') for a in argv if a.startswith('--config=')]
-  file, _, arg = (files or [joined.get('--config', '')])[0].partition(':')
-  config = runpy.run_path(file)['get_config'](arg or None)
-  for given in argv:
-    tree, path = config, given.removeprefix('--config.').partition('=')[0]
-    for key in path.split('.') if given.startswith('--config.') else ():
-      if not hasattr(tree, 'keys') or key not in tree:
-        return unknown(f'key of the recipe in {given}', key, getattr(tree, 'keys', list)())
-      tree = tree[key]
-  return None
 
 
 def one_line(call):

@@ -17,6 +17,7 @@ from kdjax import (
   data_free,
   decoded,
   optim,
+  options,
   pipeline,
   pretrained,
   progress,
@@ -68,7 +69,7 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
     if value and key != 'data_dir' and key not in taken:
       raise KdjaxError(f'data.{key} is set, and the data set {name!r} does not take it.')
   given |= {k: v for k, v in offered.items() if v and k in taken}
-  return catalogue.make('data', name, given)
+  return catalogue.make('data', name, given, 'data.options')
 
 
 def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
@@ -147,7 +148,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
 
 def task(config: Mapping) -> Task:
   given = dict(config)
-  return catalogue.make('tasks', given.pop('name'), given)
+  return catalogue.make('tasks', given.pop('name'), given, 'task')
 
 
 def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
@@ -273,13 +274,16 @@ def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
     own = {k: given.pop(k) for k in OWN if k in given}
     entry = own.pop('method', name)
     weight = own.pop('weight', None)
+    options.check(entry, options.Name, f'methods.{name}.method')
     if weight is None:
       weight = getattr(catalogue.module('methods', entry), 'WEIGHT', None)
       if weight is None:
         raise KdjaxError(f'methods.{name} needs a weight: {entry!r} has no WEIGHT of its own.')
-    schedule = optim.weight_schedule(steps, **own)
+    options.check(weight, options.Weight, f'methods.{name}.weight')
+    own = options.check_all(optim.weight_schedule, own, f'methods.{name}')
     given = {k: option(v) for k, v in given.items()}
-    made[name] = (weight, catalogue.make('methods', entry, given), schedule)
+    method_ = catalogue.make('methods', entry, given, f'methods.{name}')
+    made[name] = (weight, method_, optim.weight_schedule(steps, **own))
   return combine(made)
 
 

@@ -14,6 +14,8 @@ import kdjax
 from kdjax import trust
 from kdjax.data_free import GeneratorLoss
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import check as option_check
+from kdjax.options import parameters
 from kdjax.types import DataSet, Method, Task
 
 KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
@@ -74,21 +76,38 @@ def entry(kind: str, name: str) -> Callable:
 
 def options(kind: str, name: str) -> dict[str, Any]:
   """Option -> default, `inspect.Parameter.empty` where there is none."""
-  made = inspect.signature(entry(kind, name)).parameters.values()
-  return {p.name: p.default for p in made if p.name not in ('parent', 'name')}
+  return {p.name: p.default for p in parameters(entry(kind, name)).values()}
 
 
-def make(kind: str, name: str, given: Mapping[str, Any]) -> Any:
-  """Calls the entry with the options of a config.
+def check(kind: str, name: str, given: Mapping[str, Any], where: str = '') -> dict[str, Any]:
+  """The options of a config, each checked against the annotation of its parameter.
+
+  Args:
+    kind: of `KINDS`.
+    name: of the entry.
+    given: option -> value.
+    where: what they belong to, for messages: 'methods.kd'.
 
   Raises:
-    KdjaxError: for an option that it does not have, or that it needs and was not given.
+    KdjaxError: for an option that the entry does not have, or one of another type or out of range.
   """
-  known = options(kind, name)
+  known = parameters(entry(kind, name))
   for key in given:
     if key not in known:
-      raise unknown(f'option of the {KINDS[kind]} {name!r}', key, known)
-  for key, default in known.items():
+      raise unknown(f'option of the {KINDS[kind]} {name!r}', str(key), known)
+  where = where or f'the {KINDS[kind]} {name!r}: '
+  dot = '' if where.endswith(' ') else '.'
+  return {k: option_check(v, known[k].annotation, f'{where}{dot}{k}') for k, v in given.items()}
+
+
+def make(kind: str, name: str, given: Mapping[str, Any], where: str = '') -> Any:
+  """Calls the entry with the options of a config; the arguments are those of `check`.
+
+  Raises:
+    KdjaxError: as `check` does, and for an option that it needs and was not given.
+  """
+  given = check(kind, name, given, where)
+  for key, default in options(kind, name).items():
     if default is inspect.Parameter.empty and key not in given:
       raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the option {key!r}.')
   made = entry(kind, name)(**given)

@@ -1,5 +1,7 @@
 """What can be known to be wrong before anything is written, compiled or trained."""
 
+from typing import get_args
+
 import jax
 
 from kdjax import (
@@ -7,19 +9,17 @@ from kdjax import (
   build,
   dispatch,
   memory,
-  narrow,
   on_policy,
-  optim,
   parallel,
   pipeline,
-  store,
+  settings,
+  validate,
   written,
 )
-from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import Experiment, flat, refuse
+from kdjax.errors import KdjaxError
+from kdjax.experiment import Experiment, refuse
 
-TAUGHT = ('live', 'store', 'auto')  # the trained teacher, its answers on disk, these if they are there
-SOURCES = (*TAUGHT, 'ema', 'past')  # the student's own average, its last epoch
+TAUGHT = get_args(settings.Taught)
 
 
 def check(experiment: Experiment) -> None:
@@ -28,41 +28,11 @@ def check(experiment: Experiment) -> None:
   Raises:
     KdjaxError: for the first thing that is found, with the key that it is about.
   """
-  _check_numbers(experiment.config)
+  validate.recipe(experiment.config)
   refuse(experiment)
   _check_loop(experiment)
   for name, member in experiment.members.items():
-    _check_numbers(member.config)
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')
-
-
-def _check_numbers(config):
-  """What no type can say; raises KdjaxError."""
-  least = {'seeds': 1, 'data.text_length': 1, 'data.vocab_size': 3}
-  least |= {
-    f'run.{k}': 1 for k in ('eval_every', 'log_every', 'save_every', 'eval_batch', 'keep', 'together')
-  }
-  least |= {'store.top_k': 0, 'store.views': 1, 'store.shard': 1}
-  least |= {
-    f'{s}.train.{k}': 1 for s in ('teacher', 'student') for k in ('steps', 'batch_size', 'accumulate')
-  }
-  given = flat(config)
-  for key, low in least.items():
-    if given[key] < low:
-      raise KdjaxError(f'{key} is {given[key]}; it has to be {low} or more.')
-  if not 0 < config['data']['labels'] <= 1:
-    raise KdjaxError(f'data.labels is {config["data"]["labels"]}; it is a share, above 0 and up to 1.')
-  if not all(isinstance(x, (int, float)) and 0 <= x <= 1 for x in config['senses']['noise']):
-    raise KdjaxError(f'senses.noise is {config["senses"]["noise"]!r}; it lists shares from 0 to 1.')
-  for key, choices in (
-    ('select', ('last', 'best')),
-    ('run.parallel', ('jit', 'pmap')),
-    ('teacher.source', SOURCES),
-    ('store.dtype', store.DTYPES),
-    ('teacher.weights', narrow.WEIGHTS),
-  ):
-    if given[key] not in choices:
-      raise unknown(key, given[key], choices)
 
 
 def _check_loop(experiment):
@@ -101,8 +71,6 @@ def _check_models(experiment, whose=''):
           f'the {stage} has {f"{have.shape[-1]} values" if have else "nothing"} in {tap!r}, and the data '
           f'set has {size} classes: leave num_classes out, or set it to {size}.'
         )
-    optim.optimiser(config[stage]['train']['optimiser'], config[stage]['train']['steps'])
-    build.view(config[stage]['train'], 0)
     parallel.check_batch(config[stage]['train']['batch_size'], mesh, f'{stage}.train.batch_size')
   parallel.check_batch(config['run']['eval_batch'], mesh, 'run.eval_batch')
   if config['select'] == 'best' and data.validation is None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax.options import Decay, NonNegative, Share
 from kdjax.types import Array, Method, Model, Task
 
 
@@ -34,9 +35,9 @@ class Dot(NamedTuple):
 def dot(
   learning_rate: float | Callable,
   *,
-  momentum: float = 0.9,
-  delta: float = 0.075,
-  weight_decay: float = 0.0,
+  momentum: Decay = 0.9,
+  delta: Share = 0.075,
+  weight_decay: NonNegative = 0.0,
   released: bool = False,
 ) -> Dot:
   """The distillation-oriented trainer (arXiv 2307.08436, algorithm 1).

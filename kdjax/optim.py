@@ -1,16 +1,77 @@
 """Optimisers of optax by name, and the schedules of learning rates and of loss weights."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax import dot
+from kdjax import dot, options, settings
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Count, Decay, Eps, NonNegative, Positive, Share
+
+Falls = Literal['constant', 'linear', 'cosine']
 
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
+
+# The options of optax's own functions; `mask`, `weight_decay` and data types are not for a recipe.
+OPTIONS = {'b1': Decay, 'b2': Decay, 'eps': Eps, 'eps_root': Share, 'nesterov': bool}
+OPTIONS |= {'momentum': Decay | None, 'trust_coefficient': Positive, 'decay_rate': Share, 'decay': Decay}
+OPTIONS |= {'min_dim_size_to_factor': Count}
+OPTIONS |= {'multiply_by_parameter_scale': bool, 'clipping_threshold': Positive | None, 'factored': bool}
+OPTIONS |= {'initial_scale': NonNegative, 'eps_in_sqrt': bool, 'centered': bool, 'bias_correction': bool}
+
+
+@dataclasses.dataclass(frozen=True)
+class More:
+  """What a recipe may add to `settings.Optimiser`, with the values that stand for leaving it out."""
+
+  boundaries: Annotated[tuple[Share, ...], "shares of the steps, for schedule='steps'"] = ()
+  factor: Annotated[NonNegative, 'what a boundary multiplies the rate with'] = 0.1
+  decay_all: Annotated[bool, 'biases and norms decay too'] = False
+  max_norm: Annotated[NonNegative, "the largest norm of a unit's incoming weights; 0 for none"] = 0.0
+
+
+def known_options(name: str) -> dict[str, Any]:
+  """Option -> annotation of an optimiser.
+
+  Raises:
+    KdjaxError: if there is no such optimiser.
+  """
+  if name not in OPTIMISERS:
+    raise unknown('optimiser', str(name), OPTIMISERS)
+  if name == 'dot':
+    own = {k: p.annotation for k, p in options.parameters(dot.dot).items() if k != 'learning_rate'}
+  else:
+    own = {k: OPTIONS[k] for k in inspect.signature(getattr(optax, name)).parameters if k in OPTIONS}
+  if name == 'lars':
+    own['eps'] = Share
+  return own | settings.fields(More) | settings.fields(settings.Optimiser)
+
+
+def check(config: Any, where: str) -> None:
+  """Finds what is wrong with the config of an optimiser.
+
+  Raises:
+    KdjaxError: one line with the key, after `where`.
+  """
+  if not isinstance(config, Mapping):
+    raise KdjaxError(f"{where} is {options.shown(config)}; it is a dict: {{'name': 'adamw', 'lr': 1e-3}}.")
+  for key in ('name', 'lr'):
+    if key not in config:
+      raise KdjaxError(f'{where} needs {key!r}.')
+  known = known_options(config['name'])
+  for key, value in config.items():
+    if key not in known:
+      raise unknown(f'option of the optimiser {config["name"]!r}', str(key), known)
+    options.check(value, known[key], f'{where}.{key}')
+  if config['name'] == 'dot' and (config.get('clip') or config.get('max_norm')):
+    raise KdjaxError("the optimiser 'dot' does not clip: set train.optimiser.clip and max_norm to 0.")
+  if config['name'] == 'dot' and config.get('momentum', 0.9) + config.get('delta', 0.075) >= 1:
+    raise KdjaxError(f'{where}: momentum + delta of the optimiser dot has to be below 1.')
 
 
 def learning_rate(
@@ -60,23 +121,19 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
       decay too), 'max_norm' (see `bounded`), what `learning_rate` takes, and any option of the optimiser
       itself.
     steps: of the whole training.
+
+  Raises:
+    KdjaxError: as `check` does.
   """
-  given = dict(config)
+  check(config, 'the optimiser')
+  given = {k: options.tuples(v) for k, v in config.items()}
   name, peak, clip = given.pop('name'), given.pop('lr'), given.pop('clip', 0.0)
   decay, decay_all = given.pop('weight_decay', 0.0), given.pop('decay_all', False)
   most = given.pop('max_norm', 0.0)
-  if name not in OPTIMISERS:
-    raise unknown('optimiser', name, OPTIMISERS)
   shape = {k: given.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in given}
   make = dot.dot if name == 'dot' else getattr(optax, name)
   known = inspect.signature(make).parameters
-  for key in given:
-    if key not in known or key == 'learning_rate':
-      raise unknown(f'option of the optimiser {name!r}', key, known.keys() - {'learning_rate'})
-
   if name == 'dot':
-    if clip or most:
-      raise KdjaxError("the optimiser 'dot' does not clip: set train.optimiser.clip and max_norm to 0.")
     return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **given)
 
   def kernels(params):
@@ -112,7 +169,12 @@ def bounded(most: float) -> optax.GradientTransformation:
 
 
 def weight_schedule(
-  steps: int, *, schedule: str = 'constant', start: float = 0.0, stop: float = 1.0, warmup: float = 0.0
+  steps: int,
+  *,
+  schedule: Falls = 'constant',
+  start: Share = 0.0,
+  stop: Share = 1.0,
+  warmup: Share = 0.0,
 ) -> Callable:
   """`step -> factor` of a loss weight: inside the window [start, stop) of the training, else 0.
 

@@ -5,10 +5,12 @@ Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import flax.linen as nn
 import jax
 from flax import struct
+from pydantic import InstanceOf, WithJsonSchema
 
 Array = jax.Array
 
@@ -116,6 +118,11 @@ class Model(NamedTuple):
 
   init: Callable
   apply: Callable
+
+
+# Options that are models: a Linen module within another, and a model that a method trains.
+Module = Annotated[InstanceOf[nn.Module], WithJsonSchema({'title': 'a model'})]
+Peer = Annotated[InstanceOf[Model], WithJsonSchema({'title': 'a model'})]
 
 
 @struct.dataclass

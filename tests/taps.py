@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import catalogue
-from kdjax.types import Model
+from kdjax.types import Model, Peer
 
 B, C, L, V = 12, 5, 6, 11
 
@@ -80,5 +80,5 @@ def peer(seed=0, classes=C):
 def needed(name, classes=C):
   """The options that a method has no defaults for: models that are trained beside the student."""
   options = inspect.signature(catalogue.entry('methods', name)).parameters
-  made = {Model: peer(0, classes), Mapping[str, Model]: {'a': peer(1, classes), 'b': peer(2, classes)}}
+  made = {Peer: peer(0, classes), Mapping[str, Peer]: {'a': peer(1, classes), 'b': peer(2, classes)}}
   return {k: made[v.annotation] for k, v in options.items() if v.annotation in made}

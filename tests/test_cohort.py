@@ -58,7 +58,8 @@ def test_every_member_is_what_it_is_alone(experiment, cohort, config):
 
 
 def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, cohort, config):
-  bad = {'student': {'train': {'optimiser': {'lr': 1e30, 'clip': 0.0, 'name': 'sgd'}}}, 'methods': KD}
+  diverges = {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}
+  bad = {'student': {'train': {'optimiser': diverges}}, 'methods': KD}
   cohort({'kd': {'methods': KD}, 'bad': bad})
   stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
   assert made.members['kd'].trained('student')

@@ -28,7 +28,7 @@ def of(variables, part='encoders_image'):
   return {kind: tree[part] for kind, tree in start.merge(variables).items() if part in tree}
 
 
-def begun(config, experiment, path, lr=0.0, **more):
+def begun(config, experiment, path, lr=1e-30, **more):
   config.teacher.model.encoders.image.update(init=str(path), **more)
   config.teacher.train.optimiser.update(lr=lr, schedule='constant', weight_decay=0.0)
   made = experiment('second')
@@ -133,7 +133,7 @@ def test_a_student_is_cut_out_of_its_teacher(config, experiment):
   config.teacher.model = model('transformer', width=16, depth=4, heads=4)
   start_from = {'from': 'teacher', 'layers': 'spaced', 'width': 'uniform'}
   config.student.model = model('transformer', width=8, depth=2, heads=2, init=start_from)
-  config.student.train.optimiser.update(lr=0.0, weight_decay=0.0)
+  config.student.train.optimiser.update(lr=1e-30, weight_decay=0.0)
   made = experiment()
   stages.run(made, ('teacher', 'baseline', 'student'))
   teacher, baseline, student = (made.variables(s)['params'] for s in ('teacher', 'baseline', 'student'))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
-from kdjax.types import Array, Method, Model
+from kdjax.types import Array, Method, Peer
 
 WEIGHT = 1.0  # the paper's λ, beside 1 on the labels, at T = 2
 STEPS = 30
@@ -59,7 +59,7 @@ ENSEMBLES = {'naive': naive, 'minlogit': minlogit, 'linear': linear}
 
 def kdcl(
   *,
-  peers: Mapping[str, Model],
+  peers: Mapping[str, Peer],
   ensemble: str = 'minlogit',
   temperature: float = 2.0,
   student: str = 'logits',

@@ -5,8 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.models.text.clip_text import ClipText
-from kdjax.models.vision.vit_class_token import VitClassToken
+from kdjax.types import Module
 
 
 class Clip(nn.Module):
@@ -22,8 +21,8 @@ class Clip(nn.Module):
     scale_limit: the factor is no larger, and learns nothing where it would be; None for no limit.
   """
 
-  image: VitClassToken
-  text: ClipText
+  image: Module
+  text: Module
   width: int = 512
   scale_limit: float | None = None
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
+from kdjax.types import Module
 
 
 class Fusion(nn.Module):
@@ -25,7 +26,7 @@ class Fusion(nn.Module):
 
   IGNORES_ABSENT = True  # whatever the values are, in training too
 
-  encoders: Mapping[str, nn.Module]
+  encoders: Mapping[str, Module]
   width: int = 256
   join: str = 'product'
   dropout: float = 0.0

@@ -5,8 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.models.text.siglip_text import SiglipText
-from kdjax.models.vision.siglip_image import SiglipImage
+from kdjax.types import Module
 
 
 class Siglip(nn.Module):
@@ -20,8 +19,8 @@ class Siglip(nn.Module):
     text: the text tower, whose embedding has the width of the image tower's.
   """
 
-  image: SiglipImage
-  text: SiglipText
+  image: Module
+  text: Module
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

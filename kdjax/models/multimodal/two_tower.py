@@ -5,6 +5,8 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kdjax.types import Module
+
 
 class Projection(nn.Module):
   """`[B, E] -> [B, width]`: one linear layer, or a norm and an MLP of one hidden layer beside it."""
@@ -40,8 +42,8 @@ class TwoTower(nn.Module):
       factor of 10, and so does this.
   """
 
-  image: nn.Module
-  text: nn.Module
+  image: Module
+  text: Module
   width: int = 128
   hidden: int = 0
   dropout: float = 0.0

@@ -1,0 +1,111 @@
+"""The keys of a recipe that are set on the command line: --config.KEY=VALUE."""
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_origin
+
+from kdjax import options, settings
+from kdjax.errors import KdjaxError, unknown
+
+FLAG = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
+# Below these a recipe may get new keys, and None takes one out.
+OPEN = re.compile(
+  r'(methods|cohort|task|generator|data\.options|(teacher|student)\.(model|inputs|drop|train\.optimiser))\..+'
+)
+BOOLS = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False}
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+  """(the other arguments, (key, text) of each that sets a key of the recipe).
+
+  The forms are those of absl: --config.KEY=TEXT, --config.KEY TEXT, and --config.KEY or --noconfig.KEY for a
+  key that is True or False.
+  """
+  rest, found, kinds, waiting = [], [], _kinds(), list(argv)
+  while waiting:
+    arg = waiting.pop(0)
+    match = FLAG.fullmatch(arg)
+    if not match:
+      rest.append(arg)
+      continue
+    no, key, text = match.groups()
+    if text is None:
+      switch = no or kinds.get(key) is bool or not waiting or waiting[0].startswith('--')
+      text = str(not no) if switch else waiting.pop(0)
+    found.append((key, text))
+  return rest, found
+
+
+def _kinds() -> dict[str, Any]:
+  """Key -> its type, without ranges: bool, int, float, str, tuple, Mapping or Literal."""
+  made = {}
+  for key, annotation in [*settings.keys(), *settings.keys(settings.Optimiser)]:
+    while hasattr(annotation, '__metadata__'):
+      annotation = annotation.__origin__
+    made[key] = get_origin(annotation) or annotation
+  return made
+
+
+def value(text: str, kind: Any) -> Any:
+  """What a text stands for as the value of a key of this type; the text itself where that is none."""
+  if kind in (str, Literal):
+    return text
+  if kind is bool:
+    return BOOLS.get(text.lower(), text)
+  try:
+    made = ast.literal_eval(text.strip())
+  except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    made = text
+  if kind is tuple and isinstance(made, str):
+    return tuple(made.split(',')) if made else ()
+  if kind is tuple and not isinstance(made, list | tuple):
+    return (made,)
+  if kind is float and type(made) is int and abs(made) < 2**53:
+    return float(made)
+  return made
+
+
+def apply(config: Any, given: Sequence[tuple[str, str]]) -> None:
+  """Sets keys of a recipe, a ConfigDict without locks, or a dict.
+
+  Raises:
+    KdjaxError: for a key that there is not, or a value of another type or out of range.
+  """
+  annotations, kinds = dict(settings.keys()), _kinds()
+  for path, text in given:
+    flag, may_grow = f'--config.{path}={text}', OPEN.fullmatch(path)
+    tree, (*above, last) = config, keys_of(config, path)
+    for key in above:
+      if key not in tree and may_grow:
+        tree[key] = {}
+      tree = _below(tree, key, flag)
+    if not hasattr(tree, 'keys') or last not in tree and not (may_grow and text != 'None'):
+      _below(tree, last, flag)
+    if may_grow and text == 'None':  # takes a loss or an attribute out
+      del tree[last]
+      continue
+    made = value(text, kinds.get(path))
+    if path in annotations:
+      made = options.check(made, annotations[path], f'--config.{path}')
+    try:
+      tree[last] = made
+    except (TypeError, ValueError, AttributeError) as e:
+      raise KdjaxError(f'{flag}: {" ".join(str(e).split())}') from e
+
+
+def _below(tree, key, flag):
+  if not (isinstance(tree, Mapping) or hasattr(tree, 'keys')) or key not in tree:
+    raise unknown(f'key of the recipe in {flag[:200]}', key, getattr(tree, 'keys', list)())
+  return tree[key]
+
+
+def keys_of(tree, path):
+  """`'methods.kd.weight'` as its keys; one with dots in it is a key if it is there."""
+  parts, keys = path.split('.'), []
+  while parts:
+    known = getattr(tree, 'keys', list)()
+    n = next((n for n in range(len(parts), 0, -1) if '.'.join(parts[:n]) in known), 1)
+    keys.append('.'.join(parts[:n]))
+    tree, parts = tree[keys[-1]] if keys[-1] in known else {}, parts[n:]
+  return keys

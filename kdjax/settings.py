@@ -1,0 +1,271 @@
+"""The keys of every recipe: the type, range, default and meaning of each."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+from annotated_types import Interval
+
+from kdjax import options
+from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Count, Decay, Name, NonNegative, Rate, Share, Size, SomeShare, Weight, Whole
+
+Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
+Weights = Literal['float32', 'bfloat16', 'int8']
+StoreDtype = Literal['float16', 'bfloat16', 'float32']
+Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these if they are there
+Itself = Literal['ema', 'past']  # the student's own average, its last epoch
+Schedule = Literal['constant', 'linear', 'cosine', 'steps']
+LearningRate = Annotated[float, Interval(gt=0, le=100)]
+Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
+Inputs = Mapping[str, Name]
+Rates = Mapping[str, Rate]
+
+
+def section(kind: type) -> Any:
+  return dataclasses.field(default_factory=kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser:
+  """What every optimiser has; `kdjax.optim` says what else there is."""
+
+  name: Annotated[Name, 'of optax, or dot'] = 'adamw'
+  lr: Annotated[LearningRate, 'the largest learning rate'] = 1e-3
+  schedule: Annotated[Schedule, 'of the learning rate after the warm-up'] = 'cosine'
+  warmup: Annotated[Share, 'share of the steps over which the rate grows from 0'] = 0.05
+  weight_decay: Annotated[NonNegative, 'of arrays of two axes and more'] = 1e-4
+  clip: Annotated[NonNegative, "the gradient's largest global norm; 0 for none"] = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+  """How a model is trained."""
+
+  steps: Annotated[Count, 'updates of the weights'] = 1000
+  batch_size: Annotated[Size, 'examples a step'] = 128
+  optimiser: Optimiser = section(Optimiser)
+  augment: Annotated[tuple[Name, ...], 'on the device: flip, crop, drop_words, …; see kdjax/augment.py'] = ()
+  ema: Annotated[Decay, 'decay of an average of the weights, which is then what is evaluated'] = 0.0
+  accumulate: Annotated[
+    Count, 'parts in which a batch goes through, for less memory; batch norm sees one at a time'
+  ] = 1
+  remat: Annotated[bool, 'makes activations anew for the gradient, for less memory'] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+  """What columns of a table are called, where they have other names."""
+
+  image: Annotated[str, 'files of images'] = ''
+  text: Annotated[str, 'texts, or prompts'] = ''
+  label: Annotated[str, 'names of classes'] = ''
+  split: Annotated[str, 'train, validation or test'] = ''
+  response: Annotated[str, 'what follows a prompt'] = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+  """At most so many examples of each split; 0 takes all."""
+
+  train: Annotated[Whole, 'examples; 0 takes all'] = 0
+  validation: Annotated[Whole, 'examples; 0 takes all'] = 0
+  test: Annotated[Whole, 'examples; 0 takes all'] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """What is learned from."""
+
+  name: Annotated[str, 'see `python run.py datasets`; any other name is one of TFDS'] = ''
+  path: Annotated[str, 'of a manifest: name=manifest'] = ''
+  columns: Columns = section(Columns)
+  options: Annotated[Mapping[str, Any], "whatever else the data set's function takes"] = section(dict)
+  limit: Limit = section(Limit)
+  transfer: Annotated[str, "the split that student and baseline train on, where it is not 'train'"] = ''
+  labels: Annotated[SomeShare, 'share of the training labels that student and baseline see'] = 1.0
+  test: Annotated[Name, 'the split of the comparison'] = 'test'
+  image_size: Annotated[
+    Annotated[int, Interval(ge=0, le=2**14)], 'resizes images to this square; 0 takes them as they are'
+  ] = 0
+  text_length: Annotated[Size, 'tokens of a text'] = 32
+  prompt_length: Annotated[Whole, 'of a text with a response: tokens of the longest prompt; 0 for half'] = 0
+  vocab_size: Annotated[
+    Annotated[int, Interval(ge=3, le=2**24)], 'tokens, where the vocabulary comes from the training texts'
+  ] = 1000
+  vocab_examples: Annotated[Count, 'texts that the vocabulary comes from'] = 50_000
+  tokenizer: Annotated[str, 'instead: a tokenizer.json, pip:NAME or hf:org/name'] = ''
+  memory: Annotated[
+    Annotated[float, Interval(gt=0, le=1e15)], 'bytes up to which a split is held in memory'
+  ] = 4e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+  """The large model."""
+
+  init: Annotated[str, 'its weights instead of training: PATH, pip:NAME or hf:org/name'] = ''
+  source: Annotated[
+    Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'past' (epoch)"
+  ] = 'live'
+  model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
+  inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
+  dtype: Annotated[Dtype, 'of the computation'] = 'float32'
+  weights: Annotated[Weights, 'of the teacher of a student: bfloat16 or int8 take less memory'] = 'float32'
+  drop: Annotated[Rates, 'input -> how often a training example lacks it'] = section(dict)
+  train: Train = section(Train)
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+  """The small model, and its baseline."""
+
+  model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
+  inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
+  dtype: Annotated[Dtype, 'of the computation'] = 'float32'
+  drop: Annotated[Rates, 'input -> how often a training example lacks it'] = section(dict)
+  train: Train = section(Train)
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+  """The teacher's outputs on disk: `python run.py store build`."""
+
+  folder: Annotated[str, '<workdir>/store where it is not set'] = ''
+  taps: Annotated[tuple[Name, ...], 'of the teacher; () takes those that the methods read'] = ()
+  top_k: Annotated[Whole, 'classes kept of logits, with the mass of the others; 0 keeps all'] = 0
+  dtype: Annotated[StoreDtype, 'of the arrays kept'] = 'float16'
+  views: Annotated[
+    Size, 'of each example: epoch e trains on the view e mod views, where there is augmentation'
+  ] = 1
+  shard: Annotated[Count, 'examples a file'] = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class OnPolicy:
+  """A language model's student learns on responses written in training."""
+
+  share: Annotated[Share, 'of the batches, λ of GKD'] = 0.0
+  length: Annotated[Whole, 'tokens of the longest; 0 for text_length - prompt_length'] = 0
+  temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
+  writer: Annotated[Literal['student', 'teacher'], 'who writes'] = 'student'
+
+
+@dataclasses.dataclass(frozen=True)
+class Senses:
+  """What the comparison tries on the test data beside them as they are."""
+
+  subsets: Annotated[bool, 'every subset of the modalities'] = False
+  noise: Annotated[
+    tuple[Share, ...], 'shares of one modality at a time replaced by noise, such as (0.0, 0.5, 1.0)'
+  ] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+  """What a language model writes in the comparison, scored with ROUGE-L."""
+
+  seeds: Annotated[tuple[Whole, ...], 'of the sampling, such as (10, 20, 30, 40, 50); () for none'] = ()
+  length: Annotated[Whole, 'tokens of the longest response; 0 for text_length - prompt_length'] = 0
+  temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
+  examples: Annotated[Whole, 'at most so many; 0 takes all'] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """Changes no weights, except 'parallel'."""
+
+  parallel: Annotated[Literal['jit', 'pmap'], 'pmap: batch norm a device'] = 'jit'
+  eval_every: Annotated[Count, 'steps between evaluations on validation'] = 500
+  log_every: Annotated[Count, 'steps between lines of metrics'] = 50
+  save_every: Annotated[Count, 'steps between checkpoints'] = 500
+  eval_batch: Annotated[Size, 'examples a batch of an evaluation'] = 512
+  keep: Annotated[Count, 'checkpoints kept'] = 2
+  together: Annotated[
+    Count, 'members of a cohort in one training: their programs and states are in memory'
+  ] = 32
+  tensorboard: Annotated[bool, 'writes for TensorBoard too'] = False
+  dispatch: Annotated[
+    Size, 'steps in one program, for models faster than the host; divides steps and the *_every'
+  ] = 1
+  resident: Annotated[
+    Literal['auto', 'yes', 'no'], "whether training data live on the device; 'auto': where it is of use"
+  ] = 'auto'
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """All of it."""
+
+  name: Annotated[Name, 'of the folder below runs/, and in reports']
+  seed: Annotated[Whole, "of the data's order and of the first model"] = 0
+  seeds: Annotated[Annotated[int, Interval(ge=1, le=1000)], 'students and baselines, trained together'] = 3
+  task: Annotated[Mapping[str, Any], 'its name and options; see `python run.py tasks`'] = section(
+    lambda: {'name': 'classification'}
+  )
+  task_weight: Annotated[Weight, "of the labels' loss beside the methods', in the student"] = 1.0
+  select: Annotated[
+    Literal['last', 'best'], "'best': the weights with the best validation score, per seed"
+  ] = 'last'
+  data: Data = section(Data)
+  teacher: Teacher = section(Teacher)
+  student: Student = section(Student)
+  store: Store = section(Store)
+  methods: Annotated[
+    Mapping[str, Mapping[str, Any]], 'name -> weight, schedule, taps, options; see `python run.py methods`'
+  ] = section(dict)
+  generator: Annotated[
+    Mapping[str, Any], 'scheme, model, optimiser, options: a student without data; see kdjax/generators'
+  ] = section(dict)
+  on_policy: OnPolicy = section(OnPolicy)
+  cohort: Annotated[
+    Mapping[str, Mapping[str, Any]],
+    "name -> methods and other changes: students that share the teacher's forward",
+  ] = section(dict)
+  senses: Senses = section(Senses)
+  generation: Generation = section(Generation)
+  run: Run = section(Run)
+
+
+def fields(kind: type) -> dict[str, Any]:
+  """Key -> its annotation."""
+  return get_type_hints(kind, include_extras=True)
+
+
+def meaning(annotation: Any) -> str:
+  """The explanation that stands in an annotation, '' without one."""
+  return next((m for m in getattr(annotation, '__metadata__', ()) if isinstance(m, str)), '')
+
+
+def keys(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(dotted key, annotation) of every key of a recipe."""
+  for name, annotation in fields(kind).items():
+    key = f'{prefix}{name}'
+    if dataclasses.is_dataclass(annotation):
+      yield from keys(annotation, f'{key}.')
+    else:
+      yield key, annotation
+
+
+def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
+  """Finds a key that there is not, or that is missing, and a value of another type or out of range.
+
+  Raises:
+    KdjaxError: for the first of them.
+  """
+  known = fields(kind)
+  if not isinstance(config, Mapping):
+    name = prefix.removesuffix('.') or 'the recipe'
+    raise KdjaxError(f'{name} is {options.shown(config)}; it has to be a dict of {", ".join(known)}.')
+  for key in config:
+    if key not in known:
+      raise unknown('key of the recipe', f'{prefix}{key}', [f'{prefix}{k}' for k in known])
+  for name, annotation in known.items():
+    if name not in config:
+      raise KdjaxError(f'the recipe has no {prefix}{name}: start it from configs.common.base.')
+    if annotation is Optimiser:  # whose keys depend on its name: `optim.check`
+      options.check(config[name], Mapping, f'{prefix}{name}')
+    elif dataclasses.is_dataclass(annotation):
+      check(config[name], annotation, f'{prefix}{name}.')
+    else:
+      options.check(config[name], annotation, f'{prefix}{name}')

@@ -1,0 +1,116 @@
+"""What a config alone shows to be wrong: in milliseconds, before data are read or anything is traced."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax import augment, build, catalogue, optim, options, settings, start, trust
+from kdjax.errors import KdjaxError
+from kdjax.experiment import member_config
+from kdjax.types import Model
+
+FILLED = ('vocab_size', 'num_classes', 'size', 'channels')  # attributes that the data decide
+
+
+def recipe(config: Mapping) -> None:
+  """Checks every key of a recipe and every option of what it names, of the members of a cohort too.
+
+  Raises:
+    KdjaxError: one line for the first mistake, with its key.
+  """
+  settings.check(config)
+  _student(config)
+  teacher(config['teacher'])
+  data(config['data'])
+  name, given = named(config['task'], 'name', 'task')
+  catalogue.make('tasks', name, given, 'task')
+  if config['generator']:
+    generator(config['generator'])
+  for name, changes in config['cohort'].items():
+    try:
+      member = member_config(config, name, changes)
+      settings.check(member)
+      _student(member)
+    except KdjaxError as e:
+      raise KdjaxError(str(e) if str(e).startswith('cohort.') else f'cohort.{name}: {e}') from e
+
+
+def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
+  """The name that stands under `key` of an open dict, and the rest of it."""
+  given = dict(config)
+  name = given.pop(key, None)
+  if not isinstance(name, str) or not name:
+    raise KdjaxError(f'{where}.{key} is {options.shown(name)}; it has to be a name.')
+  return name, given
+
+
+def teacher(config: Mapping) -> None:
+  model(config['model'], 'teacher.model', complete=not config['init'])
+  training(config['train'], 'teacher.train')
+
+
+def _student(config):
+  own = config['student']
+  model(own['model'], 'student.model')
+  training(own['train'], 'student.train')
+
+  def peer(given):
+    model(given, 'a peer in methods')
+    return Model(None, None)
+
+  build.method(config['methods'], own['train']['steps'], peer)
+
+
+def training(config: Mapping, where: str) -> None:
+  optim.check(config['optimiser'], f'{where}.optimiser')
+  augment.make_view(tuple(config['augment']), 0)
+
+
+def data(config: Mapping) -> None:
+  name = config['name']
+  if name and (name in catalogue.names('data') or trust.dotted(name)):
+    catalogue.check('data', name, config['options'], 'data.options')
+
+
+def generator(config: Mapping) -> None:
+  scheme, given = named(config, 'scheme', 'generator')
+  for key in ('model', 'optimiser'):
+    if key not in given:
+      raise KdjaxError(f'generator has no {key!r}: it needs a scheme, a model and an optimiser.')
+  model(given.pop('model'), 'generator.model')
+  optim.check(given.pop('optimiser'), 'generator.optimiser')
+  catalogue.make('generators', scheme, given, 'generator')
+
+
+def model(config: Any, where: str, complete: bool = True) -> Any:
+  """Checks a model's dict and those within it.
+
+  Args:
+    config: the dict.
+    where: its key.
+    complete: whether no checkpoint fills in what it leaves out.
+
+  Returns:
+    The module, or another in its place.
+  """
+  if not isinstance(config, Mapping) or not isinstance(config.get('model'), str):
+    raise KdjaxError(f"{where} is {options.shown(config)}; a model is a dict, {{'model': its name, ...}}.")
+  name, given = named(config, 'model', where)
+  init, frozen = given.pop('init', ''), given.pop('frozen', False)
+  options.check(init, str | Mapping[str, Any], f'{where}.init')
+  options.check(frozen, bool, f'{where}.frozen')
+  complete = complete and not init
+
+  def inner(value, key):
+    if not isinstance(value, Mapping):
+      return value
+    if 'model' in value:
+      return model(value, key, complete)
+    return {k: inner(v, f'{key}.{k}') for k, v in value.items()}
+
+  given = {k: inner(v, f'{where}.{k}') for k, v in given.items()}
+  known = catalogue.options('models', name)
+  stand_in = {k: 3 for k in FILLED if k in known and k not in given}
+  if not complete:
+    catalogue.check('models', name, given, where)
+    return start.Frozen(None)
+  return catalogue.make('models', name, given | stand_in, where)
