@@ -67,10 +67,14 @@ def check(value: Any, annotation: Any, key: str) -> Any:
   try:
     adapter(annotation).validate_python(value)
   except ValidationError as e:
-    choices = _choices(adapter(annotation).json_schema())
+    schema, (*above, last) = adapter(annotation).json_schema(), e.errors()[0]['loc'] or [None]
+    for name in (*above, last) if last != '[key]' else ():  # the entry of a dict that is wrong
+      if isinstance(value, dict) and name in value and isinstance(schema.get('additionalProperties'), dict):
+        value, schema, key = value[name], schema['additionalProperties'], f'{key}.{name}'
+    choices = _choices(schema)
     if isinstance(value, str) and choices:
       raise unknown(key, value, choices) from e
-    raise KdjaxError(f'{key} is {shown(value)}; it has to be {describe(annotation)}.') from e
+    raise KdjaxError(f'{key} is {shown(value)}; it has to be {_words(schema)}.') from e
   return value
 
 

@@ -83,7 +83,7 @@ def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, co
     ({'kd': {'seeds': 3}}, "cohort.kd.*'seeds'"),
     ({'teacher': {}}, 'cohort.teacher names a folder'),
     ({'kd': 5}, 'cohort.kd is 5'),
-    ({'kd': {'methods': {'kd': 5}}}, 'methods is'),
+    ({'kd': {'methods': {'kd': 5}}}, 'methods.kd is 5'),
     ({'kd': {'student': {'model': 'resnet'}}}, "'resnet'"),
     ({'kd': {'teacher': {'source': 'nobody'}}}, "teacher.source: 'nobody'"),
     ({'kd': {'student': {'train': {'steps': 3}}}}, "'student.train.steps'"),
