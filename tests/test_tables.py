@@ -139,7 +139,8 @@ def test_a_failed_unit_is_told_at_the_end(table, tmp_path, monkeypatch):
 
 
 def test_a_diverged_member_hides_no_other(table, tmp_path):
-  bad = {'student': {'train': {'optimiser': {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}}}, 'methods': {'kd': {}}}
+  diverges = {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}
+  bad = {'student': {'train': {'optimiser': diverges}}, 'methods': {'kd': {}}}
   table.experiments['one'].cohort.dkd = bad
   every = cells(run(table, tmp_path, only='*,one'))
   assert every['DKD', 'one']['status'] == 'loss not finite' and 'mean' not in every['DKD', 'one']

@@ -144,11 +144,9 @@ def test_a_method_of_ones_own_in_a_recipe_and_on_the_command_line(monkeypatch):
   config = common.base('mine')
   config.methods = {'my_project.my_method': {'weight': 1.0}}
   config.cohort = {'a': {'methods': {'my_project.my_method': {'weight': 2.0}}}}
-  monkeypatch.setattr(run, 'ADDED', [])
   monkeypatch.setattr(run, 'CONFIG', type('Flag', (), {'value': config}))
   lines = ('methods.my_project.my_method.temperature=3', 'methods.mine.method=my_project.my_method')
-  for line in lines:
-    run.ADDED.append(run.OPEN.fullmatch(f'--config.{line}').groups())
+  monkeypatch.setattr(run, 'ADDED', [tuple(line.split('=')) for line in lines])
   plain = run.recipe()
   assert plain['methods'] == {
     'my_project.my_method': {'weight': 1.0, 'temperature': 3},
