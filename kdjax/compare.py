@@ -23,16 +23,35 @@ def paired(
 ) -> tuple[float | None, str]:
   """Two-sided paired t-test over seeds: (p, 'better' | 'inconclusive' | 'worse').
 
-  None for p where there is no spread to test against: fewer than two seeds, or all
-  differences alike.
+  Differences that are all alike but not 0 have no spread: p is 0 then, as the test has it in the limit, from
+  three seeds on; two may agree by chance. None for p where there is nothing to test: fewer than two seeds, no
+  difference at all, or a score that is not finite.
   """
   difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
-  if len(difference) < 2 or np.ptp(difference) < 1e-9:  # alike, but for rounding
+  if len(difference) < 2 or not np.isfinite(difference).all() or not np.abs(difference).max() > 1e-9:
     return None, 'inconclusive'
-  p = float(stats.ttest_rel(student, baseline).pvalue)
-  if p >= ranking.ALPHA:
+  if np.ptp(difference) < 1e-9:  # alike, but for rounding
+    p = 0.0 if len(difference) > 2 else None
+  else:
+    p = float(stats.ttest_rel(student, baseline).pvalue)
+  if p is None or not p < ranking.ALPHA:
     return p, 'inconclusive'
   return p, 'better' if (difference.mean() > 0) == higher_is_better else 'worse'
+
+
+def interval(student: Sequence[float], baseline: Sequence[float]) -> dict | None:
+  """The paired difference over seeds: its 'mean', the 95 % interval of Student's t from 'low' to 'high', and
+  'effect_size', the mean over the standard deviation of the differences (Cohen's d_z), None without a spread.
+
+  None for fewer than two seeds, or a score that is not finite.
+  """
+  difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
+  if len(difference) < 2 or not np.isfinite(difference).all():
+    return None
+  mean, std = float(difference.mean()), float(difference.std(ddof=1))
+  half = float(stats.t.ppf(0.975, len(difference) - 1)) * std / np.sqrt(len(difference))
+  effect = mean / std if std > 1e-9 else None
+  return {'mean': mean, 'low': mean - half, 'high': mean + half, 'effect_size': effect}
 
 
 def run(experiment: Any) -> dict:
@@ -47,10 +66,10 @@ def run(experiment: Any) -> dict:
   members = experiment.members
   if not experiment.config['cohort']:
     return compare(experiment)
-  results, failed, shared = {}, {}, ()
+  results, pages, failed, shared = {}, {}, {}, ()
   for name, member in members.items():
     if member.trained('student'):
-      results[name] = compare(member, shown=False)
+      results[name], pages[name] = measure(member)
       shared += (name,) if member.folder('baseline') == experiment.folder('baseline') else ()
     elif member.done('student'):
       failed[name] = member.summary('student')['failed_at']
@@ -59,6 +78,10 @@ def run(experiment: Any) -> dict:
   if not results:
     raise KdjaxError(f'{experiment.workdir} holds no finished student to compare: run the student first.')
   ranked = ranking.rank(results, failed, shared, experiment.command)
+  for row in ranked['rows']:
+    if 'failed_at' not in row:  # a member's own report says what the ranking says of it
+      same = {k: row[k] for k in ('verdict', 'p_adjusted')} | {'tests': len(results)}
+      write(members[row['name']], results[row['name']] | same, *pages[row['name']])
   if not jax.process_index():
     report.write_ranking(ranked, experiment.workdir)
     progress.console.print(report.ranking.table(ranked))
@@ -66,8 +89,29 @@ def run(experiment: Any) -> dict:
   return ranked
 
 
-def compare(experiment: Any, shown: bool = True) -> dict:
+def compare(experiment: Any) -> dict:
   """Evaluates every finished stage on the test split and writes results.json and the reports."""
+  results, pages = measure(experiment)
+  write(experiment, results, *pages)
+  if not jax.process_index():
+    progress.console.print(report.table(results))
+    progress.say(f'report: {experiment.workdir / "report.html"}')
+  return results
+
+
+def write(experiment: Any, results: dict, curves: Mapping, cards: Sequence) -> None:
+  """Writes results.json, report.md and report.html."""
+  if not jax.process_index():
+    checkpoint.write_json(experiment.workdir / 'results.json', results)
+    report.write(results, curves, cards, experiment.workdir)
+
+
+def measure(experiment: Any) -> tuple[dict, tuple[dict, list]]:
+  """(The results of every finished stage on the test split, (training curves, answered examples)).
+
+  Raises:
+    KdjaxError: if no stage is finished.
+  """
   config, data, task = experiment.config, experiment.data, experiment.task
   present = [s for s in ('teacher', 'baseline', 'student') if experiment.trained(s)]
   if not present:
@@ -126,16 +170,10 @@ def compare(experiment: Any, shown: bool = True) -> dict:
     'command': experiment.command,
     'config': config,
   }
-  if not jax.process_index():
-    checkpoint.write_json(experiment.workdir / 'results.json', results)
-    curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
-    examples = data.dataset.splits[config['data']['test']]
-    cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
-    report.write(results, curves, cards, experiment.workdir)
-    if shown:
-      progress.console.print(report.table(results))
-      progress.say(f'report: {experiment.workdir / "report.html"}')
-  return results
+  curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
+  examples = data.dataset.splits[config['data']['test']]
+  cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
+  return results, (curves, cards)
 
 
 def _costs(experiment, variables):
@@ -183,13 +221,14 @@ def _senses(experiment, variables):
 
 def _judgement(stages: Mapping, task) -> dict:
   if not {'baseline', 'student'} <= stages.keys():
-    return {'gap_recovered': None, 'p_value': None, 'verdict': 'inconclusive'}
+    return {'gap_recovered': None, 'p_value': None, 'difference': None, 'verdict': 'inconclusive'}
   student, baseline = stages['student'], stages['baseline']
   p, verdict = paired(student['values'], baseline['values'], task.higher_is_better)
   gap = stages.get('teacher', baseline)['mean'] - baseline['mean']
   closes = gap > 0 if task.higher_is_better else gap < 0
   share = (student['mean'] - baseline['mean']) / gap if closes else None
-  return {'gap_recovered': share, 'p_value': p, 'verdict': verdict}
+  difference = interval(student['values'], baseline['values'])
+  return {'gap_recovered': share, 'p_value': p, 'difference': difference, 'verdict': verdict}
 
 
 def _references(task, data) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Students that share a teacher's look at each batch: each as if it had been trained alone."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -45,6 +47,10 @@ def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   }
   assert all((made.workdir / name / 'report.html').exists() for name in made.members)
   assert '<svg' in (made.workdir / 'ranking.html').read_text()
+  ranked = {row['name']: row for row in json.loads((made.workdir / 'ranking.json').read_text())['rows']}
+  for name, row in ranked.items():  # a member's own report says what the ranking says of it
+    own = json.loads((made.workdir / name / 'results.json').read_text())
+    assert (own['verdict'], own['p_adjusted']) == (row['verdict'], row['p_adjusted'])
   for name, changes in {'rkd': RKD, 'wide': KD}.items():
     cohort({})
     config.methods = changes

@@ -289,3 +289,10 @@ def test_the_limit_of_the_scale():
     net = build.module(model('clip', width=8, scale_limit=limit, **parts), {})
     taps, _ = jax.jit(net.init_with_output)(jax.random.key(0), batch)
     assert float(jnp.exp(taps['logit_scale'])) == pytest.approx(factor, rel=1e-5)
+
+
+def test_captions_of_one_image_are_one_group(folder):
+  rows = [{'image': f'{i % 2}.png', 'text': f'a text {i}'} for i in range(4)]
+  (folder / 'groups.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  pairs = Pairs(folder / 'groups.jsonl', {})
+  assert pairs.group.tolist() == [0, 1, 0, 1]

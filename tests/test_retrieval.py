@@ -55,6 +55,12 @@ def test_info_nce_leaves_out_other_pairs_of_the_group():
   assert value(one) == pytest.approx(0, abs=1e-6)  # nothing to tell apart
 
 
+def test_an_example_is_no_wrong_one_of_itself():
+  """A batch larger than the split has some examples twice; without groups their ids tell."""
+  taps, batch = embeddings()
+  assert value(retrieval().loss(taps, {'id': batch['group']})) == value(retrieval().loss(taps, batch))
+
+
 def test_sigmoid_takes_all_of_the_group_for_positives():
   taps, batch = embeddings()
   taps |= {'logit_bias': np.float32(-2)}

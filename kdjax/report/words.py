@@ -142,9 +142,24 @@ def p_value(p: float | None, name: str = '') -> str:
 def _test(results):
   count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
   seeds = 'one seed' if count == 1 else f'{count} seeds'
+  p, tests = results.get('p_adjusted', p), results.get('tests')
   if missing(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
-  return f'paired t-test over {seeds}, ' + p_value(p, 'p')
+  corrected = f', corrected for {tests} tests' if tests and tests > 1 else ''
+  return f'paired t-test over {seeds}, ' + p_value(p, 'p') + corrected + _interval(results)
+
+
+def _interval(results):
+  """The 95 % interval of the difference, in points where the metric is a share, and the effect size."""
+  difference, metric = results.get('difference'), results['metric']
+  if not difference:
+    return ''
+  unit, factor = (' points', 100) if is_share(metric) else ('', 1)
+  low, high = (f'{factor * difference[k]:+.3g}' for k in ('low', 'high'))
+  effect = difference['effect_size']
+  return f'; difference {low} to {high}{unit}, 95 % interval' + (
+    f', effect size {effect:.1f}' if effect is not None else ''
+  )
 
 
 def _gain(results):

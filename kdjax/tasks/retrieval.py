@@ -215,7 +215,7 @@ def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = (), metric:
   def contrast(outputs, batch):
     v, w, log_scale, *bias = (taps.raise_precision(outputs[k]) for k in wanted)
     v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
-    group = batch.get('group', jnp.arange(len(v)))
+    group = batch.get('group', batch.get('id', jnp.arange(len(v))))  # a small split repeats in a batch
     mask = taps.example_mask(batch, v) * (group >= 0)
     same, itself = group[:, None] == group, jnp.eye(len(v), dtype=bool)
     if loss == 'softmax':
