@@ -22,9 +22,12 @@ from kdjax import (
   pretrained,
   progress,
   start,
+  table_file,
   tokenizer,
   trust,
 )
+from kdjax import encode as encode_
+from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
 from kdjax.methods import combine
@@ -111,6 +114,8 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
   if labels is None or labels.ndim != 1:
     raise KdjaxError('data.labels below 1 needs one class label an example and data that fit in memory.')
   rng, kept = np.random.default_rng(seed), []
+  if not np.any(labels >= 0):
+    raise KdjaxError('data.labels is below 1, and no training example has a label: leave it at 1.')
   for label in np.unique(labels[labels >= 0]):
     rows = np.flatnonzero(labels == label)
     kept.append(rng.choice(rows, max(round(share * len(rows)), 1), replace=False))
@@ -123,15 +128,21 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
 
 def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '') -> Data:
   """Everything of `config.data`, read and encoded; `cache` is where decoded splits are kept."""
-  found = limited(dataset(config, data_dir), config['limit'])
+  found = dataset(config, data_dir)
+  splits, mark = table_file.canonical(found.splits), found.content or content(found.files)
+  found = found._replace(splits=splits, content=mark)
+  found = encode_.with_ids(limited(found, config['limit']))
   for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
     pipeline.examples_of(found, split)
   vocabulary = words(config, found, workdir)
   found = pipeline.spoken(found, vocabulary, config['prompt_length'])
-  encode = pipeline.make_encode(vocabulary, config['image_size'], len(found.classes), config['prompt_length'])
+  found, ranges = encode_.with_ranges(found)
+  encode = encode_.make_encode(
+    vocabulary, config['image_size'], len(found.classes), config['prompt_length'], ranges
+  )
 
   same = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
-  said = json.dumps(same, sort_keys=True), found.fingerprint, vocabulary and vocabulary.to_str()
+  said = json.dumps(same, sort_keys=True), found.fingerprint, mark, vocabulary and vocabulary.to_str()
   if trust.dotted(config['name']):  # a user's own module may change
     said += (inspect.getsource(catalogue.module('data', config['name'])),)
   kept = decoded.place(cache, found.files, *said)

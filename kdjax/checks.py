@@ -7,6 +7,7 @@ import jax
 from kdjax import (
   augment,
   build,
+  data_checks,
   dispatch,
   memory,
   on_policy,
@@ -30,6 +31,7 @@ def check(experiment: Experiment) -> None:
   """
   validate.recipe(experiment.config)
   refuse(experiment)
+  data_checks.check(experiment)
   _check_loop(experiment)
   for name, member in experiment.members.items():
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')

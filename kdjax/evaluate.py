@@ -62,7 +62,7 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
         )
         shown.update(min((i + 1) * batch_size, len(source)))
     if task.metric in sums and not sums[task.metric][1].any():
-      raise KdjaxError(f'{title or "evaluation"}: no example has a label; choose another split (data.test).')
+      raise KdjaxError(f'{title or "evaluation"}: no example has a label; set --split or data.test.')
     results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
     if not keys:
       return Evaluation(results, [])

@@ -11,8 +11,10 @@ import jax
 import numpy as np
 
 from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, written
+from kdjax.encode import known_labels
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
+from kdjax.progress import say
 from kdjax.sources import fingerprint
 
 TRAINED = ('teacher', 'baseline', 'student')
@@ -81,7 +83,12 @@ class Experiment:
   def data(self) -> build.Data:
     if self.cohort:
       return self.cohort.data
-    return build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    found = build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    labels = getattr(found.validation, 'arrays', {}).get('label')
+    if self.task.label and labels is not None and not known_labels(self.task.label, labels):
+      say("warning: no example has a label in 'validation', which is left out.")
+      found = found._replace(validation=None)
+    return found
 
   @cached_property
   def task(self):
@@ -255,7 +262,7 @@ def claim(experiment: Experiment) -> None:
   all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
   for one in all_of_them if not jax.process_index() else ():
     checkpoint.write_json(one.workdir / 'config.json', one.config)
-    checkpoint.write_json(one.workdir / 'data.json', {'fingerprint': one.data.dataset.fingerprint})
+    checkpoint.write_json(one.workdir / 'data.json', _data_mark(one))
     if one.data.words is not None:
       checkpoint.write(one.workdir / 'tokenizer.json', one.data.words.to_str())
 
@@ -274,17 +281,28 @@ def refuse(experiment: Experiment) -> None:
     theirs = SINCE | flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
-    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.')
+    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
     if said := differences(theirs, mine, keys):
       raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
-  data = {'fingerprint': experiment.data.dataset.fingerprint}
-  kept = experiment.workdir / 'data.json'
-  if kept.exists() and json.loads(kept.read_text(encoding='utf-8')) != data:
+  data, kept = _data_mark(experiment), experiment.workdir / 'data.json'
+  if kept.exists() and data != data | json.loads(kept.read_text(encoding='utf-8')):
     raise KdjaxError(f'the data have changed since {experiment.workdir} was begun: choose another --workdir.')
   for member in experiment.members.values():
     if member is not experiment:
       refuse(member)
+
+
+def checked(experiment: Experiment) -> bool:
+  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
+  kept = experiment.workdir / 'data.json'
+  return kept.exists() and json.loads(kept.read_text(encoding='utf-8')) == _data_mark(experiment)
+
+
+def _data_mark(experiment):
+  """What a workdir knows its data by; that of an older version has the first alone."""
+  found = experiment.data.dataset
+  return {'fingerprint': found.fingerprint} | ({'content': found.content} if found.content else {})
 
 
 def flat(tree, prefix=''):

@@ -9,83 +9,25 @@ import grain
 import jax
 import numpy as np
 
-from kdjax import decoded, sources, tokenizer
+from kdjax import decoded, images, notices, sources, tokenizer
+from kdjax.encode import count, make_encode, tell  # noqa: F401
 from kdjax.errors import KdjaxError
-from kdjax.progress import bar, say
+from kdjax.progress import bar
 from kdjax.types import DataSet
 
 CHUNK = 512  # examples encoded at once
-CUT = '/cut'  # whether a text was longer than fits, for whoever counts them
-
-
-def make_encode(
-  words: Any = None, image_size: int | None = None, classes: int = 0, prompt_length: int = 0
-) -> Callable:
-  """`encode(examples) -> {key: array}`, a row an example; every text gets a '<key>/mask' and a '<key>/cut'.
-
-  Examples with a 'text' and a 'response' get one sequence of both, 'text', of which 'text/response' and
-  'text/target' say what belongs to the response; see `tokenizer.encode_pairs`.
-
-  Args:
-    words: the tokenizer of texts, from `tokenizer.cut`.
-    image_size: images are resized to this square; None takes them as they are.
-    classes: labels have to lie in [0, classes), or be -1; 0 does not check.
-    prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
-  """
-
-  def column(key, values):
-    if isinstance(values[0], str):
-      if words is None:
-        raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
-      ids, mask, long = tokenizer.encode(words, values)
-      return {key: ids, f'{key}/mask': mask, f'{key}{CUT}': long}
-    if key == 'image' and image_size:
-      values = sources.in_threads(lambda v: sources.resize(v, image_size), values)
-    try:
-      array = np.stack([np.asarray(v) for v in values])
-    except ValueError as e:
-      raise KdjaxError(
-        f'the examples have {key!r} of different shapes ({np.shape(values[0])} and others); '
-        'for images set data.image_size.'
-      ) from e
-    narrow = {np.dtype('int64'): np.int32, np.dtype('float64'): np.float32}
-    return {key: array.astype(narrow.get(array.dtype, array.dtype))}
-
-  def dialogue(prompts, responses):
-    found = tokenizer.encode_pairs(words, prompts, responses, prompt_length)
-    return {f'text{key}': value for key, value in found.items()}
-
-  def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    arrays, keys = {}, list(examples[0])
-    if 'text' in keys and 'response' in keys:
-      keys = [k for k in keys if k not in ('text', 'response')]
-      arrays |= dialogue(*([e[k] for e in examples] for k in ('text', 'response')))
-    for key in keys:
-      arrays |= column(key, [e[key] for e in examples])
-    labels = arrays.get('label')
-    if classes and labels is not None and labels.ndim == 1:
-      for row in np.flatnonzero((labels < -1) | (labels >= classes))[:1]:
-        where = arrays['id'][row] if 'id' in arrays else row
-        raise KdjaxError(
-          f'example {where} has the label {labels[row]}, and the data set has {classes} classes '
-          f'(0 to {classes - 1}; -1 for a label that is not known).'
-        )
-    return arrays
-
-  return encode
+BYTES = 2**28  # of examples that are read before they are encoded
 
 
 def spoken(found: DataSet, words: Any, prompt_length: int) -> DataSet:
   """The data set; where it has responses, the tokens of the vocabulary are its classes.
 
   Raises:
-    KdjaxError: if the tokenizer has no end, prompts leave no room, or examples have no 'id'.
+    KdjaxError: if the tokenizer has no end, or prompts leave no room.
   """
   first = {} if words is None else found.splits['train'][0]
   if not {'text', 'response'} <= first.keys():
     return found
-  if 'id' not in first:
-    raise KdjaxError("what a model writes is drawn for the example's 'id', and these examples have none.")
   tokenizer.end(words)
   known = sources.fingerprint(found.fingerprint, tokenizer.longest(words, prompt_length))
   return found._replace(classes=tokenizer.vocabulary(words), fingerprint=known)
@@ -101,7 +43,7 @@ class Lazy:
     return len(self.examples)
 
   def take(self, indices) -> dict[str, np.ndarray]:
-    return _counted(self.encode(sources.in_threads(lambda i: self.examples[int(i)], indices)), {})
+    return count(self.encode(sources.in_threads(lambda i: self.examples[int(i)], indices)))[0]
 
 
 class Columns:
@@ -143,44 +85,49 @@ def read(
   examples = examples_of(dataset, split)
   n, kept, began = len(examples), kept and kept / split, time.monotonic()
   lazy = Lazy(examples, encode)
-  first = lazy.take([0])
+  raw = examples[0]
+  first, _ = count(encode([raw]))
+  notices.clear()
   if n * sum(v.nbytes for v in first.values()) > memory:
     return lazy
   if found := decoded.load(kept):
     return _held(split, n, *found)
-  arrays, long = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
+  arrays, counts = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
+  at_once = chunk(raw)
   with bar(f'reading {split}', n, 'example') as shown:
-    for start in range(0, n, CHUNK):
-      rows = slice(start, min(start + CHUNK, n))
-      chunk = encode([examples[i] for i in range(n)[rows]])
-      for key, value in _counted(chunk, long).items():
-        if key not in arrays or value.shape[1:] != arrays[key].shape[1:]:
-          raise KdjaxError(
-            f'{split}: {key!r} is {list(value.shape[1:])} in examples from {start} and '
-            f'{list(arrays[key].shape[1:]) if key in arrays else "absent"} in the first; '
-            'for images set data.image_size.'
-          )
+    for start in range(0, n, at_once):
+      rows = slice(start, min(start + at_once, n))
+      encoded, counts = count(encode([examples[i] for i in range(n)[rows]]), counts)
+      check_alike(split, encoded, first, f'in examples from {start}', 'in the first')
+      for key, value in encoded.items():
         arrays[key][rows] = value
       shown.update(rows.stop)
   if time.monotonic() - began > decoded.SLOW:
-    decoded.save(kept, arrays, long)
-  return _held(split, n, arrays, long)
+    decoded.save(kept, arrays, counts)
+  return _held(split, n, arrays, counts)
 
 
-def _held(split, n, arrays, long):
-  """The columns, after saying which of their texts are cut."""
-  for key, many in long.items():
-    say(f'{split}: {many:,} of {n:,} have a longer {key!r} than data.text_length, and it is cut.')
+def chunk(example: Mapping[str, Any]) -> int:
+  """How many such examples are read at once: few where images are large."""
+  size = sum(np.asarray(v).nbytes for v in example.values() if not isinstance(v, str))
+  return int(min(CHUNK, max(BYTES // max(size, 1), 1)))
+
+
+def check_alike(what: str, arrays: Mapping, others: Mapping, here: str, there: str) -> None:
+  """Raises KdjaxError where keys, shapes or types of examples differ; `here` and `there` say of which."""
+  for key in arrays.keys() | others.keys():
+    mine, theirs = (
+      f'{x[key].dtype} {list(x[key].shape[1:])}' if key in x else 'absent' for x in (arrays, others)
+    )
+    if mine != theirs:
+      advice = '; for images set data.image_size.' if images.is_image(key) else '.'
+      raise KdjaxError(f'{what}: {key!r} is {mine} {here} and {theirs} {there}{advice}')
+
+
+def _held(split, n, arrays, counts):
+  """The columns, after saying what was counted."""
+  tell(split, n, counts)
   return Columns(arrays)
-
-
-def _counted(arrays, long):
-  """`arrays` without the flags of texts that are cut, which are added up in `long`."""
-  for key in [k for k in arrays if k.endswith(CUT)]:
-    if many := int(arrays.pop(key).sum()):
-      name = key.removesuffix(CUT)
-      long[name] = long.get(name, 0) + many
-  return arrays
 
 
 def train_batches(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer, trust
+from kdjax import encode as encoding
 from kdjax.augment import hide
 from kdjax.errors import KdjaxError
 from kdjax.experiment import TRAINED
@@ -132,7 +133,8 @@ def _batch(given, inputs, example, encode, said) -> dict[str, Any]:
   ]
   if 'text/response' in example:
     examples = [one | {'response': ''} for one in examples]
-  batch = pipeline.Lazy(examples, encode).take(range(rows))
+  batch, counts = encoding.count(encode(examples))
+  encoding.tell('--text', rows, counts)
   for key, like in example.items():
     if key not in batch:
       there = key.removesuffix('/present') in batch and key.endswith('/present')

@@ -20,11 +20,10 @@ import requests
 import tensorflow_datasets as tfds
 from filelock import FileLock
 from jax.experimental import multihost_utils
-from PIL import Image, UnidentifiedImageError
 
 from kdjax import catalogue
 from kdjax.errors import KdjaxError, unknown
-from kdjax.files import regular_file
+from kdjax.images import decode_image, read_image, resize  # noqa: F401
 from kdjax.progress import console, say
 from kdjax.sound import Audio  # noqa: F401 (TFDS finds it by its alias)
 
@@ -124,7 +123,7 @@ def open_builder(name: str, data_dir: str | None) -> Any:
 def files(*builders: Any) -> tuple[Path, ...]:
   """What the prepared data of TFDS builders lie in; () where that is no local folder."""
   folders = [Path(builder.data_dir) for builder in builders]
-  return tuple(f for d in folders for f in d.iterdir()) if all(d.is_dir() for d in folders) else ()
+  return tuple(f for d in folders for f in sorted(d.iterdir())) if all(d.is_dir() for d in folders) else ()
 
 
 NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads
@@ -150,9 +149,12 @@ class TfdsSource(Sequence):
 
   def __init__(self, builder: Any, split: str, convert: Callable):
     self._name, self._split, self._convert = builder.name, split, convert
+    features = {k: f for k, f in builder.info.features.items() if type(f).__name__ == 'Image'}
+    self._wide = {k: f.shape[-1] for k, f in features.items() if f.np_dtype == np.uint16}  # TFDS wants OpenCV
+    decoders = {name: tfds.decode.SkipDecoding() for name in self._wide}
     try:
       with quiet_tfds(builder.name):
-        self._records = builder.as_data_source(split)
+        self._records = builder.as_data_source(split, decoders=decoders or None)
     except (ValueError, KeyError) as e:
       raise KdjaxError(
         f'{builder.name} has no split {split!r}; it has {", ".join(builder.info.splits)}.'
@@ -166,9 +168,13 @@ class TfdsSource(Sequence):
       record = self._records[int(index)]
     except Exception as e:  # ArrayRecord, protobuf and image decoders raise all sorts
       raise KdjaxError(
-        f'{self._name}: record {index} of split {self._split!r} cannot be read ({e}); '
-        'delete the prepared folder and run again.'
+        f'{self._name}: record {index} of split {self._split!r} cannot be read ({e}); if its file is '
+        'damaged, delete the prepared folder and run again.'
       ) from e
+    where = f'{self._name}: record {index} of split {self._split!r}'
+    for name, channels in self._wide.items():
+      image = decode_image(record[name], where)
+      record[name] = image[..., :1] if channels == 1 else image
     return self._convert(record, int(index))
 
 
@@ -196,45 +202,6 @@ class Subset(Sequence):
 
   def __getitem__(self, index):
     return self.source[int(self.indices[index])]
-
-
-@functools.cache
-def _formats():
-  """Of images that Pillow reads by itself: for EPS and WMF it starts other programs."""
-  known = ('PNG', 'JPEG', 'JPEG2000', 'MPO', 'GIF', 'BMP', 'DIB', 'TIFF', 'WEBP', 'AVIF', 'PPM', 'TGA', 'ICO')
-  Image.init()
-  return [name for name in known if name in Image.OPEN]
-
-
-def read_image(path: Path, where: str) -> np.ndarray:
-  """u8 [H, W, 3]; alpha is dropped, 16 bits are scaled to 8.
-
-  Raises:
-    KdjaxError: if the file is missing or no image, naming it and `where` it is asked for.
-  """
-  try:
-    with Image.open(regular_file(path, 'image'), formats=_formats()) as image:
-      if image.mode.startswith('I'):  # 16 bits: Pillow would clip, not scale
-        image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
-      return np.asarray(image.convert('RGB'))
-  except FileNotFoundError as e:
-    raise KdjaxError(f'{where}: there is no image {path}.') from e
-  except KdjaxError as e:
-    raise KdjaxError(f'{where}: {e}') from e
-  except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as e:
-    raise KdjaxError(f'{where}: {path} is not a readable image ({e}).') from e
-
-
-def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-  """u8 [H, W, C] to a square of `size`, or to (height, width), bicubic."""
-  height, width = size if isinstance(size, tuple) else (size, size)
-  if image.shape[:2] == (height, width):
-    return image
-  channels = [
-    np.asarray(Image.fromarray(image[..., c]).resize((width, height), Image.Resampling.BICUBIC))
-    for c in range(image.shape[-1])
-  ]
-  return np.stack(channels, -1)
 
 
 def fingerprint(*parts: Any) -> str:

@@ -18,6 +18,7 @@ from kdjax import (
   pipeline,
   pretrained,
   progress,
+  start,
   store,
   train,
   trust,
@@ -27,6 +28,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import TRAINED, Experiment, claim, digest
 from kdjax.methods import combine
 
+PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
 STAGES = (*TRAINED, 'compare')
 
 
@@ -41,6 +43,7 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
   check(experiment)
+  _load_weights(experiment)
   claim(experiment)
   with interrupt.listening() as stopped:
     for stage in wanted:
@@ -59,6 +62,23 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
       for i in range(0, len(members), together):
         finish(experiment, stage, dict(members[i : i + together]), stopped)
   return None
+
+
+def _load_weights(experiment):
+  """Reads the published weights that training starts from: a workdir is claimed by what can be read."""
+  if experiment.config['teacher']['init'] and not experiment.done('teacher'):
+    experiment.once(PUBLISHED, lambda: _published(experiment))
+  for stage in ('teacher', 'student'):
+    for member in experiment.members.values() if stage == 'student' else (experiment,):
+      parts = start.parts(member.attributes(stage))
+      if not member.done(stage) and all(isinstance(part.init, str) for part in parts):
+        member.start(stage)
+
+
+def _published(experiment):
+  """The variables of `teacher.init`."""
+  given = experiment.config['teacher']['init'], experiment.attributes('teacher')
+  return pretrained.load(*given, experiment.shapes('teacher')[0], experiment.vocabulary)
 
 
 def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> train.Setup:
@@ -134,8 +154,7 @@ def finish(
     members = {'teacher': experiment}
   given = config['teacher']['init'] if stage == 'teacher' else ''
   if given:
-    like, attributes = experiment.shapes(stage)[0], experiment.attributes(stage)
-    loaded = pretrained.load(given, attributes, like, experiment.vocabulary)
+    loaded = experiment.shared.pop(PUBLISHED, None) or _published(experiment)
     nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
     progress.say(f'{stage}: weights from {given}')

@@ -1,10 +1,11 @@
 """Text to ids with HF `tokenizers`, and back: word vocabularies trained on the spot, or a tokenizer.json."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
@@ -12,16 +13,25 @@ from kdjax.files import regular_file
 PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
 ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
 LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
+# Scripts without spaces between words: each character, with the marks on it, is a token. Thai to Khmer, kana,
+# ideographs; not Hangul, which has spaces.
+UNSPACED = '\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff'
+UNSPACED += '\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003134f'
 NOTHING = -100  # in the place of a token that is no target
+BETWEEN = re.compile(f'(?<=[{UNSPACED}]) (?=[{UNSPACED}])')
 # How the tokens of a vocabulary are spelt -> what puts them together.
 SPELLINGS = {'Ġ': decoders.ByteLevel(), '▁': decoders.Metaspace(), '##': decoders.WordPiece()}
 
 
 def train(texts: Iterable[str], vocab_size: int, end: bool = False) -> Tokenizer:
-  """A lower-cased word vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 an end."""
+  """A lower-cased vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 an end.
+
+  In scripts without spaces (`UNSPACED`) a character is a word.
+  """
   tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
   tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  characters = pre_tokenizers.Split(Regex(rf'[{UNSPACED}]\p{{M}}*'), 'isolated')
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), characters])
   special = [PAD, UNKNOWN, *([END] if end else [])]
   trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
   tokenizer.train_from_iterator(texts, trainer)
@@ -55,6 +65,13 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.n
   encoded = tokenizer.encode_batch(list(texts))
   ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
   return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])
+
+
+def unknown(tokenizer: Tokenizer) -> int | None:
+  """The id of the token that stands for unknown words, None without one."""
+  named = getattr(tokenizer.model, 'unk_token', None)
+  found = (tokenizer.token_to_id(token) for token in (named, UNKNOWN, '<unk>') if token)
+  return next((i for i in found if i is not None), None)
 
 
 def end(tokenizer: Tokenizer) -> int:
@@ -144,4 +161,4 @@ def spell(ids: Iterable[int], words: Sequence[str]) -> str:
   """Ids as text, without tokens that end it, pad it or are not of `words`, the tokens by id."""
   told = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
   style = next((s for s in SPELLINGS if any(w.startswith(s) for w in words)), None)
-  return SPELLINGS[style].decode(told).strip() if style else ' '.join(told)
+  return SPELLINGS[style].decode(told).strip() if style else BETWEEN.sub('', ' '.join(told))

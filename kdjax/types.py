@@ -60,6 +60,8 @@ class Task(NamedTuple):
     whole: whether `metric` is one of `finalize`'s, which only a whole split gives.
     relational: whether the loss relates examples or modalities to each other, so that a part of a batch
       gives no part of the loss, and an answer needs every input.
+    label: what it reads of 'label': 'class' i32 [B], -1 where it is not known, 'number' f32 [B], NaN where it
+      is not known, or '' for nothing or whatever there is.
     hides_labels: whether a label of -1 is one that is not known, so that few labels can be tried.
     cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` is what each
       stage gave, stage -> dict, `examples` the split as the data set gives it. A card has 'truth', an answer
@@ -82,6 +84,7 @@ class Task(NamedTuple):
   whole: bool = False
   relational: bool = False
   hides_labels: bool = False
+  label: str = ''
 
 
 class DataSet(NamedTuple):
@@ -95,7 +98,9 @@ class DataSet(NamedTuple):
     licence: what a user may do with it.
     rate: samples a second of its sounds, 0 without any.
     languages: the names of the values of 'language', in order, where examples have it.
-    files: what the content comes from; where they are named, a split that was decoded is kept on disk.
+    files: what the content comes from; where they are named, a split that was decoded is kept on disk, and a
+      workdir and a store know the `content` of them again.
+    content: a hash of what the files hold, '' for none.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -105,6 +110,7 @@ class DataSet(NamedTuple):
   rate: int = 0
   languages: tuple[str, ...] = ()
   files: tuple[Path, ...] = ()
+  content: str = ''
 
 
 class Model(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 from kdjax import sources
 from kdjax.errors import unknown
 from kdjax.progress import track
+from kdjax.table_file import split_name
 from kdjax.types import DataSet
 
 
@@ -50,16 +51,16 @@ def tfds(
       example[key] = value.decode() if isinstance(value, bytes) else np.asarray(value)
     return example
 
-  names = list(made.info.splits)
-  splits = {'train': sources.TfdsSource(made, 'train', convert)}
+  names = {split_name(s): s for s in made.info.splits} | {s: s for s in made.info.splits}
+  splits = {'train': sources.TfdsSource(made, names.get('train', 'train'), convert)}
   if 'validation' in names and 'test' in names:
-    splits |= {s: sources.TfdsSource(made, s, convert) for s in ('validation', 'test')}
+    splits |= {s: sources.TfdsSource(made, names[s], convert) for s in ('validation', 'test')}
   else:
     held = [s for s in ('test', 'validation') if s in names][:1]
     rows = np.arange(len(splits['train']))
     whole = splits['train']
     if held:
-      splits = {'train': whole, 'test': sources.TfdsSource(made, held[0], convert)}
+      splits = {'train': whole, 'test': sources.TfdsSource(made, names[held[0]], convert)}
       if hold_out:
         last = rows % hold_out == hold_out - 1
         splits |= {k: sources.Subset(whole, rows[x]) for k, x in (('train', ~last), ('validation', last))}

@@ -83,6 +83,7 @@ def spec(experiment: Any, setup: train.Setup) -> Spec:
     **flat({'teacher': {'model': experiment.attributes('teacher')}}),
     **flat({'teacher': {k: config['teacher'][k] for k in ('inputs', 'dtype')}}),
     'data.fingerprint': experiment.data.dataset.fingerprint,
+    **({'data.content': experiment.data.dataset.content} if experiment.data.dataset.content else {}),
     'data.examples': len(setup.source),
     **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
     'data.vocabulary': experiment.vocabulary,
@@ -154,7 +155,9 @@ def differs(found: Mapping, wanted: Spec, whole: bool) -> str:
       store that holds more than the taps it wants.
   """
   theirs, mine = found['identity'], wanted.identity
-  keys = [k for k in theirs.keys() | mine.keys() if whole or not k.startswith(('taps.', 'store.shard'))]
+  new = {'data.content'} - theirs.keys()  # of a store that is older
+  every = (theirs.keys() | mine.keys()) - new
+  keys = [k for k in every if whole or not k.startswith(('taps.', 'store.shard'))]
   have = {tap.name for tap in taps(found)}
   if (said := differences(theirs, mine, keys)) or whole or wanted.wanted <= have:
     return said

@@ -129,4 +129,5 @@ def sentiment(*, loss: str = 'l1') -> Task:
     outputs=lambda dataset: {'logits': 1},
     cards=cards,
     answer=answer,
+    label='number',
   )
