@@ -131,9 +131,10 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
   found = dataset(config, data_dir)
   splits, mark = table_file.canonical(found.splits), found.content or content(found.files)
   found = found._replace(splits=splits, content=mark)
-  found = encode_.with_ids(limited(found, config['limit']))
+  found = limited(found, config['limit'])
   for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
     pipeline.examples_of(found, split)
+  found = encode_.with_ids(found)
   vocabulary = words(config, found, workdir)
   found = pipeline.spoken(found, vocabulary, config['prompt_length'])
   found, ranges = encode_.with_ranges(found)
