@@ -31,10 +31,10 @@ def check(experiment: Experiment) -> None:
   """
   validate.recipe(experiment.config)
   refuse(experiment)
-  data_checks.check(experiment)
   _check_loop(experiment)
   for name, member in experiment.members.items():
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')
+  data_checks.check(experiment)  # last: it may read for long
 
 
 def _check_loop(experiment):
