@@ -5,13 +5,18 @@ import re
 from collections.abc import Iterable, Mapping
 
 # What a terminal obeys or cannot show: C0, C1, marks that turn the direction of writing, half characters.
-CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
+CONTROL = re.compile('[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 LONGEST = 2000  # characters of a message: names in it may come from files
 
 
 def printable(text: str) -> str:
   """`text` on one line that a terminal only shows: control characters as their escapes, such as \\x1b."""
   return CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
+
+
+def printable_lines(text: str) -> str:
+  """The same of every line."""
+  return '\n'.join(map(printable, text.split('\n')))
 
 
 class KdjaxError(Exception):

@@ -13,7 +13,7 @@ import numpy as np
 from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer, trust
 from kdjax import encode as encoding
 from kdjax.augment import hide
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, printable
 from kdjax.experiment import TRAINED
 from kdjax.senses import modalities
 
@@ -157,10 +157,10 @@ def lines(given: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[s
   Rows that are all asked the same, how well two things fit, come best first.
   """
   if len(answers) == 1:
-    return [f'{score:8.4f}  {name}' for name, score in answers[0][:best]]
+    return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]
   rows = []
   for i, found in enumerate(answers):
     what = ', '.join(v[i] for v in given.values() if len(v) > 1)
-    rows.append((found[0][1], f'{found[0][1]:8.4f}  {what}: {found[0][0]}'))
+    rows.append((found[0][1], printable(f'{found[0][1]:8.4f}  {what}: {found[0][0]}')))
   same = len({found[0][0] for found in answers}) == 1 and len(answers[0]) == 1
   return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if same else rows)]

@@ -4,10 +4,31 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderHook
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from kdjax.errors import printable, printable_lines
+
+
+class _Printable:
+  """What another renderable shows, without control characters of its own."""
+
+  def __init__(self, shown):
+    self.shown = shown
+
+  def __rich_console__(self, console, options):
+    for text, style, control in console.render(self.shown, options):
+      yield Segment(text if control else printable_lines(text), style, control)
+
+
+class _Filter(RenderHook):
+  def process_renderables(self, renderables):
+    return [_Printable(shown) for shown in renderables]
+
 
 console = Console(soft_wrap=True, highlight=False)
+console.push_render_hook(_Filter())  # names of classes, files and members may come from anybody
 LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
 
 
@@ -44,21 +65,20 @@ class Bar:
   """Progress of one piece of work. Use it through `bar`."""
 
   def __init__(self, title: str, total: int, unit: str, start: int):
-    self.title, self.total, self.unit = title, total, unit
+    self.title, self.total, self.unit = printable(title), total, unit
     self.first, self.done, self.note = start, start, ''
     self.began = self.spoke = time.monotonic()
     self.rich = None
     if console.is_terminal and not console.quiet:
-      columns = '{task.description}', BarColumn(24), MofNCompleteColumn()
-      self.rich = Progress(
-        *columns, TimeRemainingColumn(), TextColumn('{task.fields[note]}'), console=console
-      )
-      self.task = self.rich.add_task(title, total=total, completed=start, note='')
+      first, last = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
+      columns = first, BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), last
+      self.rich = Progress(*columns, console=console)
+      self.task = self.rich.add_task(self.title, total=total, completed=start, note='')
       self.rich.start()
 
   def update(self, done: int, note: str | None = None) -> None:
     """Sets how many units are done, and what stands beside the bar from now on."""
-    self.done, self.note = done, self.note if note is None else note
+    self.done, self.note = done, self.note if note is None else printable(note)
     now = time.monotonic()
     if self.rich:
       self.rich.update(self.task, completed=done, note=f'{self.rate():.4g} {self.unit}/s  {self.note}')

@@ -182,7 +182,7 @@ def blank(x: str, y: str, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Figur
   """An empty figure in the page's own colours, with the labels of its axes."""
   figure = Figure(figsize=size, layout='constrained')
   axes = figure.add_subplot()
-  axes.set_xlabel(x, color=INK)
+  axes.set_xlabel(x, color=INK, parse_math=False)
   axes.set_ylabel(y, color=INK, parse_math=False)
   axes.tick_params(which='both', colors=INK)
   axes.grid(color=_RULE, linewidth=0.8)

@@ -59,7 +59,9 @@ def lines(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
     ]
     if known:
       x, y, std = zip(*known, strict=True)
-      axes.errorbar(x, y, yerr=std, marker='o', capsize=3, color=_LINES[i % len(_LINES)], label=row)
+      axes.errorbar(
+        x, y, yerr=std, marker='o', capsize=3, color=_LINES[i % len(_LINES)], label=row.replace('$', r'\$')
+      )
   axes.set_xticks(range(len(columns)), columns, parse_math=False)
   axes.legend(frameon=False, labelcolor=plots.INK)
   return figure

@@ -11,6 +11,8 @@ from kdjax.progress import duration
 from kdjax.report import words
 from kdjax.report.table import markdown_table
 
+MOST = 12  # decimals
+
 
 def grid(panel: Mapping[str, Mapping[str, Mapping]]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
   """The columns of a panel in their order, and row -> its cells, None where there is none."""
@@ -33,9 +35,10 @@ def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
   if words.missing(value):
     return words.DASH
   sign = '+' if key == 'difference' else ''
-  shown = f'{value:{sign}.{measure["digits"]}f}'
+  digits = min(max(int(measure['digits']), 0), MOST)
+  shown = f'{value:{sign}.{digits}f}'
   several = key == 'mean' and cell.get('std') is not None
-  return f'{shown} ± {cell["std"]:.{measure["digits"]}f}' if several else shown
+  return f'{shown} ± {cell["std"]:.{digits}f}' if several else shown
 
 
 def text(cell: Mapping | None, measures: Mapping) -> str:
@@ -121,21 +124,26 @@ class _Fitting:
 
 def markdown(found: Mapping) -> str:
   """The panels, every cell in full, and what it takes to make it again."""
-  lines = [f'# {found["title"]}', '', 'Measured, and in brackets what the paper prints.', '']
+  lines = [f'# {_line(found["title"])}', '', 'Measured, and in brackets what the paper prints.', '']
   for title, panel in found['panels'].items():
-    lines += [f'## {title}', '', *markdown_table(rows_of(panel, found['measures'])), '']
-  lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else v) for k, v in setting(found)]
-  lines += [f'- {note}' for note in found['notes']]
+    lines += [f'## {_line(title)}', '', *markdown_table(rows_of(panel, found['measures'])), '']
+  lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else _line(v)) for k, v in setting(found)]
+  lines += [f'- {_line(note)}' for note in found['notes']]
   lines += ['', '## Every cell', '', *markdown_table(details(found))]
   return '\n'.join([*lines, ''])
 
 
+def _line(given: str) -> str:
+  """On one line, and no HTML."""
+  return ' '.join(given.split()).replace('<', r'\<')
+
+
 def latex(found: Mapping) -> str:
   """The panels as tabular environments for booktabs."""
-  lines = [f'% {found["title"]}: {found["status"]}', f'% {found["command"]}']
+  lines = [f'% {_line(found["title"])}: {_line(found["status"])}', f'% {_line(found["command"])}']
   for title, panel in found['panels'].items():
     columns, body = grid(panel)
-    lines += [f'% {title}', r'\begin{tabular}{l' + 'r' * len(columns) + '}', r'\toprule']
+    lines += [f'% {_line(title)}', r'\begin{tabular}{l' + 'r' * len(columns) + '}', r'\toprule']
     lines += [_row(['', *map(_escaped, columns)]), r'\midrule']
     for row, cells in body.items():
       shown = [_escaped(text(c, found['measures'])).replace('±', r'$\pm$') for c in cells]
@@ -178,6 +186,7 @@ def index_markdown(found: Sequence[Mapping]) -> str:
   rows = standings(found)
   lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *markdown_table(rows)[:2]]
   for one, row in zip(found, rows, strict=True):
-    link = f'[{row["table"]}]({one["name"]}.md)' if one['kept'] else row['table']
+    title = _line(row['table'])
+    link = f'[{title}]({one["name"]}.md)' if one['kept'] else title
     lines.append('| ' + ' | '.join((link, *list(row.values())[1:-1], f'`{row["command"]}`')) + ' |')
   return '\n'.join([*lines, ''])

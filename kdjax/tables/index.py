@@ -32,6 +32,7 @@ def index(configs: Path, folder: Path) -> list[dict]:
     kept = folder / f'{table.name}.json'
     if kept.exists():
       one = json.loads(kept.read_text(encoding='utf-8'))
+      one['name'] = table.name  # files are named after it
       report.write_table(one, folder)
     else:
       call = f'python run.py table {configs}/{table.name}.py --scale=paper'
