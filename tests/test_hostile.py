@@ -131,6 +131,8 @@ KINDS = {
   'png': (image('png'), 'a.png', READERS['image']),
   'jpeg': (image('jpeg'), 'a.jpg', READERS['image']),
   'tiff': (image('tiff'), 'a.tiff', READERS['image']),
+  'gif': (image('gif'), 'a.gif', READERS['image']),
+  'webp': (image('webp'), 'a.webp', READERS['image']),
   'sound': (
     lambda path: wavfile.write(path, 100, (SAMPLE.ravel() * 999).astype(np.int16)),
     'a.wav',
