@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array
 
+Activation = Literal['relu', 'relu6', 'silu', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'quick_gelu']
 ACTIVATIONS = {
   'relu': nn.relu,
   'relu6': nn.relu6,

@@ -17,10 +17,10 @@ Falls = Literal['constant', 'linear', 'cosine']
 
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
 
-# The options of optax's own functions; `mask`, `weight_decay` and data types are not for a recipe.
+# The options of optax's own functions; `mask`, `weight_decay` and the like are not for a recipe.
 OPTIONS = {'b1': Decay, 'b2': Decay, 'eps': Eps, 'eps_root': Share, 'nesterov': bool}
 OPTIONS |= {'momentum': Decay | None, 'trust_coefficient': Positive, 'decay_rate': Share, 'decay': Decay}
-OPTIONS |= {'min_dim_size_to_factor': Count}
+OPTIONS |= {'min_dim_size_to_factor': Count, 'mu_dtype': settings.Dtype, 'accumulator_dtype': settings.Dtype}
 OPTIONS |= {'multiply_by_parameter_scale': bool, 'clipping_threshold': Positive | None, 'factored': bool}
 OPTIONS |= {'initial_scale': NonNegative, 'eps_in_sqrt': bool, 'centered': bool, 'bias_correction': bool}
 

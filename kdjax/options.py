@@ -23,9 +23,19 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 SomeShare = Annotated[float, Interval(gt=0, le=1)]
 Rate = Annotated[float, Interval(ge=0, lt=1)]  # of dropout: something is left
 Decay = Annotated[float, Interval(ge=0, le=0.999999)]  # of an average: above, float32 has 1
+Power = Annotated[int, Interval(ge=1, le=20)]
+Order = Annotated[int, Interval(ge=0, le=20)]  # the last power of a series
+Multiplier = Annotated[float, Interval(gt=0, le=100)]
 Temperature = Annotated[float, Interval(ge=1e-3, le=1e4)]
 Eps = Annotated[float, Interval(ge=1e-30, le=1)]
-Scale = Annotated[float, Interval(ge=1e-4, le=1e4)]  # what something is divided by
+NoOrSize = Annotated[int, Interval(ge=0, le=2**20)]  # 0 for none
+Sizes = Annotated[tuple[Size, ...], Len(1)]
+Vocabulary = Annotated[int, Interval(ge=1, le=2**24)]
+Depth = Annotated[int, Interval(ge=1, le=1000)]  # in blocks
+Blocks = Annotated[tuple[Annotated[int, Interval(ge=0, le=1000)], ...], Len(1)]  # of each stage
+Steps = Annotated[int, Interval(ge=1, le=1000)]  # that are unrolled into one
+Means = Annotated[tuple[Number, ...], Len(1)]  # of the channels
+Scales = Annotated[tuple[Annotated[float, Interval(ge=1e-4, le=1e4)], ...], Len(1)]  # of the channels
 Name = Annotated[str, Len(1, 200)]
 Tap = Name
 Taps = Annotated[tuple[Tap, ...], Len(1)]
@@ -171,9 +181,10 @@ def _range(schema: Mapping) -> str:
   high, below = schema.get('maximum'), schema.get('exclusiveMaximum')
   if low == high and low is not None:
     return f' that is {low:g}'
+  most = _figure(high) if below is None else f'below {_figure(below)}'
   if low is not None:
-    return f' from {_figure(low)} to ' + (_figure(high) if below is None else f'below {_figure(below)}')
-  return f' above {_figure(above)} and up to {_figure(high)}'
+    return f' from {_figure(low)} to {most}'
+  return f' above {_figure(above)} and {"up to " if below is None else ""}{most}'
 
 
 def _figure(x: float) -> str:

@@ -40,7 +40,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 def _kinds() -> dict[str, Any]:
   """Key -> its type, without ranges: bool, int, float, str, tuple, Mapping or Literal."""
   made = {}
-  for key, annotation in [*settings.keys(), *settings.keys(settings.Optimiser)]:
+  for key, annotation in [*settings.leaves(), *settings.leaves(settings.Optimiser)]:
     while hasattr(annotation, '__metadata__'):
       annotation = annotation.__origin__
     made[key] = get_origin(annotation) or annotation
@@ -72,7 +72,7 @@ def apply(config: Any, given: Sequence[tuple[str, str]]) -> None:
   Raises:
     KdjaxError: for a key that there is not, or a value of another type or out of range.
   """
-  annotations, kinds = dict(settings.keys()), _kinds()
+  annotations, kinds = dict(settings.leaves()), _kinds()
   for path, text in given:
     flag, may_grow = f'--config.{path}={text}', OPEN.fullmatch(path)
     tree, (*above, last) = config, keys_of(config, path)

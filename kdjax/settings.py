@@ -237,12 +237,12 @@ def meaning(annotation: Any) -> str:
   return next((m for m in getattr(annotation, '__metadata__', ()) if isinstance(m, str)), '')
 
 
-def keys(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """(dotted key, annotation) of every key of a recipe."""
   for name, annotation in fields(kind).items():
     key = f'{prefix}{name}'
     if dataclasses.is_dataclass(annotation):
-      yield from keys(annotation, f'{key}.')
+      yield from leaves(annotation, f'{key}.')
     else:
       yield key, annotation
 

@@ -8,8 +8,6 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import member_config
 from kdjax.types import Model
 
-FILLED = ('vocab_size', 'num_classes', 'size', 'channels')  # attributes that the data decide
-
 
 def recipe(config: Mapping) -> None:
   """Checks every key of a recipe and every option of what it names, of the members of a cohort too.
@@ -108,9 +106,8 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
     return {k: inner(v, f'{key}.{k}') for k, v in value.items()}
 
   given = {k: inner(v, f'{where}.{k}') for k, v in given.items()}
-  known = catalogue.options('models', name)
-  stand_in = {k: 3 for k in FILLED if k in known and k not in given}
   if not complete:
     catalogue.check('models', name, given, where)
     return start.Frozen(None)
-  return catalogue.make('models', name, given | stand_in, where)
+  filled = {'vocab_size': 3} if 'vocab_size' in catalogue.options('models', name) else {}  # the data decide
+  return catalogue.make('models', name, filled | given, where)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdjax import sound, sources
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Count, Name, NonNegative, Number
 from kdjax.progress import track
 from kdjax.types import DataSet
 
@@ -101,14 +102,14 @@ class Pairs(Sequence):
 def av_digits(
   *,
   data_dir: str | None = None,
-  train: int = 12_000,
-  validation: int = 2000,
-  test: int = 5000,
-  samples: int = 5120,
-  image_noise: float = 0.0,
-  sound_noise: float | None = None,
-  validation_speakers: tuple[str, ...] = ('theo',),
-  test_speakers: tuple[str, ...] = ('yweweler',),
+  train: Count = 12_000,
+  validation: Count = 2000,
+  test: Count = 5000,
+  samples: Count = 5120,
+  image_noise: NonNegative = 0.0,
+  sound_noise: Number | None = None,
+  validation_speakers: tuple[Name, ...] = ('theo',),
+  test_speakers: tuple[Name, ...] = ('yweweler',),
 ) -> DataSet:
   """`image` u8 [28, 28, 1] and `audio` f32 [samples] at 8 kHz of one digit, from TFDS.
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from kdjax import sources
 from kdjax.errors import KdjaxError
+from kdjax.options import Size
 from kdjax.progress import track
 from kdjax.types import DataSet
 
@@ -135,7 +136,7 @@ class Captions(Sequence):
     }
 
 
-def flickr8k(*, data_dir: str | None = None, path: str = '', side: int | None = None) -> DataSet:
+def flickr8k(*, data_dir: str | None = None, path: str = '', side: Size | None = None) -> DataSet:
   """Photos and English captions: an example a caption, 'group' the photo.
 
   The data are read where TFDS keeps them; if they are not there yet, they are prepared from a download of

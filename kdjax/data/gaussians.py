@@ -6,6 +6,7 @@ import numpy as np
 
 from kdjax import sources
 from kdjax.errors import KdjaxError
+from kdjax.options import Count, Size, Whole
 from kdjax.types import DataSet
 
 SPLITS = ('train', 'transfer', 'test')
@@ -26,14 +27,14 @@ class Rows(Sequence):
 
 def gaussians(
   *,
-  decisive: int = 20,
-  x1: tuple[int, int] = (0, 20),
-  x2: tuple[int, int] = (0, 10),
-  sizes: tuple[int, int] = (50, 50),
+  decisive: Whole = 20,
+  x1: tuple[Whole, Whole] = (0, 20),
+  x2: tuple[Whole, Whole] = (0, 10),
+  sizes: tuple[Size, Size] = (50, 50),
   random: bool = False,
-  train: int = 200,
-  test: int = 1000,
-  seed: int = 0,
+  train: Count = 200,
+  test: Count = 1000,
+  seed: Whole = 0,
   same: bool = False,
 ) -> DataSet:
   """`x1` and `x2`, f32 vectors that hold some of the values that decide the label (2206.06487, 5.1).

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Len
 
 from kdjax import sources
 from kdjax.errors import KdjaxError, unknown
 from kdjax.files import regular_file
+from kdjax.options import Name
 from kdjax.progress import track
 from kdjax.types import DataSet
 
@@ -188,7 +191,7 @@ def image_text(
   zero_shot: str = 'imagenet2012',
   split: str = 'validation',
   class_names: str = '',
-  templates: tuple[str, ...] = TEMPLATES,
+  templates: Annotated[tuple[Name, ...], Len(1)] = TEMPLATES,
   data_dir: str | None = None,
 ) -> DataSet:
   """Pairs of your files as 'train'; as 'test' the images of a TFDS data set, then prompts of its classes.

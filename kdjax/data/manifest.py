@@ -7,6 +7,7 @@ from pathlib import Path
 from kdjax import class_labels
 from kdjax.errors import KdjaxError, unknown
 from kdjax.images import read_image
+from kdjax.options import Name
 from kdjax.progress import say
 from kdjax.sources import fingerprint
 from kdjax.table_file import SPLITS, read_name, read_response, read_text, rows, split_name
@@ -52,7 +53,7 @@ class Rows(Sequence):
 
 
 def manifest(
-  *, path: str = '', columns: Mapping[str, str] | None = None, classes: tuple[str, ...] = ()
+  *, path: str = '', columns: Mapping[str, str] | None = None, classes: tuple[Name, ...] = ()
 ) -> DataSet:
   """Reads a manifest; image files are named relative to its folder. docs/data.md lists how cells are read.
 

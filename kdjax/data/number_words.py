@@ -6,6 +6,7 @@ import numpy as np
 
 from kdjax import sources
 from kdjax.errors import KdjaxError
+from kdjax.options import Count, Whole
 from kdjax.types import DataSet
 
 SMALL = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven')
@@ -39,7 +40,7 @@ class Questions(Sequence):
 
 
 def number_words(
-  *, train: int = 8000, validation: int = 1000, test: int = 1000, most: int = 99, seed: int = 0
+  *, train: Count = 8000, validation: Count = 1000, test: Count = 1000, most: Count = 99, seed: Whole = 0
 ) -> DataSet:
   """`text`, a sum or difference of two numbers in English words, and `response`, what it comes to.
 

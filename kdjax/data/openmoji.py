@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL import features as pillow
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Name
 from kdjax.progress import track
 from kdjax.sources import fingerprint
 from kdjax.types import DataSet
@@ -144,7 +145,7 @@ class Names(Sequence):
     }
 
 
-def openmoji(*, languages: tuple[str, ...] = ()) -> DataSet:
+def openmoji(*, languages: tuple[Name, ...] = ()) -> DataSet:
   """Pictures of 1,898 emoji and their names: an example an emoji and language.
 
   'text' is the name in one of the languages, 'english' that in English, 'language' i32 which of

@@ -6,6 +6,7 @@ import numpy as np
 
 from kdjax import sources
 from kdjax.errors import unknown
+from kdjax.options import Whole
 from kdjax.progress import track
 from kdjax.table_file import split_name
 from kdjax.types import DataSet
@@ -16,8 +17,8 @@ def tfds(
   builder: str = '',
   data_dir: str | None = None,
   columns: Mapping[str, str] | None = None,
-  hold_out: int = 10,
-  leave_out: tuple[int, ...] = (),
+  hold_out: Whole = 10,
+  leave_out: tuple[Whole, ...] = (),
 ) -> DataSet:
   """Images, texts, class labels and sounds of a TFDS data set.
 

@@ -12,16 +12,17 @@ import jax.numpy as jnp
 
 from kdjax import taps
 from kdjax.data_free import GeneratorLoss
+from kdjax.options import NonNegative, Steps, Tap
 
 
 def dafl(
   *,
-  one_hot: float = 1.0,
-  activation: float = 0.1,
-  entropy: float = 5.0,
-  feature: str = 'embed',
-  logits: str = 'logits',
-  student_steps: int = 1,
+  one_hot: NonNegative = 1.0,
+  activation: NonNegative = 0.1,
+  entropy: NonNegative = 5.0,
+  feature: Tap = 'embed',
+  logits: Tap = 'logits',
+  student_steps: Steps = 1,
 ) -> GeneratorLoss:
   """Data-free learning (Chen et al., arXiv 1904.01186), with the weights of its code on MNIST.
 

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 
 from kdjax import taps
 from kdjax.data_free import GeneratorLoss
+from kdjax.options import NonNegative, Steps, Tap
 
 
 def dfad(
   *,
-  weight: float = 1.0,
+  weight: NonNegative = 1.0,
   log: bool = False,
-  logits: str = 'logits',
-  student_steps: int = 5,
+  logits: Tap = 'logits',
+  student_steps: Steps = 5,
 ) -> GeneratorLoss:
   """Data-free adversarial distillation (Fang et al., arXiv 1912.11006): the generator's loss.
 

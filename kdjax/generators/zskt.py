@@ -11,14 +11,15 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.data_free import GeneratorLoss
+from kdjax.options import NonNegative, Steps, Tap, Temperature
 
 
 def zskt(
   *,
-  weight: float = 1.0,
-  temperature: float = 1.0,
-  logits: str = 'logits',
-  student_steps: int = 10,
+  weight: NonNegative = 1.0,
+  temperature: Temperature = 1.0,
+  logits: Tap = 'logits',
+  student_steps: Steps = 10,
 ) -> GeneratorLoss:
   """Zero-shot knowledge transfer (Micaelli & Storkey, arXiv 1905.09768): the generator's loss.
 

@@ -9,6 +9,7 @@ import optax
 from scipy.special import log_softmax, softmax
 
 from kdjax import taps
+from kdjax.options import Rate
 from kdjax.types import Task
 
 
@@ -61,7 +62,7 @@ def answer(outputs, classes) -> list[tuple[str, float]]:
   return [(classes[i], float(p[i])) for i in np.argsort(-p)]
 
 
-def classification(*, label_smoothing: float = 0.0) -> Task:
+def classification(*, label_smoothing: Rate = 0.0) -> Task:
   """Softmax cross-entropy on `logits` [B, C] and `label` [B]; metric `top1`, a share of 1.
 
   Args:

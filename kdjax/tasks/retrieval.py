@@ -2,6 +2,7 @@
 the labels there are."""
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from scipy.special import gammaln
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Name
 from kdjax.types import Task
 
 SCALE, BIAS = 'logit_scale', 'logit_bias'
@@ -183,7 +185,12 @@ def answer(outputs: Mapping, classes) -> list[tuple[str, float]]:
   return [('cosine of image and text', float(image @ text))]
 
 
-def retrieval(*, loss: str = 'softmax', languages: tuple[str, ...] = (), metric: str = 'mean_recall') -> Task:
+def retrieval(
+  *,
+  loss: Literal['softmax', 'sigmoid'] = 'softmax',
+  languages: tuple[Name, ...] = (),
+  metric: Literal['mean_recall', 'zero_shot'] = 'mean_recall',
+) -> Task:
   """Contrast of the pairs of a batch; metric `mean_recall`, that of six: R@1, R@5 and R@10, both ways.
 
   `group` [B] names what a pair belongs to; each pair is one of its own where the batch has none. In the

@@ -1,5 +1,7 @@
 """One number an example, a sentiment in [-3, 3]; NaN stands for a label that is not known."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -90,7 +92,7 @@ def answer(outputs, classes) -> list[tuple[str, float]]:
   return [(name(value), value)]
 
 
-def sentiment(*, loss: str = 'l1') -> Task:
+def sentiment(*, loss: Literal['l1', 'l2'] = 'l1') -> Task:
   """Regression of `label` [B] on `logits` [B, 1]; metric `mae`, the mean absolute error.
 
   Beside it: `acc7` and `acc5`, of whole numbers clipped to [-3, 3] and [-2, 2]; `acc2_nonnegative` and

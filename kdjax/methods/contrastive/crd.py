@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import KdjaxError
+from kdjax.options import Count, Decay, Size, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.8  # RepDistiller, sum over 1 + 16,384 terms of both sides, mean over the examples
@@ -39,13 +40,13 @@ def draw(rng, ids, labels, negatives):
 
 def crd(
   *,
-  size: int = 50_000,
-  negatives: int = 16_384,
-  dim: int = 128,
-  temperature: float = 0.07,
-  momentum: float = 0.5,
-  student: str = 'embed',
-  teacher: str = 'embed',
+  size: Count = 50_000,
+  negatives: Count = 16_384,
+  dim: Size = 128,
+  temperature: Temperature = 0.07,
+  momentum: Decay = 0.5,
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """Contrastive representation distillation with two memory banks (arXiv 1910.10699, equation 18).
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
+from kdjax.options import Size, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CLIP-KD's interactive contrastive loss, of the same form
@@ -12,11 +13,11 @@ WEIGHT = 1.0  # CLIP-KD's interactive contrastive loss, of the same form
 
 def crd_in_batch(
   *,
-  dim: int = 128,
-  temperature: float = 0.07,
+  dim: Size = 128,
+  temperature: Temperature = 0.07,
   same_label: bool = False,
-  student: str = 'embed',
-  teacher: str = 'embed',
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """CRD (arXiv 1910.10699) with no memory: InfoNCE between the two models over the batch.
 

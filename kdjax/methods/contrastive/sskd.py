@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
 WEIGHT = 10.0  # the authors' code at T = 0.5, beside 0.9 on kd and 2.7 on kd of the views at T = 4
@@ -54,12 +55,12 @@ def kept(teacher, valid, ratio):
 
 def sskd(
   *,
-  temperature: float = 0.5,
-  ratio: float = 0.75,
+  temperature: Temperature = 0.5,
+  ratio: Share = 0.75,
   head: bool = True,
-  views: tuple[str, ...] = ('view1', 'view2', 'view3'),
-  student: str = 'embed',
-  teacher: str = 'embed',
+  views: Taps = ('view1', 'view2', 'view3'),
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """The self-supervised term of SSKD (arXiv 2006.07114, L_ss).
 

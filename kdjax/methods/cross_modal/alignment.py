@@ -1,9 +1,12 @@
 """The difference of two embeddings: its square, its mean or its norm (as in MFH, 2206.06487)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MFH, on the mean square between the outputs of two modalities
@@ -12,7 +15,12 @@ PER_EXAMPLE = ('mse', 'scale_invariant')
 DISTANCES = (*PER_EXAMPLE, 'mean', 'norm')
 
 
-def alignment(*, distance: str = 'mse', student: str = 'logits', teacher: str = 'logits') -> Method:
+def alignment(
+  *,
+  distance: Literal['mse', 'scale_invariant', 'mean', 'norm'] = 'mse',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
+) -> Method:
   """Distances between two embeddings of one width, d = student - teacher (arXiv 2206.06487).
 
   'mse': mean of d². 'scale_invariant': mean of d² - (mean of d)² of each example, as in Domain

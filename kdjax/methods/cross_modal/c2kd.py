@@ -1,10 +1,14 @@
 """Selected examples, other classes: what two modalities agree on (C²KD, Huo et al., CVPR 2024)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' code, every term
@@ -42,14 +46,14 @@ def kendall(x, y):
 
 def c2kd(
   *,
-  threshold: float = 0.0,
-  temperature: float = 1.0,
+  threshold: Annotated[float, Interval(ge=-1, le=1)] = 0.0,
+  temperature: Temperature = 1.0,
   keep_target: bool = False,
   proxies: bool = True,
-  student: str = 'logits',
-  teacher: str = 'logits',
-  student_embed: str = 'embed',
-  teacher_embed: str = 'embed',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
+  student_embed: Tap = 'embed',
+  teacher_embed: Tap = 'embed',
 ) -> Method:
   """Customised cross-modal distillation (Huo et al., CVPR 2024).
 

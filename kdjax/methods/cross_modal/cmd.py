@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Power, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MISA's sim_weight, with five moments
 
 
-def cmd(*, moments: int = 5, student: str = 'logits', teacher: str = 'logits') -> Method:
+def cmd(*, moments: Power = 5, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Central moment discrepancy (arXiv 1702.08811, definition 1), as in MISA and MFH.
 
   |E x - E y| + Σ_k |E (x - E x)^k - E (y - E y)^k|, k = 2 ... `moments`; E over the batch, the

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import NonNegative, Size, Tap, Taps
 from kdjax.types import Method
 
 WEIGHT = 0.05  # the authors' code, of either graph
@@ -28,15 +29,15 @@ class Graph(nn.Module):
 
 def dmd(
   *,
-  alpha: float = 0.125,
-  prior: tuple[float, ...] | None = None,
-  regularise: float = 10.0,
-  apart: float = 0.0,
-  dim: int = 64,
-  logits: str = 'class_logits',
-  embed: str = 'embed',
-  student: tuple[str, ...] = ('image', 'text'),
-  teacher: tuple[str, ...] = (),
+  alpha: NonNegative = 0.125,
+  prior: tuple[NonNegative, ...] | None = None,
+  regularise: NonNegative = 10.0,
+  apart: NonNegative = 0.0,
+  dim: Size = 64,
+  logits: Tap = 'class_logits',
+  embed: Tap = 'embed',
+  student: Taps = ('image', 'text'),
+  teacher: tuple[Tap, ...] = (),
 ) -> Method:
   """Graph distillation of Decoupled Multimodal Distilling (arXiv 2303.13802).
 

@@ -1,12 +1,13 @@
 """Class scores of a teacher of another modality: plain KL at T = 1 (Xue et al., 2206.06487)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' pl_weight, beside 1 (Gaussian data) or 0 (RAVDESS, VGGSound) on the labels
 
 
-def mfh(*, over_classes: bool = False, student: str = 'logits', teacher: str = 'logits') -> Method:
+def mfh(*, over_classes: bool = False, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Cross-modal distillation of the Modality Focusing Hypothesis (arXiv 2206.06487).
 
   KL(softmax(teacher) || softmax(student)), summed over the classes, mean over the examples: `kd`

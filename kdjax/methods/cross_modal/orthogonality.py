@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 0.3  # MISA's diff_weight
 
 
-def orthogonality(*, student: str = 'embed', teacher: str = 'embed') -> Method:
+def orthogonality(*, student: Tap = 'embed', teacher: Tap = 'embed') -> Method:
   """The difference loss of MISA (arXiv 2005.03545), as in its code and in MFH's.
 
   Mean of the squares of Xᵀ·Y, [D, E], with X and Y the embeddings minus their mean over the batch,

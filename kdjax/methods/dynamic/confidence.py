@@ -1,10 +1,13 @@
 """Softened class scores, each example by how sure the teacher is (Furlanello et al., 1805.04770)."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.9  # that of kd in RepDistiller and mdistiller: the weights have mean 1
@@ -14,11 +17,11 @@ MEASURES = ('max', 'label', 'entropy')
 
 def confidence(
   *,
-  measure: str = 'max',
+  measure: Literal['max', 'label', 'entropy'] = 'max',
   normalise: bool = True,
-  temperature: float = 4.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  temperature: Temperature = 4.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Distillation weighted by the teacher's confidence (the weights of arXiv 1805.04770, CWTM).
 

@@ -1,9 +1,13 @@
 """A learned temperature that makes the task harder and harder (Li et al., 2211.16231, CTKD)."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature, Whole
 from kdjax.types import Method
 
 WEIGHT = 0.9  # the authors' script, beside 0.1 on the labels
@@ -15,12 +19,12 @@ def temperature(theta, start, span):
 
 def ctkd(
   *,
-  start: float = 1.0,
-  span: float = 20.0,
-  steps: int = 7820,
+  start: Temperature = 1.0,
+  span: Annotated[float, Interval(ge=0, le=1e4)] = 20.0,
+  steps: Whole = 7820,
   standardise: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Curriculum temperature, the variant with one global temperature (arXiv 2211.16231).
 

@@ -3,6 +3,7 @@
 import jax
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight
@@ -16,11 +17,11 @@ def temperatures(student_logits, batch, temperature, beta, minimum):
 
 def cwsm(
   *,
-  temperature: float = 4.0,
-  beta: float = 1.0,
-  minimum: float = 1.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  temperature: Temperature = 4.0,
+  beta: NonNegative = 1.0,
+  minimum: Temperature = 1.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Dynamic temperature distillation, confidence weighted by student max (arXiv 1911.07471).
 

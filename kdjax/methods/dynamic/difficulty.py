@@ -1,10 +1,13 @@
 """Softened class scores, the hard more or the easy first (Lin et al., 1708.02002)."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.options import NonNegative, Share, Tap, Temperature, Whole
 from kdjax.types import Method
 
 WEIGHT = 0.9  # that of kd in RepDistiller and mdistiller; no paper has this one
@@ -15,14 +18,14 @@ MEASURES = ('teacher', 'label')
 
 def difficulty(
   *,
-  order: str = 'hard',
-  measure: str = 'teacher',
-  gamma: float = 2.0,
-  start: float = 0.5,
-  steps: int = 10000,
-  temperature: float = 4.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  order: Literal['hard', 'easy'] = 'hard',
+  measure: Literal['teacher', 'label'] = 'teacher',
+  gamma: NonNegative = 2.0,
+  start: Share = 0.5,
+  steps: Whole = 10000,
+  temperature: Temperature = 4.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Distillation weighted by how hard an example is for the student as it is now.
 

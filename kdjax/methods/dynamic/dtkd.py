@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 3.0  # the authors' code, beside 1 on kd at T = 4 and 1 on the labels, warmed up
 
 
-def dtkd(*, temperature: float = 4.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def dtkd(*, temperature: Temperature = 4.0, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Dynamic temperature knowledge distillation (arXiv 2404.12711).
 
   T_S · T_T · KL(softmax(teacher / T_T) || softmax(student / T_S)) with T_S = 2T · x / (x + y)

@@ -1,9 +1,13 @@
 """Sharper scores where the student's differ from the teacher's (Wen et al., 1911.07471, FLSW)."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight
@@ -22,12 +26,12 @@ def temperatures(student_logits, teacher_logits, batch, temperature, beta, gamma
 
 def flsw(
   *,
-  temperature: float = 4.0,
-  beta: float = 1.0,
-  gamma: float = 2.0,
-  minimum: float = 1.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  temperature: Temperature = 4.0,
+  beta: NonNegative = 1.0,
+  gamma: Annotated[float, Interval(ge=0, le=20)] = 2.0,
+  minimum: Temperature = 1.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Dynamic temperature distillation with focal-loss-style weights (arXiv 1911.07471).
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.options import NonNegative, Stages
 from kdjax.types import Method
 
 WEIGHT = 0.003  # RepDistiller: 3/1000 of the sum over all neurons, in the first 30 epochs alone: set `stop`
@@ -25,7 +26,7 @@ class Connectors(nn.Module):
     return out
 
 
-def ab(*, margin: float = 1.0, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def ab(*, margin: NonNegative = 1.0, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """Activation boundary transfer (arXiv 1811.03233, its alternative loss).
 
   Σ over stages i of n of 2^(i - n + 1) · Σ over neurons of max(m - s, 0)² where t > 0 and

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Size, Taps
 from kdjax.types import Method
 
 WEIGHT = 200.0  # the authors' code, beside 0.1 on the labels and 0.9 on kd at T = 4
@@ -39,7 +40,7 @@ class Selection(nn.Module):
     return nn.softmax(z / self.dim**0.5)
 
 
-def afd(*, dim: int = 128, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def afd(*, dim: Size = 128, student: Taps = STAGES, teacher: Taps = STAGES) -> Method:
   """Attention-based feature distillation (arXiv 2102.02973).
 
   Σ over the teacher's taps of Σ over the student's of α_ts · mean over HW of (n(a_s) - n(a_t))², mean

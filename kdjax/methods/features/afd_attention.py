@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.options import SomeShare, Stages
 from kdjax.types import Method
 
 WEIGHT = 500.0  # Knowledge-Distillation-Zoo, on the last stage
@@ -34,7 +35,7 @@ class Attentions(nn.Module):
 
 
 def afd_attention(
-  *, share: float = 1.0, student: str = 'image/stage3', teacher: str = 'image/stage3'
+  *, share: SomeShare = 1.0, student: Stages = 'image/stage3', teacher: Stages = 'image/stage3'
 ) -> Method:
   """Attentive feature distillation (Wang et al., openreview ryxyCeHtPB, ICLR 2020).
 

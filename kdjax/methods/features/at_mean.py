@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Power, Stages
 from kdjax.types import Method
 
 WEIGHT = 1000.0  # RepDistiller and mdistiller, p = 2, summed over the stages
@@ -10,7 +11,7 @@ WEIGHT = 1000.0  # RepDistiller and mdistiller, p = 2, summed over the stages
 STAGES = ('image/stage1', 'image/stage2', 'image/stage3')
 
 
-def at_mean(*, p: int = 2, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def at_mean(*, p: Power = 2, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """Attention transfer (arXiv 1612.03928, section 3.1) in the form of RepDistiller and mdistiller.
 
   Σ over stages of the mean over HW of (n(mean_c f_S^p) - n(mean_c f_T^p))², n the L2 norm over the

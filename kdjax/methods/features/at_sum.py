@@ -1,8 +1,12 @@
 """Attention maps: where the absolute activations sum up to much (Zagoruyko et al., 1612.03928)."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1000.0  # Knowledge-Distillation-Zoo, p = 2
@@ -10,7 +14,9 @@ WEIGHT = 1000.0  # Knowledge-Distillation-Zoo, p = 2
 STAGES = ('image/stage1', 'image/stage2', 'image/stage3')
 
 
-def at_sum(*, p: float = 2.0, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def at_sum(
+  *, p: Annotated[float, Interval(ge=1, le=20)] = 2.0, student: Stages = STAGES, teacher: Stages = STAGES
+) -> Method:
   """Attention transfer (arXiv 1612.03928, equation 2) in the form of Knowledge-Distillation-Zoo.
 
   Σ over stages of the mean over HW of (n(Σ_c |f_S|^p) - n(Σ_c |f_T|^p))², n(q) = q / (||q|| + 1e-6)

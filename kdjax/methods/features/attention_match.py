@@ -1,10 +1,13 @@
 """Attention scores: match what each position attends to (TinyBERT, Jiao et al., 1909.10351)."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from kdjax import taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer, on each pair of layers
@@ -15,12 +18,12 @@ MATCHES = ('mse', 'mse_sum', 'ce', 'ce_mean')
 
 def attention_match(
   *,
-  match: str = 'mse',
+  match: Literal['mse', 'mse_sum', 'ce', 'ce_mean'] = 'mse',
   zero_negative: bool = False,
   softmax_over_padding: bool = False,
   mask: str | None = None,
-  student: tuple = LAYERS,
-  teacher: tuple = LAYERS,
+  student: Stages = LAYERS,
+  teacher: Stages = LAYERS,
 ) -> Method:
   """Attention scores of paired layers, before their softmax (TinyBERT, arXiv 1909.10351, equation 7).
 

@@ -3,12 +3,15 @@
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.options import Stages, Temperature
 from kdjax.types import Method
 
 WEIGHT = 5.0  # mmrazor on the class maps of a PSPNet, temperature 1
 
 
-def cwd(*, temperature: float = 1.0, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Method:
+def cwd(
+  *, temperature: Temperature = 1.0, student: Stages = 'image/stage3', teacher: Stages = 'image/stage3'
+) -> Method:
   """Channel-wise distillation (arXiv 2011.13256, section 3).
 
   T² · KL(softmax over HW of f_T / T || the same of f_S), mean over the channels. Where the widths

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from kdjax import taps
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 100.0  # RepDistiller and mdistiller, mean over all elements
@@ -50,7 +51,7 @@ class Regressor(nn.Module):
 
 
 def fitnet(
-  *, norm: bool | None = None, student: str = 'image/stage2', teacher: str = 'image/stage2'
+  *, norm: bool | None = None, student: Tap = 'image/stage2', teacher: Tap = 'image/stage2'
 ) -> Method:
   """FitNets' hint loss (arXiv 1412.6550, equation 3): the mean squared error to the teacher.
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 50.0  # RepDistiller's script, where it acts in the first 30 epochs alone: set `stop`
@@ -17,7 +18,7 @@ def fsp_matrix(bottom, top):
   return jnp.einsum('bhwi,bhwj->bij', top, bottom, precision='highest') / (top.shape[1] * top.shape[2])
 
 
-def fsp(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def fsp(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """The flow-of-solution-procedure matrices of Yim et al. (CVPR 2017, equations 1 and 2).
 
   Σ over consecutive stages of mean (F_S - F_T)², F[i, j] = mean over positions of top_i · bottom_j.

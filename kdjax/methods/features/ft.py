@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from kdjax import adapters, losses, taps
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.options import NonNegative, Power, SomeShare, Stages, Whole
 from kdjax.types import Method
 
 WEIGHT = 200.0  # Knowledge-Distillation-Zoo for whole factors, RepDistiller with power = 2; mean over entries
@@ -55,13 +56,13 @@ def distance(a, b, power: int | None, p: int):
 
 def ft(
   *,
-  k: float = 0.5,
-  power: int | None = None,
-  p: int = 1,
-  reconstruction: float = 0.005,
-  reconstruction_steps: int | None = None,
-  student: str = 'image/stage3',
-  teacher: str = 'image/stage3',
+  k: SomeShare = 0.5,
+  power: Power | None = None,
+  p: Power = 1,
+  reconstruction: NonNegative = 0.005,
+  reconstruction_steps: Whole | None = None,
+  student: Stages = 'image/stage3',
+  teacher: Stages = 'image/stage3',
 ) -> Method:
   """Factor transfer (arXiv 1802.04977, section 3).
 

@@ -1,9 +1,12 @@
 """Gram matrices of two layers' tokens: TextBrewer's variants of NST (1707.01219) and FSP (CVPR 2017)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from kdjax import taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer
@@ -12,7 +15,11 @@ LAYERS = ('text/block1', 'text/block2')
 
 
 def gram_match(
-  *, over: str = 'positions', mask: str | None = None, student: tuple = LAYERS, teacher: tuple = LAYERS
+  *,
+  over: Literal['positions', 'features'] = 'positions',
+  mask: str | None = None,
+  student: Stages = LAYERS,
+  teacher: Stages = LAYERS,
 ) -> Method:
   """TextBrewer's `mmd` (also `nst`) and `fsp` losses (arXiv 2002.12620).
 

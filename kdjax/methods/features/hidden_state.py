@@ -1,9 +1,12 @@
 """Hidden states: match layers of any depth, by squared error or cosine (TinyBERT, 1909.10351)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
 from kdjax.errors import unknown
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer, on each pair of layers, mean over positions and width
@@ -13,11 +16,11 @@ LAYERS = ('text/block1', 'text/block2')
 
 def hidden_state(
   *,
-  match: str = 'mse',
+  match: Literal['mse', 'cosine'] = 'mse',
   project: bool | None = None,
   mask: str | None = None,
-  student: tuple = LAYERS,
-  teacher: tuple = LAYERS,
+  student: Stages = LAYERS,
+  teacher: Stages = LAYERS,
 ) -> Method:
   """Hidden states of paired layers (TinyBERT, arXiv 1909.10351, equation 8; DistilBERT, 1910.01108).
 

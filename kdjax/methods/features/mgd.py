@@ -1,5 +1,7 @@
 """Masked generation: rebuild the teacher's map from a masked student's (Yang et al., 2205.01529)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 from kdjax import adapters, losses, taps
 from kdjax.conv import Conv
 from kdjax.errors import unknown
+from kdjax.options import Rate, Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # NVIDIA Model Optimizer with the mean; mmrazor has 2e-5 with reduction='sum'
@@ -40,10 +43,10 @@ def kept(rng, ids, size, ratio):
 
 def mgd(
   *,
-  ratio: float = 0.65,
-  reduction: str = 'mean',
-  student: str = 'image/stage3',
-  teacher: str = 'image/stage3',
+  ratio: Rate = 0.65,
+  reduction: Literal['mean', 'sum'] = 'mean',
+  student: Stages = 'image/stage3',
+  teacher: Stages = 'image/stage3',
 ) -> Method:
   """Masked generative distillation (arXiv 2205.01529, section 3).
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 50.0  # RepDistiller and mdistiller, summed over the stages
@@ -15,7 +16,7 @@ def kernel(x, y):
   return taps.mean_over_axes(jnp.einsum('bcp,bdp->bcd', x, y, precision='highest') ** 2)
 
 
-def nst(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def nst(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """Neuron selectivity transfer (arXiv 1707.01219, section 4), polynomial kernel, d = 2 and c = 0.
 
   Σ over stages of mean k(t, t) + mean k(s, s) - 2 mean k(s, t), the squared MMD between the

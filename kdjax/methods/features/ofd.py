@@ -8,6 +8,7 @@ from jax.scipy.special import log_ndtr, ndtr
 
 from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Number, Stages, Tap
 from kdjax.types import Method
 
 WEIGHT = 0.001  # mdistiller on CIFAR-100 (1e-4 on ImageNet), the sum over all neurons
@@ -50,7 +51,9 @@ def partial_l2(a, b, margin):
   return losses.flatten(jnp.where((a > target) | (target > 0), (a - target) ** 2, 0)).sum(-1)
 
 
-def ofd(*, margins: tuple = (), student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def ofd(
+  *, margins: tuple[Tap | tuple[Number, ...], ...] = (), student: Stages = STAGES, teacher: Stages = STAGES
+) -> Method:
   """The overhaul of feature distillation (arXiv 1904.01866, section 3).
 
   Σ over stages i of n of 2^(i + 1 - n) · Σ over neurons of the partial L2 distance between the

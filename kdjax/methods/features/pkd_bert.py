@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer; the paper searches 10, 100, 500 and 1000
@@ -10,7 +11,7 @@ WEIGHT = 1.0  # TextBrewer; the paper searches 10, 100, 500 and 1000
 LAYERS = ('text/block1', 'text/block2')
 
 
-def pkd_bert(*, student: tuple = LAYERS, teacher: tuple = LAYERS) -> Method:
+def pkd_bert(*, student: Stages = LAYERS, teacher: Stages = LAYERS) -> Method:
   """Patient knowledge distillation of BERT (arXiv 1908.09355, its loss L_PT).
 
   Σ over layers of ||h_S / ||h_S|| - h_T / ||h_T|| ||², h the state of the first position, mean over

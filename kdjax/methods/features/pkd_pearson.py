@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import adapters, losses, taps
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 10.0  # mmrazor on each level of a RetinaNet
@@ -10,7 +11,7 @@ WEIGHT = 10.0  # mmrazor on each level of a RetinaNet
 STAGES = ('image/stage1', 'image/stage2', 'image/stage3')
 
 
-def pkd_pearson(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def pkd_pearson(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """Distillation by the Pearson correlation coefficient, PKD (arXiv 2207.02039, section 3).
 
   Σ over stages of the mean over channels of ½ ||z_S - z_T||² = 1 - ρ, z a channel over all

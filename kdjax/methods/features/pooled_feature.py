@@ -4,13 +4,14 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 0.75  # tunix, beside 0.25 on the labels
 
 
 def pooled_feature(
-  *, mask: str | None = None, student: tuple = ('embed',), teacher: tuple = ('embed',)
+  *, mask: str | None = None, student: Stages = ('embed',), teacher: Stages = ('embed',)
 ) -> Method:
   """Feature pooling, as google/tunix has it, with nothing learned; there is no paper.
 

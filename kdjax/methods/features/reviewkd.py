@@ -7,6 +7,7 @@ import numpy as np
 from kdjax import adapters, losses, taps
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.options import Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # mdistiller (5.0 for its CIFAR-100 ResNet pair), warmed up over 20 epochs: set `warmup`
@@ -58,7 +59,7 @@ def hcl(a, b):
   return total / weights
 
 
-def reviewkd(*, student: tuple = STAGES, teacher: tuple = STAGES) -> Method:
+def reviewkd(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
   """Knowledge review (arXiv 2104.09044, section 3).
 
   Σ over stages of HCL(fused_i, f_T_i), where each student map is mixed, by a learned attention,

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Eps, Positive, Stages
 from kdjax.types import Method
 
 WEIGHT = 1.0  # RepDistiller, mdistiller and Knowledge-Distillation-Zoo, summed over the stages
@@ -35,7 +36,7 @@ class Gaussians(nn.Module):
 
 
 def vid(
-  *, variance: float = 5.0, eps: float = 1e-5, student: tuple = STAGES, teacher: tuple = STAGES
+  *, variance: Positive = 5.0, eps: Eps = 1e-5, student: Stages = STAGES, teacher: Stages = STAGES
 ) -> Method:
   """Variational information distillation (arXiv 1904.05835, section 2).
 

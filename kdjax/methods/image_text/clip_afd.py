@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # as for CLIP-KD's other contrastive losses; its own AFD script runs another loss
@@ -15,8 +16,8 @@ WEIGHT = 1.0  # as for CLIP-KD's other contrastive losses; its own AFD script ru
 def clip_afd(
   *,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed'),
+  student: Taps = ('image/embed', 'text/embed'),
+  teacher: Taps = ('image/embed', 'text/embed'),
 ) -> Method:
   """Augmented feature distillation of CLIP-KD (arXiv 2307.12732, "AFD").
 

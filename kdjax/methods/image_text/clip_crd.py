@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CLIP-KD
@@ -10,8 +11,8 @@ WEIGHT = 1.0  # CLIP-KD
 
 def clip_crd(
   *,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """Contrastive relational distillation of CLIP-KD (arXiv 2307.12732, "CRD").
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # no table uses it: the scripts of CLIP-KD have 0; 1 is what they give clip_crd
@@ -14,8 +15,8 @@ WEIGHT = 1.0  # no table uses it: the scripts of CLIP-KD have 0; 1 is what they 
 def clip_cross_kd(
   *,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """The cross term in the code of CLIP-KD (arXiv 2307.12732), which the paper does not name.
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 2000.0  # CLIP-KD, for a mean over the width too
@@ -11,8 +12,8 @@ WEIGHT = 2000.0  # CLIP-KD, for a mean over the width too
 
 def clip_fd(
   *,
-  student: tuple[str, ...] = ('image/embed', 'text/embed'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed'),
+  student: Taps = ('image/embed', 'text/embed'),
+  teacher: Taps = ('image/embed', 'text/embed'),
 ) -> Method:
   """Feature distillation of CLIP-KD (arXiv 2307.12732, "FD").
 

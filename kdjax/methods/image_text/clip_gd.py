@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
+from kdjax.options import Taps
 from kdjax.types import Method
 
 # CLIP-KD's script has 1e8 at `released` temperature. At the right one the gradients are scale²
@@ -28,8 +29,8 @@ def gradients(p, k, scale, mask):
 def clip_gd(
   *,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """Gradient distillation of CLIP-KD (arXiv 2307.12732, "GD").
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CLIP-KD
@@ -14,8 +15,8 @@ WEIGHT = 1.0  # CLIP-KD
 def clip_icl(
   *,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed'),
+  student: Taps = ('image/embed', 'text/embed'),
+  teacher: Taps = ('image/embed', 'text/embed'),
 ) -> Method:
   """Interactive contrastive learning of CLIP-KD (arXiv 2307.12732, "ICL").
 

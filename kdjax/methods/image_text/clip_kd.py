@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TowerProjection
+from kdjax.options import NonNegative, Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CLIP-KD, with the three factors below
@@ -13,12 +14,12 @@ WEIGHT = 1.0  # CLIP-KD, with the three factors below
 
 def clip_kd(
   *,
-  fd: float = 2000.0,
-  icl: float = 1.0,
-  crd: float = 1.0,
+  fd: NonNegative = 2000.0,
+  icl: NonNegative = 1.0,
+  crd: NonNegative = 1.0,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """What CLIP-KD's tables call CLIP-KD (arXiv 2307.12732): `fd` · FD + `icl` · ICL + `crd` · CRD.
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MobileCLIP-S on DataCompDR-12M, beside 0 on the task; MobileCLIP-B: 0.75 and 0.25
@@ -24,8 +25,8 @@ def mean_affinity(members, mask):
 
 def mobileclip(
   *,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: tuple = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """The distillation loss of MobileCLIP's data set reinforcement (arXiv 2311.17049).
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MobileCLIP2's training code, for a sum over the texts and a mean over the images
@@ -12,8 +13,8 @@ WEIGHT = 1.0  # MobileCLIP2's training code, for a sum over the texts and a mean
 def siglip(
   *,
   released: bool = False,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale', 'logit_bias'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale', 'logit_bias'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale', 'logit_bias'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale', 'logit_bias'),
 ) -> Method:
   """Distillation of SigLIP's pairwise sigmoids (arXiv 2303.15343), with soft labels.
 

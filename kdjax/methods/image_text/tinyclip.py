@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TinyCLIP, in the place of the contrastive loss: the weight of the task is then 0
@@ -10,8 +11,8 @@ WEIGHT = 1.0  # TinyCLIP, in the place of the contrastive loss: the weight of th
 
 def tinyclip(
   *,
-  student: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: tuple[str, ...] = ('image/embed', 'text/embed', 'logit_scale'),
+  student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """Affinity mimicking of TinyCLIP (arXiv 2309.12314).
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 2.0  # torchdistill on ImageNet, beside 1 on the labels: the paper's beta = gamma = 2
@@ -17,11 +18,11 @@ def length(x, axis):
 
 def dist(
   *,
-  beta: float = 1.0,
-  gamma: float = 1.0,
-  temperature: float = 1.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  beta: NonNegative = 1.0,
+  gamma: NonNegative = 1.0,
+  temperature: Temperature = 1.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """DIST, knowledge distillation from a stronger teacher (arXiv 2205.10536).
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # mdistiller, beside 1 on the labels, warmed up over 20 of 240 epochs
@@ -11,12 +12,12 @@ WEIGHT = 1.0  # mdistiller, beside 1 on the labels, warmed up over 20 of 240 epo
 
 def dkd(
   *,
-  alpha: float = 1.0,
-  beta: float = 8.0,
-  temperature: float = 4.0,
+  alpha: NonNegative = 1.0,
+  beta: NonNegative = 8.0,
+  temperature: Temperature = 4.0,
   standardise: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Decoupled knowledge distillation (arXiv 2203.08679, equation 7).
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # big_vision, its only loss
@@ -13,8 +14,8 @@ def euclidean(
   *,
   logsoftmax: bool = False,
   squared: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """The distances of big_vision beside KL (arXiv 2106.05237): euclidean, l2, logsoftmax_euclidean.
 

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.options import Rate, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # big_vision, its only loss; DeiT has 0.5, beside 0.5 on the labels
 
 
-def hard_label(*, label_smoothing: float = 0.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def hard_label(*, label_smoothing: Rate = 0.0, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Hard-label distillation (arXiv 2012.12877, equation 3).
 
   KL(h || softmax(student)), h the one-hot vector of the teacher's arg max, smoothed; mean over

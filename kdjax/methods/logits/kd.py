@@ -1,6 +1,7 @@
 """Softened class scores: KL to the teacher at a temperature (Hinton et al., 1503.02531)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.9  # RepDistiller and mdistiller, beside 0.1 on the labels, at T = 4
@@ -8,10 +9,10 @@ WEIGHT = 0.9  # RepDistiller and mdistiller, beside 0.1 on the labels, at T = 4
 
 def kd(
   *,
-  temperature: float = 4.0,
+  temperature: Temperature = 4.0,
   standardise: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Knowledge distillation of Hinton, Vinyals & Dean (arXiv 1503.02531, section 2).
 

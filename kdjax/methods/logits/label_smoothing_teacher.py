@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import SomeShare, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.1  # the authors' reg_alpha, beside 0.9 on the labels; CIFAR-100, mean over examples
 
 
 def label_smoothing_teacher(
-  *, correct: float = 0.99, temperature: float = 20.0, student: str = 'logits'
+  *,
+  correct: SomeShare = 0.99,
+  temperature: Temperature = 20.0,
+  student: Tap = 'logits',
 ) -> Method:
   """Teacher-free distillation by regularisation, Tf-KD_reg (arXiv 1909.11723).
 

@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DFAD, its only loss, on generated images
 
 
-def logit_l1(*, student: str = 'logits', teacher: str = 'logits') -> Method:
+def logit_l1(*, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Mean absolute error of the logits, the student's loss of DFAD (arXiv 1912.11006).
 
   mean over the elements of |student - teacher|, mean over the examples. Its gradient does not shrink as

@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.1  # Knowledge-Distillation-Zoo, mean over all elements
 
 
-def logit_mse(*, temperature: float = 1.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def logit_mse(*, temperature: Temperature = 1.0, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Regression on the logits (Ba & Caruana, arXiv 1312.6184, equation 1).
 
   mean over the elements of (student / T - teacher / T)². The paper's ½ is left out, as in

@@ -1,10 +1,14 @@
 """Class scores on three levels: example, class and batch (Jin et al., CVPR 2023, MLKD)."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+from annotated_types import Len
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.9  # the authors' code, beside 0.1 on the labels of each view; 9 when standardised
@@ -12,16 +16,16 @@ WEIGHT = 0.9  # the authors' code, beside 0.1 on the labels of each view; 9 when
 
 def mlkd(
   *,
-  temperatures: tuple[float, ...] = (4.0, 3.0, 5.0, 2.0, 6.0),
-  instance: float = 1.0,
-  classes: float = 1.0,
-  examples: float = 1.0,
+  temperatures: Annotated[tuple[Temperature, ...], Len(1)] = (4.0, 3.0, 5.0, 2.0, 6.0),
+  instance: NonNegative = 1.0,
+  classes: NonNegative = 1.0,
+  examples: NonNegative = 1.0,
   standardise: bool = False,
   released: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
-  student_strong: str | None = None,
-  teacher_strong: str | None = None,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
+  student_strong: Tap | None = None,
+  teacher_strong: Tap | None = None,
 ) -> Method:
   """Multi-level logit distillation (Jin, Wang & Lin, CVPR 2023).
 

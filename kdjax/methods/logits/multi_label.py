@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 10.0  # the authors' lambda_logits, beside their label-wise embedding loss
 
 
-def multi_label(*, temperature: float = 1.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def multi_label(
+  *, temperature: Temperature = 1.0, student: Tap = 'logits', teacher: Tap = 'logits'
+) -> Method:
   """Multi-label logit distillation, MLD (arXiv 2308.06453).
 
   T² · Σ over the classes of KL(Bernoulli(σ(teacher / T)) || Bernoulli(σ(student / T))), mean

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # cls_KD, beside 1 on the labels
@@ -11,11 +12,11 @@ WEIGHT = 1.0  # cls_KD, beside 1 on the labels
 
 def nkd(
   *,
-  gamma: float = 1.5,
-  temperature: float = 1.0,
+  gamma: NonNegative = 1.5,
+  temperature: Temperature = 1.0,
   keep_target: bool = False,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Normalised knowledge distillation (arXiv 2303.13005).
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import NonNegative, Positive, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # as much as the labels, as in the authors' code, which has 0.5 on each
@@ -12,11 +13,11 @@ WEIGHT = 1.0  # as much as the labels, as in the authors' code, which has 0.5 on
 
 def skd(
   *,
-  temperature: float = 4.0,
-  tikhonov: float = 0.1,
-  direction: float = 1.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  temperature: Temperature = 4.0,
+  tikhonov: Positive = 0.1,
+  direction: NonNegative = 1.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """Streamlined knowledge distillation (Jeong, Lee & Choi, CVPR 2026), as the paper has it.
 

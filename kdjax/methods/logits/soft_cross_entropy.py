@@ -1,13 +1,14 @@
 """Softened class scores: cross-entropy to the teacher, with no T² factor (TextBrewer, 2002.12620)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # TextBrewer's kd_loss_weight, with T = 4
 
 
 def soft_cross_entropy(
-  *, temperature: float = 4.0, student: str = 'logits', teacher: str = 'logits'
+  *, temperature: Temperature = 4.0, student: Tap = 'logits', teacher: Tap = 'logits'
 ) -> Method:
   """Distillation as TextBrewer has it (arXiv 2002.12620, kd_loss_type 'ce').
 

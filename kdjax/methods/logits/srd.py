@@ -1,9 +1,13 @@
 """Class scores, and a projected embedding under a log-sum loss (Miles et al., 2303.11098, SRD)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' code, beside 1 on the labels, with the factors below
@@ -11,13 +15,13 @@ WEIGHT = 1.0  # the authors' code, beside 1 on the labels, with the factors belo
 
 def srd(
   *,
-  features: float = 2.0,
-  exponent: float = 4.0,
-  temperature: float = 1.0,
-  student: str = 'logits',
-  teacher: str = 'logits',
-  student_embed: str = 'embed',
-  teacher_embed: str = 'embed',
+  features: NonNegative = 2.0,
+  exponent: Annotated[float, Interval(ge=2, le=20)] = 4.0,
+  temperature: Temperature = 1.0,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
+  student_embed: Tap = 'embed',
+  teacher_embed: Tap = 'embed',
 ) -> Method:
   """Simple recipe distillation (arXiv 2303.11098).
 

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 2.5  # the authors' code on ImageNet, beside 1 on the labels, with T = 2
 
 
-def wsld(*, temperature: float = 2.0, student: str = 'logits', teacher: str = 'logits') -> Method:
+def wsld(*, temperature: Temperature = 2.0, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Weighted soft labels (arXiv 2102.00650).
 
   T² · w · CE(softmax(teacher / T), softmax(student / T)) with w = 1 - exp(-CE_S / CE_T), the

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import layers, losses, taps
+from kdjax.options import NonNegative, Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper, beside 1 on the deepest classifier's labels
@@ -28,12 +29,12 @@ class Shallow(nn.Module):
 
 def byot(
   *,
-  alpha: float = 0.3,
-  features: float = 0.03,
-  temperature: float = 3.0,
-  student: tuple[str, ...] = ('image/stage1', 'image/stage2'),
-  logits: str = 'logits',
-  embed: str = 'embed',
+  alpha: Share = 0.3,
+  features: NonNegative = 0.03,
+  temperature: Temperature = 3.0,
+  student: Taps = ('image/stage1', 'image/stage2'),
+  logits: Tap = 'logits',
+  embed: Tap = 'embed',
 ) -> Method:
   """Self-distillation of a model's layers from its last (arXiv 1905.08094).
 

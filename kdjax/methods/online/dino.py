@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Decay, NoOrSize, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper, with no labels at all
@@ -17,13 +18,13 @@ def scores(x, kernel):
 
 def dino(
   *,
-  student_temperature: float = 0.1,
-  teacher_temperature: float = 0.04,
-  center: float = 0.9,
-  prototypes: int = 0,
-  momentum: float = 0.996,
-  student: str = 'logits',
-  teacher: str = 'logits',
+  student_temperature: Temperature = 0.1,
+  teacher_temperature: Temperature = 0.04,
+  center: Decay = 0.9,
+  prototypes: NoOrSize = 0,
+  momentum: Decay = 0.996,
+  student: Tap = 'logits',
+  teacher: Tap = 'logits',
 ) -> Method:
   """The loss of DINO (arXiv 2104.14294) on one view.
 

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Tap
 from kdjax.types import Method, Peer
 
 WEIGHT = 1.0  # the paper and Knowledge-Distillation-Zoo, beside 1 on the labels
 
 
-def dml(*, peer: Peer, student: str = 'logits') -> Method:
+def dml(*, peer: Peer, student: Tap = 'logits') -> Method:
   """Deep mutual learning of two models (arXiv 1706.00384), from which the student is kept.
 
   The student learns KL(softmax(peer) || softmax(student)) at T = 1, mean over the examples. The peer

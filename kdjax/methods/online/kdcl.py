@@ -1,12 +1,14 @@
 """Collaborative learning: all models learn from the best mixture of their scores (Guo et al., CVPR 2020)."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Tap, Temperature
 from kdjax.types import Array, Method, Peer
 
 WEIGHT = 1.0  # the paper's λ, beside 1 on the labels, at T = 2
@@ -60,9 +62,9 @@ ENSEMBLES = {'naive': naive, 'minlogit': minlogit, 'linear': linear}
 def kdcl(
   *,
   peers: Mapping[str, Peer],
-  ensemble: str = 'minlogit',
-  temperature: float = 2.0,
-  student: str = 'logits',
+  ensemble: Literal['naive', 'minlogit', 'linear'] = 'minlogit',
+  temperature: Temperature = 2.0,
+  student: Tap = 'logits',
 ) -> Method:
   """Knowledge distillation by collaborative learning (Guo et al., CVPR 2020).
 

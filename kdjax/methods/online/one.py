@@ -1,12 +1,16 @@
 """On-the-fly native ensemble: branches of one trunk and their mixture (ONE, Lan et al., 1806.04606)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import adapters, losses, taps
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.options import NoOrSize, Tap, Temperature, Whole
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper, beside 1 on the student's labels, at T = 3
@@ -53,13 +57,13 @@ class Branches(nn.Module):
 
 def one(
   *,
-  branches: int = 2,
-  width: int = 0,
-  layers: int = 2,
-  temperature: float = 3.0,
-  rampup: int = 0,
-  student: str = 'logits',
-  trunk: str = 'image/stage2',
+  branches: Annotated[int, Interval(ge=1, le=100)] = 2,
+  width: NoOrSize = 0,
+  layers: Annotated[int, Interval(ge=1, le=100)] = 2,
+  temperature: Temperature = 3.0,
+  rampup: Whole = 0,
+  student: Tap = 'logits',
+  trunk: Tap = 'image/stage2',
 ) -> Method:
   """Distillation by an on-the-fly native ensemble (arXiv 1806.04606).
 

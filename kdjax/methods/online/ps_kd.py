@@ -1,12 +1,13 @@
 """Progressive self-distillation: the labels, mixed with one's own past scores (Kim et al., 2006.12000)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 0.8  # the paper's α_T, reached at the end: set `warmup` to 1, beside 1 on the labels
 
 
-def ps_kd(*, student: str = 'logits', teacher: str = 'logits') -> Method:
+def ps_kd(*, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
   """Self-knowledge distillation with progressive refinement of targets (arXiv 2006.12000).
 
   CE(softmax(teacher), softmax(student)) - CE(label, softmax(student)), mean over the examples with a

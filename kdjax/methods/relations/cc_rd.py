@@ -1,10 +1,13 @@
 """Correlated errors: make the errors of two examples uncorrelated and small (CC as in RepDistiller)."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import unknown
+from kdjax.options import Size, Tap
 from kdjax.types import Method
 
 WEIGHT = 0.02  # RepDistiller, sum over 128 dimensions, mean over the pairs
@@ -13,7 +16,11 @@ PAIRS = ('all', 'consecutive')
 
 
 def cc_rd(
-  *, dim: int | None = 128, pairs: str = 'all', student: str = 'embed', teacher: str = 'embed'
+  *,
+  dim: Size | None = 128,
+  pairs: Literal['all', 'consecutive'] = 'all',
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """The loss that RepDistiller's tables call Correlation Congruence (arXiv 1904.01802).
 

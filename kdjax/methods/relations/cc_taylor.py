@@ -1,17 +1,24 @@
 """Correlation congruence: match a Gaussian kernel of the examples (Peng et al., 1904.01802)."""
 
 import math
+from typing import Annotated
 
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
+from kdjax.options import Order, Tap
 from kdjax.types import Method
 
 WEIGHT = 100.0  # Knowledge-Distillation-Zoo, mean over B²
 
 
 def cc_taylor(
-  *, gamma: float = 0.4, order: int = 2, student: str = 'embed', teacher: str = 'embed'
+  *,
+  gamma: Annotated[float, Interval(gt=0, le=10)] = 0.4,
+  order: Order = 2,
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """Correlation congruence (arXiv 1904.01802, section 3), as in Knowledge-Distillation-Zoo.
 

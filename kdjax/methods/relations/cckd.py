@@ -1,12 +1,15 @@
 """Correlation of learned embeddings: match a kernel of the examples (CCKD as in torchdistill)."""
 
 import math
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax import losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import unknown
+from kdjax.options import Order, Size, Tap
 from kdjax.types import Method
 
 WEIGHT = 0.003  # torchdistill, the norm divided by B², beside KD at T = 1
@@ -16,12 +19,12 @@ KERNELS = ('gaussian', 'bilinear')
 
 def cckd(
   *,
-  kernel: str = 'gaussian',
-  gamma: float = 0.4,
-  order: int = 2,
-  dim: int = 128,
-  student: str = 'embed',
-  teacher: str = 'embed',
+  kernel: Literal['gaussian', 'bilinear'] = 'gaussian',
+  gamma: Annotated[float, Interval(gt=0, le=10)] = 0.4,
+  order: Order = 2,
+  dim: Size = 128,
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """Correlation congruence (arXiv 1904.01802) as torchdistill has it.
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from kdjax import losses, taps
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 2.5  # the authors' CIFAR-100 script, sum over C² divided by C
@@ -29,7 +30,7 @@ def correlation(x):
   return losses.unit(jnp.einsum('bnc,bnd->bcd', x, x, precision='highest'))
 
 
-def ickd(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Method:
+def ickd(*, student: Tap = 'image/stage3', teacher: Tap = 'image/stage3') -> Method:
   """Inter-channel correlation, ICKD-C (arXiv 2202.03680).
 
   Σ (S - T)² / C, S and T the C × C Gram matrices of the channels over all places, each row

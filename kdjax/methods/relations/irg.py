@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.options import NonNegative, Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # Knowledge-Distillation-Zoo, with the three factors below
@@ -43,11 +44,11 @@ def shift(x, y, mask):
 
 def irg(
   *,
-  vertex: float = 0.1,
-  edge: float = 5.0,
-  transform: float = 5.0,
-  student: tuple[str, ...] = TAPS,
-  teacher: tuple[str, ...] = TAPS,
+  vertex: NonNegative = 0.1,
+  edge: NonNegative = 5.0,
+  transform: NonNegative = 5.0,
+  student: Taps = TAPS,
+  teacher: Taps = TAPS,
 ) -> Method:
   """Instance relationship graphs (Liu et al., CVPR 2019).
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 30000.0  # RepDistiller and mdistiller, at a batch of 64 and the mean over B² below
@@ -19,7 +20,7 @@ def affinities(x, pairs):
   return scores / jnp.where(sums > 0, sums, 1)
 
 
-def pkt(*, student: str = 'embed', teacher: str = 'embed') -> Method:
+def pkt(*, student: Tap = 'embed', teacher: Tap = 'embed') -> Method:
   """Probabilistic knowledge transfer (arXiv 1803.10837) with the cosine kernel.
 
   Mean over all B² pairs of p · log((p + 1e-7) / (q + 1e-7)), with p and q the affinities of the

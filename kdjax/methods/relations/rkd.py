@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import NonNegative, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # RepDistiller and mdistiller, with the two factors below
@@ -27,11 +28,11 @@ def angles(x, eps=1e-12):
 
 def rkd(
   *,
-  distance: float = 25.0,
-  angle: float = 50.0,
+  distance: NonNegative = 25.0,
+  angle: NonNegative = 50.0,
   squared: bool = False,
-  student: str = 'embed',
-  teacher: str = 'embed',
+  student: Tap = 'embed',
+  teacher: Tap = 'embed',
 ) -> Method:
   """Relational knowledge distillation (arXiv 1904.05068, equations 4-10).
 

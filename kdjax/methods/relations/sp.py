@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 3000.0  # RepDistiller and mdistiller, at a batch of 64 and the division by B² below
 
 
-def sp(*, student: str = 'image/stage3', teacher: str = 'image/stage3') -> Method:
+def sp(*, student: Tap = 'image/stage3', teacher: Tap = 'image/stage3') -> Method:
   """Similarity-preserving distillation (arXiv 1907.09682, equations 1-3).
 
   Σ (S - T)² / B², with S and T the Gram matrices F·Fᵀ of the flattened features, each row divided

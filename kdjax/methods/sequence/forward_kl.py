@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # Distil-Whisper, at T = 2, beside 0.8 on the teacher's tokens (seq_kd)
@@ -10,11 +11,11 @@ WEIGHT = 1.0  # Distil-Whisper, at T = 2, beside 0.8 on the teacher's tokens (se
 
 def forward_kl(
   *,
-  temperature: float = 1.0,
+  temperature: Temperature = 1.0,
   entropy: bool = True,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """T² · KL(p || q) of the next token, mean over the tokens that count.
 

@@ -1,6 +1,7 @@
 """Generalised Jensen-Shannon divergence of the next token (GKD: Agarwal et al., 2306.13649)."""
 
 from kdjax import losses, taps
+from kdjax.options import Share, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper and TRL, in the place of the loss on the labels
@@ -8,11 +9,11 @@ WEIGHT = 1.0  # the paper and TRL, in the place of the loss on the labels
 
 def gkd(
   *,
-  beta: float = 0.5,
-  temperature: float = 1.0,
+  beta: Share = 0.5,
+  temperature: Temperature = 1.0,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """The divergence of generalised knowledge distillation (arXiv 2306.13649, equation 1).
 

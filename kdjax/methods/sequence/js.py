@@ -1,6 +1,7 @@
 """Skewed Jensen-Shannon divergence of the next token (as in DistiLLM: Ko et al., 2402.03898)."""
 
 from kdjax import losses, taps
+from kdjax.options import Share, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -8,10 +9,10 @@ WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 def js(
   *,
-  share: float = 0.9,
+  share: Share = 0.9,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """λ · KL(q || m) + (1 - λ) · KL(p || m), m = λ q + (1 - λ) p, mean over the tokens that count.
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Rate, Share, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' scripts, beside 1 on the language modelling of other text
@@ -37,8 +38,8 @@ def minillm(
   *,
   policy: bool = True,
   single_step: bool = True,
-  gamma: float = 0.95,
-  clip: float = 0.2,
+  gamma: Share = 0.95,
+  clip: Rate = 0.2,
   whiten: bool = False,
   released: bool = False,
   tokens: str = 'text/target',
@@ -46,8 +47,8 @@ def minillm(
   rewards: str | None = None,
   importance: str | None = None,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """MiniLLM (arXiv 2306.08543, section 2.2): the gradient of KL(q || p) over sequences y that q samples.
 

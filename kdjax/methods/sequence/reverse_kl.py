@@ -1,13 +1,14 @@
 """Next-token KL from student to teacher, mean over tokens (as in MiniLLM: Gu et al., 2306.08543)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 
 def reverse_kl(
-  *, mask: str | None = 'text/mask', student: str = 'text/logits', teacher: str = 'text/logits'
+  *, mask: str | None = 'text/mask', student: Tap = 'text/logits', teacher: Tap = 'text/logits'
 ) -> Method:
   """KL(q || p) of the next token, mean over the tokens that count (DistiLLM, arXiv 2402.03898).
 

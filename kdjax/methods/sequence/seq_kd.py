@@ -2,13 +2,14 @@
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Name, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # Kim & Rush; Distil-Whisper has 0.8, beside forward_kl
 
 
 def seq_kd(
-  *, target: str = 'text/target', mask: str | None = 'text/mask', student: str = 'text/logits'
+  *, target: Name = 'text/target', mask: str | None = 'text/mask', student: Tap = 'text/logits'
 ) -> Method:
   """Sequence-level knowledge distillation (arXiv 1606.07947, section 3.2).
 

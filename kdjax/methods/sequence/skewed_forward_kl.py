@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Rate, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -10,11 +11,11 @@ WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 def skewed_forward_kl(
   *,
-  skew: float = 0.1,
+  skew: Rate = 0.1,
   entropy: bool = True,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """Skew KL of DistiLLM (arXiv 2402.03898): KL(p || λ p + (1 - λ) q), mean over the tokens that count.
 

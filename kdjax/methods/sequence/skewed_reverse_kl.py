@@ -1,6 +1,7 @@
 """Next-token KL from the student to a mixture of both (DistiLLM: Ko et al., 2402.03898)."""
 
 from kdjax import losses, taps
+from kdjax.options import Rate, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -8,10 +9,10 @@ WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 def skewed_reverse_kl(
   *,
-  skew: float = 0.1,
+  skew: Rate = 0.1,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """Skew reverse KL of DistiLLM (arXiv 2402.03898): KL(q || (1 - λ) p + λ q), mean over the tokens.
 

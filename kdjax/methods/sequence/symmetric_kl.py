@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Share, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
@@ -10,11 +11,11 @@ WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 def symmetric_kl(
   *,
-  reverse: float = 0.9,
+  reverse: Share = 0.9,
   entropy: bool = True,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """(1 - λ) · KL(p || q) + λ · KL(q || p) of the next token, mean over the tokens that count.
 

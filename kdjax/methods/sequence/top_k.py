@@ -1,10 +1,13 @@
 """Next-token KL over the teacher's k most likely tokens, as a store of top-k scores allows."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.options import Count, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # in no table; that of the whole KL, as in DistiLLM's scripts
@@ -14,13 +17,13 @@ REST = ('renormalise', 'zero', 'tail')
 
 def top_k(
   *,
-  k: int = 128,
-  rest: str = 'renormalise',
-  temperature: float = 1.0,
-  indices: str | None = None,
+  k: Count = 128,
+  rest: Literal['renormalise', 'zero', 'tail'] = 'renormalise',
+  temperature: Temperature = 1.0,
+  indices: Tap | None = None,
   mask: str | None = 'text/mask',
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """T² · Σ p (log p - log q) over the k tokens that the teacher finds most likely, mean over the tokens.
 

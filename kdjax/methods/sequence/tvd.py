@@ -3,13 +3,14 @@
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DistiLLM's scripts, in the place of the loss on the labels
 
 
 def tvd(
-  *, mask: str | None = 'text/mask', student: str = 'text/logits', teacher: str = 'text/logits'
+  *, mask: str | None = 'text/mask', student: Tap = 'text/logits', teacher: Tap = 'text/logits'
 ) -> Method:
   """½ Σ |p - q| of the next token, mean over the tokens that count (arXiv 2307.15190).
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from kdjax import taps
 from kdjax.errors import KdjaxError
+from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.5  # the authors' repository, beside 1 on the labels
@@ -12,12 +13,12 @@ WEIGHT = 1.5  # the authors' repository, beside 1 on the labels
 
 def uld(
   *,
-  student_temperature: float = 1.0,
-  teacher_temperature: float = 1.0,
+  student_temperature: Temperature = 1.0,
+  teacher_temperature: Temperature = 1.0,
   mask: str | None = 'text/mask',
   teacher_mask: str | None = None,
-  student: str = 'text/logits',
-  teacher: str = 'text/logits',
+  student: Tap = 'text/logits',
+  teacher: Tap = 'text/logits',
 ) -> Method:
   """Universal logit distillation (arXiv 2402.12030): the Wasserstein distance in closed form.
 

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Taps, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the paper's α, beside 1 on the labels
 
 
 def ca_mkd(
-  *, temperature: float = 4.0, student: str = 'logits', teachers: tuple[str, ...] = ('logits',)
+  *, temperature: Temperature = 4.0, student: Tap = 'logits', teachers: Taps = ('logits',)
 ) -> Method:
   """Confidence-aware multi-teacher distillation of the class scores (arXiv 2201.00007, L_KD).
 

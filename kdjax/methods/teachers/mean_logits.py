@@ -1,13 +1,14 @@
 """Several teachers as one: KL to the mean of their logits (as in TextBrewer)."""
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Taps, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.9  # as `kd`, which it is of one teacher; TextBrewer takes 1 with no factor T²
 
 
 def mean_logits(
-  *, temperature: float = 4.0, student: str = 'logits', teachers: tuple[str, ...] = ('logits',)
+  *, temperature: Temperature = 4.0, student: Tap = 'logits', teachers: Taps = ('logits',)
 ) -> Method:
   """Distillation from the mean of several teachers' logits, as in TextBrewer (arXiv 2002.12620).
 

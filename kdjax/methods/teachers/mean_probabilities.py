@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
+from kdjax.options import Tap, Taps, Temperature
 from kdjax.types import Method
 
 WEIGHT = 1.0  # CA-MKD's repository for the mean of the teachers' losses, which has this gradient; T = 4
 
 
 def mean_probabilities(
-  *, temperature: float = 4.0, student: str = 'logits', teachers: tuple[str, ...] = ('logits',)
+  *, temperature: Temperature = 4.0, student: Tap = 'logits', teachers: Taps = ('logits',)
 ) -> Method:
   """Distillation from the mean of several teachers' probabilities (arXiv 1503.02531, section 3).
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from kdjax.audio import read_mel, settings
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block
+from kdjax.layers import Activation, Block
+from kdjax.options import Depth, Eps, Rate, Size
 
 
 class Ast(nn.Module):
@@ -39,17 +40,17 @@ class Ast(nn.Module):
   """
 
   mel: str | Mapping[str, Any] = 'ast'
-  width: int = 768
-  depth: int = 12
-  heads: int = 12
-  mlp: int = 3072
-  patch: int = 16
-  time_stride: int = 10
-  frequency_stride: int = 10
-  act: str = 'gelu'
-  eps: float = 1e-12
-  dropout: float = 0.0
-  num_classes: int | None = None
+  width: Size = 768
+  depth: Depth = 12
+  heads: Size = 12
+  mlp: Size = 3072
+  patch: Size = 16
+  time_stride: Size = 10
+  frequency_stride: Size = 10
+  act: Activation = 'gelu'
+  eps: Eps = 1e-12
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

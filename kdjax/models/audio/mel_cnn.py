@@ -1,7 +1,7 @@
 """Small residual convolutional network over a log-mel spectrogram, which it makes itself."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from kdjax.conv import Conv
 from kdjax.errors import unknown
 from kdjax.layers import Classifier, masked_mean
 from kdjax.models.vision.resnet import BasicBlock
+from kdjax.options import Blocks, Size, Sizes
 
 POOLS = ('mean', 'max')
 
@@ -32,12 +33,12 @@ class MelCnn(nn.Module):
   """
 
   mel: str | Mapping[str, Any] = 'digits'
-  widths: tuple[int, ...] = (16, 32, 64)
-  blocks: tuple[int, ...] = (1, 1, 1)
-  patch: tuple[int, int] = (2, 2)
-  pool: str = 'mean'
+  widths: Sizes = (16, 32, 64)
+  blocks: Blocks = (1, 1, 1)
+  patch: tuple[Size, Size] = (2, 2)
+  pool: Literal['mean', 'max'] = 'mean'
   bands: bool = False
-  num_classes: int | None = None
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

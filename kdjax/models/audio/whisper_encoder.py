@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from kdjax.audio import read_mel, settings
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block, Classifier, activation, masked_mean
+from kdjax.layers import Activation, Block, Classifier, activation, masked_mean
+from kdjax.options import Depth, Eps, Rate, Size
 from kdjax.types import Array
 
 
@@ -46,15 +47,15 @@ class WhisperEncoder(nn.Module):
   """
 
   mel: str | Mapping[str, Any] = 'whisper'
-  width: int = 384
-  depth: int = 4
-  heads: int = 6
-  mlp: int = 1536
-  positions: int = 1500
-  act: str = 'gelu'
-  eps: float = 1e-5
-  dropout: float = 0.0
-  num_classes: int | None = None
+  width: Size = 384
+  depth: Depth = 4
+  heads: Size = 6
+  mlp: Size = 1536
+  positions: Size = 1500
+  act: Activation = 'gelu'
+  eps: Eps = 1e-5
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kdjax.options import Positive, Size
 from kdjax.types import Module
 
 
@@ -23,8 +24,8 @@ class Clip(nn.Module):
 
   image: Module
   text: Module
-  width: int = 512
-  scale_limit: float | None = None
+  width: Size = 512
+  scale_limit: Positive | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

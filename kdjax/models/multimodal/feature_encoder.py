@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from kdjax.layers import Classifier, feature_sequence, masked_mean
+from kdjax.options import Name, Rate, Size
 
 
 class FeatureEncoder(nn.Module):
@@ -17,10 +18,10 @@ class FeatureEncoder(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  modality: str
-  width: int = 64
-  dropout: float = 0.0
-  num_classes: int | None = None
+  modality: Name
+  width: Size = 64
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

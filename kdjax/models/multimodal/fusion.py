@@ -1,12 +1,14 @@
 """Late fusion: one encoder a modality, projected to one width and joined, then an MLP."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
+from kdjax.options import Rate, Size
 from kdjax.types import Module
 
 
@@ -27,10 +29,10 @@ class Fusion(nn.Module):
   IGNORES_ABSENT = True  # whatever the values are, in training too
 
   encoders: Mapping[str, Module]
-  width: int = 256
-  join: str = 'product'
-  dropout: float = 0.0
-  num_classes: int | None = None
+  width: Size = 256
+  join: Literal['product', 'sum', 'concat'] = 'product'
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

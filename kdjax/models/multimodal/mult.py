@@ -1,11 +1,14 @@
 """Multimodal Transformer: each modality attends to every other, unaligned (MulT, Tsai et al., 1906.00295)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.errors import unknown
 from kdjax.layers import Block, feature_sequence, masked_mean
+from kdjax.options import Depth, Rate, Size, Taps
 
 POOLS = ('last', 'mean')
 
@@ -56,14 +59,14 @@ class Mult(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  modalities: tuple[str, ...] = ('words', 'audio', 'video')
-  width: int = 40
-  depth: int = 4
-  heads: int = 8
-  kernel: int = 1
-  dropout: float = 0.0
-  pool: str = 'last'
-  num_classes: int | None = None
+  modalities: Taps = ('words', 'audio', 'video')
+  width: Size = 40
+  depth: Depth = 4
+  heads: Size = 8
+  kernel: Size = 1
+  dropout: Rate = 0.0
+  pool: Literal['last', 'mean'] = 'last'
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -5,6 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kdjax.options import NoOrSize, Rate, Size
 from kdjax.types import Module
 
 
@@ -44,9 +45,9 @@ class TwoTower(nn.Module):
 
   image: Module
   text: Module
-  width: int = 128
-  hidden: int = 0
-  dropout: float = 0.0
+  width: Size = 128
+  hidden: NoOrSize = 0
+  dropout: Rate = 0.0
   bias: bool = False
 
   @nn.compact

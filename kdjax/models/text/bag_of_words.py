@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.layers import Classifier, read
+from kdjax.options import Size, Vocabulary
 
 
 class BagOfWords(nn.Module):
@@ -15,9 +16,9 @@ class BagOfWords(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  vocab_size: int
-  width: int = 64
-  num_classes: int | None = None
+  vocab_size: Vocabulary
+  width: Size = 64
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

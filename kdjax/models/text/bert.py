@@ -1,10 +1,13 @@
 """BERT encoder, post-norm, as BERT, MiniLM and DistilBERT have it (Devlin et al., 1810.04805)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import Block, Classifier, masked_mean, read
+from kdjax.layers import Activation, Block, Classifier, masked_mean, read
+from kdjax.options import Depth, Eps, NoOrSize, Rate, Size, Vocabulary
 
 POOLS = ('mean', 'first', 'tanh', 'relu')
 
@@ -34,19 +37,19 @@ class Bert(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  vocab_size: int
-  width: int = 384
-  depth: int = 6
-  heads: int = 12
-  mlp: int = 1536
-  positions: int = 512
-  types: int = 2
-  act: str = 'gelu'
-  eps: float = 1e-12
-  dropout: float = 0.0
-  pool: str = 'mean'
+  vocab_size: Vocabulary
+  width: Size = 384
+  depth: Depth = 6
+  heads: Size = 12
+  mlp: Size = 1536
+  positions: Size = 512
+  types: NoOrSize = 2
+  act: Activation = 'gelu'
+  eps: Eps = 1e-12
+  dropout: Rate = 0.0
+  pool: Literal['mean', 'first', 'tanh', 'relu'] = 'mean'
   normalise: bool = False
-  num_classes: int | None = None
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block, Classifier, read
+from kdjax.layers import Activation, Block, Classifier, read
+from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
 
 
 class ClipText(nn.Module):
@@ -27,16 +28,16 @@ class ClipText(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  vocab_size: int
-  width: int = 512
-  depth: int = 12
-  heads: int = 8
-  mlp: int = 2048
-  positions: int = 77
-  act: str = 'quick_gelu'
-  eps: float = 1e-5
-  dropout: float = 0.0
-  num_classes: int | None = None
+  vocab_size: Vocabulary
+  width: Size = 512
+  depth: Depth = 12
+  heads: Size = 8
+  mlp: Size = 2048
+  positions: Size = 77
+  act: Activation = 'quick_gelu'
+  eps: Eps = 1e-5
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block, read
+from kdjax.layers import Activation, Block, read
+from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
 from kdjax.taps import raise_precision
 
 
@@ -35,15 +36,15 @@ class Gpt2(nn.Module):
     dropout: probability, after the embeddings, after attention and after the MLP.
   """
 
-  vocab_size: int
-  width: int = 768
-  depth: int = 12
-  heads: int = 12
-  mlp: int = 3072
-  positions: int = 1024
-  act: str = 'gelu_new'
-  eps: float = 1e-5
-  dropout: float = 0.0
+  vocab_size: Vocabulary
+  width: Size = 768
+  depth: Depth = 12
+  heads: Size = 12
+  mlp: Size = 3072
+  positions: Size = 1024
+  act: Activation = 'gelu_new'
+  eps: Eps = 1e-5
+  dropout: Rate = 0.0
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

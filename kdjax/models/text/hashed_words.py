@@ -1,9 +1,13 @@
 """Bag of words whose vocabulary takes little room: hash embeddings (Svenstrup et al., 1709.03933)."""
 
+from typing import Annotated
+
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax.layers import Classifier, read
+from kdjax.options import Rate, Size, Vocabulary
 
 # Odd numbers that spread the ids, one a hash: the fraction of φ and others of no pattern, 32 bits.
 ODD = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
@@ -35,12 +39,12 @@ class HashedWords(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  buckets: int = 4096
-  width: int = 64
-  hashes: int = 2
+  buckets: Vocabulary = 4096
+  width: Size = 64
+  hashes: Annotated[int, Interval(ge=1, le=4)] = 2
   pairs: bool = True
-  dropout: float = 0.0
-  num_classes: int | None = None
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block, Classifier, read
+from kdjax.layers import Activation, Block, Classifier, read
+from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
 
 
 class SiglipText(nn.Module):
@@ -30,17 +31,17 @@ class SiglipText(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  vocab_size: int
-  width: int = 768
-  depth: int = 12
-  heads: int = 12
-  mlp: int = 3072
-  positions: int = 64
-  project: int | None = None
-  act: str = 'gelu_pytorch_tanh'
-  eps: float = 1e-6
-  dropout: float = 0.0
-  num_classes: int | None = None
+  vocab_size: Vocabulary
+  width: Size = 768
+  depth: Depth = 12
+  heads: Size = 12
+  mlp: Size = 3072
+  positions: Size = 64
+  project: Size | None = None
+  act: Activation = 'gelu_pytorch_tanh'
+  eps: Eps = 1e-6
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from kdjax.layers import Block, Classifier, masked_mean, read
+from kdjax.options import Depth, Rate, Size, Vocabulary
 
 
 class Transformer(nn.Module):
@@ -18,12 +19,12 @@ class Transformer(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  vocab_size: int
-  width: int = 128
-  depth: int = 2
-  heads: int = 2
-  dropout: float = 0.0
-  num_classes: int | None = None
+  vocab_size: Vocabulary
+  width: Size = 128
+  depth: Depth = 2
+  heads: Size = 2
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -1,6 +1,7 @@
 """BiT's ResNet-v2, with standardised weights and group norm (Kolesnikov et al., 1912.11370)."""
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from kdjax.conv import conv_general_dilated
 from kdjax.errors import unknown
 from kdjax.layers import read, scale_image
+from kdjax.options import Size
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage
 
@@ -59,9 +61,9 @@ class BitResnet(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  depth: int = 50
-  width: int = 1
-  num_classes: int | None = None
+  depth: Literal[26, 50, 101, 152] = 50
+  width: Size = 1
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Blocks, Means, Multiplier, Scales, Size
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # Of each group of blocks: channels before scaling, the first stride, and the stage that it ends, if any.
@@ -60,12 +61,12 @@ class CifarMobilenetV2(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  width: float = 0.5
-  expansion: int = 6
-  blocks: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  width: Multiplier = 0.5
+  expansion: Size = 6
+  blocks: Blocks = (1, 2, 3, 4, 3, 3, 1)
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Depth, Means, Scales, Size
 from kdjax.types import Array
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
@@ -82,11 +83,11 @@ class CifarResnet(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  depth: int = 20
-  widen: int = 1
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  depth: Depth = 20
+  widen: Size = 1
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

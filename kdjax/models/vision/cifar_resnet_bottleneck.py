@@ -4,6 +4,7 @@ import flax.linen as nn
 
 from kdjax.layers import Classifier, standardised
 from kdjax.models.vision.cifar_resnet import residual_taps
+from kdjax.options import Blocks, Means, Scales, Size, Sizes
 
 
 class CifarResnetBottleneck(nn.Module):
@@ -21,11 +22,11 @@ class CifarResnetBottleneck(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  widths: tuple[int, ...] = (64, 128, 256, 512)
-  blocks: tuple[int, ...] = (3, 4, 6, 3)
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  widths: Sizes = (64, 128, 256, 512)
+  blocks: Blocks = (3, 4, 6, 3)
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Blocks, Means, Scales, Size, Sizes
 from kdjax.types import Array
 
 # torch's own for convolutions: uniform within 1 / √(inputs of an output).
@@ -71,12 +72,12 @@ class CifarShufflenetV1(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  widths: tuple[int, ...] = (240, 480, 960)
-  blocks: tuple[int, ...] = (4, 8, 4)
-  groups: int = 3
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  widths: Sizes = (240, 480, 960)
+  blocks: Blocks = (4, 8, 4)
+  groups: Size = 3
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

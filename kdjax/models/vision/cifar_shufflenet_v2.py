@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from kdjax.conv import Conv
 from kdjax.layers import Classifier, standardised
 from kdjax.models.vision.cifar_shufflenet_v1 import UNIFORM, shuffled
+from kdjax.options import Blocks, Means, Scales, Size, Sizes
 
 
 class Unit(nn.Module):
@@ -58,12 +59,12 @@ class CifarShufflenetV2(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  widths: tuple[int, ...] = (116, 232, 464)
-  last: int = 1024
-  blocks: tuple[int, ...] = (4, 8, 4)
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  widths: Sizes = (116, 232, 464)
+  last: Size = 1024
+  blocks: Blocks = (4, 8, 4)
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -1,11 +1,14 @@
 """VGG with batch norm and one linear layer, for images of 32×32 (Simonyan and Zisserman, 1409.1556)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.errors import unknown
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Means, Scales, Size
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # Convolutions of each part; the depth counts them and the three linear layers of the paper's models.
@@ -35,10 +38,10 @@ class CifarVgg(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  depth: int = 8
-  mean: tuple[float, ...] = (0.5071, 0.4867, 0.4408)
-  std: tuple[float, ...] = (0.2675, 0.2565, 0.2761)
-  num_classes: int | None = None
+  depth: Literal[8, 11, 13, 16, 19] = 8
+  mean: Means = (0.5071, 0.4867, 0.4408)
+  std: Scales = (0.2675, 0.2565, 0.2761)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -2,13 +2,16 @@
 
 import math
 from functools import partial
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Interval
 
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Rate, Size
 
 # Kernel, stride, expansion, channels and blocks of a stage, before scaling.
 STAGES = (
@@ -81,10 +84,10 @@ class EfficientnetLite(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  size: int = 0
+  size: Annotated[int, Interval(ge=0, le=4)] = 0
   torch: bool = False
-  dropout: float = 0.2
-  num_classes: int | None = None
+  dropout: Rate = 0.2
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

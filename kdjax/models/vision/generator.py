@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import read
+from kdjax.options import Size
 from kdjax.types import Array
 
 
@@ -35,10 +36,10 @@ class Generator(nn.Module):
     normalise: whether the last layer is a batch norm.
   """
 
-  noise: int = 100
-  width: int = 64
-  size: int | tuple[int, int] = 32
-  channels: int = 3
+  noise: Size = 100
+  width: Size = 64
+  size: Size | tuple[Size, Size] = 32
+  channels: Size = 3
   normalise: bool = True
 
   @nn.compact

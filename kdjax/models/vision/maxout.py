@@ -1,14 +1,17 @@
 """Maxout convolutional networks (Goodfellow et al., 1302.4389), wide ones and thin deep ones (1412.6550)."""
 
 from functools import reduce
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Len
 
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import Classifier, read, scale_image
+from kdjax.options import NonNegative, Rate, Size, Sizes, Whole
 
 
 def pooled(x, size: int, stride: int):
@@ -72,16 +75,16 @@ class Maxout(nn.Module):
     KdjaxError: if not all of these name as many layers.
   """
 
-  channels: tuple[int, ...] = (48, 48, 24)
-  kernel: tuple[int, ...] = (8, 8, 5)
-  pad: tuple[int, ...] = (0, 3, 3)
-  pool: tuple[int, ...] = (4, 4, 2)
-  stride: tuple[int, ...] = (2, 2, 2)
-  pieces: int = 2
-  dropout: float = 0.0
-  input_dropout: float = 0.0
-  spread: float = 0.0
-  num_classes: int | None = None
+  channels: Sizes = (48, 48, 24)
+  kernel: Sizes = (8, 8, 5)
+  pad: Annotated[tuple[Whole, ...], Len(1)] = (0, 3, 3)
+  pool: Sizes = (4, 4, 2)
+  stride: Sizes = (2, 2, 2)
+  pieces: Size = 2
+  dropout: Rate = 0.0
+  input_dropout: Rate = 0.0
+  spread: NonNegative = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

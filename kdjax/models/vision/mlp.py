@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from kdjax.layers import Classifier, read, scale_image
+from kdjax.options import Rate, Size
 
 
 class Mlp(nn.Module):
@@ -18,10 +19,10 @@ class Mlp(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  hidden: tuple[int, ...] = (800, 800)
-  dropout: float = 0.0
-  input_dropout: float = 0.0
-  num_classes: int | None = None
+  hidden: tuple[Size, ...] = (800, 800)
+  dropout: Rate = 0.0
+  input_dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Means, Multiplier, Scales, Size
 
 # Of each block: channels before scaling, stride, and the stage that it ends, if any.
 BLOCKS = (
@@ -52,10 +53,10 @@ class MobilenetV1(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  width: float = 1.0
-  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-  std: tuple[float, ...] = (0.229, 0.224, 0.225)
-  num_classes: int | None = None
+  width: Multiplier = 1.0
+  mean: Means = (0.485, 0.456, 0.406)
+  std: Scales = (0.229, 0.224, 0.225)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

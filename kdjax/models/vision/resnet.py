@@ -1,12 +1,14 @@
 """Residual convolutional network with batch norm (He et al., 1512.03385); patch stem by choice."""
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.layers import Classifier, patches, read, scale_image
+from kdjax.options import Blocks, Size, Sizes
 
 
 class BasicBlock(nn.Module):
@@ -41,11 +43,11 @@ class Resnet(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  widths: tuple[int, ...] = (16, 32, 64)
-  blocks: tuple[int, ...] = (1, 1, 1)
-  patch: int = 1
-  pool: str = 'mean'
-  num_classes: int | None = None
+  widths: Sizes = (16, 32, 64)
+  blocks: Blocks = (1, 1, 1)
+  patch: Size = 1
+  pool: Literal['mean', 'max'] = 'mean'
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

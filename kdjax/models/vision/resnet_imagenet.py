@@ -1,6 +1,7 @@
 """ResNet-18 to ResNet-152 as torchvision and timm have them (He et al., 1512.03385)."""
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from kdjax.conv import Conv
 from kdjax.errors import unknown
 from kdjax.layers import Classifier, standardised
+from kdjax.options import Means, Scales, Size
 
 # Blocks of each stage, and whether they are bottlenecks, 4 times as wide outside as inside.
 DEPTHS = {
@@ -59,10 +61,10 @@ class ResnetImagenet(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  depth: int = 50
-  mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-  std: tuple[float, ...] = (0.229, 0.224, 0.225)
-  num_classes: int | None = None
+  depth: Literal[18, 34, 50, 101, 152] = 50
+  mean: Means = (0.485, 0.456, 0.406)
+  std: Scales = (0.229, 0.224, 0.225)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from kdjax.layers import Block, Classifier, patches, read, scale_image
+from kdjax.options import Depth, Rate, Size
 
 
 class Vit(nn.Module):
@@ -20,12 +21,12 @@ class Vit(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  width: int = 192
-  depth: int = 6
-  heads: int = 3
-  patch: int = 8
-  dropout: float = 0.0
-  num_classes: int | None = None
+  width: Size = 192
+  depth: Depth = 6
+  heads: Size = 3
+  patch: Size = 8
+  dropout: Rate = 0.0
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):

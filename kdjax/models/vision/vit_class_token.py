@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Block, Classifier, standardised
+from kdjax.layers import Activation, Block, Classifier, standardised
+from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 from kdjax.types import Array
 
 
@@ -53,19 +54,19 @@ class VitClassToken(nn.Module):
     num_classes: None for an encoder without `logits`.
   """
 
-  width: int = 768
-  depth: int = 12
-  heads: int = 12
-  mlp: int = 3072
-  patch: int = 16
-  act: str = 'gelu'
-  eps: float = 1e-12
+  width: Size = 768
+  depth: Depth = 12
+  heads: Size = 12
+  mlp: Size = 3072
+  patch: Size = 16
+  act: Activation = 'gelu'
+  eps: Eps = 1e-12
   clip: bool = False
-  dropout: float = 0.0
-  masked: float = 0.0
-  mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-  std: tuple[float, ...] = (0.5, 0.5, 0.5)
-  num_classes: int | None = None
+  dropout: Rate = 0.0
+  masked: Rate = 0.0
+  mean: Means = (0.5, 0.5, 0.5)
+  std: Scales = (0.5, 0.5, 0.5)
+  num_classes: Size | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
