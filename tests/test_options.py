@@ -13,18 +13,7 @@ from kdjax.errors import KdjaxError
 from kdjax.tables.table import is_table, load
 
 KINDS = ('methods', 'models', 'tasks', 'data', 'generators')
-WRONG = (
-  float('nan'),
-  float('inf'),
-  -float('inf'),
-  10**400,
-  -1e300,
-  object(),
-  {'a': {}},
-  {3: 3},
-  [[[]]],
-  b'x',
-)
+WRONG = (float('nan'), -float('inf'), 10**400, -1e300, object(), {3: 3})
 
 
 def refused(value, annotation):
@@ -55,14 +44,14 @@ def test_every_option_has_a_type_and_a_range_that_its_default_is_in(kind):
       assert options.describe(p.annotation) != 'anything', where
       if p.default is not inspect.Parameter.empty:
         options.check(p.default, p.annotation, where)
-      for value in WRONG[:6]:
+      for value in WRONG:
         refused(value, p.annotation)
 
 
 def test_every_key_of_a_recipe_has_a_type_a_range_and_an_explanation():
-  for key, annotation in settings.keys():
+  for key, annotation in settings.leaves():
     assert ranged(options.adapter(annotation).json_schema()) and settings.meaning(annotation), key
-    for value in WRONG[:6]:
+    for value in WRONG:
       refused(value, annotation)
   settings.check(common.base('x').to_dict())
 
