@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import jax
 import numpy as np
 
 from kdjax import encode, pipeline, sources
@@ -35,8 +36,11 @@ def check(experiment: Experiment) -> None:
     seen[split] = Seen(split, task)
     for arrays in _chunks(split, source):
       first = first or arrays
-      pipeline.check_alike(f'the split {split!r}', arrays, first, 'in some examples', there)
+      both = arrays.keys() & first.keys()
+      pipeline.check_alike(f'the split {split!r}', arrays, first, 'in some examples', there, both)
       seen[split].add(arrays)
+    if arrays.keys() != first.keys():
+      _check_inputs(experiment, split, source)
   if not again:
     for one in seen.values():
       one.tell()
@@ -111,6 +115,18 @@ class Seen:
         f"warning: {self.split}: {many:,} examples have the 'id' of another: augmentation draws the same for "
         'both, and a teacher store refuses them.'
       )
+
+
+def _check_inputs(experiment, split, source) -> None:
+  """Raises KdjaxError where a split lacks what a model reads."""
+  batch = next(pipeline.eval_batches(source, jax.process_count()))
+  for stage in ('teacher', 'student'):
+    model, variables = experiment.model(stage), experiment.shapes(stage)[0]
+    try:
+      jax.eval_shape(lambda v, b, m=model: m.apply(v, b, train=False)[0], variables, batch)
+    except (KeyError, KdjaxError) as e:
+      have = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
+      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {have}: {e}') from e
 
 
 def _known(kind, arrays, name) -> int:

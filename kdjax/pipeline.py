@@ -113,9 +113,12 @@ def chunk(example: Mapping[str, Any]) -> int:
   return int(min(CHUNK, max(BYTES // max(size, 1), 1)))
 
 
-def check_alike(what: str, arrays: Mapping, others: Mapping, here: str, there: str) -> None:
-  """Raises KdjaxError where keys, shapes or types of examples differ; `here` and `there` say of which."""
-  for key in arrays.keys() | others.keys():
+def check_alike(what: str, arrays: Mapping, others: Mapping, here: str, there: str, keys: Any = None) -> None:
+  """Raises KdjaxError where shapes or types of examples differ; `here` and `there` say of which.
+
+  `keys` are those that are compared, by default all.
+  """
+  for key in keys if keys is not None else arrays.keys() | others.keys():
     mine, theirs = (
       f'{x[key].dtype} {list(x[key].shape[1:])}' if key in x else 'absent' for x in (arrays, others)
     )

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Len
 
-from kdjax import sources
+from kdjax import sources, table_file
+from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
 from kdjax.files import regular_file
 from kdjax.options import Name
@@ -81,7 +81,7 @@ class Pairs(Sequence):
     self.path, self.lines, self.head = path, Lines(path), ()
     self.columns = {k: columns.get(k, k) for k in ('image', 'text')}
     if path.suffix != '.jsonl' and len(self.lines):
-      self.head = self._fields(0)
+      self.head = table_file.names(path, self._fields(0))
     if not len(self):
       raise KdjaxError(f'{path} holds no pairs.')
     first = self._row(0)
@@ -96,11 +96,19 @@ class Pairs(Sequence):
   def __getitem__(self, index):
     index = range(len(self))[int(index)]
     row, where = self._row(index), self._where(index)
-    for name in self.columns.values():
-      if row.get(name) in (None, ''):
-        raise KdjaxError(f'{where}: the column {name!r} is empty.')
-    image = sources.read_image(self.path.parent / str(row[self.columns['image']]), where)
-    return {'image': image, 'text': str(row[self.columns['text']]), 'group': self.group[index], 'id': index}
+    text = table_file.read_text(row.get(self.columns['text']), where, self.columns['text'])
+    image = sources.read_image(self._image(row, where), where)
+    return {'image': image, 'text': text, 'group': self.group[index], 'id': index}
+
+  def _image(self, row, where):
+    column = self.columns['image']
+    return self.path.parent / table_file.read_name(row.get(column), where, column)
+
+  def images(self, most: int = 20_000) -> list[Path]:
+    """Files of different images, at most so many, spread over all rows."""
+    rows = np.unique(self.group)
+    rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+    return [self._image(self._row(i), self._where(i)) for i in rows]
 
   def _groups(self) -> np.ndarray:
     """Of each row [N] the first row with the same image: its captions are no wrong ones of each other."""
@@ -123,15 +131,15 @@ class Pairs(Sequence):
     if text.count('"') % 2:
       where = f'{self.path}, line {self.lines.number(line)}'
       raise KdjaxError(f'{where}: a quoted text goes on in the next line; write such a file as .jsonl.')
-    return next(csv.reader([text]))
+    try:
+      return next(csv.reader([text], strict=True))
+    except csv.Error as e:
+      raise KdjaxError(f'{self.path}, line {self.lines.number(line)}: not well quoted ({e}).') from e
 
   def _row(self, index):
     if self.head:
-      return dict(zip(self.head, self._fields(index + 1), strict=False))
-    try:
-      return dict(json.loads(self.lines[index]))
-    except (ValueError, TypeError) as e:
-      raise KdjaxError(f'{self._where(index)}: not a JSON object ({e}).') from e
+      return table_file.row(self._where(index), self.head, self._fields(index + 1))
+    return table_file.parse_object(self.lines[index], self._where(index))
 
 
 class Questions(Sequence):
@@ -242,4 +250,4 @@ def image_text(
   mark = sources.fingerprint(
     pairs.lines.digest, made.info.full_name, split, len(test.images), names, tuple(templates)
   )
-  return DataSet({'train': pairs, 'test': test}, names, mark)
+  return DataSet({'train': pairs, 'test': test}, names, mark, content=content(pairs.images()))
