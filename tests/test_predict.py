@@ -42,7 +42,7 @@ def test_what_is_not_read_is_said(trained, capsys):
   predict.load(trained.workdir).predict({'text': ['is it red and round and large and heavy?', '完全未知']})
   shown = capsys.readouterr().out
   assert "1 of 2 have a longer 'text' than data.text_length, and it is cut" in shown
-  assert "10 of the 12 words of 'text' are unknown" in shown or "words of 'text' are unknown" in shown
+  assert "words of 'text' are unknown" in shown
 
 
 def _first(tree):
