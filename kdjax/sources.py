@@ -22,6 +22,7 @@ from filelock import FileLock
 from jax.experimental import multihost_utils
 
 from kdjax import catalogue
+from kdjax import prepared as prepared_folder
 from kdjax.errors import KdjaxError, unknown
 from kdjax.images import decode_image, read_image, resize  # noqa: F401
 from kdjax.progress import console, say
@@ -101,10 +102,13 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   """
   if not name:
     raise KdjaxError('which data set? Set --config.data.name=NAME; `python run.py datasets` lists them.')
-  folder = prepared(name, data_dir)
+  try:
+    folder = prepared(name, data_dir)
+  except OSError as e:
+    raise KdjaxError(f'{name!r} is the name of no data set ({e.strerror}).') from e
   if folder is not None:
     with quiet_tfds(name):
-      return tfds.builder_from_directory(folder)
+      return prepared_folder.read(folder)
 
   def make():
     with quiet_tfds(name):
@@ -115,7 +119,9 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   except tfds.core.DatasetNotFoundError as e:
     public = tfds.list_builders(with_community_datasets=False)
     raise unknown('data set', name, [*catalogue.names('data'), *public]) from e
-  except (ValueError, AssertionError) as e:
+  except (KdjaxError, ImportError, OSError):
+    raise
+  except Exception as e:  # of its own, of whoever it downloads from
     reason = str(e).strip().split('\n')[0]
     raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
 

@@ -7,6 +7,7 @@ import pickle
 import random
 import socket
 import struct
+import sys
 import time
 import zipfile
 from collections import Counter
@@ -270,3 +271,109 @@ def test_arrays_that_unpack_to_more_than_they_are(tmp_path):
 @pytest.mark.parametrize('kind', KINDS)
 def test_two_thousand_files_with_other_bytes(tmp_path, kind):
   print(kind, dict(fuzzed(tmp_path, kind, 2000)))
+
+
+FEATURE = 'tensorflow_datasets.core.features.'
+INFO = {
+  'name': 'made',
+  'version': '1.0.0',
+  'fileFormat': 'array_record',
+  'splits': [
+    {
+      'name': 'train',
+      'numBytes': '100',
+      'shardLengths': ['3'],
+      'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+    }
+  ],
+}
+TEXT = {'pythonClassName': f'{FEATURE}text_feature.Text', 'text': {}}
+
+
+def features(inner):
+  return {
+    'pythonClassName': f'{FEATURE}features_dict.FeaturesDict',
+    'featuresDict': {'features': {'a': inner}},
+  }
+
+
+@pytest.fixture
+def prepared_folder(tmp_path):
+  """`prepared_folder(info, features)`: as TFDS prepares one."""
+
+  def make(info=INFO, inner=TEXT):
+    folder = tmp_path / 'made' / '1.0.0'
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'dataset_info.json').write_text(info if isinstance(info, str) else json.dumps(info))
+    (folder / 'features.json').write_text(json.dumps(features(inner)))
+    (folder / 'made-train.array_record-00000-of-00001').write_bytes(bytes(100))
+    return folder
+
+  return make
+
+
+def opened(folder):
+  return sources.open_builder(str(folder), None)
+
+
+def test_a_prepared_folder_is_read(prepared_folder):
+  assert opened(prepared_folder()).info.splits['train'].num_examples == 3
+  assert opened(prepared_folder().parent).info.full_name == 'made/1.0.0'
+
+
+@pytest.mark.parametrize(
+  ('change', 'said'),
+  [
+    ({'version': '../..'}, "has the version '../..'"),
+    ({'version': '1.0.0/../..'}, 'has the version'),
+    ({'version': 3}, 'has the version'),
+    ({'name': '../made'}, "has the name '../made'"),
+    ({'name': None}, 'has the name'),
+    ({'splits': [INFO['splits'][0] | {'name': '../train'}]}, 'has the split'),
+    ({'splits': [INFO['splits'][0] | {'filepathTemplate': '../{DATASET}'}]}, 'outside its folder'),
+    ({'splits': [INFO['splits'][0] | {'filepathTemplate': '/etc/{DATASET}'}]}, 'outside its folder'),
+    ({'splits': [INFO['splits'][0] | {'shardLengths': ['99999999999']}]}, '99,999,999,999 examples are in'),
+    ({'splits': [INFO['splits'][0] | {'shardLengths': ['-3']}]}, 'examples are in'),
+    ({'splits': 7}, 'cannot open'),
+    ({'fileFormat': 'exe'}, 'cannot open'),
+  ],
+)
+def test_a_prepared_folder_says_nothing_that_leads_out_of_it(prepared_folder, change, said):
+  refused(opened, prepared_folder(INFO | change), said)
+
+
+@pytest.mark.parametrize('info', ['', '[]', 'null', '{', '[' * 100_000, '\ufeff{}'])
+def test_a_description_that_is_none(prepared_folder, info):
+  refused(opened, prepared_folder(info))
+
+
+@pytest.mark.parametrize(
+  'inner',
+  [
+    {'pythonClassName': 'antigravity.Feature', 'text': {}},
+    {'python_class_name': 'antigravity.Feature', 'text': {}},
+    {'pythonClassName': 'distutils.spawn.spawn', 'jsonFeature': {'json': '{}'}},
+    {
+      'pythonClassName': f'{FEATURE}features_dict.FeaturesDict',
+      'jsonFeature': {'json': json.dumps({'b': {'type': 'antigravity.Feature', 'content': {}}})},
+    },
+    {'type': 'antigravity.Feature', 'content': {}},
+  ],
+)
+def test_a_prepared_folder_imports_nothing(prepared_folder, inner):
+  legacy = 'type' in inner  # which TFDS understands at other places alone
+  refused(opened, prepared_folder(inner=inner), *(() if legacy else ['which is none of TFDS']))
+  assert 'antigravity' not in sys.modules
+
+
+def test_a_pipe_in_a_prepared_folder(prepared_folder):
+  folder = prepared_folder()
+  os.mkfifo(folder / 'made-test.array_record-00000-of-00001')
+  refused(opened, folder, 'is a pipe')
+
+
+@pytest.mark.parametrize(
+  'name', ['../..', 'mnist:../..', 'mnist/../..', 'a\0b', 'x' * 300, 'mnist?x=1', '{0}']
+)
+def test_names_of_data_sets_that_lead_elsewhere(tmp_path, name):
+  refused(lambda path: sources.open_builder(name, str(path)), tmp_path)

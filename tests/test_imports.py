@@ -41,6 +41,7 @@ LAYERS = (
   },
   {
     'sources',
+    'prepared',
     'checkpoint',
     'optim',
     'parallel',
