@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from kdjax import tokenizer_bounds
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
 
@@ -45,8 +46,12 @@ def load(path: str | Path) -> Tokenizer:
     KdjaxError: if there is none, or it cannot be read.
   """
   try:
-    return Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
-  except Exception as e:  # the library raises bare Exception
+    made = Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
+    tokenizer_bounds.check(made)
+    return made
+  except BaseException as e:  # the library raises bare Exception, and panics
+    if isinstance(e, KeyboardInterrupt | SystemExit):
+      raise
     raise KdjaxError(f'cannot read the tokenizer {path}: {e}') from e
 
 

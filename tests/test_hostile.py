@@ -377,3 +377,129 @@ def test_a_pipe_in_a_prepared_folder(prepared_folder):
 )
 def test_names_of_data_sets_that_lead_elsewhere(tmp_path, name):
   refused(lambda path: sources.open_builder(name, str(path)), tmp_path)
+
+
+def replaced(pattern, content, times=1):
+  return {
+    'normalizers': [{'type': 'Replace', 'pattern': pattern, 'content': content}] * times,
+    'type': 'Sequence',
+  }
+
+
+SPECIAL = {'[UNK]': {'id': '[UNK]', 'ids': [0] * 10_000, 'tokens': ['[UNK]'] * 10_000}}
+
+
+@pytest.mark.parametrize(
+  'part',
+  [
+    {'normalizer': replaced({'String': 'a'}, 'aa', 40)},
+    {'normalizer': replaced({'Regex': ''}, 'x' * 5000)},
+    {'normalizer': replaced({'String': ''}, 'x' * 5000)},
+    {'normalizer': {'type': 'Sequence', 'normalizers': [{'type': 'Prepend', 'prepend': 'a' * 10**6}] * 9}},
+    {'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [{'type': 'Whitespace'}] * 9999}},
+    {'post_processor': {'type': 'TemplateProcessing', 'single': [], 'pair': [], 'special_tokens': SPECIAL}},
+    {'normalizer': {'type': 'Precompiled', 'precompiled_charsmap': 'AAAA////'}},
+    {'normalizer': {'type': 'Precompiled', 'precompiled_charsmap': 7}},
+    {'model': {'type': 'BPE', 'vocab': {'a': 0}, 'merges': [['a', 'a']]}},
+    {'model': {'type': 'Unigram', 'vocab': [], 'unk_id': 7}},
+    {'model': {'type': 'WordLevel', 'vocab': {'a': -1}, 'unk_token': 'a'}},
+    {'model': None},
+  ],
+)
+def test_a_tokenizer_that_never_ends_or_is_none(tmp_path, part):
+  words(tmp_path / 'tokenizer.json')
+  whole = json.loads((tmp_path / 'tokenizer.json').read_text())
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(whole | part))
+  refused(tokenizer.load, tmp_path / 'tokenizer.json', 'cannot read the tokenizer')
+
+
+def test_a_tokenizer_that_is_nested_or_large(tmp_path):
+  path = tmp_path / 'tokenizer.json'
+  for open_, close in (('[', ']'), ('{"normalizer":', '}')):
+    path.write_text(open_ * 100_000 + '7' + close * 100_000)
+    refused(tokenizer.load, path)
+  with path.open('wb') as file:
+    file.truncate(100_000_000)
+  refused(tokenizer.load, path, 'has 100,000,000 bytes')
+
+
+def safetensors(path, header, data=b'', length=None):
+  header = header if isinstance(header, bytes) else json.dumps(header).encode()
+  path.write_bytes(struct.pack('<Q', len(header) if length is None else length) + header + data)
+  return path
+
+
+def described(shape=(2,), dtype='F32', offsets=(0, 8)):
+  return {'dtype': dtype, 'shape': list(shape), 'data_offsets': list(offsets)}
+
+
+@pytest.mark.parametrize(
+  'header',
+  [
+    {'a': described(offsets=(0, 99))},
+    {'a': described(offsets=(8, 0))},
+    {'a': described(offsets=(-8, 0))},
+    {'a': described(offsets=(4, 12))},
+    {'a': described(shape=(3,))},
+    {'a': described(shape=(2**40, 2**40))},
+    {'a': described(shape=(2**64,))},
+    {'a': described(shape=(-2,))},
+    {'a': described(dtype='F7')},
+    {'a': described(dtype='O')},
+    {'a': described(), 'b': described()},  # of the same bytes
+    {'a': described(), 'b': described(offsets=(4, 12))},
+    {'a': described(), '__metadata__': {'vocabulary': 7}},
+    {'a': described(), '__metadata__': []},
+    {'a': [1, 2]},
+    [],
+    b'',
+    b'{',
+    b'[' * 100_000,
+    b'{"a":' * 100_000,
+    b'\xff\xfe',
+  ],
+)
+def test_a_header_that_lies(tmp_path, header):
+  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', header, bytes(8)))
+
+
+@pytest.mark.parametrize('length', [0, 2, 2**20, 2**40, 2**63, 2**64 - 1])
+def test_a_length_of_a_header_that_lies(tmp_path, length):
+  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', {'a': described()}, bytes(8), length))
+
+
+def test_a_name_twice_in_a_header_is_one_tensor(tmp_path):
+  one = json.dumps(described())
+  path = safetensors(tmp_path / 'a.safetensors', f'{{"a": {one}, "a": {one}}}'.encode(), bytes(8))
+  try:
+    assert list(checkpoint.read(path)[0]) == ['a']
+  except KdjaxError as e:
+    assert 'cannot read the model' in str(e)
+
+
+def test_links_out_of_a_checkpoints_folder(tmp_path):
+  folder = tmp_path / 'model'
+  folder.mkdir()
+  checkpoint.export(tmp_path / 'elsewhere.safetensors', {'params': {'a': SAMPLE}})
+  link = folder / 'model.safetensors'
+  link.symlink_to('../elsewhere.safetensors')
+  refused(find.files, str(folder), 'outside its folder')
+  assert find.files(str(link)).weights == (link,)  # the path of the file itself
+  link.unlink()
+  (tmp_path / 'elsewhere.safetensors').rename(link)
+  (folder / 'config.json').symlink_to('/etc/passwd')
+  refused(find.files, str(folder), 'outside its folder')
+  hub = tmp_path / 'models--a--b'  # as the hub keeps them
+  (hub / 'blobs').mkdir(parents=True)
+  (hub / 'snapshots' / 'abc').mkdir(parents=True)
+  link.rename(hub / 'blobs' / '123')
+  (hub / 'snapshots' / 'abc' / 'model.safetensors').symlink_to('../../blobs/123')
+  assert find.files(str(hub / 'snapshots' / 'abc')).weights
+
+
+@pytest.mark.parametrize(
+  'shard', ['../a.safetensors', '/etc/passwd', '..', '', 7, None, ['a'], 'a\0b', 'x' * 300]
+)
+def test_an_index_that_leads_out_of_its_folder(tmp_path, shard):
+  (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': shard}}))
+  refused(find.files, str(tmp_path))

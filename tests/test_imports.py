@@ -17,6 +17,7 @@ LAYERS = (
     'dot',
     'progress',
     'tokenizer',
+    'tokenizer_bounds',
     'augment',
     'audio',
     'options',

@@ -55,9 +55,9 @@ def _indexed(index: Path) -> tuple[Path, ...]:
   if not isinstance(places, dict) or not places or not all(isinstance(s, str) for s in places.values()):
     raise KdjaxError(f'{index} has no weight_map from tensors to files: fetch it anew.')
   shards = sorted(set(places.values()))
-  if any(Path(s).name != s for s in shards):
+  if any(not s or Path(s).name != s for s in shards):
     raise KdjaxError(f'{index} names files outside its folder.')
-  if missing := [s for s in shards if not index.with_name(s).is_file()]:
+  if missing := [s for s in shards if not os.path.isfile(index.with_name(s))]:
     raise KdjaxError(f'{index} names {len(shards)} files, and {missing[0]} is not there: fetch it anew.')
   return tuple(index.with_name(s) for s in shards)
 
