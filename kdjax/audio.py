@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import read
+from kdjax.layers import COMPUTED, read
 from kdjax.taps import raise_precision
 from kdjax.types import Array
 
@@ -27,6 +27,7 @@ class Mel(NamedTuple):
     floor: the least power whose logarithm is taken.
     span: powers of ten under the loudest value of an example that are told apart; 0 for all.
     levelled: whether the loudest value of every example becomes 1, so that loudness is lost.
+    length: frames that are given, of the sound cut or filled up with silence; 0 for as many as there are.
   """
 
   rate: int = 16_000
@@ -40,6 +41,7 @@ class Mel(NamedTuple):
   floor: float = 1e-10
   span: float = 8.0
   levelled: bool = False
+  length: int = 0
 
 
 class Fbank(NamedTuple):
@@ -178,15 +180,18 @@ def log_mel(audio: Array, how: Mel) -> Array:
   Frame t has its middle at sample t · hop; past its ends the sound is mirrored. Base 10, of the power
   under a periodic Hann window. With a `span` of s, what lies more than s under the loudest of its
   example is raised to that; then (x + s / 2) / (s / 2), which for s = 8 is Whisper's (x + 4) / 4.
-  `levelled` subtracts the loudest of the example before: all values lie in [-1, 1].
+  `levelled` subtracts the loudest of the example before: all values lie in [-1, 1]. With a
+  `length`, T is that.
 
   Raises:
     KdjaxError: for settings or a length that make no spectrogram.
   """
   half = how.n_fft // 2
-  x = long_enough(audio, max(half + 1, how.hop))
+  x = long_enough(audio, 1 if how.length else max(half + 1, how.hop))
+  n = how.length * how.hop or x.shape[1]
+  x = jnp.pad(x, ((0, 0), (0, max(n - x.shape[1], 0))))[:, :n]
   x = jnp.pad(x, ((0, 0), (half, half)), 'reflect')
-  x = frames(x, how.n_fft, how.hop, audio.shape[1] // how.hop)
+  x = frames(x, how.n_fft, how.hop, n // how.hop)
   window = np.hanning(how.n_fft + 1)[:-1]
   x = mel_power(x * jnp.asarray(window, x.dtype), how)
   x = jnp.log10(jnp.maximum(x, how.floor))
@@ -219,7 +224,8 @@ def fbank(audio: Array, how: Fbank) -> Array:
 def frame_mask(mask: Array, how: Mel | Fbank) -> Array:
   """Validity of frames `[B, T]`, of that of samples `[B, N]`: of the sample in a frame's middle."""
   if isinstance(how, Mel):
-    return mask[:, :: how.hop][:, : mask.shape[1] // how.hop]
+    found = mask[:, :: how.hop][:, : how.length or mask.shape[1] // how.hop]
+    return jnp.pad(found, ((0, 0), (0, max(how.length - found.shape[1], 0))))
   count = 1 + (mask.shape[1] - how.window) // how.hop
   found = mask[:, how.window // 2 :: how.hop][:, :count]
   length = how.length or count
@@ -237,5 +243,6 @@ def read_mel(inputs: Mapping[str, Array], how: Mel | Fbank) -> tuple[Array, Arra
   if 'mel' in inputs:
     return inputs['mel'], inputs.get('mel/mask')
   audio, mask = read(inputs, 'audio'), inputs.get('audio/mask')
-  mel = (log_mel if isinstance(how, Mel) else fbank)(audio, how).astype(audio.dtype)
+  mel = (log_mel if isinstance(how, Mel) else fbank)(audio, how)
+  mel = mel.astype(inputs.get(f'audio{COMPUTED}', audio).dtype)
   return mel, None if mask is None else frame_mask(mask, how)

@@ -29,7 +29,7 @@ from kdjax import (
 from kdjax import encode as encode_
 from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import scale_image
+from kdjax.layers import COMPUTED, narrowed, scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
 from kdjax.types import DataSet, Method, Model, Task
@@ -82,7 +82,7 @@ def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
   if not texts:
     return None
   if kept.exists() or config['tokenizer']:
-    made = tokenizer.load(kept if kept.exists() else pretrained.tokenizer(config['tokenizer']))
+    made = tokenizer.load(kept) if kept.exists() else pretrained.words(config['tokenizer'])
   else:
     limit = min(len(train), config['vocab_examples'])
     rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
@@ -192,7 +192,8 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
 def fill(found: Data, wanted: Task) -> dict[str, int]:
   """The attributes of modules that the data decide."""
   classes = wanted.outputs(found.dataset).get('logits')
-  words = {} if found.words is None else {'vocab_size': found.words.get_vocab_size()}
+  size = 0 if found.words is None else tokenizer.size(found.words)
+  words = {'vocab_size': size, 'tokens': size} if size else {}
   return words | ({'num_classes': classes} if classes else {})
 
 
@@ -225,11 +226,6 @@ def functions(
   if dtype not in ('float32', 'bfloat16'):  # float16 would need its loss scaled
     raise unknown('dtype', dtype, ('float32', 'bfloat16'))
 
-  def narrow(tree):
-    if dtype == 'float32':
-      return tree
-    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, tree)
-
   def see(batch):
     seen = {}
     for name, key in (inputs or {k: k for k in batch}).items():
@@ -239,7 +235,8 @@ def functions(
       seen |= {name + k.removeprefix(key): batch[k] for k in below}
     if dtype != 'float32' and 'image' in seen:  # bytes would be scaled to float32
       seen['image'] = scale_image(seen['image'])
-    return narrow(seen)
+    sound = {k: seen[k] for k in ('audio',) if k in seen and dtype != 'float32'}
+    return narrowed(seen, dtype) | sound | {f'{k}{COMPUTED}': jnp.zeros(1, dtype) for k in sound}
 
   def init(rng, batch):
     return start.split(net.init({'params': rng}, see(batch), train=False), frozen)
@@ -248,7 +245,7 @@ def functions(
     kept = {k: v for k, v in variables.items() if k != 'params'}
     merged = start.merge(variables)
     stats = {k: v for k, v in merged.items() if k != 'params'}
-    ready = {'params': narrow(merged['params']), **stats}
+    ready = {'params': narrowed(merged['params'], dtype), **stats}
     rngs = {'dropout': rng} if rng is not None else {}
     seen = see(batch)
     if train and drop:

@@ -14,6 +14,7 @@ from kdjax import (
   parallel,
   pipeline,
   settings,
+  start,
   validate,
   written,
 )
@@ -49,6 +50,17 @@ def _check_loop(experiment):
   dispatch.lives_on_device(run['resident'], {} if held else None, None)
 
 
+def _check_inputs(experiment, stage, whose):
+  """Finds texts and sounds that a stage's model does not read, and checkpoints that do not fit."""
+  data, chosen = experiment.data, experiment.config['data']['tokenizer']
+  init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
+  model = experiment.attributes(stage) | ({'init': init} if init else {})
+  start.check(model, data.words, chosen, data.dataset.rate, whose + stage)
+  inits = [part.init for part in start.parts(experiment.attributes(stage)) if part.init]
+  if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
+    experiment.start(stage)
+
+
 def _check_models(experiment, whose=''):
   """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
   if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
@@ -57,6 +69,8 @@ def _check_models(experiment, whose=''):
       f'data.labels hides class labels, and the task {task!r} has none that it can do without.'
     )
   data, config, mesh = experiment.data, experiment.config, parallel.make_mesh()
+  for stage in ('teacher', 'student'):
+    _check_inputs(experiment, stage, whose)
   outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
   for stage in outputs:
     for tap, size in experiment.task.outputs(data.dataset).items():

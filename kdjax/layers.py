@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -11,11 +11,15 @@ import jax.numpy as jnp
 from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array
 
-Activation = Literal['relu', 'relu6', 'silu', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'quick_gelu']
+Activation = Literal[
+  'relu', 'relu6', 'silu', 'tanh', 'identity', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'quick_gelu'
+]
 ACTIVATIONS = {
   'relu': nn.relu,
   'relu6': nn.relu6,
   'silu': nn.silu,
+  'tanh': jnp.tanh,
+  'identity': lambda x: x,
   'gelu': partial(nn.gelu, approximate=False),
   'gelu_new': nn.gelu,  # the tanh approximation
   'gelu_pytorch_tanh': nn.gelu,
@@ -32,6 +36,10 @@ def activation(name: str) -> Callable:
   if name not in ACTIVATIONS:
     raise unknown('activation', name, ACTIVATIONS)
   return ACTIVATIONS[name]
+
+
+# '<input>/computed' is of the type that a model computes in, where it gets that input in float32.
+COMPUTED = '/computed'
 
 
 def read(inputs: Mapping[str, Array], key: str) -> Array:
@@ -55,6 +63,13 @@ def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Arra
     raise KdjaxError(f'the model wants {key!r} as [B, L, F], a vector a position, and it is {list(x.shape)}.')
   mask = inputs.get(f'{key}/mask')
   return x, jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
+
+
+def narrowed(tree: Any, dtype: str) -> Any:
+  """What is float32 in `dtype`, but for scalars: a scale's exponent has many times its error."""
+  if dtype == 'float32':
+    return tree
+  return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 and x.ndim else x, tree)
 
 
 def scale_image(image: Array) -> Array:
@@ -157,12 +172,20 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-  """Adds `logits` [B, C] to the taps of an encoder, where classes are asked for."""
+  """Adds `logits` [B, C] to the taps of an encoder, where classes are asked for.
+
+  Attributes:
+    num_classes: C.
+    project: the width of a linear layer before that of the classes; None for none.
+  """
 
   num_classes: int | None
+  project: int | None = None
 
   @nn.compact
   def __call__(self, taps):
     if not self.num_classes:
       return taps
-    return taps | {'logits': nn.Dense(self.num_classes, name='linear')(taps['embed'])}
+    x = taps['embed']
+    x = nn.Dense(self.project, name='project')(x) if self.project else x
+    return taps | {'logits': nn.Dense(self.num_classes, name='linear')(x)}

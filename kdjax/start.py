@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from kdjax import pretrained
+from kdjax import audio, catalogue, pretrained, tokenizer
 from kdjax.errors import KdjaxError, unknown
 from kdjax.inherit import inherit
+from kdjax.pretrained import texts
 from kdjax.types import TrainState
 
 KEYS = ('init', 'frozen')  # of a model's dict, beside the attributes of its module
@@ -83,6 +84,39 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return said | {k: made[k] for k in KEYS if k in made}
 
   return inner(config)
+
+
+def check(config: Mapping[str, Any], words: Any, chosen: str, rate: int, whose: str) -> None:
+  """What the data's texts and sounds have to be for a model and its checkpoints, known before any is read.
+
+  Args:
+    config: of a model, from `complete`.
+    words: the data's tokenizer, None without texts.
+    chosen: `data.tokenizer`.
+    rate: samples a second of the data's sounds, 0 where it is not known.
+    whose: 'teacher' or 'student'.
+
+  Raises:
+    KdjaxError: if the model has fewer tokens than the tokenizer or takes sound at another rate, and as
+      `pretrained.texts.check` does.
+  """
+  for part in parts(config):
+    where = '.'.join((whose, 'model', *part.path))
+    rows = part.config.get('vocab_size')
+    if words is not None and isinstance(part.init, str) and part.init:
+      texts.check(part.init, part.config, words, chosen, where)
+    if words is not None and isinstance(rows, int) and rows < (tokens := tokenizer.size(words)):
+      raise KdjaxError(
+        f"{where}.vocab_size is {rows:,}, and the data's tokenizer has {tokens:,} tokens: leave it out, or "
+        'set data.tokenizer to one of no more.'
+      )
+    mel = catalogue.options('models', part.config['model']).get('mel') if 'model' in part.config else None
+    mel = part.config.get('mel', mel)
+    if rate and mel and audio.settings(mel).rate != rate:
+      raise KdjaxError(
+        f'{where}.mel is of sound with {audio.settings(mel).rate:,} samples a second, and the data have '
+        f'{rate:,}: resample the data.'
+      )
 
 
 def _without_head(tree: Mapping) -> dict:

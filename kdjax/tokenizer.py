@@ -157,9 +157,14 @@ def _whole(encoded):
     yield [i for piece in pieces for i, m in zip(piece.ids, piece.attention_mask, strict=True) if m]
 
 
+def size(tokenizer: Tokenizer) -> int:
+  """How many rows of an embedding its ids need."""
+  return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
   """The tokens by id."""
-  return tuple(tokenizer.id_to_token(i) or '' for i in range(tokenizer.get_vocab_size()))
+  return tuple(tokenizer.id_to_token(i) or '' for i in range(size(tokenizer)))
 
 
 def spell(ids: Iterable[int], words: Sequence[str]) -> str:

@@ -236,9 +236,9 @@ def test_bert_says_what_does_not_fit():
   batch = {'text': jnp.ones((1, 17), jnp.int32)}
   with pytest.raises(KdjaxError, match='a text of 17 tokens is longer than the 16 positions'):
     shapes(BERT, batch)
-  with pytest.raises(KdjaxError, match="unknown pool of the model bert: 'max'"):
-    shapes(BERT | {'pool': 'max'}, text_batch())
-  with pytest.raises(KdjaxError, match="unknown activation: 'gleu'; did you mean 'gelu'"):
+  with pytest.raises(KdjaxError, match="pool is 'median'; it has to be 'mean' or"):
+    shapes(BERT | {'pool': 'median'}, text_batch())
+  with pytest.raises(KdjaxError, match="act: 'gleu'; did you mean 'gelu'"):
     shapes(BERT | {'act': 'gleu'}, text_batch())
 
 

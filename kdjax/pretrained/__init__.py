@@ -10,15 +10,18 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from tokenizers import Tokenizer
 
-from kdjax import catalogue, checkpoint, progress
+from kdjax import audio, catalogue, checkpoint, progress
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import tensors
+from kdjax.pretrained import tensors, texts
 from kdjax.pretrained.find import Files, files, read_json
 from kdjax.sources import fingerprint
 
-FREE = ('dropout', 'num_classes', 'pool', 'normalise')  # attributes that one may want otherwise
+FREE = ('dropout', 'num_classes', 'pool', 'normalise', 'dense')  # attributes that one may want otherwise
+SHOWN = ('pool', 'dense', 'normalise', 'mel')  # of what a checkpoint says
+PROBLEM = 'single_label_classification'
 
 
 def architectures() -> list[str]:
@@ -71,14 +74,31 @@ def _check(attributes: Mapping[str, Any], said: Mapping[str, Any], init: str, pr
   """Raises KdjaxError for an attribute that no shape would give away."""
   for key, value in said.items():
     mine = attributes.get(key, inspect.Parameter.empty)
-    if isinstance(value, Mapping) and isinstance(mine, Mapping):
+    if key == 'mel' and mine is not inspect.Parameter.empty:
+      mine, value = audio.settings(mine), audio.settings(value)
+      if mine._replace(length=0) != value._replace(length=0):
+        raise KdjaxError(f'{init} has {prefix}mel {value}, and the model {mine}: leave its {prefix}mel out.')
+    elif isinstance(value, Mapping) and isinstance(mine, Mapping):
       _check(mine, value, init, f'{prefix}{key}.')
-    elif key not in FREE and mine is not inspect.Parameter.empty:
-      mine = tuple(mine) if isinstance(mine, list) else mine
-      if mine != value:
-        raise KdjaxError(
-          f'{init} has {prefix}{key} {value!r}, and the model {mine!r}: set its {prefix}{key} to {value!r}.'
-        )
+    elif key not in FREE and mine is not inspect.Parameter.empty and _tuples(mine) != _tuples(value):
+      raise KdjaxError(
+        f'{init} has {prefix}{key} {value!r}, and the model {mine!r}: set its {prefix}{key} to {value!r}.'
+      )
+
+
+def _tuples(value: Any) -> Any:
+  """Lists as tuples: JSON has no others."""
+  return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _check_head(found: Files, converter: ModuleType, named: Mapping, attributes: Mapping[str, Any]) -> None:
+  """Raises KdjaxError for a classifier that is of another kind than the model's."""
+  given = read_json(found.config) if found.config else {}
+  kind = given.get('problem_type') or PROBLEM
+  if attributes.get('num_classes') and kind != PROBLEM:
+    raise KdjaxError(f'{found.config} has problem_type {kind!r}; a classifier here is of {PROBLEM!r}.')
+  if attributes.get('num_classes') and hasattr(converter, 'check_head'):
+    converter.check_head(given, named, attributes)
 
 
 def tokenizer(init: str) -> Path:
@@ -98,15 +118,26 @@ def tokenizer(init: str) -> Path:
   return found.tokenizer
 
 
-def _told(found: Files, unread: list[str]) -> str:
-  """What was read, and what of it has no place in the model."""
+def _told(found: Files, said: Mapping[str, Any], unread: list[str]) -> str:
+  """What was read, how the checkpoint reads inputs and is read off, and what has no place in the model."""
+  own = {k: v for part in (said, *said.values()) if isinstance(part, Mapping) for k, v in part.items()}
+  shown = [f'{k} {own[k]}' for k in SHOWN if k in own] + [texts.describe(found)]
   files = (
     found.weights[0]
     if len(found.weights) == 1
     else f'{len(found.weights)} files of {found.weights[0].parent}'
   )
   left = f'; left out, as the model has no such layer: {tensors.summary(unread)}' if unread else ''
-  return f'weights from {files}{left}'
+  return f'weights from {files}{left}' + ''.join(f'; {line}' for line in shown if line)
+
+
+def words(init: str) -> Tokenizer:
+  """The tokenizer of a checkpoint or file, with its padding and case, for `data.tokenizer`.
+
+  Raises:
+    KdjaxError: if it has none, or it cannot be read.
+  """
+  return texts.load(tokenizer(init))
 
 
 def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '', without: str = '') -> dict:
@@ -132,7 +163,11 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
     tensors.refuse_not_finite(flatten_dict(variables, sep='/'), init)
     return variables
   converter, attributes = _converter(model['model']), _attributes(model)
-  _check(attributes, _said(found, converter), init)
+  if hasattr(converter, 'beside'):
+    for prefix, path in converter.beside(found.weights[0].parent).items():
+      named |= tensors.traced({prefix + name: x for name, x in tensors.read([path]).items()})
+  said = _said(found, converter)
+  _check(attributes, said, init)
   parts = (attributes, *(v for v in attributes.values() if isinstance(v, Mapping)))
   if vocabulary and found.tokenizer and any('vocab_size' in part for part in parts):
     words = tokenizers.load(found.tokenizer).get_vocab()
@@ -140,8 +175,9 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
       raise KdjaxError(
         f'{init} was trained with another vocabulary: set data.tokenizer to {found.tokenizer}.'
       )
+  _check_head(found, converter, named, attributes)
   converted = converter.convert(named, attributes)
   variables = checkpoint.fit(converted, like, init)
   tensors.refuse_not_finite(converted, init)
-  progress.say(_told(found, tensors.unread(named, converted)))
+  progress.say(_told(found, said, tensors.unread(named, converted)))
   return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

@@ -8,10 +8,13 @@ import numpy as np
 
 from kdjax.errors import unknown
 from kdjax.pretrained import vit_class_token
+from kdjax.pretrained.find import companion
 from kdjax.pretrained.rename import rename
 
 KIND = 'audio-spectrogram-transformer'
 NAMES = vit_class_token.NAMES | {'time_stride': 'time_stride', 'frequency_stride': 'frequency_stride'}
+MEL = {'mels': 'num_mel_bins', 'length': 'max_length'}
+SCALE = {'rate': 'sampling_rate', 'mean': 'mean', 'std': 'std'}
 MODULES = {
   r'classifier\.layernorm': 'head/norm',
   r'classifier\.dense': 'head/linear',
@@ -33,4 +36,9 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   if given.get('model_type', KIND) != KIND:
     raise unknown('model_type for the model ast', given['model_type'], (KIND,))
-  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
+  said = companion(folder, 'preprocessor_config.json')
+  mel = {'preset': 'ast'} | {ours: given[theirs] for ours, theirs in MEL.items() if theirs in given}
+  mel |= {ours: said[theirs] for ours, theirs in (MEL | SCALE).items() if theirs in said}
+  if said.get('do_normalize', True) is False:
+    mel |= {'mean': 0.0, 'std': 0.5}
+  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given} | {'mel': mel}

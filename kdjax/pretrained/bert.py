@@ -1,6 +1,5 @@
 """BERT, MiniLM and DistilBERT checkpoints in the names of Hugging Face transformers, to models.text.bert."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained import sentence
 from kdjax.pretrained.rename import rename
 
 NAMES = {
@@ -32,6 +32,8 @@ DISTIL = {
   'act': 'activation',
 }
 KINDS = ('bert', 'distilbert')
+POOLS = {'tanh': 'pooler.dense', 'relu': 'pre_classifier'}  # what their classifiers read -> the layer before
+CLASSIFIERS = {'BertForSequenceClassification': 'tanh', 'DistilBertForSequenceClassification': 'relu'}
 LAYER = r'(?:encoder|transformer)\.layer\.(\d+)\.'
 MODULES = {
   r'embeddings\.LayerNorm': 'norm',
@@ -48,28 +50,61 @@ MODULES = {
   LAYER + r'output_layer_norm': r'block<\1>/norm2',
   r'pooler\.dense|pre_classifier': 'pooler',
   'classifier': 'head/linear',
+  r'dense(\d+)\.linear': r'dense\1',
 } | {LAYER + rf'attention\.{k[0]}_lin': rf'block<\1>/attention/{k}' for k in ('query', 'key', 'value')}
 WHOLE = {
   r'embeddings\.word_embeddings\.weight': 'params/words/embedding',
   r'embeddings\.position_embeddings\.weight': 'params/positions/embedding',
   r'embeddings\.token_type_embeddings\.weight': 'params/types/embedding',
 }
-HEADS = r'embeddings\.position_ids|cls\..*|vocab_(transform|layer_norm|projector)\..*'  # of pretraining
+HEADS = r'embeddings\.position_ids|cls\..*|qa_outputs\..*|vocab_(transform|layer_norm|projector)\..*'
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Flat variables of `models.text.bert`; the pooler and the classifier only where the model has them."""
+  """Flat variables of `models.text.bert`; the layers after its blocks only where the model has them."""
   unread = [HEADS]
-  if attributes['pool'] not in ('tanh', 'relu'):
-    unread.append(r'(pooler|pre_classifier)\..*')
-  if not attributes['num_classes']:
-    unread.append(r'classifier\..*')
-  bare = {re.sub(r'^(bert|distilbert)\.', '', name): x for name, x in tensors.items()}
-  return rename(bare, MODULES, WHOLE, '|'.join(unread))
+  unread += [] if attributes['pool'] in POOLS else [r'(pooler|pre_classifier)\..*']
+  unread += [] if attributes['num_classes'] else [r'classifier\..*']
+  unread += [] if attributes['dense'] else [r'dense\d+\..*']
+  return rename(_bare(tensors), MODULES, WHOLE, '|'.join(unread))
+
+
+def _bare(tensors):
+  return {re.sub(r'^(bert|distilbert)\.', '', name): x for name, x in tensors.items()}
+
+
+def check_head(
+  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+  """That the model reads off what the checkpoint's classifier reads.
+
+  Args:
+    given: its config.json.
+    tensors: of the checkpoint.
+    attributes: of the model, which has a classifier.
+
+  Raises:
+    KdjaxError: if it does not, or the classifier is none of whole texts.
+  """
+  known = given.get('architectures') or []
+  if known and 'classifier.weight' in tensors and not any(name in CLASSIFIERS for name in known):
+    raise unknown('architecture with a classifier of texts', str(known[0]), CLASSIFIERS)
+  names = _bare(tensors)
+  for pool, layer in POOLS.items():
+    if f'{layer}.weight' in names and 'classifier.weight' in names and attributes['pool'] != pool:
+      raise KdjaxError(
+        f"the checkpoint's classifier reads {layer}, and the pool of the model is {attributes['pool']!r}: "
+        f'set its pool to {pool!r}.'
+      )
+
+
+def beside(folder: Path) -> dict[str, Path]:
+  """Prefix -> further files whose tensors belong to the model of a folder."""
+  return sentence.weights(folder)
 
 
 def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json says, and the pooling of a sentence encoder's folder.
+  """The module's attributes that a config.json says, and the layers after it of a sentence encoder's folder.
 
   Raises:
     KdjaxError: for another kind of model.
@@ -83,18 +118,5 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   found = {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
   if kind == 'distilbert':
     found |= {'types': 0, 'eps': 1e-12}
-  return found | _sentence(folder)
-
-
-def _sentence(folder):
-  """What sentence-transformers keeps beside a model: how it pools, and whether it normalises."""
-  modules = folder / 'modules.json'
-  if not modules.is_file():
-    return {}
-  parts = {m['type'].rpartition('.')[2]: m['path'] for m in json.loads(modules.read_text(encoding='utf-8'))}
-  found = {'normalise': 'Normalize' in parts}
-  pooling = folder / parts.get('Pooling', '') / 'config.json'
-  if 'Pooling' in parts and pooling.is_file():
-    pools = json.loads(pooling.read_text(encoding='utf-8'))
-    found['pool'] = 'first' if pools.get('pooling_mode_cls_token') else 'mean'
-  return found
+  known = [CLASSIFIERS[name] for name in given.get('architectures') or () if name in CLASSIFIERS]
+  return found | ({'pool': known[0]} if known else {}) | sentence.attributes(folder)

@@ -62,8 +62,10 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   if given.get('model_type', 'clip') != 'clip':
     raise unknown('model_type for the model clip', given['model_type'], ('clip',))
   image, text = given.get('vision_config', {}), given.get('text_config', {})
+  end = text.get('eos_token_id')  # 2 stood there before it was read
+  ends = {} if end in (None, 2, text.get('vocab_size', 0) - 1) else {'end': end}
   return {
     'width': given.get('projection_dim', 512),
     'image': IMAGE | {k: image[v] for k, v in NAMES.items() if v in image} | scaling(folder),
-    'text': {'model': 'clip_text'} | {k: text[v] for k, v in TEXT.items() if v in text},
+    'text': {'model': 'clip_text'} | {k: text[v] for k, v in TEXT.items() if v in text} | ends,
   }

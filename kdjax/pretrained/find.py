@@ -49,6 +49,16 @@ def read_json(path: Path, kind: type = dict) -> Any:
   return given
 
 
+def companion(folder: Path, name: str) -> dict[str, Any]:
+  """The object of a JSON file of a model's folder, {} where there is none.
+
+  Raises:
+    KdjaxError: as `read_json` does.
+  """
+  path = folder / name
+  return read_json(path) if path.is_file() else {}
+
+
 def _indexed(index: Path) -> tuple[Path, ...]:
   """The shards that an index names, each once."""
   places = read_json(index).get('weight_map')

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained.find import companion
 from kdjax.pretrained.rename import rename
 
 NAMES = {
@@ -27,10 +28,13 @@ MODULES = {
   LAYER + 'fc1': r'block<\1>/mlp_in',
   LAYER + 'fc2': r'block<\1>/mlp_out',
   'layer_norm': 'norm',
+  'projector': 'head/project',
+  'classifier': 'head/linear',
 } | {LAYER + rf'self_attn\.{k[0]}_proj': rf'block<\1>/attention/{k}' for k in ('query', 'key', 'value')}
 WHOLE = {r'embed_positions\.weight': 'buffers/positions'}
 UNREAD = r'decoder\..*|proj_out\..*'
 CLASSIFIER = r'|projector\..*|classifier\..*|layer_weights'
+MEL = {'mels': 'feature_size', 'rate': 'sampling_rate', 'hop': 'hop_length', 'n_fft': 'n_fft'}
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -52,4 +56,37 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   if given.get('model_type', 'whisper') != 'whisper':
     raise unknown('model_type for the model whisper_encoder', given['model_type'], ('whisper',))
-  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
+  found = {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
+  said = companion(folder, 'preprocessor_config.json')
+  if said.get('dither'):
+    raise KdjaxError(
+      f'{folder / "preprocessor_config.json"} has dither {said["dither"]}, which is noise: set it to 0.'
+    )
+  mel = {
+    'preset': 'whisper',
+    'length': 2 * given.get('max_source_positions', 1500),
+  }  # its encoder reads no other
+  mel |= {'mels': given['num_mel_bins']} if 'num_mel_bins' in given else {}
+  mel |= {ours: said[theirs] for ours, theirs in MEL.items() if theirs in said}
+  if 'WhisperForAudioClassification' in (given.get('architectures') or ()):
+    found |= {'pool': 'all', 'project': given.get('classifier_proj_size', 256)}
+  return found | {'mel': mel}
+
+
+def check_head(
+  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+  """That the model reads off what the checkpoint's classifier reads.
+
+  Raises:
+    KdjaxError: if it does not.
+  """
+  if 'layer_weights' in tensors:
+    raise KdjaxError(
+      "the checkpoint's classifier reads a weighted sum of all layers: it has to read the last alone."
+    )
+  if 'projector.weight' in tensors and attributes['pool'] != 'all':
+    raise KdjaxError(
+      "the checkpoint's classifier reads all positions, and the pool of the model is "
+      f"{attributes['pool']!r}: set its pool to 'all'."
+    )

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.audio import read_mel, settings
 from kdjax.conv import Conv
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import Activation, Block, Classifier, activation, masked_mean
 from kdjax.options import Depth, Eps, Rate, Size
 from kdjax.types import Array
+
+Pool = Literal['mean', 'all']
 
 
 def sinusoids(length: int, width: int) -> Array:
@@ -27,11 +29,11 @@ class WhisperEncoder(nn.Module):
   `embed` [B, D], and `logits` [B, C] when asked; L is half the number of frames, rounded up.
 
   Reads `audio` [B, N] at the rate of `mel`, or a spectrogram `mel` [B, T, M]. The attentions are
-  scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean over what
-  'audio/mask' or 'mel/mask' calls valid. As published, attention sees padding too. The table of
-  positions is not trained: it lies among the variables in 'buffers'. Deviations: keys have a bias, 0
-  in published weights, that no softmax notices; a spectrogram of fewer than 2 · `positions` frames is
-  not padded to them. The defaults are those of whisper-tiny.
+  scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean. As
+  published, attention sees padding too. The table of positions is not trained: it lies among the
+  variables in 'buffers'. Deviations: keys have a bias, 0 in published weights, that no softmax notices;
+  a spectrogram of fewer than 2 · `positions` frames is not padded to them, unless `mel` has that
+  `length`. The defaults are those of whisper-tiny.
 
   Attributes:
     mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`.
@@ -43,6 +45,9 @@ class WhisperEncoder(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
+    pool: whether `embed` is over what 'audio/mask' or 'mel/mask' calls valid, 'mean', or over 'all' positions
+      with the padding, as published classifiers read it.
+    project: width of a linear layer before that of the classes, as published classifiers have; None for none.
     num_classes: None for an encoder without `logits`.
   """
 
@@ -55,6 +60,8 @@ class WhisperEncoder(nn.Module):
   act: Activation = 'gelu'
   eps: Eps = 1e-5
   dropout: Rate = 0.0
+  pool: Pool = 'mean'
+  project: Size | None = None
   num_classes: Size | None = None
 
   @nn.compact
@@ -65,6 +72,8 @@ class WhisperEncoder(nn.Module):
         f'{x.shape[1]} mel frames are more than the model reads: cut them to {2 * self.positions}, or set '
         f'its positions to {(x.shape[1] + 1) // 2} or more.'
       )
+    if self.pool not in get_args(Pool):
+      raise unknown('pool of the model whisper_encoder', self.pool, get_args(Pool))
     if self.width % 2:
       raise KdjaxError(f'whisper_encoder.width is {self.width}; sines and cosines need an even one.')
     gelu, pads = activation('gelu'), ((1, 1), (0, 0))  # in 2-D, where `Conv` has fast gradients
@@ -79,5 +88,5 @@ class WhisperEncoder(nn.Module):
       x, taps[f'attention{i}'] = block(x, train=train)
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
-    taps['embed'] = masked_mean(x, None if mask is None else mask[:, ::2])
-    return Classifier(self.num_classes, name='head')(taps)
+    taps['embed'] = masked_mean(x, None if mask is None or self.pool == 'all' else mask[:, ::2])
+    return Classifier(self.num_classes, self.project, name='head')(taps)

@@ -1,15 +1,16 @@
 """BERT encoder, post-norm, as BERT, MiniLM and DistilBERT have it (Devlin et al., 1810.04805)."""
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
+from annotated_types import Len
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import Activation, Block, Classifier, masked_mean, read
+from kdjax.layers import Activation, Block, Classifier, activation, read
 from kdjax.options import Depth, Eps, NoOrSize, Rate, Size, Vocabulary
 
-POOLS = ('mean', 'first', 'tanh', 'relu')
+Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean', 'tanh', 'relu']
 
 
 class Bert(nn.Module):
@@ -31,8 +32,11 @@ class Bert(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
-    pool: what `embed` is: the 'mean' over the valid positions, the 'first' position, or the first
-      position through a dense layer and 'tanh' (BERT's pooler) or 'relu' (DistilBERT's classifier).
+    pool: what `embed` is: the 'mean' over the n valid positions, their 'max', their sum over √n
+      ('mean_sqrt_len'), their mean weighted by their place from 1 ('weighted_mean'), the 'first' position,
+      the 'last' valid one, or the first through a dense layer and 'tanh' (BERT's pooler) or 'relu'
+      (DistilBERT's classifier). Several are joined.
+    dense: layers after the pool, (width, activation, whether it has a bias) each, as sentence encoders have.
     normalise: whether `embed` is scaled to length 1, as sentence encoders do.
     num_classes: None for an encoder without `logits`.
   """
@@ -47,7 +51,8 @@ class Bert(nn.Module):
   act: Activation = 'gelu'
   eps: Eps = 1e-12
   dropout: Rate = 0.0
-  pool: Literal['mean', 'first', 'tanh', 'relu'] = 'mean'
+  pool: Pool | Annotated[tuple[Pool, ...], Len(1)] = 'mean'
+  dense: tuple[tuple[Size, Activation, bool], ...] = ()
   normalise: bool = False
   num_classes: Size | None = None
 
@@ -61,8 +66,10 @@ class Bert(nn.Module):
         f'a text of {length} tokens is longer than the {self.positions} positions of the model: set '
         f'data.text_length to {self.positions} or less.'
       )
-    if self.pool not in POOLS:
-      raise unknown('pool of the model bert', self.pool, POOLS)
+    pools = (self.pool,) if isinstance(self.pool, str) else tuple(self.pool)
+    for pool in pools or ('',):
+      if pool not in get_args(Pool):
+        raise unknown('pool of the model bert', pool, get_args(Pool))
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
     x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
     if self.types:
@@ -76,11 +83,28 @@ class Bert(nn.Module):
       x, taps[f'attention{i}'] = block(x, mask[:, None, None] > 0, train)
       taps[f'block{i}'] = x
     taps['tokens'] = x
-    x = masked_mean(x, mask) if self.pool == 'mean' else x[:, 0]
-    if self.pool in ('tanh', 'relu'):
-      x = nn.Dense(self.width, name='pooler')(x)
-      x = jnp.tanh(x) if self.pool == 'tanh' else nn.relu(x)
+    x = jnp.concatenate([self.pooled(x, mask, pool) for pool in pools], -1)
+    for i, (width, act, bias) in enumerate(self.dense, 1):
+      x = activation(act)(nn.Dense(width, use_bias=bias, name=f'dense{i}')(x))
     if self.normalise:
       x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     taps['embed'] = x
     return Classifier(self.num_classes, name='head')(taps)
+
+  def pooled(self, x, mask, pool):
+    """[B, L, D] -> [B, D]."""
+    if pool in ('tanh', 'relu'):
+      return activation(pool)(nn.Dense(self.width, name='pooler')(x[:, 0]))
+    valid = (mask > 0).astype(x.dtype)[..., None]
+    place = jnp.arange(x.shape[1])
+    if pool == 'first':
+      return x[:, 0]
+    if pool == 'last':
+      at = jnp.max(jnp.where(mask > 0, place, 0), 1)
+      return jnp.take_along_axis(x, at[:, None, None], 1)[:, 0]
+    if pool == 'max':
+      return jnp.max(jnp.where(valid > 0, x, jnp.finfo(x.dtype).min), 1)
+    if pool == 'weighted_mean':
+      valid *= (1 + place.astype(x.dtype))[:, None]
+    count = jnp.maximum(valid.sum(1), 1)
+    return (x * valid).sum(1) / (jnp.sqrt(count) if pool == 'mean_sqrt_len' else count)

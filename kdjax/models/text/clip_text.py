@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.layers import Activation, Block, Classifier, read
-from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
+from kdjax.options import Depth, Eps, Rate, Size, Vocabulary, Whole
 
 
 class ClipText(nn.Module):
@@ -25,6 +25,7 @@ class ClipText(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after attention and after the MLP.
+    end: the token at whose first place a text is read off; None for the largest of the text, as CLIP's is.
     num_classes: None for an encoder without `logits`.
   """
 
@@ -37,6 +38,7 @@ class ClipText(nn.Module):
   act: Activation = 'quick_gelu'
   eps: Eps = 1e-5
   dropout: Rate = 0.0
+  end: Whole | None = None
   num_classes: Size | None = None
 
   @nn.compact
@@ -59,6 +61,6 @@ class ClipText(nn.Module):
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
     # The end of the text has the largest id of CLIP's vocabulary; what pads after it may be the same.
-    end = jnp.argmax(jnp.where(mask > 0, ids, -1), 1)
+    end = jnp.argmax(jnp.where(mask > 0, ids, -1) if self.end is None else ids == self.end, 1)
     taps['embed'] = jnp.take_along_axis(x, end[:, None, None], 1)[:, 0]
     return Classifier(self.num_classes, name='head')(taps)

@@ -25,7 +25,10 @@ class Gpt2(nn.Module):
   longest that it will get. The taps are then `cache` and the `logits` [B, V] after the last valid token.
 
   Attributes:
-    vocab_size: V, filled in from the tokenizer when left out.
+    vocab_size: rows of the word embedding, V where `tokens` says no less; filled in from the tokenizer when
+      left out.
+    tokens: V, the tokens of the tokenizer, filled in from it; published embeddings may be padded with rows
+      that no id names, which are no answers. None for all rows.
     width: D.
     depth: blocks.
     heads: attention heads, a divisor of `width`.
@@ -45,6 +48,7 @@ class Gpt2(nn.Module):
   act: Activation = 'gelu_new'
   eps: Eps = 1e-5
   dropout: Rate = 0.0
+  tokens: Vocabulary | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
@@ -77,8 +81,8 @@ class Gpt2(nn.Module):
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:
-      return {'cache': tuple(kept), 'logits': words.attend(taps['embed'])}
-    taps['logits'] = logits = words.attend(x)
+      return {'cache': tuple(kept), 'logits': words.attend(taps['embed'])[..., : self.tokens]}
+    taps['logits'] = logits = words.attend(x)[..., : self.tokens]
     log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
     said = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
     best = jnp.argmax(logits, -1).astype(jnp.int32)
