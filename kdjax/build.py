@@ -137,7 +137,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
   found = encode_.with_ids(found)
   vocabulary = words(config, found, workdir)
   found = pipeline.spoken(found, vocabulary, config['prompt_length'])
-  found, ranges = encode_.with_ranges(found)
+  found, ranges = encode_.with_ranges(found, bool(config['image_size']))
   encode = encode_.make_encode(
     vocabulary, config['image_size'], len(found.classes), config['prompt_length'], ranges
   )

@@ -46,7 +46,7 @@ def make_encode(
         raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
       ids, mask, long = tokenizer.encode(words, values)
       return {key: ids, f'{key}/mask': mask} | counts(key, ids, mask, long)
-    if images.is_image(key):
+    if images.has_pixels(key, values[0], bool(image_size) and key == 'image'):
       scale = (ranges or {}).get(key) if ranges is not None else images.range_of(key, values)
       values = [images.pixels(key, v, scale or '', n) for v, n in zip(values, names, strict=True)]
     if key == 'image' and image_size:
@@ -136,13 +136,18 @@ def with_ids(found: DataSet) -> DataSet:
   return found._replace(splits={split: numbered(source) for split, source in found.splits.items()})
 
 
-def with_ranges(found: DataSet, sample: int = 256) -> tuple[DataSet, dict[str, str]]:
+def with_ranges(found: DataSet, resized: bool = False, sample: int = 256) -> tuple[DataSet, dict[str, str]]:
   """(the data set, key of images that are not bytes -> the range of their values), by a sample of 'train'.
 
   Its fingerprint changes with a range, so that nothing goes on with pixels that are scaled otherwise.
   """
   train = found.splits['train']
-  keys = [k for k, v in train[0].items() if images.is_image(k) and np.asarray(v).dtype != np.uint8]
+  first = train[0]
+  keys = [
+    k
+    for k, v in first.items()
+    if images.has_pixels(k, v, resized and k == 'image') and np.asarray(v).dtype != np.uint8
+  ]
   if not keys:
     return found, {}
   rows = np.unique(np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int))
@@ -150,7 +155,7 @@ def with_ranges(found: DataSet, sample: int = 256) -> tuple[DataSet, dict[str, s
   made = {key: images.range_of(key, [e[key] for e in examples]) for key in keys}
   for key, name in made.items():
     how = f'read as values from {name.replace("to", "up to")}' if name else 'taken as they are'
-    say(f'{key!r} is {np.asarray(train[0][key]).dtype}, {how}.')
+    say(f'{key!r} is {np.asarray(first[key]).dtype}, {how}.')
   scaled = {key: name for key, name in made.items() if name not in ('', '-1 to 1')}
   mark = sources.fingerprint(found.fingerprint, sorted(scaled.items())) if scaled else found.fingerprint
   return found._replace(fingerprint=mark), made

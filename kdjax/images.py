@@ -160,8 +160,17 @@ def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 
 
 def is_image(key: str) -> bool:
-  """Whether a batch key holds pixels, [H, W, C] or [T, H, W, C] an example."""
-  return key.partition('_')[0] in ('image', 'video') and '/' not in key
+  """Whether a batch key may hold pixels."""
+  return key.partition('_')[0] == 'image' and '/' not in key
+
+
+def has_pixels(key: str, value: Any, resized: bool = False) -> bool:
+  """Whether an example's value is an image, [H, W, C] or of whole numbers [H, W]; others are features.
+
+  With `resized` it has to be one.
+  """
+  value = np.asarray(value)
+  return is_image(key) and (resized or value.ndim == 3 or (value.ndim == 2 and value.dtype.kind in 'iub'))
 
 
 def range_name(dtype: Any, low: float, high: float) -> str:
@@ -201,7 +210,7 @@ def pixels(key: str, array: Any, scale: str, where: str = 'an example') -> np.nd
 
   Args:
     key: of the batch.
-    array: [H, W], [H, W, C] or [T, H, W, C].
+    array: [H, W] or [H, W, C].
     scale: one of `RANGES`; '' takes floats as they are.
     where: names the example in an error.
 
@@ -209,13 +218,13 @@ def pixels(key: str, array: Any, scale: str, where: str = 'an example') -> np.nd
     KdjaxError: for another rank, channels that come first, and values beyond the range.
   """
   array = np.asarray(array)
-  if array.ndim == 2 and not key.startswith('video'):
-    array = array[..., None]
-  if array.ndim != 3 + key.startswith('video') or array.dtype.kind not in 'iufb':
+  array = array[..., None] if array.ndim == 2 else array
+  if array.ndim != 3 or array.dtype.kind not in 'iufb':
     raise KdjaxError(
       f'{where}: {key!r} is {array.dtype} {list(array.shape)}; an image is numbers [height, width, channels].'
     )
-  if array.shape[-3] in (1, 3) and array.shape[-1] > 4 and array.shape[-2] > 4:
+  channels, *sides = array.shape
+  if min(sides) > 4 and (channels == 3 or (channels == 1 and sides[0] == sides[1])):
     raise KdjaxError(
       f'{where}: {key!r} is {list(array.shape)}: the channels come last, [height, width, channels].'
     )

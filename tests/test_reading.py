@@ -160,6 +160,12 @@ ARRAYS = {
 }
 
 
+def test_features_are_no_pixels():
+  found = encode.make_encode(ranges={})([{'image': np.float32([300, -5]), 'video': np.zeros((9, 6), 'f4')}])
+  assert found['image'].tolist() == [[300, -5]] and found['video'].shape == (1, 9, 6)
+  assert encode.make_encode()([{'image': np.zeros((4, 5))}])['image'].shape == (1, 4, 5)
+
+
 @pytest.mark.parametrize('kind', ARRAYS)
 def test_arrays_of_any_type_reach_the_network_alike(kind):
   examples = [{'image': np.repeat(ARRAYS[kind][..., None], 3, -1), 'id': i} for i in range(2)]
