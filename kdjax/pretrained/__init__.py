@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from kdjax import audio, catalogue, checkpoint, progress
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import tensors, texts
+from kdjax.pretrained import images, tensors, texts
 from kdjax.pretrained.find import Files, files, read_json
 from kdjax.sources import fingerprint
 
@@ -101,6 +101,29 @@ def _check_head(found: Files, converter: ModuleType, named: Mapping, attributes:
     converter.check_head(given, named, attributes)
 
 
+def _classes(variables: Mapping[str, Any]) -> int | None:
+  """Of the classifier in flat variables; None where there is none."""
+  sizes = {k: x.shape[-1] for k, x in variables.items() if k.startswith('params/head/') and x.ndim}
+  last = [k for k in sizes if k.endswith(('linear/bias', 'head/bias', 'linear/kernel', 'head/kernel'))]
+  return sizes[last[0]] if last else None
+
+
+def _with_classes(attributes: Mapping[str, Any], like: Mapping) -> dict[str, Any]:
+  """`attributes` with the number of classes that the data gave the model, where the config leaves it out."""
+  classes = _classes(flatten_dict(like, sep='/'))
+  return dict(attributes) | ({'num_classes': classes} if classes and 'num_classes' in attributes else {})
+
+
+def _check_classes(converted: Mapping[str, Any], like: Mapping, init: str) -> None:
+  """Raises KdjaxError where a checkpoint tells other classes apart than the data have."""
+  theirs, ours = _classes(converted), _classes(flatten_dict(like, sep='/'))
+  if ours and theirs and theirs != ours:
+    raise KdjaxError(
+      f'{init} tells {theirs:,} classes apart, and the data set has {ours:,}: to train a new classifier on '
+      'it, give the model an init of its own (teacher.model.init) in place of teacher.init.'
+    )
+
+
 def tokenizer(init: str) -> Path:
   """The tokenizer.json of a checkpoint, for `data.tokenizer`.
 
@@ -122,6 +145,8 @@ def _told(found: Files, said: Mapping[str, Any], unread: list[str]) -> str:
   """What was read, how the checkpoint reads inputs and is read off, and what has no place in the model."""
   own = {k: v for part in (said, *said.values()) if isinstance(part, Mapping) for k, v in part.items()}
   shown = [f'{k} {own[k]}' for k in SHOWN if k in own] + [texts.describe(found)]
+  if isinstance(own.get('mean'), tuple):  # of images
+    shown.append(images.describe(read_json(found.config), found.config.parent))
   files = (
     found.weights[0]
     if len(found.weights) == 1
@@ -175,8 +200,10 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
       raise KdjaxError(
         f'{init} was trained with another vocabulary: set data.tokenizer to {found.tokenizer}.'
       )
+  attributes = _with_classes(attributes, like)
   _check_head(found, converter, named, attributes)
   converted = converter.convert(named, attributes)
+  _check_classes(converted, like, init)
   variables = checkpoint.fit(converted, like, init)
   tensors.refuse_not_finite(converted, init)
   progress.say(_told(found, said, tensors.unread(named, converted)))

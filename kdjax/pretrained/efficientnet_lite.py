@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.pretrained.images import scaling
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'(tf_)?efficientnet_lite(\d).*')
@@ -58,4 +59,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'{tf}efficientnet_lite{i}' for tf in ('tf_', '') for i in range(5)]
   match = timm(given, ARCHITECTURE, 'efficientnet_lite', choices)
-  return {'size': int(match[2]), 'torch': not match[1]}
+  return {'size': int(match[2]), 'torch': not match[1]} | scaling(given, folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.pretrained.images import scaling
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'resnet(18|34|50|101|152)(\..*)?')
@@ -35,5 +36,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'resnet{n}' for n in (18, 34, 50, 101, 152)]
   match = timm(given, ARCHITECTURE, 'resnet_imagenet', choices)
-  pretrained = given.get('pretrained_cfg', {})
-  return {'depth': int(match[1])} | {k: tuple(pretrained[k]) for k in ('mean', 'std') if k in pretrained}
+  return {'depth': int(match[1])} | scaling(given, folder)

@@ -1,6 +1,5 @@
 """ViT and DeiT checkpoints in the names of transformers and timm, to models.vision.vit_class_token."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
+from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained.images import scaling
 from kdjax.pretrained.rename import rename, timm
 
 NAMES = {
@@ -77,18 +77,13 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     width, depth, heads = TIMM[match[1]]
     found = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'eps': 1e-6}
     found |= {'patch': int(match[2]), 'act': 'gelu'}
-    said = given.get('pretrained_cfg', {})
-    return found | {k: tuple(said[k]) for k in ('mean', 'std') if k in said}
+    return found | scaling(given, folder)
   kind = given.get('model_type', 'vit')
-  if kind not in ('vit', 'deit'):
-    raise unknown('model_type for the model vit_class_token', kind, ('vit', 'deit'))
-  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given} | scaling(folder)
-
-
-def scaling(folder: Path) -> dict[str, Any]:
-  """`mean` and `std` as transformers keeps them beside a model."""
-  path = folder / 'preprocessor_config.json'
-  if not path.is_file():
-    return {}
-  said = json.loads(path.read_text(encoding='utf-8'))
-  return {k: tuple(said[f'image_{k}']) for k in ('mean', 'std') if f'image_{k}' in said}
+  if kind == 'deit':
+    raise KdjaxError(
+      'model_type is deit, which has a distillation token beside the class token; vit_class_token has none: '
+      "take a DeiT without it, such as timm's deit_base_patch16_224."
+    )
+  if kind != 'vit':
+    raise unknown('model_type for the model vit_class_token', kind, ('vit',))
+  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given} | scaling(given, folder)

@@ -6,10 +6,10 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kdjax import layers
 from kdjax.conv import conv_general_dilated
 from kdjax.errors import unknown
-from kdjax.layers import read, scale_image
-from kdjax.options import Size
+from kdjax.options import Means, Scales, Size
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage
 
@@ -53,16 +53,21 @@ class BitResnet(nn.Module):
   A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
   make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with
   zeros at the border, as the authors' TensorFlow and timm have it, where big_vision leaves the border out.
-  Images are scaled to [-1, 1]. The last layer starts at 0. A depth of 26 is timm's and big_vision's.
+  By default images are scaled to [-1, 1]. The last layer starts at 0. A depth of 26 is timm's and
+  big_vision's.
 
   Attributes:
     depth: 26, 50, 101 or 152.
     width: what all channels are multiplied with, the 'x2' of R152x2.
+    mean: of pixels in [0, 1], a value a channel.
+    std: of these.
     num_classes: None for an encoder without `logits`.
   """
 
   depth: Literal[26, 50, 101, 152] = 50
   width: Size = 1
+  mean: Means = (0.5, 0.5, 0.5)
+  std: Scales = (0.5, 0.5, 0.5)
   num_classes: Size | None = None
 
   @nn.compact
@@ -70,7 +75,7 @@ class BitResnet(nn.Module):
     if self.depth not in DEPTHS:
       raise unknown('depth of the model bit_resnet', str(self.depth), map(str, DEPTHS))
     width = int(64 * self.width)
-    x = scale_image(read(inputs, 'image'))
+    x = layers.standardised(inputs, self.mean, self.std)
     x = Conv(width, (7, 7), 2, ((3, 3), (3, 3)), name='stem')(x)
     taps = {'stem': x}
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -11,7 +11,7 @@ from annotated_types import Interval
 from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
 from kdjax.layers import Classifier, standardised
-from kdjax.options import Rate, Size
+from kdjax.options import Means, Rate, Scales, Size
 
 # Kernel, stride, expansion, channels and blocks of a stage, before scaling.
 STAGES = (
@@ -73,7 +73,7 @@ class InvertedResidual(nn.Module):
 class EfficientnetLite(nn.Module):
   """Taps: `stem`, `stage1` ... `stage7` [B, H, W, C], `embed` [B, 1280], `logits` [B, C] when asked.
 
-  Images are scaled to [-1, 1], where Google's own code takes (x - 127) / 128. Deviation: no
+  By default images are scaled to [-1, 1], where Google's own code takes (x - 127) / 128. Deviation: no
   stochastic depth.
 
   Attributes:
@@ -81,12 +81,16 @@ class EfficientnetLite(nn.Module):
     torch: for weights trained in torch (timm's efficientnet_lite0) and not in TensorFlow (its tf_ ones
       and most others): strided convolutions pad both sides alike, and batch norms add 1e-5, not 1e-3.
     dropout: probability, before the last layer.
+    mean: of pixels in [0, 1], a value a channel.
+    std: of these.
     num_classes: None for an encoder without `logits`.
   """
 
   size: Annotated[int, Interval(ge=0, le=4)] = 0
   torch: bool = False
   dropout: Rate = 0.2
+  mean: Means = (0.5, 0.5, 0.5)
+  std: Scales = (0.5, 0.5, 0.5)
   num_classes: Size | None = None
 
   @nn.compact
@@ -95,7 +99,7 @@ class EfficientnetLite(nn.Module):
       raise KdjaxError(f'efficientnet_lite.size is {self.size!r}; choose from 0 to {len(SIZES) - 1}.')
     width, depth = SIZES[self.size]
     norm = batch_norm(self.torch, train)
-    x = standardised(inputs, (0.5,) * 3, (0.5,) * 3)
+    x = standardised(inputs, self.mean, self.std)
     x = Conv(32, (3, 3), 2, 1 if self.torch else 'SAME', use_bias=False, name='stem')(x)
     x = nn.relu6(norm(name='stem_norm')(x))
     taps, made = {'stem': x}, 0
