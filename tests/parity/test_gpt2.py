@@ -31,4 +31,6 @@ def test_every_tap(saved, agree, randomised, inner):
     q, k, _ = y.unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
     theirs[f'attention{i}'] = q @ k.transpose(-1, -2) / 8**0.5
   theirs['embed'] = theirs['tokens'][torch.arange(3), torch.tensor(LENGTHS - 1)]
+  said = theirs['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())[..., 0]
+  theirs |= {'best': theirs['logits'].argmax(-1), 'likelihood': torch.nn.functional.pad(said, (0, 1))}
   agree(saved('gpt2', {}, module, {'text': ids, 'text/mask': mask}), theirs)

