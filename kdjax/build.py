@@ -16,6 +16,7 @@ from kdjax import (
   catalogue,
   data_free,
   decoded,
+  loss_entry,
   optim,
   options,
   pipeline,
@@ -33,8 +34,6 @@ from kdjax.layers import COMPUTED, narrowed, scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
 from kdjax.types import DataSet, Method, Model, Task
-
-OWN = ('method', 'weight', 'schedule', 'start', 'stop', 'warmup')  # of a loss, not of its method
 
 
 class Data(NamedTuple):
@@ -279,20 +278,12 @@ def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
     return peer(value) if 'model' in value else {k: option(v) for k, v in value.items()}
 
   for name, given in config.items():
-    given = dict(given)
-    own = {k: given.pop(k) for k in OWN if k in given}
-    entry = own.pop('method', name)
-    weight = own.pop('weight', None)
-    options.check(entry, options.Name, f'methods.{name}.method')
-    if weight is None:
-      weight = getattr(catalogue.module('methods', entry), 'WEIGHT', None)
-      if weight is None:
-        raise KdjaxError(f'methods.{name} needs a weight: {entry!r} has no WEIGHT of its own.')
-    options.check(weight, options.Weight, f'methods.{name}.weight')
-    own = options.check_all(optim.weight_schedule, own, f'methods.{name}')
-    given = {k: option(v) for k, v in given.items()}
-    method_ = catalogue.make('methods', entry, given, f'methods.{name}')
-    made[name] = (weight, method_, optim.weight_schedule(steps, **own))
+    entry = loss_entry.read(name, given)
+    options.check(entry.weight, options.Weight, f'methods.{name}.weight')
+    own = options.check_all(optim.weight_schedule, entry.schedule, f'methods.{name}')
+    given = {k: option(v) for k, v in entry.options.items()}
+    method_ = catalogue.make('methods', entry.method, given, f'methods.{name}')
+    made[name] = (entry.weight, method_, optim.weight_schedule(steps, **own))
   return combine(made)
 
 

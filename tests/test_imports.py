@@ -24,6 +24,7 @@ LAYERS = (
     'settings',
     'overrides',
     'catalogue',
+    'loss_entry',
     'interrupt',
     'memory',
     'dispatch',

@@ -11,15 +11,16 @@ from kdjax.options import Tap, Temperature, Whole
 from kdjax.types import Method
 
 WEIGHT = 0.9  # the authors' script, beside 0.1 on the labels
+RENAMED = {'start': 'minimum'}  # an entry of `methods` has a start of its own
 
 
-def temperature(theta, start, span):
-  return start + span * jax.nn.sigmoid(theta)
+def temperature(theta, minimum, span):
+  return minimum + span * jax.nn.sigmoid(theta)
 
 
 def ctkd(
   *,
-  start: Temperature = 1.0,
+  minimum: Temperature = 1.0,
   span: Annotated[float, Interval(ge=0, le=1e4)] = 20.0,
   steps: Whole = 7820,
   standardise: bool = False,
@@ -28,14 +29,14 @@ def ctkd(
 ) -> Method:
   """Curriculum temperature, the variant with one global temperature (arXiv 2211.16231).
 
-  T² · KL(softmax(teacher / T) || softmax(student / T)) with T = start + span · σ(θ), mean over
+  T² · KL(softmax(teacher / T) || softmax(student / T)) with T = minimum + span · σ(θ), mean over
   the examples; θ starts at 1. The student lowers the loss and θ raises it: its gradient, T²
   among it, is multiplied by λ, which goes from 0 to -1 along a half cosine and stays there.
   Deviation from the authors' code: λ changes with every step, not with every epoch.
 
   Args:
-    start: the lowest T.
-    span: T stays below start + span.
+    minimum: the lowest T.
+    span: T stays below minimum + span.
     steps: over which λ goes from 0 to -1; 0 has -1 throughout. The authors take 10 epochs,
       which is the default for CIFAR-100 in batches of 64.
     standardise: gives each example's logits mean 0 and deviation 1 over the classes first
@@ -54,7 +55,7 @@ def ctkd(
     share = jnp.minimum(step / steps, 1) if steps else 1.0
     reversal = -0.5 * (1 - jnp.cos(jnp.pi * share))
     fixed = jax.lax.stop_gradient(params['theta'])
-    T = temperature(fixed + reversal * (params['theta'] - fixed), start, span)
+    T = temperature(fixed + reversal * (params['theta'] - fixed), minimum, span)
     values = T**2 * taps.mean_over_axes(losses.kl(p, q, T))
     return taps.mean_over_examples(values, batch), stats
 

@@ -12,6 +12,7 @@ from kdjax.types import Method
 
 WEIGHT = 0.9  # that of kd in RepDistiller and mdistiller; no paper has this one
 
+RENAMED = {'start': 'initial_pace'}  # an entry of `methods` has a start of its own
 ORDERS = ('hard', 'easy')
 MEASURES = ('teacher', 'label')
 
@@ -21,7 +22,7 @@ def difficulty(
   order: Literal['hard', 'easy'] = 'hard',
   measure: Literal['teacher', 'label'] = 'teacher',
   gamma: NonNegative = 2.0,
-  start: Share = 0.5,
+  initial_pace: Share = 0.5,
   steps: Whole = 10000,
   temperature: Temperature = 4.0,
   student: Tap = 'logits',
@@ -40,7 +41,7 @@ def difficulty(
     measure: the target that d is the distance to: the 'teacher' at T = 1, or the 'label', where
       that is known.
     gamma: the power of 'hard'.
-    start: λ of 'easy' at the first step.
+    initial_pace: λ of 'easy' at the first step.
     steps: of 'easy', after which λ is 1 and every example takes part.
     temperature: T, above 0.
     student: its tap, [B, C].
@@ -58,7 +59,7 @@ def difficulty(
       label, batch = taps.labelled(q, batch, 'difficulty')
       target = jax.nn.one_hot(label, q.shape[-1], dtype=q.dtype)
     d = jax.lax.stop_gradient(0.5 * jnp.sum(jnp.abs(target - jax.nn.softmax(q)), -1))
-    pace = start + (1 - start) * jnp.minimum(step / max(steps, 1), 1)
+    pace = initial_pace + (1 - initial_pace) * jnp.minimum(step / max(steps, 1), 1)
     weights = d**gamma if order == 'hard' else (d <= pace).astype(d.dtype)
     values = temperature**2 * taps.mean_over_axes(weights * losses.kl(p, q, temperature))
     return taps.mean_over_examples(values, batch), stats
