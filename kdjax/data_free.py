@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax import streams
+from kdjax.step import averaged
 from kdjax.types import Method, Model, TrainState
 
 
@@ -89,7 +91,7 @@ def make_init(
   dream = make_dream(teacher, maker)
 
   def init(seed, teacher_variables, batch):
-    rngs = jax.random.split(jax.random.key(seed), 3)
+    rngs, steps = streams.initial(seed, 3)
     rng_student, rng_generator, rng_noise = jax.random.split(rngs[1], 3)
     made = maker.model.init(rng_generator, {'noise': jnp.zeros((_size(batch), maker.noise))})
     fake, t, _ = dream(made, teacher_variables, rng_noise, _size(batch))
@@ -100,7 +102,7 @@ def make_init(
     params['method'], stats['method'] = method.init(rngs[2], s, jax.lax.stop_gradient(t), fake)
     return TrainState(
       step=jnp.zeros((), jnp.int32),
-      seed=jnp.asarray(seed, jnp.uint32),
+      seed=steps,
       params=params,
       stats=stats,
       opt_state={
@@ -155,7 +157,7 @@ def make_update(
   method: Method,
   tx: optax.GradientTransformation,
   *,
-  ema: float = 0.0,
+  ema: float | Callable = 0.0,
   unroll: bool = True,
   place: Callable = lambda z: z,
 ):
@@ -166,7 +168,7 @@ def make_update(
   student's gradient; those of the generator are called 'generator/...'.
 
   Args:
-    ema: decay of the average of the student's variables, once an update.
+    ema: decay of the average of the student's variables, once an update, or `step -> decay`.
     unroll: the student's steps; else they are a loop, off XLA's fast path on CPU, quicker to compile.
     place: spreads the noise [B, Z] over the devices.
   """
@@ -212,7 +214,7 @@ def make_update(
     smooth = {}
     if ema:
       new = {'params': learned['student'], **seen_stats['student']}
-      smooth = optax.incremental_update(new, state.ema, 1 - ema)
+      smooth = averaged(state.ema, new, ema, state.step)
     state = state.replace(
       step=state.step + 1,
       params={**learned, 'generator': params},

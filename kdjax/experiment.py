@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, written
+from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, streams, written
 from kdjax.encode import known_labels
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
@@ -178,6 +178,16 @@ class Experiment:
 
     return both
 
+  @cached_property
+  def protocol(self) -> int:
+    """How its random numbers are drawn, see `streams.PROTOCOL`: as when the workdir was begun."""
+    if self.cohort:
+      return self.cohort.protocol
+    kept, begun = self.workdir / 'protocol.json', self.workdir / 'config.json'
+    if kept.exists():
+      return json.loads(kept.read_text(encoding='utf-8'))['protocol']
+    return 1 if begun.exists() else streams.PROTOCOL
+
   def seeds(self, stage: str) -> tuple[int, ...]:
     if self.lender and stage == 'teacher':
       return self.lender.seeds(stage)
@@ -261,6 +271,7 @@ def claim(experiment: Experiment) -> None:
   refuse(experiment)
   all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
   for one in all_of_them if not jax.process_index() else ():
+    checkpoint.write_json(one.workdir / 'protocol.json', {'protocol': one.protocol})
     checkpoint.write_json(one.workdir / 'config.json', one.config)
     checkpoint.write_json(one.workdir / 'data.json', _data_mark(one))
     if one.data.words is not None:

@@ -151,6 +151,15 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **given), *last)
 
 
+def average_decay(decay: float) -> Callable:
+  """`step -> decay` of an average of weights, which grows to its full length: min(decay, (1 + t) / (10 + t)).
+
+  As in TensorFlow's and timm's averages, so that one that is longer than the training is no average of the
+  random weights that it began with: after 20 steps these count for a ten-millionth.
+  """
+  return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
+
+
 def bounded(most: float) -> optax.GradientTransformation:
   """Updates after which no unit's incoming weights have a norm above `most` (max-norm, 1207.0580).
 

@@ -12,10 +12,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax import streams
 from kdjax.types import Method, Model, Task, TrainState
 
 STORED = 'stored/'  # what a batch brings along for a stored teacher alone
 WHOLE = functools.partial(jax.grad, has_aux=True)
+
+
+def averaged(average, new, decay: float | Callable, step):
+  """The average of variables, a step later; `decay` is a number or `step -> number`."""
+  return optax.incremental_update(new, average, 1 - (decay(step) if callable(decay) else decay))
 
 
 def make_init(
@@ -23,11 +29,12 @@ def make_init(
 ):
   """`init(seed, t, batch) -> TrainState`; call it inside one jit, so that no buffer is shared.
 
+  The seed is a number, or u32 [2]: of the weights and of the steps (`streams.seeds`).
   With `own` the student's taps stand in for `t`, for an update of `from_itself`.
   """
 
   def init(seed, t, batch):
-    rngs = jax.random.split(jax.random.key(seed), 3)
+    rngs, steps = streams.initial(seed, 3)
     stats = dict(student.init(rngs[0], batch))
     params = {'student': stats.pop('params')}
     s, _ = student.apply({'params': params['student'], **stats}, batch, train=True, rng=rngs[1])
@@ -35,7 +42,7 @@ def make_init(
     variables = {'params': params['student'], **stats}
     return TrainState(
       step=jnp.zeros((), jnp.int32),
-      seed=jnp.asarray(seed, jnp.uint32),
+      seed=steps,
       params=params,
       stats={'student': stats, 'method': method_stats},
       opt_state=tx.init(params),
@@ -93,7 +100,7 @@ def make_update(
     smooth = {}
     if ema:
       new = {'params': params['student'], **stats['student']}
-      smooth = optax.incremental_update(new, state.ema, 1 - (ema(state.step) if callable(ema) else ema))
+      smooth = averaged(state.ema, new, ema, state.step)
     state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=smooth)
     return state, together(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 

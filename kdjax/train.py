@@ -17,6 +17,7 @@ from kdjax import (
   loop,
   memory,
   on_policy,
+  optim,
   parallel,
   pipeline,
   progress,
@@ -37,6 +38,7 @@ class Member(NamedTuple):
     tx: the optimiser.
     task_weight: of the labels' loss.
     ema: decay of the average of the variables, which is then what is kept; 0 for none.
+    warm: whether the average follows the first steps faster, see `optim.average_decay`.
     past: steps after which the student becomes its own teacher anew; 0 for another teacher.
     own: whether the average, or the past student, is the teacher.
     folder: where its metrics.jsonl goes.
@@ -59,6 +61,7 @@ class Member(NamedTuple):
   writer: on_policy.Writer | None = None
   parts: int = 1
   remat: bool = False
+  warm: bool = True
   start: Mapping = {}
 
   def asks(self) -> bool:
@@ -68,7 +71,7 @@ class Member(NamedTuple):
   def decay(self) -> float | Callable:
     """Of the variables that the state keeps beside the trained ones."""
     if not self.past:
-      return self.ema
+      return optim.average_decay(self.ema) if self.ema and self.warm else self.ema
     return lambda step: jnp.where((step + 1) % self.past == 0, 0.0, 1.0)
 
 
@@ -84,7 +87,7 @@ class Setup(NamedTuple):
     teacher_variables: its weights, an argument of the step.
     source: the training examples.
     validation: what is evaluated on the way, or None.
-    seeds: a model each for every member.
+    seeds: a model each for every member, as `streams.seeds` gives them.
     cohort: whether a member whose loss is not finite is given up, and no error.
     steps, batch_size: of the training.
     reader: of the store that the teacher's answers come from; None for a live teacher.
@@ -99,7 +102,7 @@ class Setup(NamedTuple):
   teacher_variables: Any
   source: Any
   validation: Any
-  seeds: tuple[int, ...]
+  seeds: tuple[tuple[int, int], ...]
   cohort: bool
   steps: int
   batch_size: int

@@ -135,7 +135,7 @@ Peer = Annotated[InstanceOf[Model], WithJsonSchema({'title': 'a model'})]
 class TrainState:
   """Arrays only: exactly what is donated, sharded and checkpointed.
 
-  Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run repeats itself.
+  Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run repeats itself: see `streams`.
   """
 
   step: Array  # i32 []

@@ -25,6 +25,7 @@ LAYERS = (
     'overrides',
     'catalogue',
     'loss_entry',
+    'streams',
     'interrupt',
     'memory',
     'dispatch',
