@@ -131,6 +131,20 @@ def check_stored(names: Sequence[str]) -> None:
       )
 
 
+def check_source(source: str, names: Sequence[str], whose: str = '') -> None:
+  """Raises KdjaxError where what is on disk would decide which views a student sees, after its baseline."""
+  if source == 'auto' and names:
+    raise KdjaxError(
+      f"{whose}teacher.source is 'auto' and student.train.augment is not empty: a student of a store sees "
+      "store.views views of each example, and its baseline has to see the same: set 'store' or 'live'."
+    )
+
+
+def repeated(view: Callable, views: int) -> Callable:
+  """`view` with so many views of each example in turn, those that a store has: epoch e shows e mod views."""
+  return lambda batch: view({**batch, 'epoch': batch['epoch'] % views})
+
+
 def make_view(names: tuple[str, ...], seed: int) -> Callable:
   """`view(batch) -> batch` with the operations applied to each example, in order, and then to all together.
 

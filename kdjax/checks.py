@@ -101,6 +101,7 @@ def _check_models(experiment, whose=''):
     )
   if source in ('store', 'auto'):
     augment.check_stored(config['student']['train']['augment'])
+    augment.check_source(source, config['student']['train']['augment'], whose)
   if config['generator']:
     build.maker(config['generator'], data, 1)
   if writer := on_policy.writer(config, data.words):

@@ -291,6 +291,8 @@ def refuse(experiment: Experiment) -> None:
   if path.exists():
     theirs = SINCE | flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
+    # Student and baseline see the views that the store has.
+    bound |= {'store.views'} if stored_views(experiment) else set()
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
     free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
@@ -314,6 +316,12 @@ def _data_mark(experiment):
   """What a workdir knows its data by; that of an older version has the first alone."""
   found = experiment.data.dataset
   return {'fingerprint': found.fingerprint} | ({'content': found.content} if found.content else {})
+
+
+def stored_views(experiment: Experiment) -> bool:
+  """Whether the students see those augmented views that a teacher store has."""
+  sources = {m.config['teacher']['source'] for m in experiment.members.values()}
+  return 'store' in sources and bool(experiment.config['student']['train']['augment'])
 
 
 def flat(tree, prefix=''):

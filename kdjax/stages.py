@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from kdjax import (
+  augment,
   build,
   checkpoint,
   interrupt,
@@ -26,7 +27,7 @@ from kdjax import (
 )
 from kdjax.checks import TAUGHT, check
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest
+from kdjax.experiment import TRAINED, Experiment, claim, digest, stored_views
 from kdjax.methods import combine
 
 PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
@@ -93,7 +94,7 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
     name=stage,
     members={name: _member(m, stage, len(source)) for name, m in members.items()},
     task=experiment.task,
-    view=build.view(own, config['seed']),
+    view=_view(experiment, stage, members),
     teacher=narrow.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
     teacher_variables=narrow.variables(_first(experiment), config['teacher']['weights']) if live else {},
     source=source,
@@ -103,6 +104,16 @@ def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] 
     steps=own['steps'],
     batch_size=own['batch_size'],
   )
+
+
+def _view(experiment, stage, members):
+  """What augments the stage's batches: a baseline sees no more views of an example than a stored teacher's
+  student."""
+  config, own = experiment.config, experiment.own(stage)['train']
+  view = build.view(own, config['seed'])
+  if stage == 'baseline' and stored_views(experiment) and experiment.protocol > 1:
+    return augment.repeated(view, config['store']['views'])
+  return view
 
 
 def _first(experiment):

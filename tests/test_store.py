@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
-from kdjax import checkpoint, stages, store
+from kdjax import build, checkpoint, stages, store
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import Experiment, claim
 from kdjax.store import answers, layout, manifest, read, write
 
 pytestmark = pytest.mark.optimised
@@ -166,6 +166,25 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
     mine = ask.look(batch, view)
     np.testing.assert_array_equal(t['logits'][view::2], mine['logits'][view::2])
   assert not np.array_equal(ask.look(batch, 0)['logits'], ask.look(batch, 1)['logits'])
+
+
+def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
+  config.student.train.augment, config.store.views = ('flip', 'crop'), 2
+  config.teacher.source = 'store'
+  claim(made := begun())
+  batch = made.data.train.take(np.arange(8))
+  baseline, live = (stages.setup(made, 'baseline').view, build.view(config.student.train, 0))
+  epochs = [np.full(8, e, np.int32) for e in range(3)]
+  a, b, again = (baseline(batch | {'epoch': e})['image'] for e in epochs)
+  np.testing.assert_array_equal(a, again)
+  np.testing.assert_array_equal(b, live(batch | {'epoch': epochs[1]})['image'])
+  assert (a != b).any()
+  config.store.views = 1
+  with pytest.raises(KdjaxError, match='store.views'):  # the views of the baseline are part of the workdir
+    stages.check(Experiment(config.to_dict(), made.workdir))
+  config.store.views, config.teacher.source = 2, 'auto'
+  with pytest.raises(KdjaxError, match="teacher.source is 'auto' and student.train.augment is not empty"):
+    stages.check(Experiment(config.to_dict(), made.workdir / 'other'))
 
 
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
