@@ -4,13 +4,13 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
 
-from kdjax import checkpoint, cost, parallel, pipeline, progress, ranking, report, senses
+from kdjax import checkpoint, cost, parallel, pipeline, progress, ranking, report, senses, significance
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
@@ -18,40 +18,20 @@ from kdjax.log import read_log
 VERSIONS = ('jax', 'flax', 'optax', 'numpy')
 
 
-def paired(
-  student: Sequence[float], baseline: Sequence[float], higher_is_better: bool
-) -> tuple[float | None, str]:
-  """Two-sided paired t-test over seeds: (p, 'better' | 'inconclusive' | 'worse').
+class Compared(NamedTuple):
+  """One comparison, before it is written.
 
-  Differences that are all alike but not 0 have no spread: p is 0 then, as the test has it in the limit, from
-  three seeds on; two may agree by chance. None for p where there is nothing to test: fewer than two seeds, no
-  difference at all, or a score that is not finite.
+  Attributes:
+    results: what results.json holds.
+    curves: the logged records of each stage.
+    cards: answered examples.
+    folder: where it belongs.
   """
-  difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
-  if len(difference) < 2 or not np.isfinite(difference).all() or not np.abs(difference).max() > 1e-9:
-    return None, 'inconclusive'
-  if np.ptp(difference) < 1e-9:  # alike, but for rounding
-    p = 0.0 if len(difference) > 2 else None
-  else:
-    p = float(stats.ttest_rel(student, baseline).pvalue)
-  if p is None or not p < ranking.ALPHA:
-    return p, 'inconclusive'
-  return p, 'better' if (difference.mean() > 0) == higher_is_better else 'worse'
 
-
-def interval(student: Sequence[float], baseline: Sequence[float]) -> dict | None:
-  """The paired difference over seeds: its 'mean', the 95 % interval of Student's t from 'low' to 'high', and
-  'effect_size', the mean over the standard deviation of the differences (Cohen's d_z), None without a spread.
-
-  None for fewer than two seeds, or a score that is not finite.
-  """
-  difference = np.asarray(student, np.float64) - np.asarray(baseline, np.float64)
-  if len(difference) < 2 or not np.isfinite(difference).all():
-    return None
-  mean, std = float(difference.mean()), float(difference.std(ddof=1))
-  half = float(stats.t.ppf(0.975, len(difference) - 1)) * std / np.sqrt(len(difference))
-  effect = mean / std if std > 1e-9 else None
-  return {'mean': mean, 'low': mean - half, 'high': mean + half, 'effect_size': effect}
+  results: dict
+  curves: Mapping[str, Sequence[Mapping]]
+  cards: Sequence[Mapping]
+  folder: Path
 
 
 def run(experiment: Any) -> dict:
@@ -65,23 +45,24 @@ def run(experiment: Any) -> dict:
   """
   members = experiment.members
   if not experiment.config['cohort']:
-    return compare(experiment)
-  results, pages, failed, shared = {}, {}, {}, ()
+    made = compare(experiment)
+    write(made)
+    return made.results
+  made, failed, shared = {}, {}, ()
   for name, member in members.items():
     if member.trained('student'):
-      results[name], pages[name] = measure(member)
+      made[name] = compare(member)
       shared += (name,) if member.folder('baseline') == experiment.folder('baseline') else ()
     elif member.done('student'):
       failed[name] = member.summary('student')['failed_at']
     else:
       progress.say(f'{name}: not trained yet, and left out')
-  if not results:
+  if not made:
     raise KdjaxError(f'{experiment.workdir} holds no finished student to compare: run the student first.')
+  results = ranking.corrected({name: one.results for name, one in made.items()})
   ranked = ranking.rank(results, failed, shared, experiment.command)
-  for row in ranked['rows']:
-    if 'failed_at' not in row:  # a member's own report says what the ranking says of it
-      same = {k: row[k] for k in ('verdict', 'p_adjusted')} | {'tests': len(results)}
-      write(members[row['name']], results[row['name']] | same, *pages[row['name']])
+  for name, one in made.items():
+    write(one._replace(results=results[name]), shown=False)
   if not jax.process_index():
     report.write_ranking(ranked, experiment.workdir)
     progress.console.print(report.ranking.table(ranked))
@@ -89,29 +70,8 @@ def run(experiment: Any) -> dict:
   return ranked
 
 
-def compare(experiment: Any) -> dict:
-  """Evaluates every finished stage on the test split and writes results.json and the reports."""
-  results, pages = measure(experiment)
-  write(experiment, results, *pages)
-  if not jax.process_index():
-    progress.console.print(report.table(results))
-    progress.say(f'report: {experiment.workdir / "report.html"}')
-  return results
-
-
-def write(experiment: Any, results: dict, curves: Mapping, cards: Sequence) -> None:
-  """Writes results.json, report.md and report.html."""
-  if not jax.process_index():
-    checkpoint.write_json(experiment.workdir / 'results.json', results)
-    report.write(results, curves, cards, experiment.workdir)
-
-
-def measure(experiment: Any) -> tuple[dict, tuple[dict, list]]:
-  """(The results of every finished stage on the test split, (training curves, answered examples)).
-
-  Raises:
-    KdjaxError: if no stage is finished.
-  """
+def compare(experiment: Any) -> Compared:
+  """Evaluates every finished stage on the test split."""
   config, data, task = experiment.config, experiment.data, experiment.task
   present = [s for s in ('teacher', 'baseline', 'student') if experiment.trained(s)]
   if not present:
@@ -155,7 +115,7 @@ def measure(experiment: Any) -> tuple[dict, tuple[dict, list]]:
     'higher_is_better': task.higher_is_better,
     'stages': stages,
     'references': _references(task, data),
-    **_judgement(stages, task),
+    **_judgement(stages, task, len(data.test)),
     **({'senses': felt} if felt else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
@@ -170,10 +130,23 @@ def measure(experiment: Any) -> tuple[dict, tuple[dict, list]]:
     'command': experiment.command,
     'config': config,
   }
-  curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
-  examples = data.dataset.splits[config['data']['test']]
-  cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
-  return results, (curves, cards)
+  curves, cards = {}, ()
+  if not jax.process_index():
+    curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
+    examples = data.dataset.splits[config['data']['test']]
+    cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
+  return Compared(results, curves, cards, experiment.workdir)
+
+
+def write(made: Compared, shown: bool = True) -> None:
+  """Writes results.json and the reports, and prints the table where it is to be shown."""
+  if jax.process_index():
+    return
+  checkpoint.write_json(made.folder / 'results.json', made.results)
+  report.write(made.results, made.curves, made.cards, made.folder)
+  if shown:
+    progress.console.print(report.table(made.results))
+    progress.say(f'report: {made.folder / "report.html"}')
 
 
 def _costs(experiment, variables):
@@ -213,22 +186,30 @@ def _senses(experiment, variables):
       for what, values in scores.items():
         found[kind].setdefault(what, {})[stage] = values
   pairs = {k: v for k, v in found['subsets'].items() if {'student', 'baseline'} <= v.keys()}
-  tests = {k: paired(v['student'], v['baseline'], task.higher_is_better)[0] for k, v in pairs.items()}
-  tests = {k: p for k, p in tests.items() if p is not None}
-  adjusted = ranking.false_discovery(list(tests.values()))
+  step = 1 / len(data.test)
+  tests = {k: _paired(v['student'], v['baseline'], task, step) for k, v in pairs.items()}
+  tests = {k: test for k, test in tests.items() if test.p is not None}
+  adjusted = significance.false_discovery([test.p for test in tests.values()])
+  found |= {'interval': {k: test.interval for k, test in tests.items()}}
   return found | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
 
 
-def _judgement(stages: Mapping, task) -> dict:
+def _paired(student, baseline, task, step):
+  return significance.paired(student, baseline, task.higher_is_better, step)
+
+
+def _judgement(stages: Mapping, task, examples: int) -> dict:
+  """What the test says of student and baseline; a score's smallest step is an example's share of it."""
   if not {'baseline', 'student'} <= stages.keys():
-    return {'gap_recovered': None, 'p_value': None, 'difference': None, 'verdict': 'inconclusive'}
+    unknown = ('gap_recovered', 'difference', 'interval', 'effect', 'p_value')
+    return dict.fromkeys(unknown) | {'verdict': 'inconclusive', 'note': ''}
   student, baseline = stages['student'], stages['baseline']
-  p, verdict = paired(student['values'], baseline['values'], task.higher_is_better)
+  test = _paired(student['values'], baseline['values'], task, 1 / examples)
   gap = stages.get('teacher', baseline)['mean'] - baseline['mean']
   closes = gap > 0 if task.higher_is_better else gap < 0
   share = (student['mean'] - baseline['mean']) / gap if closes else None
-  difference = interval(student['values'], baseline['values'])
-  return {'gap_recovered': share, 'p_value': p, 'difference': difference, 'verdict': verdict}
+  said = {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
+  return {'gap_recovered': share, 'p_value': test.p, **said}
 
 
 def _references(task, data) -> dict[str, float]:

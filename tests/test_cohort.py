@@ -137,10 +137,11 @@ def test_many_tests_at_once_are_corrected():
     stages_ = {'student': stage, 'baseline': stage | {'mean': 0.5}}
     found = dict.fromkeys(('dataset', 'metric', 'split', 'seeds', 'selection', 'n_examples', 'n_train'))
     found |= {'hardware': '', 'versions': {}, 'config': {'name': 'a/b', 'methods': {}}, 'gap_recovered': 0.1}
+    found |= {'interval': None, 'effect': None, 'difference': mean - 0.5, 'verdict': 'better'}
     return found | {'stages': stages_, 'p_value': p, 'higher_is_better': True}
 
   results = {'a': result(0.04, 0.6), 'b': result(0.6, 0.4), 'c': result(None, 0.9)}
-  ranked = ranking.rank(results, {'d': 3}, ('a', 'b'))
+  ranked = ranking.rank(ranking.corrected(results), {'d': 3}, ('a', 'b'))
   assert ranked['training']['wall_time_s'] == 1.0 and ranked['stages']['baseline']['mean'] == 0.5
   rows = {r['name']: r for r in ranked['rows']}
   assert [r['name'] for r in ranked['rows']] == ['c', 'a', 'b', 'd']

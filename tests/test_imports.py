@@ -26,6 +26,7 @@ LAYERS = (
     'catalogue',
     'loss_entry',
     'streams',
+    'significance',
     'interrupt',
     'memory',
     'dispatch',

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import taps
-from kdjax import build, catalogue, loss_entry
+from kdjax import build, catalogue, loss_entry, trust
 from kdjax.errors import KdjaxError
 from kdjax.types import Method
 
@@ -61,6 +61,7 @@ def test_a_key_that_could_be_either_is_refused(monkeypatch):
 
   module = types.ModuleType('their_project.late')
   module.late, module.WEIGHT = late, 1.0
+  monkeypatch.setattr(trust, 'TRUSTED', {'their_project.late'})
   monkeypatch.setitem(sys.modules, 'their_project', types.ModuleType('their_project'))
   monkeypatch.setitem(sys.modules, 'their_project.late', module)
   mine = {'method': 'their_project.late'}

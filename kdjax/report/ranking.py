@@ -10,7 +10,7 @@ from rich.text import Text
 from kdjax.progress import duration
 from kdjax.report import words
 
-COLUMNS = ('difference', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
+COLUMNS = ('difference', '95 % interval', 'd_z', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
 _STYLES = {'better': 'green', 'worse': 'red'}
 
 
@@ -26,7 +26,9 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
       continue
     gap = row['gap_recovered']
     cells[metric] = words.score(row['mean'], metric, 2, row['std'])
-    cells['difference'] = _signed(row['difference'], metric)
+    cells['difference'] = words.signed(row['difference'], metric)
+    cells['95 % interval'] = words.interval(row['interval'], metric)
+    cells['d_z'] = words.plain(row['effect'])
     cells |= {'p': words.plain(row['p_value']), 'p (FDR)': words.plain(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
@@ -36,12 +38,6 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
     shown = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
     out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: shown})
   return out
-
-
-def _signed(value, metric):
-  if value is None:
-    return words.DASH
-  return f'{100 * value:+.2f}' if words.is_share(metric) else f'{value:+.3g}'
 
 
 def verdict(ranked: Mapping) -> str:
@@ -62,7 +58,7 @@ def verdict(ranked: Mapping) -> str:
 
 def table(ranked: Mapping) -> Group:
   """The table and the sentence, for `rich.print`."""
-  left_out = ('p', 'gap')  # so that it fits into 80 columns
+  left_out = ('95 % interval', 'd_z', 'p', 'gap')  # so that it fits into 80 columns
   rows = [{k: v for k, v in row.items() if k not in left_out} for row in rows_of(ranked)]
   spare = {'title_justify': 'left', 'pad_edge': False, 'collapse_padding': True}
   shown = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), **spare)
@@ -100,7 +96,8 @@ def setting(ranked: Mapping) -> list[tuple[str, str]]:
     ('Measured on', f'{ranked["split"]}, {ranked["n_examples"]:,} examples'),
     ('Seeds', ', '.join(map(str, ranked['seeds']))),
     ('Checkpoint selection', ranked['selection']),
-    ('Difference', 'to the baseline, in points'),
+    ('Difference', 'to the baseline, in points, with its 95 % interval (not corrected)'),
+    ('d_z', "Cohen's effect size: the difference in standard deviations of the differences"),
     (
       'p',
       'paired t-test against the baseline; FDR: corrected for the number of tests (Benjamini & Hochberg)',

@@ -9,14 +9,16 @@ from kdjax.report import plots, words
 
 
 def rows(results: Mapping) -> list[dict[str, str]]:
-  """A row for each subset of the modalities: the score of every stage, and p of student and baseline."""
+  """A row for each subset of the modalities: the score of every stage, the interval of student less
+  baseline, and p of the two."""
   felt, metric, digits = results['senses'], results['metric'], words.digits(results)
   stages = [s for s in words.STAGES if s in results['stages']]
   out = []
   for subset, scores in felt['subsets'].items():
     cells = {s: words.measured(scores[s], metric, digits) if s in scores else '' for s in stages}
     p = felt['p_adjusted'].get(subset)
-    out.append({'modalities': subset, **cells, 'p, corrected': words.p_value(p)})
+    interval = words.interval(felt.get('interval', {}).get(subset), metric)
+    out.append({'modalities': subset, **cells, '95 % interval': interval, 'p, corrected': words.p_value(p)})
   return out
 
 

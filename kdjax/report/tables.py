@@ -41,6 +41,12 @@ def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
   return f'{shown} ± {cell["std"]:.{digits}f}' if several else shown
 
 
+def interval(cell: Mapping, measures: Mapping) -> str:
+  """The confidence interval of a cell's difference to its baseline."""
+  ends, digits = cell.get('interval'), measures[cell['measure']]['digits']
+  return ' to '.join(f'{x:+.{digits}f}' for x in ends) if ends else words.DASH
+
+
 def text(cell: Mapping | None, measures: Mapping) -> str:
   """A cell in one line: what was measured, and in brackets what was published."""
   if cell is None:
@@ -53,6 +59,8 @@ def text(cell: Mapping | None, measures: Mapping) -> str:
 def details(found: Mapping) -> list[dict[str, str]]:
   """A row a cell that was run or published, with all that is known of it."""
   rows, measures = [], found['measures']
+  every = [cell for body in found['panels'].values() for cells in body.values() for cell in cells.values()]
+  tested = any(cell.get('interval') for cell in every)
   for panel, body in found['panels'].items():
     for row, cells in body.items():
       for column, cell in cells.items():
@@ -68,6 +76,7 @@ def details(found: Mapping) -> list[dict[str, str]]:
             'published': number(cell, measures, 'published'),
             'difference': number(cell, measures, 'difference'),
             'baseline': number(baseline, measures) if baseline else words.DASH,
+            **({'to baseline, 95 %': interval(cell, measures)} if tested else {}),
             'p (FDR)': words.plain(cell.get('p_adjusted')),
             'values': str(len(cell.get('values') or ())) if cell['status'] == 'done' else words.DASH,
             'unit': measures[cell['measure']]['unit'],

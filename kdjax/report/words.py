@@ -119,7 +119,9 @@ def notes(results: Mapping) -> list[str]:
   means = {n: s.get('mean') for n, s in stages.items() if not missing(s.get('mean'))}
   higher = results.get('higher_is_better', True)
   sign = 1 if higher else -1
-  said = [] if higher else [f'Lower {metric} is better.']
+  said = [effect(results)] if not missing(results.get('difference')) else []
+  said += [results['note']] if results.get('note') else []
+  said += [] if higher else [f'Lower {metric} is better.']
   if {'teacher', 'baseline'} <= means.keys() and sign * means['teacher'] <= sign * means['baseline']:
     said.append('The teacher is no better than the student trained alone, so there is no gap to close.')
   for name, value in (results.get('references') or {}).items():
@@ -129,6 +131,28 @@ def notes(results: Mapping) -> list[str]:
         f'({score(value, metric, digits(results))}).'
       )
   return said
+
+
+def effect(results: Mapping) -> str:
+  """The difference of student and baseline, with its interval and its size in standard deviations."""
+  text = f'Student less baseline: {signed(results["difference"], results["metric"])}'
+  if results.get('interval'):
+    text += f', 95 % interval {interval(results["interval"], results["metric"])}'
+  text += ' points' if is_share(results['metric']) else ''
+  d = results.get('effect')
+  return f'{text}; effect size d_z {plain(d)}.' if not missing(d) else f'{text}.'
+
+
+def interval(ends: Sequence[float] | None, metric: str) -> str:
+  """Of a difference of `metric`, as `signed` writes it."""
+  return ' to '.join(signed(x, metric) for x in ends) if ends else DASH
+
+
+def signed(value: float | None, metric: str) -> str:
+  """A difference of `metric`; of shares in points, to two decimals."""
+  if missing(value):
+    return DASH
+  return f'{100 * value:+.2f}' if is_share(metric) else f'{value:+.3g}'
 
 
 def p_value(p: float | None, name: str = '') -> str:
@@ -142,24 +166,11 @@ def p_value(p: float | None, name: str = '') -> str:
 def _test(results):
   count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
   seeds = 'one seed' if count == 1 else f'{count} seeds'
-  p, tests = results.get('p_adjusted', p), results.get('tests')
   if missing(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
-  corrected = f', corrected for {tests} tests' if tests and tests > 1 else ''
-  return f'paired t-test over {seeds}, ' + p_value(p, 'p') + corrected + _interval(results)
-
-
-def _interval(results):
-  """The 95 % interval of the difference, in points where the metric is a share, and the effect size."""
-  difference, metric = results.get('difference'), results['metric']
-  if not difference:
-    return ''
-  unit, factor = (' points', 100) if is_share(metric) else ('', 1)
-  low, high = (f'{factor * difference[k]:+.3g}' for k in ('low', 'high'))
-  effect = difference['effect_size']
-  return f'; difference {low} to {high}{unit}, 95 % interval' + (
-    f', effect size {effect:.1f}' if effect is not None else ''
-  )
+  corrected = results.get('p_adjusted') if results.get('tests', 1) > 1 else None
+  more = '' if missing(corrected) else f', {p_value(corrected, "corrected p")} of {results["tests"]} tests'
+  return f'paired t-test over {seeds}, {p_value(p, "p")}{more}'
 
 
 def _gain(results):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdjax import compare, ranking
+from kdjax import significance
 from kdjax.tables.table import Table
 from kdjax.tables.units import Unit, cell_values, of_cell, values
 
@@ -22,11 +22,11 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
     panels.setdefault(panel, {}).setdefault(row, {})[column] = shown
     if shown.get('p_value') is not None:
       tests[panel, row, column] = shown
-  adjusted = ranking.false_discovery([t['p_value'] for t in tests.values()])
+  adjusted = significance.false_discovery([t['p_value'] for t in tests.values()])
   for shown, p in zip(tests.values(), adjusted.tolist(), strict=True):
-    shown['p_adjusted'] = p
-    if p >= ranking.ALPHA:
-      shown['verdict'] = 'inconclusive'
+    better = table.measures[shown['measure']].higher_is_better
+    verdict = significance.verdict(p, shown['to_baseline'], better)
+    shown |= {'p_adjusted': p, 'verdict': verdict}
   cells = [c for rows in panels.values() for columns in rows.values() for c in columns.values()]
   ran, begun = sum(c['status'] == 'done' for c in cells), [v for v in known.values() if v['values']]
   return {
@@ -70,6 +70,7 @@ def one(table: Table, cell, known: Mapping[str, Mapping]) -> dict:
     shown['difference'] = shown['mean'] - cell.published
   tested = cell.stage == 'student' and table.measures[name].higher_is_better is not None
   if tested and (base := baseline(table, cell, known, len(found))) is not None:
-    p, verdict = compare.paired(found, base, table.measures[name].higher_is_better)
-    shown |= {'baseline': base, 'p_value': p, 'verdict': verdict}
+    test = significance.paired(found, base, table.measures[name].higher_is_better)
+    shown |= {'baseline': base, 'p_value': test.p, 'verdict': test.verdict, 'to_baseline': test.difference}
+    shown |= {'interval': test.interval, 'effect': test.effect}
   return shown
