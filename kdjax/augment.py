@@ -1,7 +1,7 @@
 """Augmentation on the device: a pure function of the seed, the epoch and the example's id (see `mixup`)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +138,11 @@ def check_source(source: str, names: Sequence[str], whose: str = '') -> None:
       f"{whose}teacher.source is 'auto' and student.train.augment is not empty: a student of a store sees "
       "store.views views of each example, and its baseline has to see the same: set 'store' or 'live'."
     )
+
+
+def of_store(configs: Iterable[Mapping]) -> bool:
+  """Whether the students of these configs see those views that a teacher store has."""
+  return any(c['teacher']['source'] == 'store' and c['student']['train']['augment'] for c in configs)
 
 
 def repeated(view: Callable, views: int) -> Callable:

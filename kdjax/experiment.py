@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, streams, written
+from kdjax import augment, build, checkpoint, parallel, pipeline, pretrained, start, streams, written
 from kdjax.encode import known_labels
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
@@ -181,12 +181,7 @@ class Experiment:
   @cached_property
   def protocol(self) -> int:
     """How its random numbers are drawn, see `streams.PROTOCOL`: as when the workdir was begun."""
-    if self.cohort:
-      return self.cohort.protocol
-    kept, begun = self.workdir / 'protocol.json', self.workdir / 'config.json'
-    if kept.exists():
-      return json.loads(kept.read_text(encoding='utf-8'))['protocol']
-    return 1 if begun.exists() else streams.PROTOCOL
+    return self.cohort.protocol if self.cohort else streams.protocol(self.workdir)
 
   def seeds(self, stage: str) -> tuple[int, ...]:
     if self.lender and stage == 'teacher':
@@ -291,8 +286,8 @@ def refuse(experiment: Experiment) -> None:
   if path.exists():
     theirs = SINCE | flat(json.loads(path.read_text(encoding='utf-8')))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
-    # Student and baseline see the views that the store has.
-    bound |= {'store.views'} if stored_views(experiment) else set()
+    members = experiment.members.values()
+    bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
     free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
@@ -316,12 +311,6 @@ def _data_mark(experiment):
   """What a workdir knows its data by; that of an older version has the first alone."""
   found = experiment.data.dataset
   return {'fingerprint': found.fingerprint} | ({'content': found.content} if found.content else {})
-
-
-def stored_views(experiment: Experiment) -> bool:
-  """Whether the students see those augmented views that a teacher store has."""
-  sources = {m.config['teacher']['source'] for m in experiment.members.values()}
-  return 'store' in sources and bool(experiment.config['student']['train']['augment'])
 
 
 def flat(tree, prefix=''):

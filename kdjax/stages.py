@@ -27,7 +27,7 @@ from kdjax import (
 )
 from kdjax.checks import TAUGHT, check
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest, stored_views
+from kdjax.experiment import TRAINED, Experiment, claim, digest
 from kdjax.methods import combine
 
 PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
@@ -111,7 +111,11 @@ def _view(experiment, stage, members):
   student."""
   config, own = experiment.config, experiment.own(stage)['train']
   view = build.view(own, config['seed'])
-  if stage == 'baseline' and stored_views(experiment) and experiment.protocol > 1:
+  if (
+    stage == 'baseline'
+    and augment.of_store(m.config for m in experiment.members.values())
+    and experiment.protocol > 1
+  ):
     return augment.repeated(view, config['store']['views'])
   return view
 

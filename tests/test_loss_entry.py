@@ -60,7 +60,7 @@ def test_a_key_that_could_be_either_is_refused(monkeypatch):
     return Method(lambda *_: ({}, {}), None)
 
   module = types.ModuleType('their_project.late')
-  module.late, module.WEIGHT = late, 1.0
+  module.late, module.WEIGHT, late.__module__ = late, 1.0, module.__name__
   monkeypatch.setattr(trust, 'TRUSTED', {'their_project.late'})
   monkeypatch.setitem(sys.modules, 'their_project', types.ModuleType('their_project'))
   monkeypatch.setitem(sys.modules, 'their_project.late', module)
