@@ -111,11 +111,8 @@ def _view(experiment, stage, members):
   student."""
   config, own = experiment.config, experiment.own(stage)['train']
   view = build.view(own, config['seed'])
-  if (
-    stage == 'baseline'
-    and augment.of_store(m.config for m in experiment.members.values())
-    and experiment.protocol > 1
-  ):
+  stored = augment.of_store(m.config for m in experiment.members.values())
+  if stage == 'baseline' and stored and experiment.protocol > 1:
     return augment.repeated(view, config['store']['views'])
   return view
 
