@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import checkpoint, cost, parallel, pipeline, progress, ranking, report, senses, significance
+from kdjax import cost, files, parallel, pipeline, progress, ranking, report, senses, significance
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
@@ -142,7 +142,7 @@ def write(made: Compared, shown: bool = True) -> None:
   """Writes results.json and the reports, and prints the table where it is to be shown."""
   if jax.process_index():
     return
-  checkpoint.write_json(made.folder / 'results.json', made.results)
+  files.write_json(made.folder / 'results.json', made.results)
   report.write(made.results, made.curves, made.cards, made.folder)
   if shown:
     progress.console.print(report.table(made.results))

@@ -7,7 +7,6 @@ order of the data (Grain), the labels that are kept (NumPy) and the views of the
 stage.
 """
 
-import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,17 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax import files
+
 # How random numbers are drawn and averages of weights are kept; a workdir stays with what it was begun with.
 # 1 had one stream for the weights of every stage, their steps and the views, and averages with no warm-up.
 PROTOCOL = 2
+ANEW = 'choose another --workdir'
 
 
 def protocol(workdir: Path) -> int:
   """That of a workdir, or of one that is to be begun."""
-  kept = workdir / 'protocol.json'
-  if kept.exists():
-    return json.loads(kept.read_text(encoding='utf-8'))['protocol']
-  return 1 if (workdir / 'config.json').exists() else PROTOCOL
+  begun = 1 if (workdir / 'config.json').exists() else PROTOCOL
+  kept = files.read_json(workdir / 'protocol.json', {'protocol': int}, ANEW, {'protocol': begun})
+  return kept['protocol']
 
 
 def seed(of: int, *purpose: str) -> int:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from kdjax import build, checkpoint, stages, store
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment, claim
+from kdjax.files import write_json
 from kdjax.store import answers, layout, manifest, read, write
 
 pytestmark = pytest.mark.optimised
@@ -190,15 +191,15 @@ def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   whole = files(store.folder(built('whole')))
   assert len(whole) == 6
-  made, wrote = begun(), checkpoint.write
+  made, wrote = begun(), write_json
 
-  def killed(path, text):
+  def killed(path, value, **how):
     if path.name == '00001.json':
       raise KeyboardInterrupt
-    wrote(path, text)
+    wrote(path, value, **how)
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-    patched.setattr(checkpoint, 'write', killed)
+    patched.setattr('kdjax.files.write_json', killed)
     stages.keep(made, 'build')
   with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
     store.open(spec_of(made))
