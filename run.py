@@ -7,6 +7,7 @@
   python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   answers, with the trained student
   python run.py table configs/tables/X.py --workdir=W     a paper's table; --plan, --scale, --only, --shard
   python run.py tables [FOLDER]                           one page of all tables; docs/tables by default
+  python run.py config --config=...                       every key of it: value, type, range, meaning
   python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
@@ -41,7 +42,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kdjax import overrides, settings
+from kdjax import options, overrides, settings
 from kdjax.errors import KdjaxError, unknown
 from kdjax.files import user_path
 
@@ -49,7 +50,7 @@ KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets':
 KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
 STORE = ('build', 'verify', 'info')
-COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'predict', 'table', 'tables', *KINDS)
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'config', 'predict', 'table', 'tables', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
@@ -88,8 +89,10 @@ def show(kind, names):
     entry = catalogue.entry(kind, name)
     print(f'{name}\n')
     print(catalogue.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
+    types = options.parameters(entry)
     for option, default in catalogue.options(kind, name).items():
-      print(f'  {option} = {"(needed)" if default is inspect.Parameter.empty else repr(default)}')
+      what = options.describe(types[option].annotation)
+      print(f'  {option} = {"(needed)" if default is inspect.Parameter.empty else repr(default)}  # {what}')
   for entry in [] if names else catalogue.listing(kind):
     print(f'{entry.name:24} {entry.family:12} {entry.line}' + (f' Taps: {entry.taps}.' if entry.taps else ''))
 
@@ -100,6 +103,8 @@ def main(argv):
     raise unknown('command', command, COMMANDS)
   if command in KINDS:
     return show(KINDS[command], names)
+  if command == 'config':
+    return explained()
   if command == 'predict':
     return answer()
   if command == 'table':
@@ -160,6 +165,18 @@ def table(names):
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
+
+
+def explained():
+  """Prints every key of the recipe."""
+  from rich.console import Console
+
+  from kdjax import explain, trust, validate
+
+  config = recipe()
+  trust.trust(trust.named(config))
+  validate.recipe(config)
+  explain.show(config, Console())
 
 
 def index(names):

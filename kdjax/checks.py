@@ -11,6 +11,7 @@ from kdjax import (
   dispatch,
   memory,
   on_policy,
+  optim,
   parallel,
   pipeline,
   settings,
@@ -18,7 +19,7 @@ from kdjax import (
   validate,
   written,
 )
-from kdjax.errors import KdjaxError
+from kdjax.errors import KdjaxError, explained
 from kdjax.experiment import Experiment, refuse
 
 TAUGHT = get_args(settings.Taught)
@@ -120,10 +121,11 @@ def _check_models(experiment, whose=''):
 
   def losses(s, t, batch):
     params, stats = method.init(jax.random.key(0), s, t, batch)
-    return method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
+    return params, stats, method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
 
   try:
-    jax.eval_shape(losses, outputs['student'], taught, batch)
+    with explained('the methods cannot pair these models with their options'):
+      learned = jax.eval_shape(losses, outputs['student'], taught, batch)[:2]
   except KdjaxError as e:
     raise KdjaxError(f'{whose}{e}') from e
   whole = experiment.task.relational
@@ -131,3 +133,16 @@ def _check_models(experiment, whose=''):
   for stage, related in (('teacher', whole), ('student', whole or method.relational)):
     own = config[stage]['train']
     memory.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')
+    if stage == 'student' or not config['teacher']['init']:
+      _check_memory(experiment, stage, learned if stage == 'student' else ({}, {}), whose)
+
+
+def _check_memory(experiment, stage, learned, whose):
+  """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
+  own, variables, seeds = experiment.own(stage)['train'], experiment.shapes(stage)[0], experiment.seeds(stage)
+  tx = optim.optimiser(own['optimiser'], own['steps'])
+  kept = jax.eval_shape(tx.init, {'student': variables['params'], 'method': learned[0]})
+  needs = {'for weights and optimisers': len(seeds) * memory.size((variables, learned, kept))}
+  needs['for a copy of these while it is saved'] = needs['for weights and optimisers']
+  shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({len(seeds)})' * (len(seeds) > 1)
+  memory.check(f'{whose}{stage}', needs, memory.free(parallel.make_mesh()), shrink)

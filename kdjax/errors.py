@@ -1,8 +1,9 @@
 """The one exception that a person sees: a single line that says what to do."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 # What a terminal obeys or cannot show: C0, C1, marks that turn the direction of writing, half characters.
 CONTROL = re.compile('[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
@@ -39,6 +40,18 @@ def unknown(
   listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
   guess = f'; did you mean {near[0]!r}?' if near else '.'
   return KdjaxError(f'unknown {kind}: {given!r}{guess} Choose from: {listing or "nothing"}.')
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+  """Turns whatever goes wrong in a function of somebody else's into one line that begins with `what`."""
+  try:
+    yield
+  except KdjaxError:
+    raise
+  except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
+    said = ' '.join(str(e).split())
+    raise KdjaxError(f'{what} ({type(e).__name__}: {said[:300]}).') from e
 
 
 def differences(theirs: Mapping, mine: Mapping, keys: Iterable[str]) -> str:

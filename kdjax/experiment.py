@@ -24,7 +24,7 @@ from kdjax import (
   written,
 )
 from kdjax.encode import known_labels
-from kdjax.errors import KdjaxError, differences, unknown
+from kdjax.errors import KdjaxError, differences, explained, unknown
 from kdjax.evaluate import make_evaluate
 from kdjax.progress import say
 from kdjax.sources import fingerprint
@@ -162,9 +162,10 @@ class Experiment:
     def make():
       batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
       key = jax.random.key(0)
-      variables = jax.eval_shape(model.init, key, batch)
-      jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
-      return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
+      with explained(f'the model of the {stage} cannot be built with its options for these data'):
+        variables = jax.eval_shape(model.init, key, batch)
+        jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
+        return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
 
     return self.once(('shapes', self.architecture(stage)), make)
 

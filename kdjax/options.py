@@ -96,6 +96,7 @@ def shown(value: Any) -> str:
     return f'a {type(value).__name__} that is too long to show'
 
 
+@functools.cache
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
   """The options of a function, or of a Linen module, with the types that its annotations stand for."""
   try:

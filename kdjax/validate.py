@@ -110,4 +110,8 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
     catalogue.check('models', name, given, where)
     return start.Frozen(None)
   filled = {'vocab_size': 3} if 'vocab_size' in catalogue.options('models', name) else {}  # the data decide
-  return catalogue.make('models', name, filled | given, where)
+  made = catalogue.make('models', name, filled | given, where)
+  heads, width = getattr(made, 'heads', 1), getattr(made, 'width', 0)
+  if width % heads:
+    raise KdjaxError(f'{where}.heads is {heads}; it has to divide the width, {width}.')
+  return made

@@ -68,7 +68,7 @@ LAYERS = (
   {'start'},
   {'build'},
   {'experiment', 'loop'},
-  {'train', 'compare', 'predict', 'validate'},
+  {'train', 'compare', 'predict', 'validate', 'explain'},
   {'store', 'data_checks'},
   {'checks'},
   {'stages'},

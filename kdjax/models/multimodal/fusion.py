@@ -1,11 +1,12 @@
 """Late fusion: one encoder a modality, projected to one width and joined, then an MLP."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from annotated_types import Len
 
 from kdjax.errors import KdjaxError
 from kdjax.options import Rate, Size
@@ -28,7 +29,7 @@ class Fusion(nn.Module):
 
   IGNORES_ABSENT = True  # whatever the values are, in training too
 
-  encoders: Mapping[str, Module]
+  encoders: Annotated[Mapping[str, Module], Len(1)]
   width: Size = 256
   join: Literal['product', 'sum', 'concat'] = 'product'
   dropout: Rate = 0.0
