@@ -119,6 +119,9 @@ def test_padding_case_and_length_lie_beside_a_tokenizer(tmp_path):
   assert words.encode('THE Cat').ids == [3, 5, 6, 4]
   checked(init, words, 8)
   refused(lambda: checked(init, pretrained.words(init), 9), 'reads 8 tokens', 'text_length is 9: set it to 8')
+  prompts = {'prompts': {'query': 'find: '}, 'default_prompt_name': 'query'}
+  init = folder(tmp_path, config_sentence_transformers=prompts)
+  assert "after 'find: ', which the texts" in texts.describe(pretrained.files(init))
   assert 'in lower case' in texts.describe(pretrained.files(init)) and 'up to 8' in texts.describe(
     pretrained.files(init)
   )

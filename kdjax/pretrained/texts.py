@@ -141,7 +141,11 @@ def describe(found: Files) -> str:
   words = load(found.tokenizer)
   lower = words.normalizer is not None and words.normalizer.normalize_str('A') == 'a'
   pad = f', padded with {words.padding["pad_token"]!r}' if words.padding else ''
-  most = _sentence(found.weights[0].parent).get('max_seq_length')
+  folder = found.weights[0].parent
+  most = _sentence(folder).get('max_seq_length')
+  said = companion(sentence.root(folder) or folder, 'config_sentence_transformers.json')
+  if prompt := (said.get('prompts') or {}).get(said.get('default_prompt_name')):
+    pad += f', after {prompt!r}, which the texts of the data have to begin with'
   return f'texts {"in lower case" if lower else "as they are"}{pad}' + (
     f', up to {most} tokens' if most else ''
   )
