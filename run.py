@@ -23,18 +23,27 @@ A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/t
 The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the exit status is then 143.
 """
 
-import errno
+if __name__ == '__main__':  # before anything that takes time
+  try:
+    from kdjax import early_exit, huge_pages
+  except KeyboardInterrupt:
+    raise SystemExit(130) from None
+  early_exit.install()
+  huge_pages.take()
+
 import inspect
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kdjax import huge_pages, overrides, settings
+from kdjax import overrides, settings
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import user_path
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
 KINDS |= {'generators': 'generators'}
@@ -111,10 +120,10 @@ def main(argv):
 
   trust.trust(trust.named(config))
 
-  compile_once()
+  cache = compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-  workdir = Path(WORKDIR.value or f'runs/{config["name"]}').expanduser().absolute()
-  experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND, cache=CACHE.value)
+  workdir = user_path(WORKDIR.value or f'runs/{config["name"]}')
+  experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND, cache=cache)
   if command == 'evaluate':
     for stage, metrics in stages.evaluate(experiment, SPLIT.value).items():
       for name, values in metrics.items():
@@ -137,14 +146,14 @@ def table(names):
   if len(names) != 1:
     raise KdjaxError('which table? For instance: python run.py table configs/tables/mfh_gaussian.py')
   logging.set_verbosity(logging.ERROR)
-  compile_once()
+  cache = compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   made = load(names[0], SCALE.value)
   configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in made.experiments.values())
   trust.trust(name for config in configs for name in trust.named(config))
-  workdir = Path(WORKDIR.value or f'runs/{made.name}').expanduser().absolute()
+  workdir = user_path(WORKDIR.value or f'runs/{made.name}')
   how = {'only': ONLY.value, 'shard': SHARD.value, 'planned': PLAN.value, 'scale': SCALE.value}
-  how['cache'] = CACHE.value
+  how['cache'] = cache
   try:
     run.run(made, workdir, DATA_DIR.value, COMMAND, **how)
   except (interrupt.Interrupted, KeyboardInterrupt) as e:
@@ -167,8 +176,9 @@ def answer():
 
   if not WORKDIR.value:
     raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
+  logging.set_verbosity(logging.ERROR)
   compile_once()
-  predictor = predict.load(Path(WORKDIR.value).expanduser(), STAGE.value, trusted=TRUST.value)
+  predictor = predict.load(user_path(WORKDIR.value), STAGE.value, trusted=TRUST.value)
   answers, took = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
   for line in predict.lines({k: flag.value for k, flag in GIVEN.items()}, answers):
     print(line)
@@ -176,12 +186,18 @@ def answer():
 
 
 def compile_once():
-  """Keeps what is compiled for the next start."""
+  """Keeps what is compiled for the next start; the folder, '' where nothing is kept."""
   import jax
 
-  if CACHE.value:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(CACHE.value))
+  from kdjax import decoded
+
+  # What is damaged or does not fit is compiled anew.
+  warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache')
+  cache = decoded.usable(CACHE.value)
+  if cache:
+    jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  return cache
 
 
 def recipe():
@@ -216,11 +232,10 @@ def one_line(call):
   except KdjaxError as e:
     sys.exit(f'error: {e}')
   except OSError as e:
-    if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-      raise
-    sys.exit(f'error: {e.strerror} ({e.filename or "writing"}); nothing that was saved is lost.')
+    if e.filename is None:  # it may be the output itself, which Python would write to once more
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(f'error: {e.strerror or e} ({e.filename or "writing"}); nothing that was saved is lost.')
 
 
 if __name__ == '__main__':
-  huge_pages.take()
   one_line(lambda: app.run(lambda argv: sys.exit(one_line(lambda: main(argv))), flags_parser=parse))

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import checkpoint, progress
+from kdjax import files, progress
 from kdjax.store import answers, layout, manifest, read, write
 
 BATCH = 256
@@ -47,7 +47,7 @@ def made(folder, shapes, top_k, args):
   write.shards(spec, shards, 0, lambda rows: {'id': rows}, ask, args.examples)
   took = time.perf_counter() - began
   found = write.manifest_of(spec, complete=True)
-  checkpoint.write_json(folder / manifest.NAME, found)
+  files.write_json(folder / manifest.NAME, found)
   with mock.patch.object(read, 'HELD', 0):
     return read.Reader(folder, found), took
 

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from kdjax import (
 from kdjax import encode as encode_
 from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import user_path
 from kdjax.layers import COMPUTED, narrowed, scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
@@ -66,24 +66,24 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
     given |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
-  offered = {'data_dir': data_dir, 'path': os.path.expanduser(config.get('path') or ''), 'columns': columns}
+  offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
   taken = catalogue.options('data', name)
   for key, value in offered.items():
     if value and key != 'data_dir' and key not in taken:
       raise KdjaxError(f'data.{key} is set, and the data set {name!r} does not take it.')
-  given |= {k: v for k, v in offered.items() if v and k in taken}
+  given |= {k: str(user_path(v)) if k == 'path' else v for k, v in offered.items() if v and k in taken}
   return catalogue.make('data', name, given, 'data.options')
 
 
 def words(config: Mapping, found: DataSet, workdir: Path) -> Any:
   """The tokenizer: the one kept in `workdir`, a file's, or one trained on the training texts."""
-  train, kept = found.splits['train'], workdir / 'tokenizer.json'
+  made, train = tokenizer.kept(workdir), found.splits['train']
   texts = [k for k, v in train[0].items() if isinstance(v, str)]
   if not texts:
     return None
-  if kept.exists() or config['tokenizer']:
-    made = tokenizer.load(kept) if kept.exists() else pretrained.words(config['tokenizer'])
-  else:
+  if made is None and config['tokenizer']:
+    made = pretrained.words(config['tokenizer'])
+  elif made is None:
     limit = min(len(train), config['vocab_examples'])
     rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
     given = (row[k] for row in rows for k in texts)

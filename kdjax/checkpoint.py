@@ -1,9 +1,18 @@
-"""What survives a crash: training states through Orbax, finished models as safetensors."""
+"""What survives a crash: training states through Orbax, finished models as safetensors.
 
+Both carry a checksum of the arrays themselves, which is compared whenever they are read: a byte that flips on
+the disk is an error or a step back to an older state, and never another model.
+"""
+
+import errno
+import functools
+import hashlib
 import json
-import os
+import logging
+import shutil
+import sys
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +23,33 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from kdjax import files
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
 from kdjax.progress import say
+
+BESIDE = {'batches': object, 'wall_time_s': files.NUMBER, 'failed': {str: int}}
+HEADER = 'kdjax'  # of an exported model: one key, since the order of several is not the same in every file
+
+
+def hash_arrays(tree: Any) -> str:
+  """SHA-256 of every array of a tree, its place and its type: the identity of weights."""
+  made = hashlib.sha256()
+  for part in _parts(tree):
+    made.update(part)
+  return made.hexdigest()[:16]
+
+
+def checksum(tree: Any) -> int:
+  """CRC-32 of the same, which is two to four times as fast and knows what a disk has damaged."""
+  return functools.reduce(lambda made, part: zlib.crc32(part, made), _parts(tree), 0)
+
+
+def _parts(tree) -> Iterator[Any]:
+  for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    x = np.ascontiguousarray(x)
+    yield f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode()
+    yield x.reshape(-1).view(np.uint8)
 
 
 class Restored(NamedTuple):
@@ -34,16 +67,18 @@ class Checkpoints:
   """
 
   def __init__(self, folder: Path, keep: int = 2):
+    _quiet()
     self.folder = Path(folder).absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     self.manager = ocp.CheckpointManager(self.folder, options=options)
 
   def save(self, step: int, tree: Any, data: Any) -> None:
     """Saves in the background; `tree` must not be donated before the next `wait`."""
+    data = files.sealed({'arrays': checksum(tree), 'data': data})
     items = ocp.args.Composite(tree=ocp.args.StandardSave(tree), data=ocp.args.JsonSave(data))
     try:
       self.manager.save(step, args=items)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RuntimeError) as e:
       raise self._unwritten(e) from e
 
   def restore(self, like: Any) -> Restored | None:
@@ -60,6 +95,13 @@ class Checkpoints:
       items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
       try:
         found = self.manager.restore(step, args=items)
+        data = files.unsealed(found['data'])
+        if 'arrays' in data:  # an earlier version saved no checksum
+          if data['arrays'] != checksum(found['tree']):
+            raise ValueError('the checksum of its arrays is another')
+          data = data['data']
+        if wrong := files.misfit(data, BESIDE):
+          raise ValueError(wrong)
       except Exception as e:  # a damaged file shows up as any of a dozen types
         bad.append(step)
         path = self.folder / str(step)
@@ -67,7 +109,7 @@ class Checkpoints:
         continue
       for damaged in bad:  # their place is needed, and only now is it sure that they are bad
         self.manager.delete(damaged)
-      return Restored(step, found['tree'], found['data'])
+      return Restored(step, found['tree'], data)
     if steps:
       raise KdjaxError(
         f'none of the checkpoints in {self.folder} can be read; move it away to start this stage again.'
@@ -81,48 +123,49 @@ class Checkpoints:
     """Until everything saved is on the disk."""
     try:
       self.manager.wait_until_finished()
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RuntimeError) as e:
       raise self._unwritten(e) from e
 
   def close(self) -> None:
     try:
       self.manager.close()
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RuntimeError) as e:
       raise self._unwritten(e) from e
+    finally:
+      self._clear()
+
+  def _clear(self):
+    """Deletes what is half written and takes room."""
+    for half in self.folder.glob('*.orbax-checkpoint-tmp*') if not jax.process_index() else ():
+      shutil.rmtree(half, ignore_errors=True)
 
   def _unwritten(self, error):
+    self._clear()
+    last = self.newest()
+    kept = 'nothing was saved before' if last is None else f'the last good one is of step {last}'
     return KdjaxError(
-      f'cannot write a checkpoint to {self.folder} ({_first_line(error)}); the last good one is of step '
-      f'{self.newest()}. Make room and run the same command again.'
+      f'cannot write a checkpoint to {self.folder} ({_first_line(error)}); {kept}. '
+      'Make room and run the same command again.'
     )
 
 
+@functools.cache
+def _quiet() -> None:
+  """Keeps tracebacks of Orbax's threads off the screen: what goes wrong in them is raised here too."""
+  logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+  before = sys.unraisablehook
+
+  def hook(what):  # TensorStore answers when the loop that asked has ended with the first write that failed
+    if str(what.exc_value) != 'Event loop is closed':
+      before(what)
+
+  sys.unraisablehook = hook
+
+
 def _first_line(error: Exception) -> str:
-  return str(error).strip().split('\n')[0][:200]
-
-
-@contextmanager
-def swapped_in(path: Path) -> Iterator[Path]:
-  """A file to write beside `path`, which takes its place when it is whole and on the disk."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    yield part
-    with part.open('rb+') as file:
-      os.fsync(file.fileno())
-    os.replace(part, path)
-  finally:
-    part.unlink(missing_ok=True)
-
-
-def write(path: Path, text: str) -> None:
-  """Swaps a whole text file in, so that nobody ever reads half of one."""
-  with swapped_in(path) as part:
-    part.write_text(text, encoding='utf-8', newline='\n')
-
-
-def write_json(path: Path, value: Any) -> None:
-  write(path, json.dumps(value, indent=2, default=str) + '\n')
+  full = getattr(error, 'errno', 0) in (errno.ENOSPC, errno.EDQUOT) or 'RESOURCE_EXHAUSTED' in str(error)
+  return 'the disk is full' if full else (str(error).strip() or type(error).__name__).split('\n')[0][:200]
 
 
 def whole(name: str) -> str:
@@ -143,9 +186,10 @@ def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   """
   flat = traverse_util.flatten_dict(jax.device_get(variables), sep='/')
   try:
-    with swapped_in(path) as part:
+    with files.swapped_in(path) as part:
       arrays = {whole(k): np.asarray(v, order='C') for k, v in flat.items()}
-      save_file(arrays, part, {'vocabulary': vocabulary})
+      said = files.sealed({'vocabulary': vocabulary, 'arrays': hash_arrays(arrays)})
+      save_file(arrays, part, {HEADER: json.dumps(said)})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
@@ -159,9 +203,17 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   try:
     with safe_open(regular_file(path, 'model'), 'numpy') as file:
       tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118, it is no dict
-      return tensors, file.metadata() or {}
-  except (OSError, SafetensorError) as e:
-    raise KdjaxError(f'cannot read the model {path} ({e}).') from e
+      header = file.metadata() or {}
+    if HEADER in header:  # an earlier version wrote no checksum
+      header = files.unsealed(files.parse(header[HEADER]))
+      if header['arrays'] != hash_arrays(tensors):
+        raise ValueError('the checksum of its arrays is another')
+    return tensors, header
+  except (OSError, SafetensorError, TypeError, ValueError, AttributeError, KeyError) as e:  # types, too
+    anew = 'delete the stage.json beside it and run the same command, which exports it anew'
+    raise KdjaxError(
+      f'cannot read the model {path} ({_first_line(e)}); if a training of kdjax wrote it, {anew}.'
+    ) from e
 
 
 def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from kdjax import checkpoint, cost, parallel, pipeline, progress, ranking, report, senses
+from kdjax import cost, files, parallel, pipeline, progress, ranking, report, senses
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.log import read_log
@@ -102,7 +102,7 @@ def compare(experiment: Any) -> dict:
 def write(experiment: Any, results: dict, curves: Mapping, cards: Sequence) -> None:
   """Writes results.json, report.md and report.html."""
   if not jax.process_index():
-    checkpoint.write_json(experiment.workdir / 'results.json', results)
+    files.write_json(experiment.workdir / 'results.json', results)
     report.write(results, curves, cards, experiment.workdir)
 
 

@@ -8,24 +8,29 @@ code of kdjax that reads; where any of them is another, the split is read anew.
 import contextlib
 import functools
 import importlib.metadata
-import json
 import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdjax.sources import fingerprint
+from kdjax import files, progress
+from kdjax.errors import KdjaxError
+from kdjax.files import user_path
+from kdjax.sources import fingerprint, in_threads
 
 LARGEST = 10e9  # bytes of all that is kept: what was not asked for longest goes first
 MOST = 200_000  # files that are looked at before anything is read
 SLOW = 1.0  # seconds of reading from which a split is worth keeping
 BEGUN = 3600.0  # seconds after which a folder that was begun is one that nobody finishes
 COUNTS = 'cut.json'
+SCHEMA = {'arrays': {str: [(str, int)]}, 'cut': {str: int}}
+BLOCK = 2**24  # bytes of a file under one checksum
 
 
 def place(cache: str, files: Iterable[Path], *parts: Any) -> Path | None:
@@ -43,7 +48,21 @@ def place(cache: str, files: Iterable[Path], *parts: Any) -> Path | None:
     stats = [(str(f.absolute()), s.st_size, s.st_mtime_ns) for f in files for s in (f.stat(),)]
   except OSError:  # whoever reads it says so better
     return None
-  return Path(cache).expanduser() / 'decoded' / fingerprint(stats, parts, _code())
+  return user_path(cache) / 'decoded' / fingerprint(stats, parts, _code())
+
+
+def usable(cache: str) -> str:
+  """The folder of everything that is kept for the next start; '', and a line, where it cannot be written."""
+  if not cache:
+    return ''
+  try:
+    folder = user_path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      return str(folder)
+  except OSError as e:
+    progress.say(f'--cache={cache} cannot be written ({e.strerror}): nothing is kept for the next start')
+    return ''
 
 
 def load(folder: Path | None) -> tuple[dict[str, np.ndarray], dict[str, int]] | None:
@@ -51,13 +70,29 @@ def load(folder: Path | None) -> tuple[dict[str, np.ndarray], dict[str, int]] | 
   if folder is None or not (folder / COUNTS).exists():
     return None
   try:
-    names = json.loads((folder / COUNTS).read_text(encoding='utf-8'))
-    arrays = {k: np.load(folder / file, mmap_mode='r') for k, file in names['arrays'].items()}
+    said = files.read_json(folder / COUNTS, SCHEMA, 'it is read again')
+    if wrong := [name for name, mark in said['arrays'].values() if _checksum(folder / name) != mark]:
+      raise ValueError(f'{folder / wrong[0]} is not what was written')
+    arrays = {k: np.load(folder / name, mmap_mode='r') for k, (name, _) in said['arrays'].items()}
     with contextlib.suppress(OSError):  # it is not ours
       os.utime(folder)
-  except (OSError, ValueError, KeyError):
+  except (KdjaxError, OSError, ValueError, EOFError) as e:
+    progress.say(f'decoded data are damaged, and read again: {e}')
+    shutil.rmtree(folder, ignore_errors=True)
     return None
-  return {k: v.view(np.ndarray) for k, v in arrays.items()}, names['cut']
+  return {k: v.view(np.ndarray) for k, v in arrays.items()}, said['cut']
+
+
+def _checksum(path: Path) -> int:
+  """CRC-32 of a file, over its blocks in as many threads as there are cores."""
+  blocks = range(0, path.stat().st_size, BLOCK)
+
+  def one(at):
+    with path.open('rb') as file:
+      file.seek(at)
+      return zlib.crc32(file.read(BLOCK))
+
+  return zlib.crc32(np.array(in_threads(one, blocks), np.uint32).tobytes())
 
 
 def save(folder: Path | None, arrays: Mapping[str, np.ndarray], cut: Mapping[str, int]) -> None:
@@ -77,7 +112,8 @@ def save(folder: Path | None, arrays: Mapping[str, np.ndarray], cut: Mapping[str
           np.save(file, arrays[key], allow_pickle=False)
           file.flush()
           os.fsync(file.fileno())
-      (begun / COUNTS).write_text(json.dumps({'arrays': names, 'cut': dict(cut)}), encoding='utf-8')
+      marks = {key: [name, _checksum(begun / name)] for key, name in names.items()}
+      files.write_json(begun / COUNTS, {'arrays': marks, 'cut': dict(cut)})
       folder.parent.mkdir(exist_ok=True)
       if not (folder / COUNTS).exists():  # half deleted
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import build, checkpoint, parallel, pipeline, pretrained, start, written
+from kdjax import build, checkpoint, files, parallel, pipeline, pretrained, start, tokenizer, written
 from kdjax.encode import known_labels
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.evaluate import make_evaluate
@@ -21,6 +21,10 @@ TRAINED = ('teacher', 'baseline', 'student')
 # What the members of a cohort may differ in: the batches and the teacher are shared.
 OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype', 'student.drop')
 OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source', 'on_policy')
+STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': files.NUMBER, 'failed_at?': int}
+STAGE |= {'model': {'model': str}, 'update_s': (*files.NUMBER, type(None)), 'members': int, 'training': str}
+DATA = {'fingerprint': str, 'content?': str, 'vocabulary?': str, 'tokenizer?': str}
+ANEW = 'delete it and run the same command, which writes it anew'
 # What configs of before these keys were asked for, in a workdir that was begun then.
 SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
 SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
@@ -97,8 +101,7 @@ class Experiment:
   @cached_property
   def vocabulary(self) -> str:
     """A hash of the tokenizer, '' without one."""
-    words = self.data.words
-    return fingerprint(sorted(words.get_vocab().items())) if words is not None else ''
+    return tokenizer.mark(self.data.words)
 
   def model(self, stage: str):
     """One object for one architecture, so that what is compiled for it is shared by a cohort."""
@@ -204,7 +207,7 @@ class Experiment:
     return self.done(stage) and 'failed_at' not in self.summary(stage)
 
   def summary(self, stage: str) -> dict:
-    return json.loads((self.folder(stage) / 'stage.json').read_text(encoding='utf-8'))
+    return files.read_json(self.folder(stage) / 'stage.json', STAGE, f'{ANEW} from the last checkpoint')
 
   def variables(self, stage: str) -> dict:
     """The weights that a finished stage gave, stacked over its seeds.
@@ -261,10 +264,13 @@ def claim(experiment: Experiment) -> None:
   refuse(experiment)
   all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
   for one in all_of_them if not jax.process_index() else ():
-    checkpoint.write_json(one.workdir / 'config.json', one.config)
-    checkpoint.write_json(one.workdir / 'data.json', _data_mark(one))
+    files.write_json(one.workdir / 'config.json', one.config)
+    data, words = _data_mark(one), one.workdir / tokenizer.FILE
     if one.data.words is not None:
-      checkpoint.write(one.workdir / 'tokenizer.json', one.data.words.to_str())
+      if not words.exists():
+        files.write(words, one.data.words.to_str())
+      data |= {'tokenizer': fingerprint(words.read_bytes())}
+    files.write_json(one.workdir / 'data.json', data)
 
 
 def refuse(experiment: Experiment) -> None:
@@ -278,16 +284,17 @@ def refuse(experiment: Experiment) -> None:
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():
-    theirs = SINCE | flat(json.loads(path.read_text(encoding='utf-8')))
+    theirs = SINCE | flat(files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
     free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
     if said := differences(theirs, mine, keys):
       raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
-  data, kept = _data_mark(experiment), experiment.workdir / 'data.json'
-  if kept.exists() and data != data | json.loads(kept.read_text(encoding='utf-8')):
-    raise KdjaxError(f'the data have changed since {experiment.workdir} was begun: choose another --workdir.')
+  mine, said = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  for key in (k for k in mine if said.get(k, mine[k]) != mine[k]):
+    what = 'vocabulary has' if key == 'vocabulary' else 'data have'
+    raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
   for member in experiment.members.values():
     if member is not experiment:
       refuse(member)
@@ -295,14 +302,15 @@ def refuse(experiment: Experiment) -> None:
 
 def checked(experiment: Experiment) -> bool:
   """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
-  kept = experiment.workdir / 'data.json'
-  return kept.exists() and json.loads(kept.read_text(encoding='utf-8')) == _data_mark(experiment)
+  said = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  return all(said.get(key) == now for key, now in _data_mark(experiment).items())
 
 
 def _data_mark(experiment):
   """What a workdir knows its data by; that of an older version has the first alone."""
   found = experiment.data.dataset
-  return {'fingerprint': found.fingerprint} | ({'content': found.content} if found.content else {})
+  mark = {'fingerprint': found.fingerprint, 'vocabulary': experiment.vocabulary}
+  return mark | ({'content': found.content} if found.content else {})
 
 
 def flat(tree, prefix=''):

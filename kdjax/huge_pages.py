@@ -2,7 +2,10 @@
 
 import builtins
 import os
+import signal
 import sys
+
+HELD = (signal.SIGINT, signal.SIGTERM)  # while one program ends and the next has no handlers yet
 
 
 def take() -> None:
@@ -12,8 +15,11 @@ def take() -> None:
   environment tells glibc (2.35 and later; others ignore it), and only when a program starts. In a debugger,
   in IPython, and where the program comes from the standard input, nothing is done.
   """
+  if hasattr(signal, 'pthread_sigmask'):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
   decided = sys.platform != 'linux' or 'GLIBC_TUNABLES' in os.environ
   hosted = sys.gettrace() or hasattr(builtins, '__IPYTHON__') or sys.argv[0] in ('', '-')
   if sys.executable and not decided and not hosted:
     os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -7,20 +7,33 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kdjax.checkpoint import write
+from kdjax import files
 from kdjax.errors import KdjaxError
+from kdjax.progress import say
 
 
 def read_log(path: Path) -> list[dict]:
-  """The records of a metrics.jsonl; a line that a crash cut off is left out."""
-  records = []
-  if path.exists():
-    for line in path.read_text(encoding='utf-8').splitlines():
-      try:
-        records.append(json.loads(line))
-      except json.JSONDecodeError:
-        continue
+  """The records of a metrics.jsonl, without a last line that a crash cut off and without damaged ones."""
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
+  records = [record for line in lines if (record := _record(line)) is not None]
+  if damaged := sum(1 for line in lines[:-1] if line) - len(records):
+    say(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
   return records
+
+
+def _record(line: str) -> dict | None:
+  """A line's content, None where it is not what was written; an earlier version wrote no checksum."""
+  try:
+    record = files.unsealed(files.parse(line))
+  except ValueError:
+    return None
+  return None if files.misfit(record, {'step': int}) else record
+
+
+def _line(record: Mapping) -> str:
+  return json.dumps(files.sealed(record)) + '\n'
 
 
 class Log:
@@ -32,7 +45,7 @@ class Log:
       self.path = None
       return
     kept = [r for r in read_log(self.path) if r['step'] <= step]
-    write(self.path, ''.join(json.dumps(r) + '\n' for r in kept))
+    files.write(self.path, ''.join(map(_line, kept)))
     if tensorboard:
       try:
         from tensorboardX import SummaryWriter
@@ -46,7 +59,7 @@ class Log:
       return
     plain = {k: np.asarray(v).tolist() for k, v in record.items()}
     with self.path.open('a', encoding='utf-8') as file:
-      file.write(json.dumps({'step': step, **plain}) + '\n')
+      file.write(_line({'step': step, **plain}))
     for key, value in plain.items() if self.board else ():
       for i, x in enumerate(np.atleast_1d(value)):
         self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)

@@ -1,6 +1,5 @@
 """Answers for one's own files, with a model that an experiment trained."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import build, checkpoint, generate, pipeline, sound, sources, start, tokenizer, trust
+from kdjax import build, checkpoint, files, generate, pipeline, sound, sources, start, tokenizer, trust
 from kdjax import encode as encoding
 from kdjax.augment import hide
 from kdjax.errors import KdjaxError, printable
 from kdjax.experiment import TRAINED
 from kdjax.senses import modalities
 
+STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
+STAGE |= {'rate': files.NUMBER, 'example?': {str: list}}
 GIVEN = ('image', 'text', 'audio')  # what a person can hand in
 
 
@@ -53,9 +54,12 @@ def load(
     raise KdjaxError(
       f'{workdir} holds no finished {stage}; it has {done or "none"}: set --workdir and --stage.'
     )
-  said, config = (
-    json.loads(p.read_text(encoding='utf-8')) for p in (folder / 'stage.json', workdir / 'config.json')
-  )
+  anew = 'run the command of the experiment again with this file deleted, which writes it anew'
+  said = files.read_json(folder / 'stage.json', STAGE, anew)
+  kept, side = tokenizer.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
+  schema = {'task': {'name': str}, side: {'inputs': {str: str}, 'dtype': str}}
+  schema |= {'data': {} if kept is None else {'text_length': int}}
+  config = files.read_json(workdir / 'config.json', schema, anew)
   if 'example' not in said:
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
   names = {'model': said['model'], 'task': config['task']}
@@ -63,14 +67,15 @@ def load(
   seeds = said['seeds']
   if seed is not None and seed not in seeds:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
-  words, own = None, config['teacher' if stage == 'teacher' else 'student']
-  if (workdir / 'tokenizer.json').exists():
-    words = tokenizer.cut(tokenizer.load(workdir / 'tokenizer.json'), config['data']['text_length'])
+  words, own = None, config[side]
+  if kept is not None:
+    words = tokenizer.cut(kept, config['data']['text_length'])
   net = build.module(said['model'], said['fill'])
   model = build.functions(net, own['inputs'], own['dtype'], frozen=start.frozen(said['model']))
   example = {k: np.zeros(shape, dtype) for k, (shape, dtype) in said['example'].items()}
   like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
-  variables = checkpoint.load(folder / f'seed_{seeds[0] if seed is None else seed}.safetensors', like)
+  path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
+  variables = checkpoint.load(path, like, tokenizer.mark(words))
   variables = jax.device_put(variables)
   encode = pipeline.make_encode(words, prompt_length=config['data'].get('prompt_length', 0))
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
@@ -80,6 +85,10 @@ def load(
   inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
   if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not said['rate']):
     del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
+  if 'image' in inputs and example[inputs['image']].ndim != 3:
+    del inputs['image']  # a vector
+  if not inputs:
+    raise KdjaxError(f'the model of {folder} reads {", ".join(example)}, and none of them from a file.')
 
   def predict(given: Mapping[str, Sequence[str]]):
     given = {k: list(v) for k, v in given.items() if v}

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from jax.experimental import multihost_utils
 from kdjax import catalogue
 from kdjax import prepared as prepared_folder
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import user_path
 from kdjax.images import decode_image, read_image, resize  # noqa: F401
 from kdjax.progress import console, say
 from kdjax.sound import Audio  # noqa: F401 (TFDS finds it by its alias)
@@ -61,6 +63,8 @@ def prepare(make: Callable[[], Any]) -> Any:
     folder = Path(builder.data_dir).parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / '.lock'):
+      for half in folder.glob('incomplete.*'):  # of a process that was killed
+        shutil.rmtree(half, ignore_errors=True)
       builder = make()  # by now another process may have done it
       if not builder.is_prepared():
         _prepare(builder)
@@ -73,19 +77,20 @@ def _prepare(builder):
   try:
     with quiet_tfds(builder.name):
       builder.download_and_prepare(file_format='array_record')
-  except (requests.RequestException, tfds.download.DownloadError, AssertionError) as e:
-    reason = str(e).strip().split('\n')[0][:200]
+  except (requests.RequestException, tfds.download.DownloadError, AssertionError, OSError, RuntimeError) as e:
+    full = 'No space left' in str(e)  # as ArrayRecord says it
+    reason = 'the disk is full' if full else str(e).strip().split('\n')[0][:200]
     raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
 
 
 def root(data_dir: str | None) -> Path:
   """Where TFDS keeps prepared data."""
-  return Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+  return user_path(data_dir or tfds.core.constants.DATA_DIR)
 
 
 def prepared(name: str, data_dir: str | None) -> Path | None:
   """The newest prepared version of `name`, or `name` itself where it is such a folder."""
-  for folder in (Path(name).expanduser(), root(data_dir) / name):
+  for folder in (user_path(name), root(data_dir) / name):
     if (folder / 'dataset_info.json').exists():
       return folder
     versions = [p for p in folder.glob('*.*.*') if (p / 'dataset_info.json').exists()]

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from kdjax import (
   build,
   checkpoint,
+  files,
   interrupt,
   loop,
   narrow,
@@ -22,10 +23,11 @@ from kdjax import (
   store,
   train,
   trust,
+  workdir_lock,
 )
 from kdjax.checks import TAUGHT, check
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest
+from kdjax.experiment import TRAINED, Experiment, claim, digest, refuse
 from kdjax.methods import combine
 
 PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
@@ -42,17 +44,20 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
   for stage in wanted:
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
-  check(experiment)
-  _load_weights(experiment)
-  claim(experiment)
+  with workdir_lock.held(experiment.workdir):
+    check(experiment)
+    _load_weights(experiment)
+    claim(experiment)
+    return _run(experiment, wanted)
+
+
+def _run(experiment, wanted):
   with interrupt.listening() as stopped:
     for stage in wanted:
       if stopped():
         raise interrupt.Interrupted(f'stopped before {stage}; run the same command to go on.')
       if stage == 'compare':
-        from kdjax import compare  # its plots and statistics take a second to import
-
-        return compare.run(experiment)
+        break
       missing = {m.folder(stage): (n, m) for n, m in experiment.members.items() if not m.done(stage)}
       if not missing:
         progress.say(f'{stage}: done before')
@@ -61,7 +66,13 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
       members, together = list(missing.values()), experiment.config['run']['together']
       for i in range(0, len(members), together):
         finish(experiment, stage, dict(members[i : i + together]), stopped)
-  return None
+  if stopped():
+    raise interrupt.Interrupted('stopped; run the same command to go on.')
+  if 'compare' not in wanted:
+    return None
+  from kdjax import compare  # its plots and statistics take a second to import
+
+  return compare.run(experiment)  # has nothing to save: a signal ends it at once
 
 
 def _load_weights(experiment):
@@ -193,7 +204,7 @@ def _export(experiment, stage, variables):
 
 def _finished(experiment, stage, trained):
   own, folder = experiment.own(stage), experiment.folder(stage)
-  checkpoint.write_json(
+  files.write_json(
     folder / 'stage.json',
     {
       'stage': stage,
@@ -221,11 +232,15 @@ def keep(experiment: Experiment, what: str) -> None:
     store.info(store.folder(experiment))
     return
   check(experiment)
-  claim(experiment)
   made = setup(experiment, 'student')
   if made.teacher is None:
     raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
-  {'build': store.build, 'verify': store.verify}[what](experiment, made)
+  if what == 'verify':
+    store.verify(experiment, made)
+    return
+  with workdir_lock.held(experiment.workdir):
+    claim(experiment)
+    store.build(experiment, made)
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:
@@ -234,7 +249,7 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[flo
   Raises:
     KdjaxError: if there is no such split, or no stage was finished.
   """
-  claim(experiment)
+  refuse(experiment)  # reads alone: the folder may be somebody else's
   data, config, results = experiment.data, experiment.config, {}
   held = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
   source = held.get(split)

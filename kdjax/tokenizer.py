@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from kdjax import tokenizer_bounds
+from kdjax import files, tokenizer_bounds
 from kdjax.errors import KdjaxError
 from kdjax.files import regular_file
+from kdjax.sources import fingerprint
 
+FILE = 'tokenizer.json'  # in a workdir
 PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
 ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
 LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
@@ -18,6 +20,7 @@ LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
 # ideographs; not Hangul, which has spaces.
 UNSPACED = '\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff'
 UNSPACED += '\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003134f'
+MOST = 2**24  # tokens of a vocabulary
 NOTHING = -100  # in the place of a token that is no target
 BETWEEN = re.compile(f'(?<=[{UNSPACED}]) (?=[{UNSPACED}])')
 # How the tokens of a vocabulary are spelt -> what puts them together.
@@ -55,6 +58,27 @@ def load(path: str | Path) -> Tokenizer:
     raise KdjaxError(f'cannot read the tokenizer {path}: {e}') from e
 
 
+def kept(workdir: Path) -> Tokenizer | None:
+  """The tokenizer of a workdir, if its file is what data.json says it is; None where there is none.
+
+  Raises:
+    KdjaxError: if it is damaged.
+  """
+  path, beside = workdir / FILE, workdir / 'data.json'
+  if not path.exists():
+    return None
+  anew = 'delete it and run the same command, which writes it anew'
+  said = files.read_json(beside, {'tokenizer?': str}, anew, {})
+  if said.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
+    raise KdjaxError(f'cannot read {path} (it is not what was written): {anew}.')
+  return load(path)
+
+
+def mark(tokenizer: Tokenizer | None) -> str:
+  """A hash of the vocabulary, '' without one."""
+  return fingerprint(sorted(tokenizer.get_vocab().items())) if tokenizer is not None else ''
+
+
 def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
   """The tokenizer, set to make texts of one length, filled up with its own padding token."""
   own = tokenizer.padding or {}
@@ -62,12 +86,36 @@ def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
   number, token = next(((i, t) for i, t in named if i is not None), (own.get('pad_id', 0), PAD))
   tokenizer.enable_truncation(length)
   tokenizer.enable_padding(length=length, pad_id=number, pad_token=token)
+  _check(tokenizer)
   return tokenizer
+
+
+def _check(tokenizer: Tokenizer) -> None:
+  """Raises KdjaxError for a tokenizer with too many tokens or none, or with ids that no embedding has."""
+  tokens = size(tokenizer)
+  if not 0 < tokens <= MOST:
+    raise KdjaxError(f'the tokenizer has ids up to {tokens - 1}; it needs 1 to {MOST:,} tokens.')
+  given = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
+  if given >= tokens:
+    raise KdjaxError(
+      f'the tokenizer gives the id {given}, and the largest of its vocabulary is {tokens - 1}: its padding '
+      'or post-processor does not fit its vocabulary.'
+    )
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], **how) -> list:
+  try:
+    return tokenizer.encode_batch(list(texts), **how)
+  except BaseException as e:  # the library raises bare Exception, and panics
+    if isinstance(e, (KeyboardInterrupt, SystemExit)):
+      raise
+    why = ' '.join(str(e).split())[:200]
+    raise KdjaxError(f'the tokenizer cannot read a text ({why}): it needs a token for unknown words.') from e
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Ids i32 [N, L], their validity bool [N, L], and whether a text was too long [N]; for `cut` tokenizers."""
-  encoded = tokenizer.encode_batch(list(texts))
+  encoded = _encoded(tokenizer, texts)
   ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
   return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])
 
@@ -136,7 +184,7 @@ def encode_pairs(
   ids = np.full((len(prompts), length), pad, np.int32)
   mask, response = np.zeros((2, *ids.shape), bool)
   cut = np.zeros(len(prompts), bool)
-  both = (tokenizer.encode_batch(list(texts), add_special_tokens=False) for texts in (prompts, responses))
+  both = (_encoded(tokenizer, texts, add_special_tokens=False) for texts in (prompts, responses))
   for row, (prompt, answer) in enumerate(zip(*map(_whole, both), strict=True)):
     if not prompt:
       raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')

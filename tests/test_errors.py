@@ -197,7 +197,7 @@ def test_a_full_disk(experiment, monkeypatch, tmp_path):
 
   with monkeypatch.context() as patched:
     patched.setattr(checkpoint.ocp.CheckpointManager, 'save', fails)
-    with pytest.raises(KdjaxError, match=r'cannot write a checkpoint .*No space left.*Make room'):
+    with pytest.raises(KdjaxError, match=r'cannot write a checkpoint .*the disk is full.*Make room'):
       stages.run(experiment(), ('teacher',))
   with pytest.raises(SystemExit, match='error: No space left on device'):
     command.one_line(fails)

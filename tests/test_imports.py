@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-  {'errors', 'types', 'winograd', 'huge_pages'},
+  {'errors', 'types', 'winograd', 'huge_pages', 'files', 'early_exit'},
   {
     'losses',
     'taps',
@@ -46,6 +46,7 @@ LAYERS = (
     'checkpoint',
     'optim',
     'parallel',
+    'workdir_lock',
     'step',
     'cost',
     'report',

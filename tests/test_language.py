@@ -18,6 +18,7 @@ from kdjax.data.manifest import manifest as read_manifest
 from kdjax.data.number_words import in_words, number_words
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment, claim
+from kdjax.files import read_json, write_json
 from kdjax.log import read_log
 from kdjax.methods import combine
 from kdjax.methods.sequence.forward_kl import forward_kl
@@ -382,8 +383,6 @@ def test_the_recipe_from_end_to_end(config, tmp_path):
   answers, _ = predictor.predict({'text': ['two plus two =', 'nine minus one =']})
   assert predictor.inputs == ('text',)
   assert all(isinstance(text, str) and 0 < p <= 1 for ((text, p),) in answers)
-  from kdjax.checkpoint import write_json
-
   before = json.loads((tmp_path / 'w' / 'config.json').read_text())
   before['on_policy'] |= {'share': 0.0}
   write_json(tmp_path / 'w' / 'config.json', before)
@@ -408,9 +407,9 @@ def test_a_workdir_of_before_these_keys_is_still_its_own(config, tmp_path):
   one = made(config, tmp_path)
   claim(one)
   path = one.workdir / 'config.json'
-  old = json.loads(path.read_text())
+  old = read_json(path, dict, '')
   del old['on_policy'], old['generation'], old['data']['columns']['response']
-  path.write_text(json.dumps(old))
+  write_json(path, old)
   config.generation.seeds = (1,)
   claim(made(config, tmp_path))
   config.data.prompt_length = 5

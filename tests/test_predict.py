@@ -1,6 +1,5 @@
 """Answers for one's own files."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from PIL import Image
 from kdjax import predict, stages
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment
+from kdjax.files import read_json, write_json
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rat
   folder = tmp_path / 'w'
   shutil.copytree(trained.workdir, folder)
   path = folder / 'student' / 'stage.json'
-  said = json.loads(path.read_text())
+  said = read_json(path, dict, '')
   said['example']['audio'], said['rate'] = (shape, 'float32'), rate
-  path.write_text(json.dumps(said))
+  write_json(path, said)
   assert predict.load(folder).inputs == ('image', 'text')
 
 

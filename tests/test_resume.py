@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import checkpoint, interrupt, stages
+from kdjax import files, interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.log import read_log
 
@@ -140,7 +140,7 @@ def test_a_signal_in_the_last_step_is_heard(experiment, config):
 
 
 def test_a_file_is_swapped_in_whole(tmp_path):
-  checkpoint.write(tmp_path / 'a.json', 'old')
+  files.write(tmp_path / 'a.json', 'old')
   with pytest.raises(TypeError):
-    checkpoint.write_json(tmp_path / 'a.json', {1: object, ('no', 'key'): 2})
+    files.write_json(tmp_path / 'a.json', {1: object, ('no', 'key'): 2})
   assert (tmp_path / 'a.json').read_text() == 'old' and len(list(tmp_path.iterdir())) == 1

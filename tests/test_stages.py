@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from scipy import stats as scipy_stats
 
 from kdjax import compare, loop, stages, step, train
+from kdjax.files import read_json
 from kdjax.log import read_log
 
 KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
@@ -32,7 +33,7 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
   config.seeds = 2
   made = experiment()
   results = stages.run(made)
-  stored = json.loads((made.workdir / 'results.json').read_text())
+  stored = read_json(made.workdir / 'results.json', dict, '')
   assert stored == json.loads(json.dumps(results, default=str))
   assert stored['stages'].keys() == {'teacher', 'baseline', 'student'}
   for name, stage in stored['stages'].items():

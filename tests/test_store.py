@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from kdjax import checkpoint, stages, store
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment
+from kdjax.files import write_json
 from kdjax.store import answers, layout, manifest, read, write
 
 pytestmark = pytest.mark.optimised
@@ -171,15 +172,15 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   whole = files(store.folder(built('whole')))
   assert len(whole) == 6
-  made, wrote = begun(), checkpoint.write
+  made, wrote = begun(), write_json
 
-  def killed(path, text):
+  def killed(path, value, **how):
     if path.name == '00001.json':
       raise KeyboardInterrupt
-    wrote(path, text)
+    wrote(path, value, **how)
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-    patched.setattr(checkpoint, 'write', killed)
+    patched.setattr('kdjax.files.write_json', killed)
     stages.keep(made, 'build')
   with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
     store.open(spec_of(made))

@@ -11,6 +11,7 @@ from filelock import FileLock
 from configs.common import model
 from kdjax import interrupt, stages
 from kdjax.errors import KdjaxError
+from kdjax.files import read_json
 from kdjax.report import tables as shown
 from kdjax.tables import MEASURES, Cell, Measure, Table, measures
 from kdjax.tables import index as pages
@@ -68,7 +69,7 @@ def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_p
   assert every['KD', 'one']['difference'] == pytest.approx(every['KD', 'one']['mean'] - 90)
   assert every['KD', 'two']['baseline'] == every['alone', 'two']['values']
   assert not (tmp_path / 'units' / 'two' / 'teacher').exists()  # it is lent
-  assert json.loads((tmp_path / 'made.json').read_text()) == json.loads(json.dumps(found))
+  assert read_json(tmp_path / 'made.json', dict, '') == json.loads(json.dumps(found))
   for suffix, words in (('md', '(90.00)'), ('html', '<svg'), ('tex', r'Made & up')):
     assert words in (tmp_path / f'made.{suffix}').read_text()
   monkeypatch.setattr(stages, 'run', lambda *_: pytest.fail('it is done'))

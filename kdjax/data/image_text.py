@@ -13,7 +13,7 @@ from annotated_types import Len
 from kdjax import sources, table_file
 from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
-from kdjax.files import regular_file
+from kdjax.files import regular_file, user_path
 from kdjax.options import Name
 from kdjax.progress import track
 from kdjax.types import DataSet
@@ -162,7 +162,7 @@ class Questions(Sequence):
 
 def beside(name: str, data_dir: str | None) -> Path:
   """A file by its path, from here or from where TFDS keeps prepared data."""
-  path = Path(name).expanduser()
+  path = user_path(name)
   there = sources.root(data_dir) / path
   return there if there.exists() and not path.exists() else path
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from kdjax import audio, catalogue, checkpoint, progress
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
+from kdjax.files import user_path
 from kdjax.pretrained import images, tensors, texts
 from kdjax.pretrained.find import Files, files, read_json
 from kdjax.sources import fingerprint
@@ -134,7 +135,7 @@ def tokenizer(init: str) -> Path:
     KdjaxError: if it has none.
   """
   if init.endswith('.json'):
-    return Path(init).expanduser()
+    return user_path(init)
   found = files(init)
   if found.tokenizer is None:
     raise KdjaxError(f'{init} has no tokenizer.json beside {found.weights[0].name}.')

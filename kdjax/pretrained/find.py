@@ -1,15 +1,15 @@
 """Where the files of a published checkpoint lie: a path, an installed package, the Hugging Face hub."""
 
 import importlib.metadata
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdjax import files as json_files
 from kdjax.errors import KdjaxError
-from kdjax.files import regular_file
+from kdjax.files import regular_file, user_path
 
 TORCH = ('.bin', '.pth', '.pt')
 WANTED = ('*.safetensors', '*.json', '*.txt')
@@ -40,13 +40,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
   Raises:
     KdjaxError: if it cannot be read or holds anything else.
   """
-  try:
-    given = json.loads(regular_file(path, 'JSON file').read_text(encoding='utf-8'))
-  except (OSError, ValueError, RecursionError) as e:
-    raise KdjaxError(f'cannot read {path} ({" ".join(str(e).split())[:160]}).') from e
-  if not isinstance(given, kind):
-    raise KdjaxError(f'cannot read {path}: it holds a {type(given).__name__}, and not a {kind.__name__}.')
-  return given
+  return json_files.read_json(path, kind, 'fetch it anew')
 
 
 def companion(folder: Path, name: str) -> dict[str, Any]:
@@ -194,7 +188,7 @@ def files(init: str) -> Files:
   kind, _, name = init.partition(':')
   if kind == 'pip':
     return _with_companions(_chosen(_installed(name), init))
-  path = _downloaded(name) if kind == 'hf' else Path(init).expanduser()
+  path = _downloaded(name) if kind == 'hf' else user_path(init)
   if os.path.isdir(path):
     found = _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
     _check_links(path.resolve(), [p for p in (*found.weights, found.config, found.tokenizer) if p])

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.checkpoint import write as write_whole
-from kdjax.checkpoint import write_json
 from kdjax.errors import printable, printable_lines
+from kdjax.files import write as write_whole
+from kdjax.files import write_json
 from kdjax.report import ranking, tables
 from kdjax.report.page import html, index_html, ranking_html, table_html
 from kdjax.report.table import markdown, table

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from kdjax import checkpoint, progress, train
+from kdjax import files, progress, train
 from kdjax.errors import KdjaxError
 from kdjax.store import answers, layout, manifest, write
 
@@ -42,7 +42,7 @@ def build(experiment: Any, setup: train.Setup) -> None:
       f'view and about {guess} in all ({progress.size(free)} free)'
     )
     if not jax.process_index():
-      checkpoint.write_json(spec.folder / manifest.NAME, write.manifest_of(spec))
+      files.write_json(spec.folder / manifest.NAME, write.manifest_of(spec))
     if missing:
       if len(missing) < len(mine):
         progress.say(f'store: going on, {len(mine) - len(missing)} of {len(mine)} shards are whole')
@@ -55,7 +55,7 @@ def build(experiment: Any, setup: train.Setup) -> None:
     _check_ids(spec, numbers)
     if not jax.process_index():
       done = {'complete': True, 'bytes': total, 'finished': time.strftime('%Y-%m-%d %H:%M:%S %z')}
-      checkpoint.write_json(spec.folder / manifest.NAME, write.manifest_of(spec, **done))
+      files.write_json(spec.folder / manifest.NAME, write.manifest_of(spec, **done))
     multihost_utils.sync_global_devices('finished')
   took = time.monotonic() - began
   asked = sum(min(spec.shard, examples - i * spec.shard) for i in missing)

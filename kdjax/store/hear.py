@@ -1,6 +1,5 @@
 """A store in the place of the live teacher."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,11 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from kdjax import checkpoint, progress, train
+from kdjax import files, progress, train
 from kdjax.errors import KdjaxError, differences
 from kdjax.store import layout, manifest, read
+
+HEARD = {'store': (dict, type(None))}
 
 
 def open(spec: manifest.Spec) -> read.Reader:
@@ -57,7 +58,8 @@ def use(experiment: Any, setup: train.Setup, sources: Iterable[str], folder: Pat
       )
     return setup
   spec, kept = manifest.spec(experiment, setup), folder / 'heard.json'
-  before = json.loads(kept.read_text(encoding='utf-8')) if kept.exists() else None
+  anew = f'move {folder} away to train this stage again'
+  before = files.read_json(kept, HEARD, anew, {})
   reader, why = None, ' (it was begun with it)' if before == {'store': None} else ''
   if 'live' not in sources and not why:
     try:
@@ -72,7 +74,7 @@ def use(experiment: Any, setup: train.Setup, sources: Iterable[str], folder: Pat
     raise KdjaxError(f'{folder} was begun with another store ({said}): choose another --workdir.')
   multihost_utils.sync_global_devices('heard')  # all have read it
   if not jax.process_index():
-    checkpoint.write_json(kept, {'store': heard})
+    files.write_json(kept, {'store': heard})
   if reader is None:
     progress.say(f'{setup.name}: hears the live teacher{why}')
     return setup

@@ -1,22 +1,23 @@
 """What identifies a store: whose answers it holds, to what, and how they are kept."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from kdjax import pipeline, train
+from kdjax import files, pipeline, train
 from kdjax.augment import check_stored
+from kdjax.checkpoint import hash_arrays
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.experiment import digest, flat
 from kdjax.store import layout
 
 FORMAT = 1
 NAME = 'manifest.json'
+SCHEMA = {'key': str, 'complete': bool, 'bytes?': int}
+SCHEMA |= {'identity': {'data.examples': int, 'store.shard': int, 'store.views': int}}
 BUILD = 'run `python run.py store build` with the same config'
 
 
@@ -42,7 +43,7 @@ class Spec(NamedTuple):
 
 def folder(experiment: Any) -> Path:
   given = experiment.config['store']['folder']
-  return Path(given).expanduser().absolute() if given else experiment.workdir / 'store'
+  return files.user_path(given) if given else experiment.workdir / 'store'
 
 
 def spec(experiment: Any, setup: train.Setup) -> Spec:
@@ -79,7 +80,7 @@ def spec(experiment: Any, setup: train.Setup) -> Spec:
   taps = layout.plan({k: shapes[k] for k in names}, rows, own['dtype'], own['top_k'])
   identity = {
     'format': FORMAT,
-    'teacher.weights': weights(setup.teacher_variables),
+    'teacher.weights': hash_arrays(setup.teacher_variables),
     **flat({'teacher': {'model': experiment.attributes('teacher')}}),
     **flat({'teacher': {k: config['teacher'][k] for k in ('inputs', 'dtype')}}),
     'data.fingerprint': experiment.data.dataset.fingerprint,
@@ -94,16 +95,6 @@ def spec(experiment: Any, setup: train.Setup) -> Spec:
   }
   identity = json.loads(json.dumps(identity))
   return Spec(folder(experiment), identity, taps, frozenset(wanted), own['shard'], own['views'])
-
-
-def weights(variables: Any) -> str:
-  """A hash of every array, its place and its type."""
-  made = hashlib.sha256()
-  for path, x in jax.tree_util.tree_leaves_with_path(variables):
-    x = np.ascontiguousarray(x)
-    made.update(f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode())
-    made.update(x.tobytes())
-  return made.hexdigest()[:16]
 
 
 def key(identity: Mapping) -> str:
@@ -133,16 +124,13 @@ def load(path: Path) -> dict | None:
   Raises:
     KdjaxError: if it cannot be read, or is damaged.
   """
-  try:
-    found = json.loads((path / NAME).read_text(encoding='utf-8'))
-    if found['key'] == key(found['identity']) and found['complete'] in (True, False):
-      return found
-    reason = 'damaged'
-  except FileNotFoundError:
+  if not (path / NAME).exists():
     return None
-  except (OSError, ValueError, KeyError, TypeError) as e:
-    reason = str(e)
-  raise KdjaxError(f'{path / NAME} cannot be read ({reason}): delete it and {BUILD}; whole shards are kept.')
+  anew = f'delete it and {BUILD}; whole shards are kept'
+  found = files.read_json(path / NAME, SCHEMA, anew)
+  if found['key'] != key(found['identity']):
+    raise KdjaxError(f'cannot read {path / NAME} (its key is not that of its identity): {anew}.')
+  return found
 
 
 def differs(found: Mapping, wanted: Spec, whole: bool) -> str:

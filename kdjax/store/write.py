@@ -1,7 +1,6 @@
 """The shards of a store: each written beside its place, checked, and moved there when it is whole."""
 
 import errno
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from kdjax import checkpoint, parallel, progress
+from kdjax import files, parallel, progress
 from kdjax.errors import KdjaxError
 from kdjax.store import layout, manifest
 from kdjax.store.answers import Teacher
 
 # A group a record, so that any one is read alone; what a teacher says does not compress.
 OPTIONS = 'group_size:1,uncompressed'
+BESIDE = {'key': str, 'bytes': int, 'crc32': int, 'ids': [int]}
 OVERHEAD, BLOCK = 76, 2**16  # bytes that ArrayRecord adds to a record, and fills a file up to; measured
 
 
@@ -47,9 +47,8 @@ def checksum(path: Path) -> int:
 def beside(folder: Path, shard: int) -> dict | None:
   """What the JSON of a shard says, None where there is none that can be read."""
   try:
-    said = json.loads(paths(folder, shard)[1].read_text(encoding='utf-8'))
-    return {name: said[name] for name in ('key', 'bytes', 'crc32', 'ids')}
-  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    return files.read_json(paths(folder, shard)[1], BESIDE, manifest.BUILD)
+  except KdjaxError:
     return None
 
 
@@ -133,7 +132,7 @@ def shards(
     for at, (shard, rows) in enumerate(ranges.items()):
       ids, (path, sidecar) = [], paths(spec.folder, shard)
       kept = whole + at
-      with checkpoint.swapped_in(path) as part:
+      with files.swapped_in(path) as part:
         with _writing(path, kept):
           writer = ArrayRecordWriter(str(part), OPTIONS)
         try:
@@ -152,7 +151,7 @@ def shards(
         told = {'key': manifest.key(spec.identity), 'bytes': part.stat().st_size, 'crc32': checksum(part)}
         sidecar.unlink(missing_ok=True)  # it must never speak of another file
       with _writing(sidecar, kept):
-        checkpoint.write(sidecar, json.dumps(told | {'ids': ids}))
+        files.write_json(sidecar, told | {'ids': ids}, indent=None)
 
 
 def manifest_of(spec: manifest.Spec, **more: Any) -> Mapping:

@@ -1,13 +1,13 @@
 """One page of all tables: what was run here, what in part, and what is a recipe alone."""
 
-import json
 from pathlib import Path
 
-from kdjax import progress, report
+from kdjax import files, progress, report
 from kdjax.errors import KdjaxError
 from kdjax.tables.results import results
 from kdjax.tables.table import is_table, load
 
+SHOWN = {'name': str, 'title': str, 'status': str, 'panels': {str: dict}, 'measures': {str: dict}}
 STATUS = {'done': 'run here', 'not run': 'recipe only'}
 
 
@@ -31,7 +31,7 @@ def index(configs: Path, folder: Path) -> list[dict]:
   for table in made:
     kept = folder / f'{table.name}.json'
     if kept.exists():
-      one = json.loads(kept.read_text(encoding='utf-8'))
+      one = files.read_json(kept, SHOWN, f'run the table {table.name} again, which writes it')
       one['name'] = table.name  # files are named after it
       report.write_table(one, folder)
     else:

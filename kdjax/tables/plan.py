@@ -1,6 +1,5 @@
 """What a table will take: from steps measured here, or for a large machine from the FLOPs of its models."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kdjax import checkpoint, compare, cost, loop, parallel, pipeline, stages, train
+from kdjax import compare, cost, files, loop, parallel, pipeline, stages, train
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment, digest
 from kdjax.progress import duration, say
@@ -19,6 +18,7 @@ from kdjax.tables.table import Table
 from kdjax.tables.units import Unit, done
 
 REPEATS = 3
+STEP = {'step_s': files.NUMBER, 'start_s': files.NUMBER}
 # bf16 peak in FLOP/s of an accelerator's data sheet, and the share of it that is assumed to be reached.
 CARDS = {'A100': 312e12, 'H100': 989e12, 'TPU v5e': 197e12}
 UTILISATION = 0.2
@@ -148,10 +148,13 @@ def _measured(experiment: Experiment, stage: str, workdir: Path) -> dict[str, fl
   """`step_s` of one model on this machine, and `start_s` until the first; kept in steps.json."""
   own = 'teacher' if stage == 'teacher' else 'student'
   path, name = workdir / 'steps.json', f'{compare.hardware()} {digest(_own(experiment, own))}'
-  known = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+  try:
+    known = files.read_json(path, {str: STEP}, 'it is measured again')
+  except KdjaxError:  # nobody needs it
+    known = {}
   if name not in known:
     say(f'measuring a step of the {stage}')
-    checkpoint.write_json(path, known | {name: _step_seconds(experiment, stage)})
+    files.write_json(path, known | {name: _step_seconds(experiment, stage)})
     return _measured(experiment, stage, workdir)
   return known[name]
 

@@ -1,6 +1,5 @@
 """Runs a table: unit by unit, each once, by whichever process claims it first."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from kdjax import checkpoint, compare, interrupt, parallel, progress, report, stages
+from kdjax import compare, files, interrupt, parallel, progress, report, stages
 from kdjax.errors import KdjaxError
 from kdjax.tables import table as tables
 from kdjax.tables.plan import plan
@@ -68,6 +67,7 @@ def run(
 
   if planned:
     return results(table, everything, command)
+  files.clear_parts(workdir, mine=False)
   failed, claims = {}, workdir / 'claims'
   with interrupt.listening() as stopped:
     left = [n for n in mine if not done(made[n])]
@@ -133,7 +133,7 @@ def _finish(table, unit: Unit, name: str, write: Callable) -> None:
       'n_train': {'teacher': len(unit.experiment.data.train), 'student': len(unit.experiment.data.few)},
       'finished': time.strftime('%Y-%m-%d'),
     }
-    checkpoint.write_json(unit.experiment.workdir / 'values.json', json.loads(json.dumps(found)))
+    files.write_json(unit.experiment.workdir / 'values.json', found)
   multihost_utils.sync_global_devices(f'measured {name}')  # the others look for its values
   write()
   unit.experiment.__dict__.pop('data', None)  # a table has many

@@ -1,12 +1,14 @@
 """The experiments of a table as units of work, each with a folder, and with what of it is wanted."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from kdjax import files
 from kdjax.experiment import TRAINED, Experiment
 from kdjax.tables.table import Cell, Table
+
+MEASURED = {'values': {str: {str: [files.NUMBER]}}, 'wall_time_s': files.NUMBER, 'hardware': str}
 
 
 class Unit(NamedTuple):
@@ -70,7 +72,8 @@ def values(unit: Unit) -> dict:
   A member whose loss was not finite has no measures.
   """
   path = unit.experiment.workdir / 'values.json'
-  return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {'values': {}}
+  anew = 'delete it and run the table again, which measures what it held'
+  return files.read_json(path, MEASURED, anew, {'values': {}})
 
 
 def done(unit: Unit) -> bool:
