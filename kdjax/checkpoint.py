@@ -136,7 +136,7 @@ class Checkpoints:
 
   def _clear(self):
     """Deletes what is half written and takes room."""
-    for half in self.folder.glob('*.orbax-checkpoint-tmp*'):
+    for half in self.folder.glob('*.orbax-checkpoint-tmp*') if not jax.process_index() else ():
       shutil.rmtree(half, ignore_errors=True)
 
   def _unwritten(self, error):

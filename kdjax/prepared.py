@@ -47,7 +47,8 @@ def read(folder: Path) -> Any:
   except (KdjaxError, ImportError):
     raise
   except Exception as e:  # TFDS and protobuf raise all sorts
-    raise KdjaxError(f'TFDS cannot open the folder {folder} ({type(e).__name__}: {str(e)[:300]}).') from e
+    told = ' '.join(str(e).split())[:300]
+    raise KdjaxError(f'TFDS cannot open the folder {folder} ({type(e).__name__}: {told}).') from e
 
 
 def _check(folder, size):

@@ -69,7 +69,7 @@ def kept(workdir: Path) -> Tokenizer | None:
     return None
   anew = 'delete it and run the same command, which writes it anew'
   said = files.read_json(beside, {'tokenizer?': str}, anew, {})
-  if said.get('tokenizer', now := fingerprint(path.read_bytes())) != now:
+  if said.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
     raise KdjaxError(f'cannot read {path} (it is not what was written): {anew}.')
   return load(path)
 

@@ -1,4 +1,4 @@
-"""Whatever the values of a recipe are turned into, the answer is one line, or a training with a finite loss."""
+"""Two thousand mutations of the recipes: each is one line or accepted, and what is accepted trains."""
 
 import random
 
