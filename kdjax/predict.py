@@ -12,6 +12,7 @@ import numpy as np
 from kdjax import build, checkpoint, files, generate, pipeline, sound, sources, start, tokenizer, trust
 from kdjax import encode as encoding
 from kdjax.augment import hide
+from kdjax.described import described
 from kdjax.errors import KdjaxError, printable
 from kdjax.experiment import TRAINED
 from kdjax.senses import modalities
@@ -72,7 +73,8 @@ def load(
     words = tokenizer.cut(kept, config['data']['text_length'])
   net = build.module(said['model'], said['fill'])
   model = build.functions(net, own['inputs'], own['dtype'], frozen=start.frozen(said['model']))
-  example = {k: np.zeros(shape, dtype) for k, (shape, dtype) in said['example'].items()}
+  where = folder / 'stage.json'
+  example = {k: np.zeros(*described(v, where)) for k, v in said['example'].items()}
   like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
   variables = checkpoint.load(path, like, tokenizer.mark(words))

@@ -20,6 +20,7 @@ from scipy.io import wavfile
 
 from kdjax import array_pickle, checkpoint, files, plain_pickle, sound, sources, tokenizer
 from kdjax.data import image_text, manifest
+from kdjax.described import described
 from kdjax.errors import KdjaxError
 from kdjax.pretrained import find, numpy_file, torch_file
 from torch_files import SYSTEM, called, group, name, number, state, stream, tensor, text, zipped
@@ -429,27 +430,27 @@ def safetensors(path, header, data=b'', length=None):
   return path
 
 
-def described(shape=(2,), dtype='F32', offsets=(0, 8)):
+def tensor_entry(shape=(2,), dtype='F32', offsets=(0, 8)):
   return {'dtype': dtype, 'shape': list(shape), 'data_offsets': list(offsets)}
 
 
 @pytest.mark.parametrize(
   'header',
   [
-    {'a': described(offsets=(0, 99))},
-    {'a': described(offsets=(8, 0))},
-    {'a': described(offsets=(-8, 0))},
-    {'a': described(offsets=(4, 12))},
-    {'a': described(shape=(3,))},
-    {'a': described(shape=(2**40, 2**40))},
-    {'a': described(shape=(2**64,))},
-    {'a': described(shape=(-2,))},
-    {'a': described(dtype='F7')},
-    {'a': described(dtype='O')},
-    {'a': described(), 'b': described()},  # of the same bytes
-    {'a': described(), 'b': described(offsets=(4, 12))},
-    {'a': described(), '__metadata__': {'vocabulary': 7}},
-    {'a': described(), '__metadata__': []},
+    {'a': tensor_entry(offsets=(0, 99))},
+    {'a': tensor_entry(offsets=(8, 0))},
+    {'a': tensor_entry(offsets=(-8, 0))},
+    {'a': tensor_entry(offsets=(4, 12))},
+    {'a': tensor_entry(shape=(3,))},
+    {'a': tensor_entry(shape=(2**40, 2**40))},
+    {'a': tensor_entry(shape=(2**64,))},
+    {'a': tensor_entry(shape=(-2,))},
+    {'a': tensor_entry(dtype='F7')},
+    {'a': tensor_entry(dtype='O')},
+    {'a': tensor_entry(), 'b': tensor_entry()},  # of the same bytes
+    {'a': tensor_entry(), 'b': tensor_entry(offsets=(4, 12))},
+    {'a': tensor_entry(), '__metadata__': {'vocabulary': 7}},
+    {'a': tensor_entry(), '__metadata__': []},
     {'a': [1, 2]},
     [],
     b'',
@@ -465,11 +466,11 @@ def test_a_header_that_lies(tmp_path, header):
 
 @pytest.mark.parametrize('length', [0, 2, 2**20, 2**40, 2**63, 2**64 - 1])
 def test_a_length_of_a_header_that_lies(tmp_path, length):
-  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', {'a': described()}, bytes(8), length))
+  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', {'a': tensor_entry()}, bytes(8), length))
 
 
 def test_a_name_twice_in_a_header_is_one_tensor(tmp_path):
-  one = json.dumps(described())
+  one = json.dumps(tensor_entry())
   path = safetensors(tmp_path / 'a.safetensors', f'{{"a": {one}, "a": {one}}}'.encode(), bytes(8))
   try:
     assert list(checkpoint.read(path)[0]) == ['a']
@@ -503,3 +504,24 @@ def test_links_out_of_a_checkpoints_folder(tmp_path):
 def test_an_index_that_leads_out_of_its_folder(tmp_path, shard):
   (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': {'a': shard}}))
   refused(find.files, str(tmp_path))
+
+
+def test_arrays_that_a_file_describes():
+  assert described([[2, 3], 'float32'], 'f') == ((2, 3), 'float32')
+  for shape, dtype in (
+    ([2], 'O'),
+    ([2], 'S99999999'),
+    ([2], 'f4,O'),
+    ([2], ['float32']),
+    ([10**12], 'int8'),
+    ([2**20] * 8, 'int8'),
+    ([1] * 40, 'int8'),
+    ([-1], 'int8'),
+    ([True], 'int8'),
+    ([2.0], 'int8'),
+    ('23', 'int8'),
+    (None, 'int8'),
+  ):
+    refused(lambda given: described(given, 'stage.json'), [shape, dtype], 'stage.json describes an array')
+  for value in (None, 7, [[2]], [[2], 'int8', 3], {}):
+    refused(lambda given: described(given, 'stage.json'), value)

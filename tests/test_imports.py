@@ -34,6 +34,7 @@ LAYERS = (
     'senses',
     'files',
     'trust',
+    'described',
     'plain_pickle',
     'array_pickle',
     'sound',

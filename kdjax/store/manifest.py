@@ -10,6 +10,7 @@ import jax
 from kdjax import files, pipeline, train
 from kdjax.augment import check_stored
 from kdjax.checkpoint import hash_arrays
+from kdjax.described import described
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.experiment import digest, flat
 from kdjax.store import layout
@@ -103,12 +104,19 @@ def key(identity: Mapping) -> str:
 
 
 def taps(manifest: Mapping) -> tuple[layout.Tap, ...]:
-  """How a store on disk keeps its taps."""
+  """How a store on disk keeps its taps.
+
+  Raises:
+    KdjaxError: if its manifest says what cannot be.
+  """
   made = []
   for name, value in sorted(manifest['identity'].items()):
     if name.startswith('taps.'):
-      shape, *more = value
-      made.append(layout.Tap(name.removeprefix('taps.'), tuple(shape), *more))
+      *array, rows, k = value if isinstance(value, list) and len(value) == 4 else [None] * 4
+      shape, dtype = described(array, NAME)
+      if type(rows) is not bool or type(k) is not int or not 0 <= k <= max(shape[-1:], default=0):
+        raise KdjaxError(f'{NAME} says {value!r} of {name}, which cannot be: {BUILD}.')
+      made.append(layout.Tap(name.removeprefix('taps.'), shape, dtype, rows, k))
   return tuple(made)
 
 
