@@ -15,6 +15,7 @@ from kdjax import (
   build,
   checkpoint,
   files,
+  finite,
   parallel,
   pipeline,
   pretrained,
@@ -237,6 +238,8 @@ class Experiment:
       raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
     files = [self.folder(stage) / f'seed_{s}.safetensors' for s in self.seeds(stage)]
     loaded = [checkpoint.load(f, self.shapes(stage)[0], self.vocabulary) for f in files]
+    for file, tree in zip(files, loaded, strict=True):
+      finite.check(tree, str(file), f'remove {self.folder(stage)} and train the {stage} anew')
     return jax.tree.map(lambda *x: np.stack(x), *loaded)
 
 

@@ -14,6 +14,7 @@ from kdjax import (
   data_free,
   dispatch,
   dot,
+  finite,
   loop,
   memory,
   on_policy,
@@ -163,8 +164,13 @@ def train(
     trained[name] = {'steps': setup.steps, 'update_s': run.update_s(name), **shared}
     if name in run.failed:
       trained[name]['failed_at'] = run.failed[name]
+      continue
+    kept = jax.device_get(run.kept(name, tree))
+    if setup.cohort and not finite.finite(kept):
+      trained[name]['failed_at'] = setup.steps
     else:
-      trained[name]['variables'] = jax.device_get(run.kept(name, tree))
+      advice = f'they became so in {setup.steps} steps; lower the learning rate, or set clip'
+      trained[name]['variables'] = finite.check(kept, setup.name, advice)
   return trained
 
 

@@ -21,6 +21,7 @@ LAYERS = (
     'augment',
     'audio',
     'options',
+    'finite',
     'settings',
     'overrides',
     'catalogue',

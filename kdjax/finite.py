@@ -1,0 +1,26 @@
+"""Weights that are not finite are never evaluated."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import KdjaxError
+
+
+def finite(tree: Any) -> bool:
+  """Whether no array of a tree has a NaN or an infinity."""
+  arrays = (np.asarray(x) for x in jax.tree.leaves(tree))
+  return all(np.isfinite(x).all() for x in arrays if jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def check(tree: Any, whose: str, advice: str) -> Any:
+  """The tree.
+
+  Raises:
+    KdjaxError: if it is not finite.
+  """
+  if not finite(tree):
+    raise KdjaxError(f'{whose} has weights that are not finite: {advice}.')
+  return tree
