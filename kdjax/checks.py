@@ -20,7 +20,8 @@ from kdjax import (
   written,
 )
 from kdjax.errors import KdjaxError, explained
-from kdjax.experiment import Experiment, refuse
+from kdjax.experiment import Experiment
+from kdjax.workdir import refuse
 
 TAUGHT = get_args(settings.Taught)
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from kdjax import encode, pipeline, sources
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment, checked
+from kdjax.experiment import Experiment
 from kdjax.progress import bar, say
 from kdjax.types import Task
+from kdjax.workdir import checked
 
 NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
 

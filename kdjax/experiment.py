@@ -1,7 +1,6 @@
 """An experiment: a config, a folder, and the models, data and members that follow from them."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,36 +10,29 @@ import jax
 import numpy as np
 
 from kdjax import (
-  augment,
   build,
   checkpoint,
-  files,
   finite,
   parallel,
   pipeline,
   pretrained,
-  start,
   streams,
   tokenizer,
   written,
 )
+from kdjax.cohort import member_config
+from kdjax.config_tree import digest
 from kdjax.encode import known_labels
-from kdjax.errors import KdjaxError, differences, explained, unknown
+from kdjax.errors import KdjaxError, explained
 from kdjax.evaluate import make_evaluate
+from kdjax.files import NUMBER, read_json
 from kdjax.progress import say
-from kdjax.sources import fingerprint
+from kdjax.start import complete, load
 
-TRAINED = ('teacher', 'baseline', 'student')
-# What the members of a cohort may differ in: the batches and the teacher are shared.
-OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype', 'student.drop')
-OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source', 'on_policy')
-STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': files.NUMBER, 'failed_at?': int}
-STAGE |= {'model': {'model': str}, 'update_s': (*files.NUMBER, type(None)), 'members': int, 'training': str}
-DATA = {'fingerprint': str, 'content?': str, 'vocabulary?': str, 'tokenizer?': str}
+STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
+STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
 ANEW = 'delete it and run the same command, which writes it anew'
-# What configs of before these keys were asked for, in a workdir that was begun then.
-SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
-SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
+DATA = {'fingerprint': str, 'content?': str, 'vocabulary?': str, 'tokenizer?': str}
 
 
 @dataclasses.dataclass
@@ -126,7 +118,7 @@ class Experiment:
     own = self.own(stage)
 
     def make():  # once: it may lie on a hub
-      given = start.complete(own['model'])
+      given = complete(own['model'])
       return pretrained.complete(own['init'], given) if stage == 'teacher' and own['init'] else given
 
     return self.once(('attributes', stage, digest(own['model'])), make)
@@ -143,7 +135,7 @@ class Experiment:
 
     def make():
       given = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
-      return start.load(*given, teacher if stage != 'teacher' else None)
+      return load(*given, teacher if stage != 'teacher' else None)
 
     return self.once(('start', stage, self.architecture(stage)), make)
 
@@ -226,7 +218,7 @@ class Experiment:
     return self.done(stage) and 'failed_at' not in self.summary(stage)
 
   def summary(self, stage: str) -> dict:
-    return files.read_json(self.folder(stage) / 'stage.json', STAGE, f'{ANEW} from the last checkpoint')
+    return read_json(self.folder(stage) / 'stage.json', STAGE, f'{ANEW} from the last checkpoint')
 
   def variables(self, stage: str) -> dict:
     """The weights that a finished stage gave, stacked over its seeds.
@@ -241,104 +233,3 @@ class Experiment:
     for file, tree in zip(files, loaded, strict=True):
       finite.check(tree, str(file), f'remove {self.folder(stage)} and train the {stage} anew')
     return jax.tree.map(lambda *x: np.stack(x), *loaded)
-
-
-def digest(config) -> str:
-  """A short hash of plain dicts."""
-  return fingerprint(json.dumps(config, sort_keys=True))[:8]
-
-
-def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
-  """The config of one member of a cohort: the recipe's, with `methods` replaced and other keys changed.
-
-  Raises:
-    KdjaxError: for a key that the members have to share.
-  """
-  taken = (*TRAINED, 'cohort', 'baselines', 'store')
-  if name in taken or not name.replace('-', '_').replace('.', '_').isidentifier():
-    raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
-  if not isinstance(changes, Mapping):
-    raise KdjaxError(f'cohort.{name} is {changes!r}; a member is a dict: methods, and other changes.')
-  for key in flat({'methods': changes.get('methods'), **changes}):
-    if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
-      raise unknown(f'key of a member in cohort.{name}', key, OWN)
-  made = _merged(config, changes) | {'cohort': {}, 'name': f'{config["name"]}/{name}'}
-  return made | {'methods': changes.get('methods', config['methods'])}
-
-
-def _merged(tree, changes):
-  """`tree` with the changes; a dict that names a model replaces one, others are merged."""
-  made = dict(tree)
-  for key, value in changes.items():
-    both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-    replaces = both and isinstance(value.get('model'), str) and isinstance(made[key].get('model', ''), str)
-    made[key] = _merged(made[key], value) if both and not replaces else value
-  return made
-
-
-def claim(experiment: Experiment) -> None:
-  """Makes the workdir this experiment's own, and each member's folder the member's.
-
-  Raises:
-    KdjaxError: as `refuse` does.
-  """
-  refuse(experiment)
-  all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
-  for one in all_of_them if not jax.process_index() else ():
-    files.write_json(one.workdir / 'protocol.json', {'protocol': one.protocol})
-    files.write_json(one.workdir / 'config.json', one.config)
-    data, words = _data_mark(one), one.workdir / tokenizer.FILE
-    if one.data.words is not None:
-      if not words.exists():
-        files.write(words, one.data.words.to_str())
-      data |= {'tokenizer': fingerprint(words.read_bytes())}
-    files.write_json(one.workdir / 'data.json', data)
-
-
-def refuse(experiment: Experiment) -> None:
-  """Changes nothing.
-
-  Raises:
-    KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
-      differs.
-  """
-  path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
-  if experiment.workdir.exists() and not experiment.workdir.is_dir():
-    raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
-  if path.exists():
-    theirs = SINCE | flat(files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW))
-    bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
-    members = experiment.members.values()
-    bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
-    # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
-    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
-    keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
-    if said := differences(theirs, mine, keys):
-      raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
-  mine, said = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  for key in (k for k in mine if said.get(k, mine[k]) != mine[k]):
-    what = 'vocabulary has' if key == 'vocabulary' else 'data have'
-    raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
-  for member in experiment.members.values():
-    if member is not experiment:
-      refuse(member)
-
-
-def checked(experiment: Experiment) -> bool:
-  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
-  said = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  return all(said.get(key) == now for key, now in _data_mark(experiment).items())
-
-
-def _data_mark(experiment):
-  """What a workdir knows its data by; that of an older version has the first alone."""
-  found = experiment.data.dataset
-  mark = {'fingerprint': found.fingerprint, 'vocabulary': experiment.vocabulary}
-  return mark | ({'content': found.content} if found.content else {})
-
-
-def flat(tree, prefix=''):
-  """A nested dict as one of dotted keys."""
-  if not isinstance(tree, dict) or not tree:
-    return {prefix: tree}
-  return {k: v for key, value in tree.items() for k, v in flat(value, f'{prefix}.{key}'.lstrip('.')).items()}

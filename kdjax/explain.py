@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax import catalogue, optim, options, settings
+from kdjax.config_tree import flat
 from kdjax.errors import printable
-from kdjax.experiment import flat
 
 ENTRY = re.compile(r'  (\w+): (.*)')
 

@@ -12,9 +12,9 @@ import numpy as np
 from kdjax import build, checkpoint, files, generate, pipeline, sound, sources, start, tokenizer, trust
 from kdjax import encode as encoding
 from kdjax.augment import hide
+from kdjax.cohort import TRAINED
 from kdjax.described import described
 from kdjax.errors import KdjaxError, printable
-from kdjax.experiment import TRAINED
 from kdjax.senses import modalities
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}

@@ -28,9 +28,12 @@ from kdjax import (
   workdir_lock,
 )
 from kdjax.checks import TAUGHT, check
+from kdjax.cohort import TRAINED
+from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import TRAINED, Experiment, claim, digest, refuse
+from kdjax.experiment import Experiment
 from kdjax.methods import combine
+from kdjax.workdir import claim, refuse
 
 PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
 STAGES = (*TRAINED, 'compare')

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax import augment, build, catalogue, optim, options, settings, start, trust
+from kdjax.cohort import member_config
 from kdjax.errors import KdjaxError
-from kdjax.experiment import member_config
 from kdjax.types import Model
 
 

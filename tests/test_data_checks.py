@@ -8,9 +8,9 @@ from PIL import Image
 
 from configs.common import model
 from kdjax import checks, data_checks, stages
-from kdjax.experiment import checked, claim
 from kdjax.store import manifest as store_manifest
 from kdjax.types import DataSet
+from kdjax.workdir import checked, claim
 
 SPLITS = {'train': 12, 'validation': 6, 'test': 6}
 

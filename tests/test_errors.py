@@ -15,9 +15,9 @@ from configs.common import model, parse_arg
 from kdjax import build, catalogue, checkpoint, stages, tokenizer, trust
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
-from kdjax.experiment import claim
 from kdjax.methods.logits import kd as kd_file
 from kdjax.types import Method
+from kdjax.workdir import claim
 
 FOLDERS = itertools.count()
 

@@ -12,19 +12,21 @@ from tokenizers import Tokenizer, models
 
 from configs import common, instructions
 from configs.common import model, training
-from kdjax import build, generate, interrupt, on_policy, parallel, predict, stages, step, tokenizer, written
+from kdjax import build, generate, interrupt, on_policy, parallel, predict, stages, tokenizer, written
 from kdjax.checks import check
 from kdjax.data.manifest import manifest as read_manifest
 from kdjax.data.number_words import in_words, number_words
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment, claim
+from kdjax.experiment import Experiment
 from kdjax.files import read_json, write_json
 from kdjax.log import read_log
 from kdjax.methods import combine
 from kdjax.methods.sequence.forward_kl import forward_kl
 from kdjax.models.text.gpt2 import Gpt2
+from kdjax.step import make_init, make_update
 from kdjax.tasks.language_modelling import language_modelling
 from kdjax.types import Model
+from kdjax.workdir import claim
 
 L, P, V, END = 12, 6, 11, 2
 FOLDERS = itertools.count()
@@ -282,9 +284,9 @@ def trained(talk, share, who='student', task_weight=0.0):
   student, variables, teacher, taught, batch = talk
   method, tx = combine({'fkl': (1.0, METHOD, lambda step: 1.0)}), optax.sgd(0.1)
   writer = on_policy.Writer(share, L - P, 1.0, who, END, P)
-  init = on_policy.make_init(step.make_init(student, method, tx), teacher)
+  init = on_policy.make_init(make_init(student, method, tx), teacher)
   task = on_policy.of_labels(language_modelling())
-  plain = step.make_update(student, task, method, tx, task_weight=task_weight)
+  plain = make_update(student, task, method, tx, task_weight=task_weight)
   update = jax.jit(on_policy.make_update(plain, student, teacher, writer))
   state = jax.jit(init)(5, taught, batch)
   return update, state.replace(params=state.params | {'student': variables['params']})

@@ -14,7 +14,8 @@ import pytest
 from configs.tables import cifar100_dkd_same, cifar100_logit_standardisation_same, repdistiller
 from kdjax import build, catalogue, pipeline, tokenizer
 from kdjax.checks import check
-from kdjax.experiment import Experiment, flat
+from kdjax.config_tree import flat
+from kdjax.experiment import Experiment
 from kdjax.tables.table import SCALES, load
 from kdjax.types import DataSet
 from test_cifar_zoo import ZOO

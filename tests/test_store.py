@@ -13,9 +13,11 @@ from safetensors.numpy import load_file, save_file
 
 from kdjax import build, checkpoint, stages, store
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment, claim
+from kdjax.experiment import Experiment
 from kdjax.files import write_json
-from kdjax.store import answers, layout, manifest, read, write
+from kdjax.store import answers, layout, manifest, read
+from kdjax.store import write as store_write
+from kdjax.workdir import claim
 
 pytestmark = pytest.mark.optimised
 METHODS = {
@@ -137,7 +139,7 @@ def test_top_k_keeps_the_probabilities_and_the_tail(dtype, eps):
 def test_a_record_of_imagenet_is_small():
   shapes = {'logits': (8, 1000), 'embed': (8, 512)}
   shapes = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
-  assert layout.record(layout.plan(shapes, 8, 'float16', 16)).itemsize + write.OVERHEAD <= 1200
+  assert layout.record(layout.plan(shapes, 8, 'float16', 16)).itemsize + store_write.OVERHEAD <= 1200
   assert layout.plan(shapes, 8, 'float16', 1000)[1].k == 0
 
 
@@ -340,7 +342,7 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
     stages.keep(made, 'build')
   assert 'another builder' in said(error)
 
-  class Full(write.ArrayRecordWriter):
+  class Full(store_write.ArrayRecordWriter):
     def write(self, record):
       if '00001' in self.path:
         raise OSError(errno.ENOSPC, 'No space left on device')
@@ -351,7 +353,7 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
       super().__init__(path, options)
 
   with monkeypatch.context() as patched, pytest.raises(KdjaxError) as error:
-    patched.setattr(write, 'ArrayRecordWriter', Full)
+    patched.setattr(store_write, 'ArrayRecordWriter', Full)
     stages.keep(made, 'build')
   assert 'the disk is full' in said(error) and '1 shards that are whole are kept' in said(error)
   stages.keep(made, 'build')

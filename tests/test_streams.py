@@ -9,7 +9,7 @@ import pytest
 
 import taps
 from kdjax import build, optim, stages, step, streams
-from kdjax.experiment import claim
+from kdjax.workdir import claim
 
 
 def data_of(key):

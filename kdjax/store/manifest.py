@@ -10,9 +10,9 @@ import jax
 from kdjax import files, pipeline, train
 from kdjax.augment import check_stored
 from kdjax.checkpoint import hash_arrays
+from kdjax.config_tree import digest, flat
 from kdjax.described import described
 from kdjax.errors import KdjaxError, differences, unknown
-from kdjax.experiment import digest, flat
 from kdjax.store import layout
 
 FORMAT = 1

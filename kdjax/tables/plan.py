@@ -10,9 +10,11 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kdjax import compare, cost, files, loop, parallel, pipeline, stages, train
+from kdjax import compare, files, loop, parallel, pipeline, stages, train
+from kdjax import cost as cost_
+from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment, digest
+from kdjax.experiment import Experiment
 from kdjax.progress import duration, say
 from kdjax.tables.table import Table
 from kdjax.tables.units import Unit, done
@@ -139,7 +141,7 @@ def _train_flops(experiment: Experiment, stage: str) -> float:
   def make():
     batch = next(pipeline.eval_batches(experiment.data.train, jax.process_count()))
     model, (variables, _) = experiment.model(stage), experiment.shapes(stage)
-    return cost.flops(lambda v, b: model.apply(v, b, train=False)[0], variables, batch) or 0.0
+    return cost_.flops(lambda v, b: model.apply(v, b, train=False)[0], variables, batch) or 0.0
 
   return 3 * experiment.config[own]['train']['batch_size'] * experiment.once(key, make)
 

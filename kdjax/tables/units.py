@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdjax import files
-from kdjax.experiment import TRAINED, Experiment
+from kdjax.cohort import TRAINED
+from kdjax.experiment import Experiment
 from kdjax.tables.table import Cell, Table
 
 MEASURED = {'values': {str: {str: [files.NUMBER]}}, 'wall_time_s': files.NUMBER, 'hardware': str}

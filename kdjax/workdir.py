@@ -1,0 +1,76 @@
+"""Who a workdir belongs to: the config and the data that it was begun with."""
+
+import json
+
+import jax
+
+from kdjax import augment, files, tokenizer
+from kdjax.config_tree import flat
+from kdjax.errors import KdjaxError, differences
+from kdjax.experiment import ANEW, DATA, Experiment
+from kdjax.sources import fingerprint
+
+# What configs of before these keys were asked for, in a workdir that was begun then.
+SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
+SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
+
+
+def claim(experiment: Experiment) -> None:
+  """Makes the workdir this experiment's own, and each member's folder the member's.
+
+  Raises:
+    KdjaxError: as `refuse` does.
+  """
+  refuse(experiment)
+  all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
+  for one in all_of_them if not jax.process_index() else ():
+    files.write_json(one.workdir / 'protocol.json', {'protocol': one.protocol})
+    files.write_json(one.workdir / 'config.json', one.config)
+    data, words = _data_mark(one), one.workdir / tokenizer.FILE
+    if one.data.words is not None:
+      if not words.exists():
+        files.write(words, one.data.words.to_str())
+      data |= {'tokenizer': fingerprint(words.read_bytes())}
+    files.write_json(one.workdir / 'data.json', data)
+
+
+def refuse(experiment: Experiment) -> None:
+  """Changes nothing.
+
+  Raises:
+    KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
+      differs.
+  """
+  path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
+  if experiment.workdir.exists() and not experiment.workdir.is_dir():
+    raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
+  if path.exists():
+    theirs = SINCE | flat(files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW))
+    bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
+    members = experiment.members.values()
+    bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
+    # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
+    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
+    keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
+    if said := differences(theirs, mine, keys):
+      raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
+  mine, said = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  for key in (k for k in mine if said.get(k, mine[k]) != mine[k]):
+    what = 'vocabulary has' if key == 'vocabulary' else 'data have'
+    raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
+  for member in experiment.members.values():
+    if member is not experiment:
+      refuse(member)
+
+
+def checked(experiment: Experiment) -> bool:
+  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
+  said = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  return all(said.get(key) == now for key, now in _data_mark(experiment).items())
+
+
+def _data_mark(experiment):
+  """What a workdir knows its data by; that of an older version has the first alone."""
+  found = experiment.data.dataset
+  mark = {'fingerprint': found.fingerprint, 'vocabulary': experiment.vocabulary}
+  return mark | ({'content': found.content} if found.content else {})
