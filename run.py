@@ -43,7 +43,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from kdjax import options, overrides, settings
-from kdjax.errors import KdjaxError, unknown
+from kdjax.errors import KdjaxError, printable, unknown
 from kdjax.files import user_path
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
@@ -251,7 +251,8 @@ def one_line(call):
   except OSError as e:
     if e.filename is None:  # it may be the output itself, which Python would write to once more
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(f'error: {e.strerror or e} ({e.filename or "writing"}); nothing that was saved is lost.')
+    where = e.filename or 'writing'
+    sys.exit(printable(f'error: {e.strerror or e} ({where}); nothing that was saved is lost.'))
 
 
 if __name__ == '__main__':
