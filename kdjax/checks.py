@@ -21,6 +21,7 @@ from kdjax import (
 )
 from kdjax.errors import KdjaxError, explained
 from kdjax.experiment import Experiment
+from kdjax.pretrained import images
 from kdjax.workdir import refuse
 
 TAUGHT = get_args(settings.Taught)
@@ -53,7 +54,7 @@ def _check_loop(experiment):
 
 
 def _check_inputs(experiment, stage, whose):
-  """Finds texts and sounds that a stage's model does not read, and checkpoints that do not fit."""
+  """Finds texts and sounds that a stage's model does not read, and reads its checkpoints."""
   data, chosen = experiment.data, experiment.config['data']['tokenizer']
   init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
   model = experiment.attributes(stage) | ({'init': init} if init else {})
@@ -61,6 +62,13 @@ def _check_inputs(experiment, stage, whose):
   inits = [part.init for part in start.parts(experiment.attributes(stage)) if part.init]
   if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
     experiment.start(stage)
+  if init and not experiment.done(stage):
+    experiment.published()
+  image = data.train.take([0]).get(experiment.own(stage)['inputs'].get('image', 'image'))
+  for part in start.parts(model) if image is not None and not experiment.done(stage) else ():
+    if part.init and isinstance(part.init, str):
+      given = part.init, part.config, image.shape[1:3]
+      experiment.once(('size', *map(str, given)), lambda given=given: images.say_size(*given))
 
 
 def _check_models(experiment, whose=''):

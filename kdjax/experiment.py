@@ -29,6 +29,7 @@ from kdjax.files import NUMBER, read_json
 from kdjax.progress import say
 from kdjax.start import complete, load
 
+PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
 STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
 STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
 ANEW = 'delete it and run the same command, which writes it anew'
@@ -122,6 +123,15 @@ class Experiment:
       return pretrained.complete(own['init'], given) if stage == 'teacher' and own['init'] else given
 
     return self.once(('attributes', stage, digest(own['model'])), make)
+
+  def published(self) -> dict:
+    """The variables of `teacher.init`."""
+
+    def make():
+      given = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
+      return pretrained.load(*given, self.vocabulary, classes=self.data.dataset.classes)
+
+    return self.once(PUBLISHED, make)
 
   def start(self, stage: str) -> dict:
     """The variables that a stage's model starts from, a part of all or none.

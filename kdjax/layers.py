@@ -78,8 +78,15 @@ def scale_image(image: Array) -> Array:
 
 
 def standardised(inputs, mean: Sequence[float], std: Sequence[float]) -> Array:
-  """`inputs['image']`, u8 or floats in [-1, 1], as (x - mean) / std of x in [0, 1]."""
+  """`inputs['image']`, u8 or floats in [-1, 1], as (x - mean) / std of x in [0, 1]; grey becomes colour.
+
+  Raises:
+    KdjaxError: if it has another number of channels.
+  """
   x = scale_image(read(inputs, 'image'))
+  channels = max(len(mean), len(std))
+  if x.shape[-1] not in (1, channels) and channels > 1:
+    raise KdjaxError(f'the model scales {channels} channels of an image, and the data have {x.shape[-1]}.')
   mean, std = (jnp.asarray(v, x.dtype) for v in (mean, std))
   return (x / 2 + 0.5 - mean) / std
 

@@ -18,9 +18,7 @@ from kdjax import (
   on_policy,
   optim,
   pipeline,
-  pretrained,
   progress,
-  start,
   store,
   streams,
   train,
@@ -31,11 +29,10 @@ from kdjax.checks import TAUGHT, check
 from kdjax.cohort import TRAINED
 from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import Experiment
+from kdjax.experiment import PUBLISHED, Experiment
 from kdjax.methods import combine
 from kdjax.workdir import claim, refuse
 
-PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
 STAGES = (*TRAINED, 'compare')
 
 
@@ -51,7 +48,6 @@ def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None
       raise unknown('stage', stage, STAGES)
   with workdir_lock.held(experiment.workdir):
     check(experiment)
-    _load_weights(experiment)
     claim(experiment)
     return _run(experiment, wanted)
 
@@ -78,23 +74,6 @@ def _run(experiment, wanted):
   from kdjax import compare  # its plots and statistics take a second to import
 
   return compare.run(experiment)  # has nothing to save: a signal ends it at once
-
-
-def _load_weights(experiment):
-  """Reads the published weights that training starts from: a workdir is claimed by what can be read."""
-  if experiment.config['teacher']['init'] and not experiment.done('teacher'):
-    experiment.once(PUBLISHED, lambda: _published(experiment))
-  for stage in ('teacher', 'student'):
-    for member in experiment.members.values() if stage == 'student' else (experiment,):
-      parts = start.parts(member.attributes(stage))
-      if not member.done(stage) and all(isinstance(part.init, str) for part in parts):
-        member.start(stage)
-
-
-def _published(experiment):
-  """The variables of `teacher.init`."""
-  given = experiment.config['teacher']['init'], experiment.attributes('teacher')
-  return pretrained.load(*given, experiment.shapes('teacher')[0], experiment.vocabulary)
 
 
 def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> train.Setup:
@@ -182,7 +161,8 @@ def finish(
     members = {'teacher': experiment}
   given = config['teacher']['init'] if stage == 'teacher' else ''
   if given:
-    loaded = experiment.shared.pop(PUBLISHED, None) or _published(experiment)
+    loaded = experiment.published()
+    experiment.shared.pop(PUBLISHED)
     nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
     progress.say(f'{stage}: weights from {given}')

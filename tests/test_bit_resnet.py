@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from kdjax import catalogue, checkpoint, pretrained
 from kdjax.errors import KdjaxError
-from kdjax.models.vision.bit_resnet import DEPTHS, standardised
+from kdjax.models.vision.bit_resnet import DEPTHS, with_standardised_weights
 from kdjax.pretrained import bit_resnet
 
 SMALL = {'model': 'bit_resnet', 'depth': 26, 'width': 0.5, 'num_classes': 5}
@@ -64,7 +64,7 @@ def test_a_kernel_has_a_mean_of_0_and_a_deviation_of_1_for_each_output():
   rng = np.random.default_rng(0)
   x, w = rng.normal(size=(2, 6, 6, 4)).astype(np.float32), rng.normal(size=(3, 3, 4, 5)).astype(np.float32)
   how = ((1, 1), 'VALID', None, None, ('NHWC', 'HWIO', 'NHWC'))
-  one = jax.jit(lambda w: standardised(x, w, *how))
+  one = jax.jit(lambda w: with_standardised_weights(x, w, *how))
   by_hand = (w - w.mean((0, 1, 2))) / w.std((0, 1, 2))
   wanted = jax.lax.conv_general_dilated(x, by_hand, *how)
   np.testing.assert_allclose(one(w), wanted, rtol=1e-4, atol=1e-4)

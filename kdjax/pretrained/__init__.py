@@ -2,22 +2,23 @@
 through `kdjax/pretrained/<model>.py`, which has `convert` and, where there is a config.json, `config`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer
 
 from kdjax import audio, catalogue, checkpoint, progress
 from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError, unknown
 from kdjax.files import user_path
+from kdjax.pretrained import classes as classes_
 from kdjax.pretrained import images, tensors, texts
-from kdjax.pretrained.find import Files, files, read_json
+from kdjax.pretrained.find import Files, companion, files, read_json
 from kdjax.sources import fingerprint
 
 FREE = ('dropout', 'num_classes', 'pool', 'normalise', 'dense')  # attributes that one may want otherwise
@@ -36,11 +37,30 @@ def _converter(name: str) -> ModuleType:
   return catalogue.module('pretrained', name)
 
 
-def _said(found: Files, converter: ModuleType) -> dict[str, Any]:
-  """The attributes of the model that its config.json gives."""
-  if found.config is None or not hasattr(converter, 'config'):
-    return {}
-  return converter.config(read_json(found.config), found.config.parent)
+def _said(found: Files, converter: ModuleType, model: Mapping[str, Any]) -> dict[str, Any]:
+  """The attributes of the model that its config.json gives, or without one those of its published weights."""
+  if found.config is None:
+    return converter.unsaid(model) if hasattr(converter, 'unsaid') else {}
+  folder = found.config.parent
+  return converter.config(read_json(found.config), folder) if hasattr(converter, 'config') else {}
+
+
+def _exported(found: Files, model: Mapping[str, Any]) -> dict[str, Any]:
+  """The attributes that kdjax wrote beside weights of its own, of the same model and those within it."""
+
+  def of_same(theirs, mine):
+    if not isinstance(theirs, Mapping) or theirs.get('model') != mine.get('model'):
+      return {}
+    made = {}
+    for key, value in theirs.items():
+      if isinstance(value, Mapping):
+        inner = of_same(value, mine[key]) if isinstance(mine.get(key), Mapping) else {}
+        made |= {key: inner} if inner else {}
+      elif key not in ('model', 'init', 'frozen', 'num_classes'):
+        made[key] = _tuples(value)
+    return made
+
+  return of_same(companion(found.weights[0].parent, 'stage.json').get('model'), model)
 
 
 def _under(given: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,10 +79,11 @@ def complete(init: str, model: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     KdjaxError: if there is no such checkpoint, or it is of another kind of model.
   """
-  found = files(init)
-  if found.config is None or model['model'] not in architectures():
-    return dict(model)
-  return _under(model, _said(found, _converter(model['model'])))
+  found, name = files(init), model['model']
+  said = _exported(found, model)
+  if name in architectures():
+    said |= _said(found, _converter(name), model)
+  return _under(model, said)
 
 
 def _attributes(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,29 +123,6 @@ def _check_head(found: Files, converter: ModuleType, named: Mapping, attributes:
     converter.check_head(given, named, attributes)
 
 
-def _classes(variables: Mapping[str, Any]) -> int | None:
-  """Of the classifier in flat variables; None where there is none."""
-  sizes = {k: x.shape[-1] for k, x in variables.items() if k.startswith('params/head/') and x.ndim}
-  last = [k for k in sizes if k.endswith(('linear/bias', 'head/bias', 'linear/kernel', 'head/kernel'))]
-  return sizes[last[0]] if last else None
-
-
-def _with_classes(attributes: Mapping[str, Any], like: Mapping) -> dict[str, Any]:
-  """`attributes` with the number of classes that the data gave the model, where the config leaves it out."""
-  classes = _classes(flatten_dict(like, sep='/'))
-  return dict(attributes) | ({'num_classes': classes} if classes and 'num_classes' in attributes else {})
-
-
-def _check_classes(converted: Mapping[str, Any], like: Mapping, init: str) -> None:
-  """Raises KdjaxError where a checkpoint tells other classes apart than the data have."""
-  theirs, ours = _classes(converted), _classes(flatten_dict(like, sep='/'))
-  if ours and theirs and theirs != ours:
-    raise KdjaxError(
-      f'{init} tells {theirs:,} classes apart, and the data set has {ours:,}: to train a new classifier on '
-      'it, give the model an init of its own (teacher.model.init) in place of teacher.init.'
-    )
-
-
 def tokenizer(init: str) -> Path:
   """The tokenizer.json of a checkpoint, for `data.tokenizer`.
 
@@ -142,12 +140,10 @@ def tokenizer(init: str) -> Path:
   return found.tokenizer
 
 
-def _told(found: Files, said: Mapping[str, Any], unread: list[str]) -> str:
+def _told(found: Files, said: Mapping[str, Any], unread: list[str], more: Sequence[str]) -> str:
   """What was read, how the checkpoint reads inputs and is read off, and what has no place in the model."""
   own = {k: v for part in (said, *said.values()) if isinstance(part, Mapping) for k, v in part.items()}
-  shown = [f'{k} {own[k]}' for k in SHOWN if k in own] + [texts.describe(found)]
-  if isinstance(own.get('mean'), tuple):  # of images
-    shown.append(images.describe(read_json(found.config), found.config.parent))
+  shown = [f'{k} {own[k]}' for k in SHOWN if k in own] + [texts.describe(found), *more]
   files = (
     found.weights[0]
     if len(found.weights) == 1
@@ -166,7 +162,14 @@ def words(init: str) -> Tokenizer:
   return texts.load(tokenizer(init))
 
 
-def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '', without: str = '') -> dict:
+def load(
+  init: str,
+  model: Mapping[str, Any],
+  like: Mapping,
+  vocabulary: str = '',
+  without: str = '',
+  classes: Sequence[str] = (),
+) -> dict:
   """Variables of a published checkpoint, or of a file that kdjax exported, in float32.
 
   Args:
@@ -176,23 +179,28 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
     like: a tree of the names and shapes that the model wants.
     vocabulary: a hash of the tokenizer in use, '' for none.
     without: a module that a file of kdjax may have and `like` has not.
+    classes: the names of the data's classes; where the checkpoint's files give the same names in another
+      order, the classifier's outputs are put into this one.
 
   Raises:
     KdjaxError: if the checkpoint cannot be found or read, is of another architecture (it says which
-      tensors are missing, extra or of another shape, or which attribute differs), or comes with
-      another vocabulary.
+      tensors are missing, extra or of another shape, or which attribute differs), has another number of
+      classes, or comes with another vocabulary.
   """
-  found = files(init)
+  found, wanted = files(init), flatten_dict(like, sep='/')
   named = tensors.traced(tensors.read(found.weights))
+  places = classes_.order(classes_.names(found), classes, init) if classes else None
   if any(checkpoint.whole(name).startswith('params/') for name in named):
+    classes_.check({checkpoint.whole(k): x for k, x in named.items()}, wanted, init)
     variables = checkpoint.load(found.weights[0], like, vocabulary, without)
-    tensors.refuse_not_finite(flatten_dict(variables, sep='/'), init)
-    return variables
+    flat = flatten_dict(variables, sep='/')
+    tensors.refuse_not_finite(flat, init)
+    return unflatten_dict(classes_.reordered(flat, places), sep='/') if places else variables
   converter, attributes = _converter(model['model']), _attributes(model)
   if hasattr(converter, 'beside'):
     for prefix, path in converter.beside(found.weights[0].parent).items():
       named |= tensors.traced({prefix + name: x for name, x in tensors.read([path]).items()})
-  said = _said(found, converter)
+  said = _said(found, converter, model)
   _check(attributes, said, init)
   parts = (attributes, *(v for v in attributes.values() if isinstance(v, Mapping)))
   if vocabulary and found.tokenizer and any('vocab_size' in part for part in parts):
@@ -201,11 +209,16 @@ def load(init: str, model: Mapping[str, Any], like: Mapping, vocabulary: str = '
       raise KdjaxError(
         f'{init} was trained with another vocabulary: set data.tokenizer to {found.tokenizer}.'
       )
-  attributes = _with_classes(attributes, like)
+  if 'num_classes' in attributes:  # those that the data gave the model, where the config leaves them out
+    attributes['num_classes'] = classes_.count(wanted)
   _check_head(found, converter, named, attributes)
   converted = converter.convert(named, attributes)
-  _check_classes(converted, like, init)
+  classes_.check(converted, wanted, init)
+  images.check_side(converted, wanted, attributes, init)
+  converted = classes_.reordered(converted, places) if places else converted
   variables = checkpoint.fit(converted, like, init)
   tensors.refuse_not_finite(converted, init)
-  progress.say(_told(found, said, tensors.unread(named, converted)))
+  reordered = 'its classes in the order of the data, by their names' if places else ''
+  read_as = [images.describe(found, attributes), reordered]
+  progress.say(_told(found, said, tensors.unread(named, converted), read_as))
   return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.pretrained.images import scaling
+from kdjax.pretrained import images
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'resnetv2_(50|101|152)x(\d)_bit(\..*)?')
@@ -64,4 +64,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'resnetv2_{size}_bit' for size in ('50x1', '50x3', '101x1', '101x3', '152x2', '152x4')]
   match = timm(given, ARCHITECTURE, 'bit_resnet', choices)
-  return {'depth': int(match[1]), 'width': int(match[2])} | scaling(given, folder)
+  return {'depth': int(match[1]), 'width': int(match[2])} | images.scaling(given, folder)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import unknown
-from kdjax.pretrained.images import scaling
+from kdjax.pretrained import images
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import NAMES
 
@@ -67,6 +67,6 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   ends = {} if end in (None, 2, text.get('vocab_size', 0) - 1) else {'end': end}
   return {
     'width': given.get('projection_dim', 512),
-    'image': IMAGE | {k: image[v] for k, v in NAMES.items() if v in image} | scaling(given, folder),
+    'image': IMAGE | {k: image[v] for k, v in NAMES.items() if v in image} | images.scaling({}, folder),
     'text': {'model': 'clip_text'} | {k: text[v] for k, v in TEXT.items() if v in text} | ends,
   }

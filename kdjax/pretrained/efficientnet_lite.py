@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.pretrained.images import scaling
+from kdjax.pretrained import images
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'(tf_)?efficientnet_lite(\d).*')
@@ -59,4 +59,10 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'{tf}efficientnet_lite{i}' for tf in ('tf_', '') for i in range(5)]
   match = timm(given, ARCHITECTURE, 'efficientnet_lite', choices)
-  return {'size': int(match[2]), 'torch': not match[1]} | scaling(given, folder)
+  found = {'size': int(match[2]), 'torch': not match[1]}
+  return found | unsaid(found) | images.scaling(given, folder)
+
+
+def unsaid(model: Mapping[str, Any]) -> dict[str, Any]:
+  """How images are scaled where no file says it: timm trained its own as torchvision does."""
+  return dict(images.IMAGENET) if model.get('torch') else {}

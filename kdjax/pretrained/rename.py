@@ -14,19 +14,48 @@ LEAVES = {
   'running_mean': 'batch_stats/{}/mean',
   'running_var': 'batch_stats/{}/var',
 }
+# Of timm's `model_args`: those that the weights show, and those that change nothing.
+SHOWN = ('num_classes', 'img_size', 'dynamic_img_size', 'strict_img_size')
+PLAIN = {'in_chans': 3, 'no_embed_class': False, 'class_token': True, 'qkv_bias': True, 'pretrained': False}
 ALIASES = {'gamma': 'weight', 'beta': 'bias'}  # of the layer norms of early checkpoints
 
 
-def timm(given: Mapping[str, Any], pattern: re.Pattern, model: str, choices: Sequence[str]) -> re.Match:
+def timm(
+  given: Mapping[str, Any],
+  pattern: re.Pattern,
+  model: str,
+  choices: Sequence[str],
+  pool: str = 'avg',
+  known: Sequence[str] = (),
+) -> re.Match:
   """The match of the architecture that a config.json of timm names.
 
+  Args:
+    given: the config.json.
+    pattern: of the names of `model`'s architectures.
+    model: ours.
+    choices: names for a message.
+    pool: the `global_pool` that it has.
+    known: further `model_args` that the converter reads, or the shapes of the weights show.
+
   Raises:
-    KdjaxError: for another architecture; it names the `choices` of our `model`.
+    KdjaxError: for another architecture, it names the `choices`; and for one that was changed.
   """
   name = given.get('architecture', '')
-  if match := pattern.fullmatch(name):
-    return match
-  raise unknown(f'architecture for the model {model}', name, choices)
+  match = pattern.fullmatch(name) if isinstance(name, str) else None
+  if match is None:
+    raise unknown(f'architecture for the model {model}', str(name), choices)
+  changed, top = given.get('model_args') or {}, given.get('global_pool')
+  if not isinstance(changed, Mapping):
+    raise KdjaxError(f'config.json has model_args {changed!r}; it has to be an object.')
+  changed = ({'global_pool': top} if top else {}) | dict(changed)
+  if not given.get('num_classes', 1):
+    changed.pop('global_pool', None)  # there is no classifier that reads it
+  for key, value in changed.items():
+    as_it_is = key in PLAIN and value == PLAIN[key] or key == 'global_pool' and value == pool
+    if not as_it_is and key not in (*SHOWN, *known) and not key.endswith('_rate'):
+      raise KdjaxError(f'config.json has {key} {value!r} for {name}: the model {model} does not have it so.')
+  return match
 
 
 def _path(match: re.Match, template: str) -> str:

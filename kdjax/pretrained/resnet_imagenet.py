@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.pretrained.images import scaling
+from kdjax.pretrained import images
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'resnet(18|34|50|101|152)(\..*)?')
@@ -36,4 +36,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'resnet{n}' for n in (18, 34, 50, 101, 152)]
   match = timm(given, ARCHITECTURE, 'resnet_imagenet', choices)
-  return {'depth': int(match[1])} | scaling(given, folder)
+  return {'depth': int(match[1])} | images.scaling(given, folder)

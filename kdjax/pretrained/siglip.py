@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained import images
 from kdjax.pretrained.clip import TEXT
-from kdjax.pretrained.images import scaling
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import NAMES, split
 
@@ -71,4 +71,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   if text.get('projection_size') not in (None, text.get('hidden_size', 768)):
     words['project'] = text['projection_size']
   seen = {'model': 'siglip_image'} | {k: image[v] for k, v in NAMES.items() if v in image}
-  return {'image': seen | scaling(given, folder), 'text': words}
+  return {'image': seen | images.scaling({}, folder), 'text': words}

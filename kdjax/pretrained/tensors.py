@@ -10,7 +10,8 @@ from kdjax import checkpoint
 from kdjax.errors import KdjaxError
 from kdjax.pretrained import numpy_file, torch_file
 
-WRAPPERS = ('module.', '_orig_mod.', 'model.')  # of data parallelism, torch.compile and trainers
+# Of data parallelism, torch.compile, trainers, and timm within transformers.
+WRAPPERS = ('module.', '_orig_mod.', 'model.', 'timm_model.')
 COUNTS = ('n_averaged',)  # that a wrapper keeps beside the model's names
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from kdjax import options
 from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained.images import scaling
+from kdjax.pretrained import images
 from kdjax.pretrained.rename import rename, timm
 
 NAMES = {
@@ -21,7 +22,8 @@ NAMES = {
   'eps': 'layer_norm_eps',
 }
 TIMM = {'tiny': (192, 12, 3), 'small': (384, 12, 6), 'base': (768, 12, 12), 'large': (1024, 24, 16)}
-ARCHITECTURE = re.compile(rf'(?:vit|deit)_({"|".join(TIMM)})_patch(\d+)_\d+(?:\..*)?')
+ARCHITECTURE = re.compile(rf'(vit|deit)_({"|".join(TIMM)})(_distilled)?_patch(\d+)_\d+(?:\..*)?')
+TIMM_ARGS = ('embed_dim', 'depth', 'num_heads', 'patch_size')
 LAYER = r'encoder\.layer\.(\d+)\.'
 TIMM_LAYER = r'blocks\.(\d+)\.'
 MODULES = {
@@ -38,10 +40,12 @@ MODULES = {
   TIMM_LAYER + r'mlp\.fc1': r'block<\1>/mlp_in',
   TIMM_LAYER + r'mlp\.fc2': r'block<\1>/mlp_out',
   'layernorm|norm': 'norm',
-  'classifier|head': 'head/linear',
+  'classifier|head|cls_classifier': 'head/linear',
+  'distillation_classifier|head_dist': 'head/distillation',
 }
 WHOLE = {
   r'embeddings\.cls_token|cls_token': 'params/class',
+  r'embeddings\.distillation_token|dist_token': 'params/distillation',
   r'embeddings\.position_embeddings|pos_embed': 'params/position',
 }
 
@@ -61,8 +65,24 @@ def split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.vision.vit_class_token`, with the classifier where the model has one."""
   bare = {re.sub(r'^(vit|deit)\.', '', name): x for name, x in tensors.items()}
-  head = '' if attributes['num_classes'] else r'|(classifier|head)\..*'
+  head = '' if attributes['num_classes'] else r'|((cls_|distillation_)?classifier|head|head_dist)\..*'
   return rename(split(bare), MODULES, WHOLE, r'pooler\..*' + head)
+
+
+def check_head(
+  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+  """That the model has the distillation token's classifier if the checkpoint has.
+
+  Raises:
+    KdjaxError: if it has not.
+  """
+  second = {'distillation_classifier.weight', 'head_dist.weight'} & tensors.keys()
+  if second and attributes['distilled'] != 'heads':
+    raise KdjaxError(
+      f'the checkpoint has a classifier of its distillation token, {second.pop()!r}: set distilled of the '
+      "model to 'heads'."
+    )
 
 
 def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -73,17 +93,23 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   if 'architecture' in given:
     choices = [f'vit_{size}_patch16_224' for size in TIMM]
-    match = timm(given, ARCHITECTURE, 'vit_class_token', choices)
-    width, depth, heads = TIMM[match[1]]
-    found = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'eps': 1e-6}
-    found |= {'patch': int(match[2]), 'act': 'gelu'}
-    return found | scaling(given, folder)
+    match = timm(given, ARCHITECTURE, 'vit_class_token', choices, 'token', TIMM_ARGS)
+    width, depth, heads = TIMM[match[2]]
+    sizes = dict(zip(TIMM_ARGS, (width, depth, heads, int(match[4])), strict=True))
+    sizes |= {k: v for k, v in dict(given.get('model_args') or {}).items() if k in sizes}
+    for key, value in sizes.items():
+      options.check(value, options.Size, f'{folder / "config.json"}: {key}')
+    width, depth, heads, patch = sizes.values()
+    found = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'patch': patch}
+    found |= {'act': 'gelu', 'eps': 1e-6}
+    found |= {'distilled': 'heads'} if match[3] else {}
+    found |= images.IMAGENET if match[1] == 'deit' else {}
+    return found | images.scaling(given, folder)
   kind = given.get('model_type', 'vit')
+  if kind not in ('vit', 'deit'):
+    raise unknown('model_type for the model vit_class_token', kind, ('vit', 'deit'))
+  found = {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
   if kind == 'deit':
-    raise KdjaxError(
-      'model_type is deit, which has a distillation token beside the class token; vit_class_token has none: '
-      "take a DeiT without it, such as timm's deit_base_patch16_224."
-    )
-  if kind != 'vit':
-    raise unknown('model_type for the model vit_class_token', kind, ('vit',))
-  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given} | scaling(given, folder)
+    both = 'DeiTForImageClassificationWithTeacher' in (given.get('architectures') or ())
+    found |= {'distilled': 'heads' if both else 'token'}
+  return found | images.scaling(given, folder)

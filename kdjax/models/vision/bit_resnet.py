@@ -6,15 +6,15 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import layers
 from kdjax.conv import conv_general_dilated
 from kdjax.errors import unknown
+from kdjax.layers import standardised
 from kdjax.options import Means, Scales, Size
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage
 
 
-def standardised(x, w, *args, **options):
+def with_standardised_weights(x, w, *args, **options):
   """A convolution with the kernel [h, w, I, O], whose outputs each get weights of mean 0 and deviation 1.
 
   Weights may come in bfloat16; their moments are taken in float32 (1903.10520).
@@ -25,7 +25,7 @@ def standardised(x, w, *args, **options):
   return conv_general_dilated(x, wide.astype(w.dtype), *args, **options)
 
 
-Conv = partial(nn.Conv, use_bias=False, conv_general_dilated=standardised)
+Conv = partial(nn.Conv, use_bias=False, conv_general_dilated=with_standardised_weights)
 Norm = partial(nn.GroupNorm, 32, epsilon=1e-5, use_fast_variance=False)  # E[x²] - E[x]² loses digits
 
 
@@ -53,14 +53,13 @@ class BitResnet(nn.Module):
   A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
   make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with
   zeros at the border, as the authors' TensorFlow and timm have it, where big_vision leaves the border out.
-  By default images are scaled to [-1, 1]. The last layer starts at 0. A depth of 26 is timm's and
-  big_vision's.
+  The last layer starts at 0. A depth of 26 is timm's and big_vision's.
 
   Attributes:
     depth: 26, 50, 101 or 152.
     width: what all channels are multiplied with, the 'x2' of R152x2.
-    mean: of pixels in [0, 1], a value a channel.
-    std: of these.
+    mean: of the channels of an image in [0, 1], taken off it.
+    std: what it is then divided by.
     num_classes: None for an encoder without `logits`.
   """
 
@@ -75,7 +74,7 @@ class BitResnet(nn.Module):
     if self.depth not in DEPTHS:
       raise unknown('depth of the model bit_resnet', str(self.depth), map(str, DEPTHS))
     width = int(64 * self.width)
-    x = layers.standardised(inputs, self.mean, self.std)
+    x = standardised(inputs, self.mean, self.std)
     x = Conv(width, (7, 7), 2, ((3, 3), (3, 3)), name='stem')(x)
     taps = {'stem': x}
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -1,6 +1,7 @@
 """Vision Transformer with a class token, as published: ViT, DeiT, CLIP (Dosovitskiy et al., 2010.11929)."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -13,12 +14,12 @@ from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 from kdjax.types import Array
 
 
-def unmasked(x: Array, share: float, inputs: Mapping[str, Array]) -> Array:
-  """[B, 1 + L, D] -> [B, 1 + K, D]: the class token, and the patches that are left when a share is dropped.
+def unmasked(x: Array, share: float, inputs: Mapping[str, Array], first: int = 1) -> Array:
+  """[B, F + L, D] -> [B, F + K, D]: the first tokens, and the patches that are left when a share is dropped.
 
   A pure function of 'id' and 'epoch' [B], as augmentation is; without them, of the place in the batch.
   """
-  b, n = len(x), x.shape[1] - 1
+  b, n = len(x), x.shape[1] - first
   rows, zeros = jnp.arange(b), jnp.zeros(b, jnp.int32)
 
   def draw(epoch, example):
@@ -26,7 +27,21 @@ def unmasked(x: Array, share: float, inputs: Mapping[str, Array]) -> Array:
     return jax.random.permutation(key, n)[: int(n * (1 - share))]
 
   kept = jax.vmap(draw)(inputs.get('epoch', zeros), inputs.get('id', rows))
-  return jnp.concatenate([x[:, :1], jnp.take_along_axis(x[:, 1:], kept[..., None], 1)], 1)
+  return jnp.concatenate([x[:, :first], jnp.take_along_axis(x[:, first:], kept[..., None], 1)], 1)
+
+
+class Heads(nn.Module):
+  """Adds `logits` [B, C], the mean of a classifier of the class token and one of the distillation token."""
+
+  num_classes: int | None
+
+  @nn.compact
+  def __call__(self, taps):
+    if not self.num_classes:
+      return taps
+    given = {'linear': taps['embed'], 'distillation': taps['distillation_embed']}
+    made = [nn.Dense(self.num_classes, name=name)(x) for name, x in given.items()]
+    return taps | {'logits': sum(made) / 2}
 
 
 class VitClassToken(nn.Module):
@@ -34,8 +49,9 @@ class VitClassToken(nn.Module):
   `embed` [B, D], and when asked `masked_embed` [B, D] and `logits` [B, C].
 
   The class token is the first; `tokens` come out of the last norm, and `embed` is the first of
-  them. The attentions are scores before the softmax. Deviation from the paper: no dropout of the
-  embeddings. The defaults are those of ViT-B/16 for 224 pixels in transformers.
+  them. DeiT has a second token before the patches, for distillation (2012.12877), and `distillation_embed`
+  [B, D] beside `embed`. The attentions are scores before the softmax. Deviation from the paper: no dropout
+  of the embeddings. The defaults are those of ViT-B/16 for 224 pixels in transformers.
 
   Attributes:
     width: D.
@@ -46,6 +62,8 @@ class VitClassToken(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     clip: for CLIP's image tower, with a norm before the first block and patches without a bias.
+    distilled: '' without a distillation token; 'token' with one that no classifier reads; 'heads' with a
+      classifier of its own, the logits being the mean of both.
     dropout: probability, after attention and after the MLP.
     masked: share of the patches that are dropped, others for each image of an epoch, for `masked_embed`,
       which is what the rest makes of the class token; 0 for none. The other taps see all patches.
@@ -62,6 +80,7 @@ class VitClassToken(nn.Module):
   act: Activation = 'gelu'
   eps: Eps = 1e-12
   clip: bool = False
+  distilled: Literal['', 'token', 'heads'] = ''
   dropout: Rate = 0.0
   masked: Rate = 0.0
   mean: Means = (0.5, 0.5, 0.5)
@@ -78,7 +97,11 @@ class VitClassToken(nn.Module):
     x = Conv(self.width, sides, sides, 'VALID', use_bias=not self.clip, name='patch')(x)
     first = self.param('class', nn.initializers.normal(0.02), (1, 1, self.width))
     first = jnp.broadcast_to(first.astype(x.dtype), (b, 1, self.width))
-    x = jnp.concatenate([first, x.reshape(b, -1, self.width)], 1)
+    first = [first]
+    if self.distilled:
+      second = self.param('distillation', nn.initializers.normal(0.02), (1, 1, self.width))
+      first.append(jnp.broadcast_to(second.astype(x.dtype), (b, 1, self.width)))
+    x = jnp.concatenate([*first, x.reshape(b, -1, self.width)], 1)
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     x = nn.LayerNorm(self.eps, name='norm_in')(x) if self.clip else x
     taps, norm = {'embeddings': x}, nn.LayerNorm(self.eps, name='norm')
@@ -89,9 +112,12 @@ class VitClassToken(nn.Module):
       taps[f'block{i}'] = x
     taps['tokens'] = x = norm(x)
     taps['embed'] = x[:, 0]
+    if self.distilled:
+      taps['distillation_embed'] = x[:, 1]
     if self.masked:
-      x = unmasked(taps['embeddings'], self.masked, inputs)
+      x = unmasked(taps['embeddings'], self.masked, inputs, len(first))
       for block in blocks:
         x, _ = block(x, train=train)
       taps['masked_embed'] = norm(x)[:, 0]
-    return Classifier(self.num_classes, name='head')(taps)
+    head = Heads if self.distilled == 'heads' else Classifier
+    return head(self.num_classes, name='head')(taps)

@@ -1,0 +1,148 @@
+"""Published image classifiers as `teacher.init`, of every converter, against their libraries, end to end.
+
+A model of random weights is saved as its library saves it; the recipe names the folder or file and neither
+num_classes nor mean and std, and the teacher has to give the logits and the accuracy that the library gives.
+"""
+
+import importlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cifar_checkpoints import CASES as CIFAR
+from test_cifar_checkpoints import MEAN as CIFAR_MEAN
+from test_cifar_checkpoints import STD as CIFAR_STD
+from test_published_teachers import close, labels, recipe, table, taught
+
+torch = pytest.importorskip('torch')
+pytestmark = pytest.mark.parity
+CLASSES = 3
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SIZES = {'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 4, 'intermediate_size': 48}
+
+
+def pictures(side, rows=24):
+  """Random images of random contrast and brightness, so that a shift of the mean is seen."""
+  rng = np.random.default_rng(1)
+  image = rng.integers(0, 256, (rows, side, side, 3)) * rng.uniform(0.2, 1, (rows, 1, 1, 3))
+  return image.astype(np.uint8)
+
+
+def scaled(image, mean, std):
+  x = torch.tensor(image.transpose(0, 3, 1, 2)) / 255
+  return (x - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+def check(tmp_path, init, model, image, logits):
+  """That the teacher of a table of these images gives the logits, and the accuracy of their arg max."""
+  truth, rows = labels(logits), []
+  for i, (x, y) in enumerate(zip(image, truth, strict=True)):
+    Image.fromarray(x).save(tmp_path / f'{i}.png')
+    rows.append({'image': f'{i}.png', 'label': str(y)})
+  assert set(truth) == set(range(CLASSES))
+  made = recipe(init, model, name='manifest', path=table(tmp_path / 'rows.jsonl', rows))
+  made.student.model = {'model': 'mlp', 'hidden': (4,)}
+  taps, scores, _ = taught(made, tmp_path / 'w')
+  assert float(logits.std(0).mean()) > 1e-3  # the images are told apart
+  close(taps['logits'], logits)
+  right = float((logits.argmax(-1).numpy() == truth).mean())
+  assert 0.4 < right < 1 and scores['top1'] == pytest.approx(right, abs=1e-6)
+
+
+def spread(module, x):
+  """The module with its last layer centred on these inputs: every class is the answer to some of them."""
+  last = [
+    m for m in module.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d) and m.bias is not None
+  ]
+  kinds = torch.nn.Linear | torch.nn.Conv2d
+  last = [m for m in module.modules() if isinstance(m, kinds) and m.weight.shape[0] == CLASSES]
+  with torch.no_grad():
+    found = module(x)
+    logits = getattr(found, 'logits', found)
+    scale = 1 / logits.std(0)
+    for layer in last:
+      layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
+      layer.bias.copy_((layer.bias - logits.mean(0)) * scale)
+    found = module(x)
+  return getattr(found, 'logits', found)
+
+
+@pytest.mark.parametrize(
+  ('name', 'model', 'side', 'options'),
+  [
+    ('resnet18', 'resnet_imagenet', 32, {}),
+    ('efficientnet_lite0', 'efficientnet_lite', 64, {}),
+    ('tf_efficientnet_lite0', 'efficientnet_lite', 64, {}),
+    ('resnetv2_50x1_bit', 'bit_resnet', 32, {}),
+    ('vit_tiny_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
+    ('deit_tiny_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
+    ('deit_tiny_distilled_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
+  ],
+)
+def test_timm(tmp_path, randomised, name, model, side, options):
+  timm = pytest.importorskip('timm')
+  module, image = randomised(timm.create_model(name, num_classes=CLASSES, **options)), pictures(side)
+  cfg = module.pretrained_cfg
+  logits = spread(module, scaled(image, cfg['mean'], cfg['std']))
+  timm.models.save_for_hf(module, tmp_path / 'model')
+  check(tmp_path, tmp_path / 'model', {'model': model}, image, logits)
+
+
+def test_torchvision(tmp_path, randomised):
+  pytest.importorskip('torchvision')
+  models = importlib.import_module('torchvision.models')
+  module, image = randomised(models.resnet18(num_classes=CLASSES)), pictures(32)
+  logits = spread(module, scaled(image, *IMAGENET))
+  torch.save(module.state_dict(), tmp_path / 'model.pth')
+  model = {'model': 'resnet_imagenet', 'depth': 18}
+  check(tmp_path, tmp_path / 'model.pth', model, image, logits)
+
+
+@pytest.mark.parametrize('kind', ['ViT', 'DeiT', 'DeiTWithTeacher'])
+def test_transformers(tmp_path, randomised, kind):
+  transformers = pytest.importorskip('transformers')
+  name, more = kind.removesuffix('WithTeacher'), 'WithTeacher' if kind.endswith('Teacher') else ''
+  config = getattr(transformers, f'{name}Config')(**SIZES, image_size=32, patch_size=8, num_labels=CLASSES)
+  module = randomised(getattr(transformers, f'{name}ForImageClassification{more}')(config))
+  size = {'height': 32, 'width': 32}
+  scaling = {'image_mean': [0.4, 0.5, 0.3], 'image_std': [0.2, 0.3, 0.25]}
+  reader = getattr(transformers, f'{name}ImageProcessor')(size=size, crop_size=size, **scaling)
+  image = pictures(32)
+  logits = spread(module, reader(list(image), return_tensors='pt').pixel_values)
+  module.save_pretrained(tmp_path / 'model')
+  reader.save_pretrained(tmp_path / 'model')
+  check(tmp_path, tmp_path / 'model', {'model': 'vit_class_token'}, image, logits)
+
+
+def test_timm_in_transformers(tmp_path, randomised):
+  pytest.importorskip('timm')
+  transformers = pytest.importorskip('transformers')
+  config = transformers.TimmWrapperConfig(architecture='efficientnet_lite0', num_labels=CLASSES)
+  module, image = randomised(transformers.TimmWrapperForImageClassification(config)), pictures(64)
+  logits = spread(module, scaled(image, *IMAGENET))
+  module.save_pretrained(tmp_path / 'model')
+  check(tmp_path, tmp_path / 'model', {'model': 'efficientnet_lite'}, image, logits)
+
+
+class Logits(torch.nn.Module):
+  def __init__(self, module):
+    super().__init__()
+    self.module = module
+
+  def forward(self, x):
+    return self.module(x)['logits']
+
+
+@pytest.mark.parametrize('name', [name for name in CIFAR if name not in ('wrn_40_2', 'vgg19')])
+def test_the_authors_of_cifar_checkpoints(tmp_path, randomised, monkeypatch, name):
+  model, attributes, make = CIFAR[name]
+  linear = torch.nn.Linear
+  monkeypatch.setattr(torch.nn, 'Linear', lambda i, o: linear(i, CLASSES if o == 7 else o))
+  module = make()
+  monkeypatch.undo()
+  randomised(module)
+  mean, std = (x.flatten().tolist() for x in (CIFAR_MEAN, CIFAR_STD))
+  image = pictures(32)
+  logits = spread(Logits(module), scaled(image, mean, std))
+  torch.save({'epoch': 240, 'model': module.state_dict()}, tmp_path / 'model.pth')
+  check(tmp_path, tmp_path / 'model.pth', {'model': model} | attributes, image, logits)
