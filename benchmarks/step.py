@@ -38,6 +38,7 @@ import numpy as np
 from benchmarks import store as stored
 from kdjax import build, compare, cost, huge_pages, loop, memory, optim, parallel, pipeline, progress, train
 from kdjax import step as steps
+from kdjax.setup import Member, Setup
 from kdjax.store import layout
 
 ROOT = Path(__file__).parents[1]
@@ -102,10 +103,10 @@ class Pair:
 
     def member(given):
       tx, made = optim.optimiser(self.optimiser, 1000), build.method(given, 1000)
-      return train.Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
+      return Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
 
     live = any(methods.values()) and not reader
-    return train.Setup(
+    return Setup(
       name='student',
       members={name: member(given) for name, given in methods.items()},
       task=self.task,

@@ -31,6 +31,7 @@ from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import PUBLISHED, Experiment
 from kdjax.methods import combine
+from kdjax.setup import Member, Setup
 from kdjax.workdir import claim, refuse
 
 STAGES = (*TRAINED, 'compare')
@@ -76,14 +77,14 @@ def _run(experiment, wanted):
   return compare.run(experiment)  # has nothing to save: a signal ends it at once
 
 
-def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> train.Setup:
+def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> Setup:
   """The training of one stage: the baseline is the student's, without a teacher."""
   config, data = experiment.config, experiment.data
   own = experiment.own(stage)['train']
   source = {'teacher': data.train, 'baseline': data.labelled, 'student': data.few}[stage]
   members = members or experiment.members
   live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
-  return train.Setup(
+  return Setup(
     name=stage,
     members={name: _member(m, stage, len(source)) for name, m in members.items()},
     task=experiment.task,
@@ -121,7 +122,7 @@ def _member(experiment, stage, examples):
   epoch, made, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
   maker = build.maker(made, experiment.data, steps) if made and distilled else None
   steps *= maker.loss.student_steps if maker else 1
-  return train.Member(
+  return Member(
     model=experiment.model(stage),
     method=experiment.method() if distilled else combine({}),
     tx=optim.optimiser(own['optimiser'], steps),

@@ -72,6 +72,7 @@ LAYERS = (
   {'start'},
   {'build'},
   {'experiment', 'loop'},
+  {'setup'},
   {'train', 'compare', 'predict', 'validate', 'explain', 'workdir'},
   {'store', 'data_checks'},
   {'checks'},

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import parallel, train
+from kdjax import parallel
 from kdjax import step as steps
 from kdjax.errors import KdjaxError
+from kdjax.setup import Setup
 from kdjax.store import layout
 
 
@@ -26,7 +27,7 @@ class Teacher(NamedTuple):
   answer: Callable
 
 
-def make(setup: train.Setup, taps: tuple[layout.Tap, ...], batch: Mapping) -> Teacher:
+def make(setup: Setup, taps: tuple[layout.Tap, ...], batch: Mapping) -> Teacher:
   """The very program that training runs for the live teacher, of the same batch a device.
 
   Hosts do not wait for each other: each runs it on its own devices alone.

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from kdjax import files, progress, train
+from kdjax import files, progress
 from kdjax.errors import KdjaxError
+from kdjax.setup import Setup
 from kdjax.store import answers, layout, manifest, write
 
 
-def build(experiment: Any, setup: train.Setup) -> None:
+def build(experiment: Any, setup: Setup) -> None:
   """Asks the teacher about every example and view, and goes on where an earlier build stopped.
 
   Every host writes shards of its own. A shard that is there whole is left as it is, one that is

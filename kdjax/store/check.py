@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import progress, train
+from kdjax import progress
 from kdjax.errors import KdjaxError
+from kdjax.setup import Setup
 from kdjax.store import answers, hear, layout, manifest, write
 
 TOLERANCE = 0.01  # of a tap's largest value: more is no rounding, nor another chip's
 
 
-def verify(experiment: Any, setup: train.Setup, sample: int = 256) -> dict[str, float]:
+def verify(experiment: Any, setup: Setup, sample: int = 256) -> dict[str, float]:
   """Computes every checksum, asks the teacher again about a sample, and says how far the store is off.
 
   Returns:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from kdjax import files, progress, train
+from kdjax import files, progress
 from kdjax.errors import KdjaxError, differences
+from kdjax.setup import Setup
 from kdjax.store import layout, manifest, read
 
 HEARD = {'store': (dict, type(None))}
@@ -31,7 +32,7 @@ def open(spec: manifest.Spec) -> read.Reader:
   return read.Reader(spec.folder, found)
 
 
-def use(experiment: Any, setup: train.Setup, sources: Iterable[str], folder: Path) -> train.Setup:
+def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> Setup:
   """The setup with the stored teacher in the live one's place, where that is what a student hears.
 
   What was begun with one goes on with it, `folder/heard.json` says with which.

@@ -13,6 +13,7 @@ from kdjax.checkpoint import hash_arrays
 from kdjax.config_tree import digest, flat
 from kdjax.described import described
 from kdjax.errors import KdjaxError, differences, unknown
+from kdjax.setup import Setup
 from kdjax.store import layout
 
 FORMAT = 1
@@ -47,7 +48,7 @@ def folder(experiment: Any) -> Path:
   return files.user_path(given) if given else experiment.workdir / 'store'
 
 
-def spec(experiment: Any, setup: train.Setup) -> Spec:
+def spec(experiment: Any, setup: Setup) -> Spec:
   """The store that `config.store` asks for.
 
   Args:

@@ -1,0 +1,91 @@
+"""What the training of one stage is given."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from kdjax import data_free, on_policy, optim
+from kdjax.types import Method, Model, Task
+
+
+class Member(NamedTuple):
+  """What is trained, over all seeds, beside the others of its cohort.
+
+  Attributes:
+    model: of the student, or of the teacher in its own stage.
+    method: the distillation losses, combined.
+    tx: the optimiser.
+    task_weight: of the labels' loss.
+    ema: decay of the average of the variables, which is then what is kept; 0 for none.
+    warm: whether the average follows the first steps faster, see `optim.average_decay`.
+    past: steps after which the student becomes its own teacher anew; 0 for another teacher.
+    own: whether the average, or the past student, is the teacher.
+    folder: where its metrics.jsonl goes.
+    maker: makes the images, where there are no data.
+    writer: writes responses in training, where that is asked for.
+    parts: in which a batch goes through the student.
+    remat: whether the gradient makes the student's activations anew.
+    start: variables that every seed starts from, a part of the model's or none.
+  """
+
+  model: Model
+  method: Method
+  tx: Any
+  task_weight: float
+  ema: float
+  past: int
+  own: bool
+  folder: Path
+  maker: data_free.Maker | None = None
+  writer: on_policy.Writer | None = None
+  parts: int = 1
+  remat: bool = False
+  warm: bool = True
+  start: Mapping = {}
+
+  def asks(self) -> bool:
+    """Whether its update asks the teacher itself, about what nobody else sees."""
+    return bool(self.maker or self.writer)
+
+  def decay(self) -> float | Callable:
+    """Of the variables that the state keeps beside the trained ones."""
+    if not self.past:
+      return optim.average_decay(self.ema) if self.ema and self.warm else self.ema
+    return lambda step: jnp.where((step + 1) % self.past == 0, 0.0, 1.0)
+
+
+class Setup(NamedTuple):
+  """One stage's training, as functions and data.
+
+  Attributes:
+    name: 'teacher', 'baseline' or 'student'.
+    members: name -> what is trained; all see the same batches and the same teacher.
+    task: its labels' loss and metrics.
+    view: augments a batch on the device.
+    teacher: gives the taps that the methods read; None without one.
+    teacher_variables: its weights, an argument of the step.
+    source: the training examples.
+    validation: what is evaluated on the way, or None.
+    seeds: a model each for every member, as `streams.seeds` gives them.
+    cohort: whether a member whose loss is not finite is given up, and no error.
+    steps, batch_size: of the training.
+    reader: of the store that the teacher's answers come from; None for a live teacher.
+    wanted: names of the teacher's taps that the members read, where they are known.
+  """
+
+  name: str
+  members: Mapping[str, Member]
+  task: Task
+  view: Callable
+  teacher: Model | None
+  teacher_variables: Any
+  source: Any
+  validation: Any
+  seeds: tuple[tuple[int, int], ...]
+  cohort: bool
+  steps: int
+  batch_size: int
+  reader: Any = None
+  wanted: frozenset | None = None
