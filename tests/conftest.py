@@ -7,6 +7,7 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # LLVM's: they take most of the time and change no HLO
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -29,8 +30,9 @@ def shared_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def compiled_once(shared_folder):
-  jax.config.update('jax_compilation_cache_dir', str(shared_folder / 'xla'))
+def compiled_once():
+  """Compiled programs are kept for the next run: compiling is most of the time that the tests take."""
+  jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache' / 'kdjax-tests' / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
