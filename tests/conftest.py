@@ -19,6 +19,8 @@ from configs.common import model, training
 from kdjax import parallel
 from kdjax.experiment import Experiment
 
+# Compiled programs are kept for the next run: compiling is most of the time that the tests take.
+COMPILED = Path.home() / '.cache' / 'kdjax-tests' / 'xla'
 COLOURS = {'red': (220, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 220)}
 
 
@@ -31,8 +33,7 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope='session', autouse=True)
 def compiled_once():
-  """Compiled programs are kept for the next run: compiling is most of the time that the tests take."""
-  jax.config.update('jax_compilation_cache_dir', str(Path.home() / '.cache' / 'kdjax-tests' / 'xla'))
+  jax.config.update('jax_compilation_cache_dir', str(COMPILED))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 

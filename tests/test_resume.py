@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from conftest import COMPILED
 from kdjax import files, interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.log import read_log
@@ -31,7 +32,7 @@ except interrupt.Interrupted:
 
 
 @pytest.fixture
-def start(config, tmp_path, shared_folder):
+def start(config, tmp_path):
   """`start(folder)`: the run of the made config in a process of its own."""
   config.teacher.train.steps = config.student.train.steps = 24
   config.run.update(save_every=3, eval_every=10)
@@ -42,7 +43,7 @@ def start(config, tmp_path, shared_folder):
   environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
 
   def start(folder, *stages):
-    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, shared_folder / 'xla')]
+    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, COMPILED)]
     return subprocess.Popen(
       [sys.executable, '-c', RUN, *files, *(stages or ('teacher', 'student'))],
       env=environment,
