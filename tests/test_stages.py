@@ -108,6 +108,8 @@ def test_the_baseline_is_the_student_without_its_teacher(experiment, config):
 
 def test_every_seed_is_the_same_alone_and_in_company(experiment, config, monkeypatch):
   """On CPU to the last bit; where all seeds are one program, as on a GPU, up to rounding."""
+  # Adam makes much of the rounding of a gradient that is almost 0.
+  config.student.train.optimiser.update(name='sgd', lr=0.1)
   config.seeds = 2
   stages.run(together := experiment('together'), ('baseline',))
   with monkeypatch.context() as patched:
