@@ -111,7 +111,7 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
     return start.Frozen(None)
   filled = {'vocab_size': 3} if 'vocab_size' in catalogue.options('models', name) else {}  # the data decide
   made = catalogue.make('models', name, filled | given, where)
-  heads, width = getattr(made, 'heads', 1), getattr(made, 'width', 0)
-  if width % heads:
+  heads, width = getattr(made, 'heads', None), getattr(made, 'width', 0)
+  if heads and width % heads:
     raise KdjaxError(f'{where}.heads is {heads}; it has to divide the width, {width}.')
   return made
