@@ -1,7 +1,5 @@
 """Several steps a dispatch, and data on the device: the same training."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from safetensors.numpy import load_file
 
 from kdjax import dispatch, stages
 from kdjax.errors import KdjaxError
+from kdjax.log import read_log
 
 DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 
@@ -16,11 +15,10 @@ DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 def trained(made, stage='student'):
   stages.run(made, ('teacher', stage))
   files = sorted(made.folder(stage).glob('*.safetensors'))
-  return [load_file(f) for f in files], (made.folder(stage) / 'metrics.jsonl').read_text()
+  return [load_file(f) for f in files], read_log(made.folder(stage) / 'metrics.jsonl')
 
 
-def records(text):
-  rows = [json.loads(line) for line in text.splitlines()]
+def records(rows):
   return [{k: v for k, v in row.items() if not k.startswith('time/')} for row in rows]
 
 

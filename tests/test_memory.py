@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import taps
-from kdjax import build, memory, parallel, stages, step
+from kdjax import build, checks, memory, parallel, stages, step
 from kdjax.errors import KdjaxError
 from kdjax.types import Model
 
@@ -114,6 +114,9 @@ def test_what_does_not_fit_is_said_before_it_is_compiled(experiment, config, mon
   config.student.train.accumulate = 2
   monkeypatch.setattr(memory, 'free', lambda mesh: 1000.0)
   monkeypatch.setattr(parallel, 'compile_update', None)
+  with pytest.raises(KdjaxError, match='teacher: .* choose smaller options of teacher.model'):
+    stages.run(experiment(), ('baseline',))  # known from its weights alone
+  monkeypatch.setattr(checks, '_check_memory', lambda *_: None)
   with pytest.raises(KdjaxError, match=r'baseline: .* at least .*kB .* 1 kB: lower .*batch_size \(16\)') as e:
     stages.run(experiment(), ('baseline',))
   assert '\n' not in str(e.value) and 'student.train.accumulate (2)' in str(e.value)
