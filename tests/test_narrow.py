@@ -38,7 +38,8 @@ def test_a_student_hears_a_narrow_teacher(experiment, config, tmp_path, monkeypa
 
   def trained(setup, *_):
     heard.append(setup)
-    return {'student': {'steps': 0, 'variables': None}}
+    nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
+    return {'student': {'variables': None, **nothing}}
 
   monkeypatch.setattr(train, 'train', trained)
   stages.run(made := experiment(), ('teacher', 'student'))

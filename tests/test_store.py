@@ -381,7 +381,7 @@ def test_a_mistake_is_one_line(begun, config, experiment):
     stages.keep(begun('past'), 'build')
 
 
-@pytest.mark.parametrize(('value', 'match'), [(1e5, 'beyond float16'), (np.nan, 'no numbers')])
+@pytest.mark.parametrize(('value', 'match'), [(1e5, 'beyond float16'), (np.nan, 'not finite')])
 def test_values_that_do_not_fit_are_not_stored(begun, value, match):
   made = begun()
   path = made.folder('teacher') / 'seed_0.safetensors'
