@@ -104,7 +104,7 @@ def test_a_torch_file_of_efficientnet_lite(tmp_path):
     assert (
       found['batch_stats']['block3']['depthwise_norm']['var'] == tensors['_blocks.2._bn1.running_var']
     ).all()
-  with pytest.raises(KdjaxError, match=r'2 of another shape \(params/head/linear/bias \[5\] for \[7\]'):
+  with pytest.raises(KdjaxError, match='tells 5 classes apart, and the data set has 7'):
     pretrained.load(str(path), LITE, shapes(LITE | {'num_classes': 7}, IMAGE))
   encoder = {'model': 'efficientnet_lite'}
   assert 'head' not in pretrained.load(str(path), encoder, shapes(encoder, IMAGE))['params']
@@ -115,10 +115,11 @@ def test_the_config_of_efficientnet_lite(tmp_path):
     return efficientnet_lite.config({'architecture': name}, tmp_path)
 
   assert config('tf_efficientnet_lite3.in1k') == {'size': 3, 'torch': False}
-  assert config('efficientnet_lite0') == {'size': 0, 'torch': True}
+  imagenet = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+  assert config('efficientnet_lite0') == {'size': 0, 'torch': True, **imagenet}
   with pytest.raises(KdjaxError, match="unknown architecture for the model efficientnet_lite: 'resnet50'"):
     config('resnet50')
-  with pytest.raises(KdjaxError, match='efficientnet_lite.size is 5; choose from 0 to 4'):
+  with pytest.raises(KdjaxError, match='size is 5; it has to be a whole number from 0 to 4'):
     shapes(LITE | {'size': 5}, IMAGE)
 
 
@@ -260,7 +261,7 @@ def test_the_end_of_a_text_of_clip():
   np.testing.assert_allclose(changed['embed'], taps['embed'], atol=1e-6)
 
 
-def test_resnet_imagenet():
+def test_resnet_imagenet(tmp_path):
   model = {'model': 'resnet_imagenet', 'depth': 50, 'num_classes': 5}
   like = shapes(model, IMAGE)
   wanted = {'conv1.weight': (64, 3, 7, 7), 'fc.weight': (5, 2048), 'fc.bias': (5,)}
@@ -280,8 +281,8 @@ def test_resnet_imagenet():
   tensors = drawn(wanted)
   found = checkpoint.fit(resnet_imagenet.convert(tensors, model), like, 'resnet')
   assert sum(x.size for x in jax.tree.leaves(found['params'])) == 25_557_032 - 995 * 2049
-  assert resnet_imagenet.config({'architecture': 'resnet34.a1_in1k'}, None) == {'depth': 34}
+  assert resnet_imagenet.config({'architecture': 'resnet34.a1_in1k'}, tmp_path)['depth'] == 34
   with pytest.raises(KdjaxError, match="unknown architecture for the model resnet_imagenet: 'resnet50d'"):
-    resnet_imagenet.config({'architecture': 'resnet50d'}, None)
-  with pytest.raises(KdjaxError, match="unknown depth of the model resnet_imagenet: '20'"):
+    resnet_imagenet.config({'architecture': 'resnet50d'}, tmp_path)
+  with pytest.raises(KdjaxError, match='depth is 20; it has to be 18 or 34'):
     shapes(model | {'depth': 20}, IMAGE)

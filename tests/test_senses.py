@@ -117,7 +117,7 @@ def test_subsets_alone_are_reported(config, experiment):
 @pytest.mark.parametrize('noise', [(7.0,), (-0.1,), ('a',)])
 def test_a_level_of_noise_is_a_share(config, experiment, noise):
   config.senses.noise = noise
-  with pytest.raises(KdjaxError, match='senses.noise is .* shares from 0 to 1'):
+  with pytest.raises(KdjaxError, match='senses.noise is .* numbers from 0 to 1'):
     stages.run(experiment())
 
 
