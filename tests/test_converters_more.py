@@ -144,7 +144,8 @@ def test_missing_extra_and_of_another_shape(tmp_path, name):
   refuse(r'is not of this architecture: 1 extra \(another.weight\)', tensors | {'another.weight': np.ones(2)})
   for key in read:
     x = tensors[key]
-    refuse('is not of this architecture|classes apart', tensors | {key: np.zeros((*x.shape[:-1], x.shape[-1] + 1))})
+    wrong = 'is not of this architecture|classes apart'
+    refuse(wrong, tensors | {key: np.zeros((*x.shape[:-1], x.shape[-1] + 1))})
 
 
 def test_siglip(tmp_path):

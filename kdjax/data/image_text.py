@@ -162,8 +162,8 @@ class Questions(Sequence):
 
 def beside(name: str, data_dir: str | None) -> Path:
   """A file by its path, from here or from where TFDS keeps prepared data."""
-  path = user_path(name)
-  there = sources.root(data_dir) / path
+  path, here = user_path(name), Path.cwd()
+  there = sources.root(data_dir) / (path.relative_to(here) if path.is_relative_to(here) else path)
   return there if there.exists() and not path.exists() else path
 
 
