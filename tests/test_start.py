@@ -7,7 +7,7 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from configs.common import model
-from kdjax import checkpoint, predict, stages, start
+from kdjax import checkpoint, predict, stages, start, streams
 from kdjax.errors import KdjaxError
 
 
@@ -55,7 +55,8 @@ def test_what_is_frozen_stays_to_the_last_bit_batch_norm_too(config, experiment,
 def test_the_rest_is_trained(config, experiment, encoder):
   config.teacher.model.encoders.image.update(frozen=True)
   made = experiment('second')
-  fresh = made.model('teacher').init(jax.random.split(jax.random.key(0), 3)[0], made.data.train.take([0]))
+  keys, _ = streams.initial(streams.seeds((0,), 'teacher')[0], 3)
+  fresh = made.model('teacher').init(keys[0], made.data.train.take([0]))
   stages.run(made, ('teacher',))
   trained = jax.tree.map(lambda x: x[0], made.variables('teacher'))
   assert jax.tree.structure(fresh) == jax.tree.structure(trained)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from kdjax.conv import conv_general_dilated
 from kdjax.errors import unknown
 from kdjax.layers import standardised
-from kdjax.options import Means, Scales, Size
+from kdjax.options import Means, Multiplier, Scales, Size
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage
 
@@ -64,7 +64,7 @@ class BitResnet(nn.Module):
   """
 
   depth: Literal[26, 50, 101, 152] = 50
-  width: Size = 1
+  width: Multiplier = 1
   mean: Means = (0.5, 0.5, 0.5)
   std: Scales = (0.5, 0.5, 0.5)
   num_classes: Size | None = None
