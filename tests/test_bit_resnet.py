@@ -180,7 +180,7 @@ def test_a_file_with_a_pickle_or_half_of_one_is_refused(tmp_path):
 
 def test_the_config_of_timm(tmp_path):
   said = bit_resnet.config({'architecture': 'resnetv2_152x2_bit'}, tmp_path)
-  assert said == {'depth': 152, 'width': 2}
+  assert said == {'depth': 152, 'width': 2, 'eps': 1e-8}
   assert bit_resnet.config({'architecture': 'resnetv2_50x1_bit.goog_distilled_in1k'}, tmp_path)['depth'] == 50
   for other in ('resnetv2_50', 'resnetv2_50x1_bitm', ''):
     with pytest.raises(KdjaxError, match=f"unknown architecture for the model bit_resnet: '{other}'"):

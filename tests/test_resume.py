@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from safetensors.numpy import load_file
 
-from conftest import COMPILED
 from kdjax import files, interrupt, stages
 from kdjax.errors import KdjaxError
 from kdjax.log import read_log
@@ -43,7 +43,8 @@ def start(config, tmp_path):
   environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
 
   def start(folder, *stages):
-    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, COMPILED)]
+    compiled = jax.config.jax_compilation_cache_dir
+    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, compiled)]
     return subprocess.Popen(
       [sys.executable, '-c', RUN, *files, *(stages or ('teacher', 'student'))],
       env=environment,

@@ -64,4 +64,4 @@ def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """
   choices = [f'resnetv2_{size}_bit' for size in ('50x1', '50x3', '101x1', '101x3', '152x2', '152x4')]
   match = timm(given, ARCHITECTURE, 'bit_resnet', choices)
-  return {'depth': int(match[1]), 'width': int(match[2])} | images.scaling(given, folder)
+  return {'depth': int(match[1]), 'width': int(match[2]), 'eps': 1e-8} | images.scaling(given, folder)

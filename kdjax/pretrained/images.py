@@ -112,8 +112,10 @@ def _transformers(given, path):
   if target := crop or resize:
     size = _sides(target, path)
   parts = [_filter(given, path)] if resize else []
-  if resize and (crop or (isinstance(resize, Mapping) and 'shortest_edge' in resize)):
-    parts = [*parts, 'the middle'] if crop else [*parts, 'with the proportions kept']
+  if resize and (
+    crop or given.get('crop_pct') or (isinstance(resize, Mapping) and 'shortest_edge' in resize)
+  ):
+    parts.append('the middle' if crop or given.get('crop_pct') else 'with the proportions kept')
   elif crop and not resize:
     parts.append('the middle')
   return Reading(path, found, size, ', '.join(filter(None, parts)))

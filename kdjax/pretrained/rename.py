@@ -41,7 +41,7 @@ def timm(
   Raises:
     KdjaxError: for another architecture, it names the `choices`; and for one that was changed.
   """
-  name = given.get('architecture', '')
+  name = given.get('architecture') or given.get('model_type', '')
   match = pattern.fullmatch(name) if isinstance(name, str) else None
   if match is None:
     raise unknown(f'architecture for the model {model}', str(name), choices)

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.parity
 def test_every_tap(ours, agree, randomised, tmp_path, name, side):
   module = randomised(timm.create_model(name, num_classes=7))
   image = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
-  x = torch.tensor(image.transpose(0, 3, 1, 2) / 127.5 - 1).float()
+  mean, std = (torch.tensor(module.pretrained_cfg[k]).view(-1, 1, 1) for k in ('mean', 'std'))
+  x = (torch.tensor(image.transpose(0, 3, 1, 2)) / 255 - mean) / std
   theirs = {}
   with torch.no_grad():
     theirs['stem'] = y = module.bn1(module.conv_stem(x))

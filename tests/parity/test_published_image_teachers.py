@@ -14,6 +14,11 @@ from test_cifar_checkpoints import MEAN as CIFAR_MEAN
 from test_cifar_checkpoints import STD as CIFAR_STD
 from test_published_teachers import close, labels, recipe, table, taught
 
+from configs.tables import imagenet_dist_dkd
+from kdjax import build, checks
+from kdjax.experiment import Experiment
+from kdjax.types import DataSet
+
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.parity
 CLASSES = 3
@@ -43,26 +48,31 @@ def check(tmp_path, init, model, image, logits):
   made = recipe(init, model, name='manifest', path=table(tmp_path / 'rows.jsonl', rows))
   made.student.model = {'model': 'mlp', 'hidden': (4,)}
   taps, scores, _ = taught(made, tmp_path / 'w')
-  assert float(logits.std(0).mean()) > 1e-3  # the images are told apart
   close(taps['logits'], logits)
   right = float((logits.argmax(-1).numpy() == truth).mean())
   assert 0.4 < right < 1 and scores['top1'] == pytest.approx(right, abs=1e-6)
 
 
 def spread(module, x):
-  """The module with its last layer centred on these inputs: every class is the answer to some of them."""
-  last = [
-    m for m in module.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d) and m.bias is not None
-  ]
+  """The logits of the module, after its norms and its last layer have got the statistics of these images.
+
+  A network of random weights forgets its image: the same answer to all of them would show nothing.
+  """
+  norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
   kinds = torch.nn.Linear | torch.nn.Conv2d
   last = [m for m in module.modules() if isinstance(m, kinds) and m.weight.shape[0] == CLASSES]
   with torch.no_grad():
+    for norm in norms:
+      norm.reset_running_stats()
+      norm.momentum = None  # the mean over all batches, which is one
+      norm.train()
+    module(x)
+    module.eval()
     found = module(x)
     logits = getattr(found, 'logits', found)
-    scale = 1 / logits.std(0)
     for layer in last:
-      layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.ndim - 1)))
-      layer.bias.copy_((layer.bias - logits.mean(0)) * scale)
+      layer.weight.div_(logits.std(0).view(-1, *[1] * (layer.weight.ndim - 1)))
+      layer.bias.copy_((layer.bias - logits.mean(0)) / logits.std(0))
     found = module(x)
   return getattr(found, 'logits', found)
 
@@ -96,6 +106,21 @@ def test_torchvision(tmp_path, randomised):
   torch.save(module.state_dict(), tmp_path / 'model.pth')
   model = {'model': 'resnet_imagenet', 'depth': 18}
   check(tmp_path, tmp_path / 'model.pth', model, image, logits)
+
+
+@pytest.mark.parametrize('layer', ['basic', 'bottleneck'])
+def test_resnets_of_transformers(tmp_path, randomised, layer):
+  transformers = pytest.importorskip('transformers')
+  narrow, depths = ([64, 128, 256, 512], [2, 2, 2, 2]) if layer == 'basic' else (None, [3, 4, 6, 3])
+  sizes = {'hidden_sizes': narrow} if narrow else {}
+  config = transformers.ResNetConfig(**sizes, depths=depths, layer_type=layer, num_labels=CLASSES)
+  module, image = randomised(transformers.ResNetForImageClassification(config)), pictures(32)
+  scaling = {'image_mean': [0.4, 0.5, 0.3], 'image_std': [0.2, 0.3, 0.25]}
+  reader = transformers.ConvNextImageProcessor(size={'shortest_edge': 32}, crop_pct=1.0, **scaling)
+  logits = spread(module, reader(list(image), return_tensors='pt').pixel_values)
+  module.save_pretrained(tmp_path / 'model')
+  reader.save_pretrained(tmp_path / 'model')
+  check(tmp_path, tmp_path / 'model', {'model': 'resnet_imagenet'}, image, logits)
 
 
 @pytest.mark.parametrize('kind', ['ViT', 'DeiT', 'DeiTWithTeacher'])
@@ -146,3 +171,21 @@ def test_the_authors_of_cifar_checkpoints(tmp_path, randomised, monkeypatch, nam
   logits = spread(Logits(module), scaled(image, mean, std))
   torch.save({'epoch': 240, 'model': module.state_dict()}, tmp_path / 'model.pth')
   check(tmp_path, tmp_path / 'model.pth', {'model': model} | attributes, image, logits)
+
+
+@pytest.mark.parametrize(('name', 'depth'), zip(imagenet_dist_dkd.PAIRS, (34, 50), strict=True))
+def test_the_table_of_imagenet_passes_the_checks(tmp_path, monkeypatch, capsys, name, depth):
+  """Its teachers come from the hub by name alone; here from a folder of the same files."""
+  timm = pytest.importorskip('timm')
+  timm.models.save_for_hf(timm.create_model(f'resnet{depth}'), tmp_path / 'model')
+  rows = [{'image': x, 'label': i, 'id': i} for i, x in enumerate(pictures(40, 4))]
+  named = tuple(f'n{i:08}' for i in range(1000))
+  found = DataSet({'train': rows, 'validation': rows}, named, 'made')
+  monkeypatch.setattr(build, 'dataset', lambda *_: found)
+  config = imagenet_dist_dkd.experiment(name, 'paper').to_dict()
+  assert config['teacher']['init'].startswith(f'hf:timm/resnet{depth}')
+  assert 'num_classes' not in config['teacher']['model']
+  config['teacher']['init'] = str(tmp_path / 'model')
+  checks.check(Experiment(config, tmp_path / 'w'))
+  said = ' '.join(capsys.readouterr().out.split())
+  assert '(0.229, 0.224, 0.225) (of config.json), trained on 224×224' in said
