@@ -80,8 +80,8 @@ def talking(made):
   arrays = {'text': np.zeros(rows, np.int32), 'text/target': np.zeros(rows, np.int32)}
   arrays |= {'text/mask': np.ones(rows, bool), 'text/response': np.ones(rows, bool)}
   held = pipeline.Columns({'id': np.arange(4, dtype=np.int32), **arrays})
-  found = DataSet({'train': [0]}, ('',) * config['teacher']['model']['vocab_size'], 'made up')
   words = tokenizer.cut(tokenizer.train(['a text'], 9, end=True), rows[1])
+  found = DataSet({'train': [0]}, ('',) * tokenizer.size(words), 'made up')
   made.__dict__['data'] = build.Data(found, words, None, held, held, held, None, held)
   made.__dict__['shared'] = parts('talking')
   return made

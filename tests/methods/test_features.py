@@ -375,7 +375,7 @@ def test_the_mask_of_a_tap():
     ('at_mean', {'student': ('image/stage1',)}, 'as many of each'),
     ('at_mean', both(('text/block1',)), r"'text/block1' \[3, 6, 4\]"),
     ('fsp', both('image/stage1'), 'two taps or more'),
-    ('ofd', {'margins': (np.zeros(2),)}, '1 margins for 3 stages'),
+    ('ofd', {'margins': ((0.0, 0.0),)}, '1 margins for 3 stages'),
     ('ofd', {'margins': ('logits',)} | both('image/stage1'), 'cannot use a margin'),
     ('reviewkd', both('text/block1'), 'maps .* or vectors'),
     ('hidden_state', {'project': False}, 'cannot pair'),

@@ -173,7 +173,7 @@ WRITINGS = {  # name -> (method, options, writing)
   ),
   'difficulty easy': (
     'difficulty',
-    {'order': 'easy', 'start': 0.4, 'steps': 20},
+    {'order': 'easy', 'initial_pace': 0.4, 'steps': 20},
     weighted(lambda f, b, y: distance(f, softmax(b)) <= 0.55),  # 0.4 + 0.6 · 5 / 20
   ),
 }
