@@ -228,7 +228,7 @@ def recipe():
     raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
   with unlocked, config.ignore_type():
     overrides.apply(config, ADDED)
-  settings.check(made := config.to_dict())
+  settings.check(made := settings.complete(config.to_dict()))
   return made
 
 

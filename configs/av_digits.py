@@ -14,7 +14,7 @@ from configs.common import model, training
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=3, drop=0.0, scale='cpu')
+  arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=5, drop=0.0, scale='cpu')
   senses = arg.student.split('+')
   name = 'av_digits' if len(senses) > 1 else f'{arg.student}_digits'
   config = common.base(f'{name}_drop' if arg.drop else name)

@@ -18,7 +18,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, name='cifar10', labels=0.1, scale='cpu')
   full = common.full(arg)
   config = common.base(f'{arg.name}_{arg.scale}')
-  config.seeds = 3
+  config.seeds = 5
   config.data.update(name=arg.name, labels=arg.labels)
   blocks, patch = ((3, 3, 3), 1) if full else ((1, 1, 1), 2)
   config.teacher.model = model('resnet', widths=(48, 96, 192), blocks=blocks, patch=patch)

@@ -16,7 +16,7 @@ from configs.common import model, training
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=3, scale='cpu')
+  arg = common.parse_arg(arg, seeds=5, scale='cpu')
   config = openmoji.get_config(f'seeds={arg.seeds}')
   config.name = 'flickr8k'
   config.task = {'name': 'retrieval'}

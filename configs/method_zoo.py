@@ -25,7 +25,7 @@ ON_LAST = ('nst', 'vid', 'mgd', 'cwd', 'pkd_pearson', 'ickd', 'afd_attention', '
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=3, steps=300)
+  arg = common.parse_arg(arg, seeds=5, steps=300)
   config = quickstart.get_config()
   config.name, config.seeds = 'method_zoo', arg.seeds
   config.student.train.steps = arg.steps

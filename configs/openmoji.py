@@ -21,7 +21,7 @@ LANGUAGES = ('en', 'es', 'ja', 'ko', 'pt', 'it', 'fr', 'de', 'fa', 'id', 'zh', '
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=3, scale='cpu')
+  arg = common.parse_arg(arg, seeds=5, scale='cpu')
   config = common.base('openmoji')
   config.seeds = arg.seeds
   config.task = {'name': 'retrieval', 'languages': LANGUAGES}

@@ -16,7 +16,7 @@ EMBEDS = {'student': 'image/embed', 'teacher': 'image/embed'}
 def get_config(arg=None):
   arg = common.parse_arg(arg)
   config = common.base('quickstart')
-  config.seeds = 3
+  config.seeds = 5
   config.data.update(name='easy_vqa', labels=0.02, text_length=16, vocab_size=64, vocab_examples=2000)
   config.teacher.model = model(
     'fusion',

@@ -46,6 +46,7 @@ class Data(NamedTuple):
     labelled: the part of `few` that has a label.
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
+    transfer: the transfer set with every label.
   """
 
   dataset: DataSet
@@ -56,6 +57,7 @@ class Data(NamedTuple):
   labelled: Any
   validation: Any
   test: Any
+  transfer: Any = None
 
 
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
@@ -154,7 +156,7 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
   transfer = read(config['transfer']) if config['transfer'] else train
   few, labelled = few_labels(transfer, config['labels'], seed)
   validation = read('validation') if 'validation' in found.splits else None
-  return Data(found, vocabulary, encode, train, few, labelled, validation, read(config['test']))
+  return Data(found, vocabulary, encode, train, few, labelled, validation, read(config['test']), transfer)
 
 
 def task(config: Mapping) -> Task:

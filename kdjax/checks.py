@@ -37,8 +37,22 @@ def check(experiment: Experiment) -> None:
   refuse(experiment)
   _check_loop(experiment)
   for name, member in experiment.members.items():
+    _check_redraw(member.config)
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')
   data_checks.check(experiment)  # last: it may read for long
+
+
+def _check_redraw(config):
+  """Finds what is to be drawn anew for each seed, and cannot be."""
+  redraw = config['redraw']
+  if 'labels' in redraw and config['data']['labels'] >= 1:
+    raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
+  if 'teacher' not in redraw:
+    return
+  if config['teacher']['init']:
+    raise KdjaxError("redraw has 'teacher', and teacher.init gives its weights: leave one of them out.")
+  if {'store', 'auto'} & {config['teacher']['source']}:
+    raise KdjaxError("redraw has 'teacher', and a store holds the outputs of one: set teacher.source='live'.")
 
 
 def _check_loop(experiment):
@@ -148,10 +162,11 @@ def _check_models(experiment, whose=''):
 
 def _check_memory(experiment, stage, learned, whose):
   """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
-  own, variables, seeds = experiment.own(stage)['train'], experiment.shapes(stage)[0], experiment.seeds(stage)
+  own, variables = experiment.own(stage)['train'], experiment.shapes(stage)[0]
+  seeds = 1 if experiment.apart(stage) else len(experiment.seeds(stage))
   tx = optim.optimiser(own['optimiser'], own['steps'])
   kept = jax.eval_shape(tx.init, {'student': variables['params'], 'method': learned[0]})
-  needs = {'for weights and optimisers': len(seeds) * memory.size((variables, learned, kept))}
+  needs = {'for weights and optimisers': seeds * memory.size((variables, learned, kept))}
   needs['for a copy of these while it is saved'] = needs['for weights and optimisers']
-  shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({len(seeds)})' * (len(seeds) > 1)
+  shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({seeds})' * (seeds > 1)
   memory.check(f'{whose}{stage}', needs, memory.free(parallel.make_mesh()), shrink)

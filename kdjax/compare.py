@@ -13,7 +13,7 @@ import numpy as np
 from kdjax import cost, files, parallel, pipeline, progress, ranking, report, senses, significance
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
-from kdjax.log import read_log
+from kdjax.log import read_logs
 
 VERSIONS = ('jax', 'flax', 'optax', 'numpy')
 
@@ -103,8 +103,9 @@ def compare(experiment: Any) -> Compared:
       'others': {k: v.tolist() for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
     }
     if stage != 'teacher' and 'teacher' in found:
-      teacher = found['teacher'].gathered[0]
-      each = [task.compare(teacher, mine) for mine in found[stage].gathered]
+      teachers, mine = found['teacher'].gathered, found[stage].gathered
+      teachers = teachers if len(teachers) > 1 else [teachers[0]] * len(mine)
+      each = [task.compare(*pair) for pair in zip(teachers, mine, strict=True)]
       stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
       stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in each] for k in each[0]}
   results = {
@@ -120,6 +121,7 @@ def compare(experiment: Any) -> Compared:
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
     'seeds': list(experiment.seeds('student')),
+    'redrawn': list(config['redraw']),
     'split': config['data']['test'],
     'n_examples': len(data.test),
     'n_train': {'teacher': len(data.train), 'baseline': len(data.labelled), 'student': len(data.few)},
@@ -132,7 +134,7 @@ def compare(experiment: Any) -> Compared:
   }
   curves, cards = {}, ()
   if not jax.process_index():
-    curves = {s: read_log(experiment.folder(s) / 'metrics.jsonl') for s in present}
+    curves = {s: read_logs(experiment.folder(s)) for s in present}
     examples = data.dataset.splits[config['data']['test']]
     cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
   return Compared(results, curves, cards, experiment.workdir)

@@ -16,6 +16,7 @@ from kdjax import (
   parallel,
   pipeline,
   pretrained,
+  settings,
   streams,
   tokenizer,
   written,
@@ -41,7 +42,7 @@ class Experiment:
   """A config, a folder, and what is made from them when it is first asked for.
 
   Attributes:
-    config: a recipe as plain dicts; `configs/common.py` describes its keys.
+    config: a recipe as plain dicts; `kdjax/settings.py` has its keys, and the defaults of those left out.
     workdir: where everything of this experiment lies.
     data_dir: where TFDS keeps prepared data.
     command: how a person runs it again, for the report.
@@ -57,6 +58,9 @@ class Experiment:
   cohort: 'Experiment | None' = None
   lender: 'Experiment | None' = None
   cache: str = ''
+
+  def __post_init__(self):
+    self.config = settings.complete(self.config)
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
@@ -133,21 +137,25 @@ class Experiment:
 
     return self.once(PUBLISHED, make)
 
-  def start(self, stage: str) -> dict:
+  def start(self, stage: str, i: int = 0) -> dict:
     """The variables that a stage's model starts from, a part of all or none.
 
-    A baseline starts from what the student does, a teacher's layers too.
+    A baseline starts from what the student does, a teacher's layers too: those of the teacher of seed i.
     """
 
     def teacher():
-      variables = jax.tree.map(lambda x: x[0], self.variables('teacher'))
-      return self.attributes('teacher'), variables
+      return self.attributes('teacher'), self.one_teacher(i)
 
     def make():
       given = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
       return load(*given, teacher if stage != 'teacher' else None)
 
-    return self.once(('start', stage, self.architecture(stage)), make)
+    return self.once(('start', stage, self.architecture(stage), i), make)
+
+  def one_teacher(self, i: int = 0) -> dict:
+    """The variables of the teacher of seed i: the one teacher, or one of those that are redrawn."""
+    variables = self.variables('teacher')
+    return jax.tree.map(lambda x: x[i if len(self.seeds('teacher')) > 1 else 0], variables)
 
   def method(self):
     """The distillation losses, combined."""
@@ -205,8 +213,28 @@ class Experiment:
   def seeds(self, stage: str) -> tuple[int, ...]:
     if self.lender and stage == 'teacher':
       return self.lender.seeds(stage)
-    n = 1 if stage == 'teacher' else self.config['seeds']
+    one = stage == 'teacher' and 'teacher' not in self.config['redraw']
+    n = 1 if one else self.config['seeds']
     return tuple(self.config['seed'] + i for i in range(n))
+
+  def apart(self, stage: str) -> bool:
+    """Whether the seeds of a stage are trained one after the other, each on draws of its own."""
+    redraw = self.config['redraw']
+    return 'teacher' in redraw if stage == 'teacher' else bool(redraw)
+
+  def order(self, stage: str, i: int) -> int:
+    """The seed of the data's order, for seed i of a stage."""
+    return self.config['seed'] + (i if self.apart(stage) and 'order' in self.config['redraw'] else 0)
+
+  def source(self, stage: str, i: int = 0) -> Any:
+    """What seed i of a stage is trained on."""
+    data = self.data
+    if stage == 'teacher':
+      return data.train
+    few, labelled = data.few, data.labelled
+    if i and 'labels' in self.config['redraw']:
+      few, labelled = build.few_labels(data.transfer, self.config['data']['labels'], self.config['seed'] + i)
+    return labelled if stage == 'baseline' else few
 
   def folder(self, stage: str) -> Path:
     """Members share the cohort's teacher, and its baseline where their students are the same."""

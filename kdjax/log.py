@@ -23,6 +23,29 @@ def read_log(path: Path) -> list[dict]:
   return records
 
 
+def read_logs(folder: Path) -> list[dict]:
+  """The records of a training; of seeds that were trained apart, those of one step as one, a value a seed."""
+  if (folder / 'metrics.jsonl').exists():
+    return read_log(folder / 'metrics.jsonl')
+  each = [read_log(path) for path in sorted(folder.glob('seed_*/metrics.jsonl'), key=_number)]
+  by_step = {}
+  for record in (r for records in each for r in records):
+    by_step.setdefault((record['step'], frozenset(record)), []).append(record)
+  joined = []
+  for (step, keys), records in by_step.items():
+    if len(records) == len(each):
+      values = {k: [r[k] for r in records] for k in keys - {'step'}}
+      joined.append(
+        {'step': step}
+        | {k: np.concatenate(v).tolist() if np.ndim(v) > 1 else float(np.mean(v)) for k, v in values.items()}
+      )
+  return sorted(joined, key=lambda record: record['step'])
+
+
+def _number(path):
+  return int(path.parent.name.removeprefix('seed_'))
+
+
 def _record(line: str) -> dict | None:
   """A line's content, None where it is not what was written; an earlier version wrote no checksum."""
   try:

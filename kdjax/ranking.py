@@ -63,6 +63,7 @@ def rank(
   rows.sort(key=lambda row: (not math.isfinite(row['mean']), -sign * row['mean']))
   same = {k: first[k] for k in ('dataset', 'metric', 'higher_is_better', 'split', 'seeds', 'selection')}
   same |= {k: first[k] for k in ('n_examples', 'n_train', 'hardware', 'versions')}
+  same |= {'redrawn': first.get('redrawn', [])}
   whose = {'teacher': next(iter(results))} | ({'baseline': shared[0]} if shared else {})
   students = [r['stages']['student'] for r in results.values()]
   trainings = {s['training']: s['wall_time_s'] for s in students}  # members share one

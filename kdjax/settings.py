@@ -15,6 +15,7 @@ Weights = Literal['float32', 'bfloat16', 'int8']
 StoreDtype = Literal['float16', 'bfloat16', 'float32']
 Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these if they are there
 Itself = Literal['ema', 'past']  # the student's own average, its last epoch
+Redrawn = Literal['labels', 'order', 'teacher']  # the labels that are kept, the data's order, the teacher
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
@@ -199,7 +200,10 @@ class Recipe:
 
   name: Annotated[Name, 'of the folder below runs/, and in reports']
   seed: Annotated[Whole, "of the data's order and of the first model"] = 0
-  seeds: Annotated[Annotated[int, Interval(ge=1, le=1000)], 'students and baselines, trained together'] = 3
+  seeds: Annotated[Annotated[int, Interval(ge=1, le=1000)], 'students and baselines, trained together'] = 5
+  redraw: Annotated[
+    tuple[Redrawn, ...], 'what each seed draws anew beside its initial weights, so that p covers it too'
+  ] = ()
   task: Annotated[Mapping[str, Any], 'its name and options; see `python run.py tasks`'] = section(
     lambda: {'name': 'classification'}
   )
@@ -247,6 +251,22 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
       yield key, annotation
 
 
+def complete(config: Any, kind: type = Recipe) -> Any:
+  """`config` with the default of every key that it leaves out; what is no dict stays what it is."""
+  if not isinstance(config, Mapping):
+    return config
+  filled, annotations = dict(config), fields(kind)
+  for field in dataclasses.fields(kind):
+    name, annotation = field.name, annotations[field.name]
+    if dataclasses.is_dataclass(annotation):
+      filled[name] = complete(config.get(name, {}), annotation)
+    elif name not in config and field.default is not dataclasses.MISSING:
+      filled[name] = field.default
+    elif name not in config and field.default_factory is not dataclasses.MISSING:
+      filled[name] = field.default_factory()
+  return filled
+
+
 def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
   """Finds a key that there is not, or that is missing, and a value of another type or out of range.
 
@@ -262,7 +282,7 @@ def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
       raise unknown('key of the recipe', f'{prefix}{key}', [f'{prefix}{k}' for k in known])
   for name, annotation in known.items():
     if name not in config:
-      raise KdjaxError(f'the recipe has no {prefix}{name}: start it from configs.common.base.')
+      raise KdjaxError(f'the recipe has no {prefix}{name}: set it.')
     if annotation is Optimiser:  # whose keys depend on its name: `optim.check`
       options.check(config[name], Mapping, f'{prefix}{name}')
     elif dataclasses.is_dataclass(annotation):

@@ -77,23 +77,34 @@ def _run(experiment, wanted):
   return compare.run(experiment)  # has nothing to save: a signal ends it at once
 
 
-def setup(experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None) -> Setup:
-  """The training of one stage: the baseline is the student's, without a teacher."""
+def setup(
+  experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
+) -> Setup:
+  """The training of one stage: the baseline is the student's, without a teacher.
+
+  Args:
+    experiment: the whole.
+    stage: one of `TRAINED`.
+    members: those of the cohort that are trained, by name; None for all.
+    i: which seed alone; None for all of them together.
+  """
   config, data = experiment.config, experiment.data
-  own = experiment.own(stage)['train']
-  source = {'teacher': data.train, 'baseline': data.labelled, 'student': data.few}[stage]
+  own, whose = experiment.own(stage)['train'], experiment.seeds(stage)
+  source = experiment.source(stage, i or 0)
   members = members or experiment.members
   live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
   return Setup(
     name=stage,
-    members={name: _member(m, stage, len(source)) for name, m in members.items()},
+    members={name: _member(m, stage, len(source), i) for name, m in members.items()},
     task=experiment.task,
     view=_view(experiment, stage, members),
     teacher=narrow.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
-    teacher_variables=narrow.variables(_first(experiment), config['teacher']['weights']) if live else {},
+    teacher_variables=narrow.variables(experiment.one_teacher(i or 0), config['teacher']['weights'])
+    if live
+    else {},
     source=source,
     validation=data.validation,
-    seeds=streams.seeds(experiment.seeds(stage), stage, experiment.protocol),
+    seeds=streams.seeds(whose if i is None else whose[i : i + 1], stage, experiment.protocol),
     cohort=bool(config['cohort']) and stage != 'teacher',
     steps=own['steps'],
     batch_size=own['batch_size'],
@@ -111,11 +122,7 @@ def _view(experiment, stage, members):
   return view
 
 
-def _first(experiment):
-  return jax.tree.map(lambda x: x[0], experiment.variables('teacher'))
-
-
-def _member(experiment, stage, examples):
+def _member(experiment, stage, examples, i):
   config = experiment.config
   own, distilled = experiment.own(stage)['train'], stage == 'student'
   itself = distilled and config['teacher']['source'] not in TAUGHT
@@ -133,11 +140,16 @@ def _member(experiment, stage, examples):
     own=itself,
     maker=maker,
     writer=on_policy.writer(config, experiment.data.words) if distilled else None,
-    folder=experiment.folder(stage),
+    folder=_of_seed(experiment, stage, i, experiment.folder(stage)),
     parts=own['accumulate'],
     remat=own['remat'],
-    start=experiment.start(stage),
+    start=experiment.start(stage, i or 0),
   )
+
+
+def _of_seed(experiment, stage, i, folder):
+  """Where one seed that is trained apart keeps its log and checkpoints."""
+  return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
 
 
 def finish(
@@ -172,18 +184,9 @@ def finish(
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
-    made, changed = setup(experiment, stage, members), {}
-    if made.teacher and config['teacher']['weights'] != 'float32':
-      batch = made.source.take(np.arange(min(len(made.source), 256)))
-      of = experiment.model('teacher'), _first(experiment)
-      changed = {'teacher_weights': narrow.change(*of, config['teacher']['weights'], batch)}
-    if stage == 'student':
-      sources = {m.config['teacher']['source'] for m in members.values()}
-      if 'store' in sources and not store.finished(store.folder(experiment)):
-        store.build(experiment, made)
-      made = store.use(experiment, made, sources, folder)
-    trained = train.train(made, how, folder, config['seed'], stopped)
-    trained = {name: given | changed for name, given in trained.items()}
+    apart = range(len(experiment.seeds(stage))) if experiment.apart(stage) else [None]
+    each = [_train(experiment, stage, members, how, folder, i, stopped) for i in apart]
+    trained = {name: _joined([one[name] for one in each]) for name in members}
   if not jax.process_index():
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
@@ -191,6 +194,36 @@ def finish(
       of = '' if given else str(folder.relative_to(experiment.workdir))
       _finished(member, stage, trained[name] | {'members': len(members), 'training': of})
   multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
+
+
+def _train(experiment, stage, members, how, folder, i, stopped):
+  """What `train.train` gives, of all seeds together or of seed i."""
+  made, changed, weights = setup(experiment, stage, members, i), {}, experiment.config['teacher']['weights']
+  folder = _of_seed(experiment, stage, i, folder)
+  if i is not None:
+    progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
+  if made.teacher and weights != 'float32':
+    batch = made.source.take(np.arange(min(len(made.source), 256)))
+    of = experiment.model('teacher'), experiment.one_teacher(i or 0)
+    changed = {'teacher_weights': narrow.change(*of, weights, batch)}
+  if stage == 'student':
+    sources = {m.config['teacher']['source'] for m in members.values()}
+    if 'store' in sources and not store.finished(store.folder(experiment)):
+      store.build(experiment, made)
+    made = store.use(experiment, made, sources, folder)
+  trained = train.train(made, how, folder, experiment.order(stage, i or 0), stopped)
+  return {name: given | changed for name, given in trained.items()}
+
+
+def _joined(each):
+  """One member's training, of the trainings of its seeds: times add up, and one seed given up is all."""
+  if len(each) == 1:
+    return each[0]
+  joined = each[0] | {'wall_time_s': sum(one['wall_time_s'] for one in each)}
+  if failed := [one['failed_at'] for one in each if 'failed_at' in one]:
+    joined.pop('variables', None)
+    return joined | {'failed_at': failed[0]}
+  return joined | {'variables': jax.tree.map(lambda *x: np.concatenate(x), *[o['variables'] for o in each])}
 
 
 def _export(experiment, stage, variables):

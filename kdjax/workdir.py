@@ -4,15 +4,11 @@ import json
 
 import jax
 
-from kdjax import augment, files, tokenizer
+from kdjax import augment, files, settings, tokenizer
 from kdjax.config_tree import flat
 from kdjax.errors import KdjaxError, differences
 from kdjax.experiment import ANEW, DATA, Experiment
 from kdjax.sources import fingerprint
-
-# What configs of before these keys were asked for, in a workdir that was begun then.
-SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
-SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
 
 
 def claim(experiment: Experiment) -> None:
@@ -45,7 +41,8 @@ def refuse(experiment: Experiment) -> None:
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():
-    theirs = SINCE | flat(files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW))
+    theirs = files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW)
+    theirs = flat(json.loads(json.dumps(settings.complete(theirs))))
     bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     members = experiment.members.values()
     bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()

@@ -163,7 +163,7 @@ def test_depths_that_there_are_not():
     ('cifar_resnet', 18, 'the depth of the model cifar_resnet is 18; choose 6n . 2'),
     ('cifar_resnet', 2, 'choose 6n . 2'),
     ('cifar_wrn', 20, 'the depth of the model cifar_wrn is 20; choose 6n . 4'),
-    ('cifar_vgg', 12, "depth is 12; it has to be 8 or 11 or 13 or 16 or 19"),
+    ('cifar_vgg', 12, 'depth is 12; it has to be 8 or 11 or 13 or 16 or 19'),
   ):
     with pytest.raises(KdjaxError, match=message):
       jax.eval_shape(small(model, depth=depth).init, jax.random.key(0), IMAGE)

@@ -78,7 +78,7 @@ def experiment(scale):
   epochs, paper = EPOCHS[scale], scale == 'paper'
   teacher, first, second = (round(n * IMAGES / BATCH) for n in epochs)
   config = common.base('fitnets_mnist')
-  config.select = 'best'
+  config.select, config.seeds = 'best', 3
   config.data.update(name='mnist', options={'hold_out': 6})
   spread = {'spread': 0.005 if paper else 0.0}
   config.teacher.model, config.student.model = TEACHER | spread, STUDENT | spread

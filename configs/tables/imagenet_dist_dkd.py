@@ -53,6 +53,7 @@ def members(beta):
 def experiment(name, scale):
   (teacher, student), (weights, _, beta) = PAIRS[name]
   config = common.base(name)
+  config.seeds = 3
   config.data.update(name='imagenet2012', image_size=224, test='validation')
   config.teacher.model, config.student.model = teacher, student
   for stage in ('teacher', 'student'):

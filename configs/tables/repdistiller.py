@@ -88,6 +88,7 @@ WAYS = {
 def recipe(name: str, teacher: str, student: str, scale: str, first: int = 0):
   """The config of a pair; the student's schedule begins after `first` epochs at its first learning rate."""
   config = common.base(name)
+  config.seeds = 3
   config.data.update(name='cifar100', options={'hold_out': 0})
   config.data.columns.label = 'label'  # there are coarse ones too
   sgd = {'name': 'sgd', 'momentum': 0.9, 'schedule': 'steps', 'warmup': 0.0, 'clip': 0.0}

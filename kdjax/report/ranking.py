@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kdjax.progress import duration
 from kdjax.report import words
+from kdjax.report.table import seeds
 
 COLUMNS = ('difference', '95 % interval', 'd_z', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
 _STYLES = {'better': 'green', 'worse': 'red'}
@@ -94,7 +95,7 @@ def setting(ranked: Mapping) -> list[tuple[str, str]]:
     ),
     ('Training examples', counts),
     ('Measured on', f'{ranked["split"]}, {ranked["n_examples"]:,} examples'),
-    ('Seeds', ', '.join(map(str, ranked['seeds']))),
+    ('Seeds', seeds(ranked)),
     ('Checkpoint selection', ranked['selection']),
     ('Difference', 'to the baseline, in points, with its 95 % interval (not corrected)'),
     ('d_z', "Cohen's effect size: the difference in standard deviations of the differences"),

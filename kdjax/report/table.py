@@ -14,7 +14,7 @@ from kdjax.report import senses, words
 
 OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns where they are known
 _WIDE = 130
-_SHARED = '; they share the order of the data and the labels that are kept'
+DRAWN = {'labels': 'the labels that are kept', 'order': 'the order of the data', 'teacher': 'the teacher'}
 _STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
 
 
@@ -156,11 +156,19 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
     ('Training', '; '.join(times)),
     ('Measured on', f'{results.get("split")}' + (f', {count:,} examples' if count else '')),
     ('Training examples', _examples(results)),
-    ('Seeds', ', '.join(map(str, results.get('seeds') or ())) + _SHARED),
+    ('Seeds', seeds(results)),
     ('Checkpoint selection', results.get('selection')),
     ('Versions', ', '.join(f'{k} {v}' for k, v in (results.get('versions') or {}).items())),
   ]
   return [(label, str(text) if text else words.DASH) for label, text in found]
+
+
+def seeds(results: Mapping) -> str:
+  """The seeds, and what each of them draws anew; all else they share, and p says nothing of it."""
+  drawn = ['initial weights', *(DRAWN[k] for k in results.get('redrawn') or ())]
+  shared = [what for what in DRAWN.values() if what not in drawn]
+  text = f'{", ".join(map(str, results.get("seeds") or ()))}; each draws {", ".join(drawn)}'
+  return text + (f'; all share {", ".join(shared)}' if shared else '')
 
 
 def config_text(results: Mapping) -> str:
