@@ -42,6 +42,6 @@ def get_config(arg=None):
   config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
   if arg.drop:
     config.student.drop = {m: arg.drop for m in senses}
-    config.senses.update(subsets=True, noise=(0.0, 0.25, 0.5, 0.75, 1.0))
+    config.modality_robustness.update(subsets=True, noise=(0.0, 0.25, 0.5, 0.75, 1.0))
   config.run.update(eval_every=300, save_every=300)
   return common.finish(config, arg, longer=10, larger=4)

@@ -43,7 +43,7 @@ def get_config(arg=None):
   zoo |= {'quickstart': config.methods.to_dict()}
   config.methods = {}
   members = {name: {'methods': methods} for name, methods in zoo.items()}
-  members |= {'ps_kd': {'teacher': {'source': 'past'}, 'methods': {'ps_kd': {'warmup': 1.0}}}}
+  members |= {'ps_kd': {'teacher': {'source': 'previous_epoch'}, 'methods': {'ps_kd': {'warmup': 1.0}}}}
   average = {'teacher': {'source': 'ema'}, 'student': {'train': {'ema': 0.99}}}
   members |= {'mean_teacher': average | {'methods': {'kd': {'temperature': 1.0, 'weight': 1.0}}}}
   if arg.smoke:

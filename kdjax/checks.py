@@ -121,7 +121,7 @@ def _check_models(experiment, whose=''):
   if (source == 'ema') != (source not in TAUGHT and ema > 0):
     raise KdjaxError(
       f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
-      "above 0, and the source 'past' keeps last epoch's weights in its place."
+      "above 0, and the source 'previous_epoch' keeps last epoch's weights in its place."
     )
   if source in ('store', 'auto'):
     augment.check_stored(config['student']['train']['augment'])

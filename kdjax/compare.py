@@ -88,7 +88,7 @@ def compare(experiment: Any) -> Compared:
     key = 'evaluated', experiment.folder(stage)
     found[stage] = evaluate() if stage == 'student' else experiment.once(key, evaluate)
   costs = _costs(experiment, variables)
-  felt = _senses(experiment, variables) if any(config['senses'].values()) else {}
+  felt = _senses(experiment, variables) if any(config['modality_robustness'].values()) else {}
   stages = {}
   for stage in present:
     values = found[stage].metrics[task.metric].tolist()
@@ -117,7 +117,7 @@ def compare(experiment: Any) -> Compared:
     'stages': stages,
     'references': _references(task, data),
     **_judgement(stages, task, len(data.test)),
-    **({'senses': felt} if felt else {}),
+    **({'modality_robustness': felt} if felt else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
     'seeds': list(experiment.seeds('student')),
@@ -182,7 +182,7 @@ def _senses(experiment, variables):
     def evaluate(source, title, judge=judge, stacked=stacked):
       return judge(stacked, source, title).metrics[task.metric].tolist()
 
-    asked = config['senses']
+    asked = config['modality_robustness']
     measured = senses.measure(evaluate, data.test, tuple(names), asked['subsets'], asked['noise'], stage)
     for kind, scores in measured.items():
       for what, values in scores.items():

@@ -14,7 +14,7 @@ Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
 Weights = Literal['float32', 'bfloat16', 'int8']
 StoreDtype = Literal['float16', 'bfloat16', 'float32']
 Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these if they are there
-Itself = Literal['ema', 'past']  # the student's own average, its last epoch
+Itself = Literal['ema', 'previous_epoch']  # the student's own average, itself an epoch ago
 Redrawn = Literal['labels', 'order', 'teacher']  # the labels that are kept, the data's order, the teacher
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
@@ -107,7 +107,7 @@ class Teacher:
 
   init: Annotated[str, 'its weights instead of training: PATH, pip:NAME or hf:org/name'] = ''
   source: Annotated[
-    Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'past' (epoch)"
+    Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'previous_epoch'"
   ] = 'live'
   model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
@@ -153,7 +153,7 @@ class OnPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Senses:
+class ModalityRobustness:
   """What the comparison tries on the test data beside them as they are."""
 
   subsets: Annotated[bool, 'every subset of the modalities'] = False
@@ -182,7 +182,7 @@ class Run:
   save_every: Annotated[Count, 'steps between checkpoints'] = 500
   eval_batch: Annotated[Size, 'examples a batch of an evaluation'] = 512
   keep: Annotated[Count, 'checkpoints kept'] = 2
-  together: Annotated[
+  members_per_program: Annotated[
     Count, 'members of a cohort in one training: their programs and states are in memory'
   ] = 32
   tensorboard: Annotated[bool, 'writes for TensorBoard too'] = False
@@ -226,7 +226,7 @@ class Recipe:
     Mapping[str, Mapping[str, Any]],
     "name -> methods and other changes: students that share the teacher's forward",
   ] = section(dict)
-  senses: Senses = section(Senses)
+  modality_robustness: ModalityRobustness = section(ModalityRobustness)
   generation: Generation = section(Generation)
   run: Run = section(Run)
 
@@ -251,18 +251,33 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
       yield key, annotation
 
 
+# What keys and values were called before, in workdirs of then; in a member of a cohort too.
+RENAMED = {('senses',): 'modality_robustness', ('run', 'together'): 'members_per_program'}
+RENAMED_VALUES = {('teacher', 'source'): {'past': 'previous_epoch'}}
+
+
+def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
+  """`config` with its keys and values under the names that they have today."""
+  if not isinstance(config, Mapping):
+    new = RENAMED_VALUES.get(path, {})
+    return new.get(config, config) if isinstance(config, str) else config
+  if path == ('cohort',):
+    return {name: renamed(member) for name, member in config.items()}
+  return {RENAMED.get((*path, k), k): renamed(v, (*path, k)) for k, v in config.items()}
+
+
 def complete(config: Any, kind: type = Recipe) -> Any:
   """`config` with the default of every key that it leaves out; what is no dict stays what it is."""
   if not isinstance(config, Mapping):
     return config
-  filled, annotations = dict(config), fields(kind)
+  filled, annotations = dict(renamed(config) if kind is Recipe else config), fields(kind)
   for field in dataclasses.fields(kind):
     name, annotation = field.name, annotations[field.name]
     if dataclasses.is_dataclass(annotation):
-      filled[name] = complete(config.get(name, {}), annotation)
-    elif name not in config and field.default is not dataclasses.MISSING:
+      filled[name] = complete(filled.get(name, {}), annotation)
+    elif name not in filled and field.default is not dataclasses.MISSING:
       filled[name] = field.default
-    elif name not in config and field.default_factory is not dataclasses.MISSING:
+    elif name not in filled and field.default_factory is not dataclasses.MISSING:
       filled[name] = field.default_factory()
   return filled
 

@@ -65,9 +65,9 @@ def _run(experiment, wanted):
         progress.say(f'{stage}: done before')
       elif stage == 'student' and not experiment.done('teacher'):
         raise KdjaxError(f'{experiment.workdir} has no teacher for the student: run the teacher first.')
-      members, together = list(missing.values()), experiment.config['run']['together']
-      for i in range(0, len(members), together):
-        finish(experiment, stage, dict(members[i : i + together]), stopped)
+      members, n = list(missing.values()), experiment.config['run']['members_per_program']
+      for i in range(0, len(members), n):
+        finish(experiment, stage, dict(members[i : i + n]), stopped)
   if stopped():
     raise interrupt.Interrupted('stopped; run the same command to go on.')
   if 'compare' not in wanted:
@@ -136,7 +136,7 @@ def _member(experiment, stage, examples, i):
     task_weight=config['task_weight'] if distilled else 1.0,
     ema=own['ema'],
     warm=experiment.protocol > 1,
-    past=epoch if itself and config['teacher']['source'] == 'past' else 0,
+    past=epoch if itself and config['teacher']['source'] == 'previous_epoch' else 0,
     own=itself,
     maker=maker,
     writer=on_policy.writer(config, experiment.data.words) if distilled else None,

@@ -176,7 +176,7 @@ def _shrink(setup, how):
   """The keys that decide how much memory is needed, with their values."""
   train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
   keys = {
-    'run.together': len(setup.members),
+    'run.members_per_program': len(setup.members),
     'seeds': len(setup.seeds),
     f'{train}.batch_size': setup.batch_size,
     'run.dispatch': how.dispatch,

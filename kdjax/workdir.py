@@ -47,7 +47,15 @@ def refuse(experiment: Experiment) -> None:
     members = experiment.members.values()
     bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
-    free = ('run.', 'cohort.', 'store.', 'senses.', 'generation.', 'data.test', 'data.limit.test')
+    free = (
+      'run.',
+      'cohort.',
+      'store.',
+      'modality_robustness.',
+      'generation.',
+      'data.test',
+      'data.limit.test',
+    )
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
     if said := differences(theirs, mine, keys):
       raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')

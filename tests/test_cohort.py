@@ -72,7 +72,7 @@ def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, co
   assert made.members['bad'].done('student') and not made.members['bad'].trained('student')
   before = weights(made.workdir / 'kd' / 'student')
   cohort({'kd': {'methods': KD}, 'bad': bad, 'worse': bad, 'rkd': {'methods': RKD}})
-  config.run.together = 1  # each with a training, and checkpoints, of its own
+  config.run.members_per_program = 1  # each with a training, and checkpoints, of its own
   ranked = stages.run(again := experiment(), ('compare',))
   assert {r['name'] for r in ranked['rows']} == {'kd', 'bad'}
   ranked = stages.run(again := experiment())
@@ -110,7 +110,7 @@ def test_a_student_teaches_itself(experiment, config):
 
 def test_the_past_is_renewed_once_an_epoch(experiment, config):
   config.methods = KD
-  config.teacher.source = 'past'
+  config.teacher.source = 'previous_epoch'
   stages.run(made := experiment(), ('teacher',))
   setup = stages.setup(made, 'student')
   (member,) = setup.members.values()

@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_said_before_it_is_compiled(experiment, config, mon
   with pytest.raises(KdjaxError, match=r'baseline: .* at least .*kB .* 1 kB: lower .*batch_size \(16\)') as e:
     stages.run(experiment(), ('baseline',))
   assert '\n' not in str(e.value) and 'student.train.accumulate (2)' in str(e.value)
-  assert 'run.together' not in str(e.value) and 'seeds' not in str(e.value)
+  assert 'run.members_per_program' not in str(e.value) and 'seeds' not in str(e.value)
 
 
 def test_what_a_step_makes_on_its_way_counts(experiment, monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from kdjax import predict, stages, store, train
+from kdjax import predict, settings, stages, store, train
 from kdjax.experiment import Experiment
 from kdjax.tables import MEASURES, Cell, Table
 from kdjax.tables.run import run
@@ -74,3 +74,13 @@ def test_an_old_table_is_read_and_nothing_is_trained(old, monkeypatch):
   monkeypatch.setattr(train, 'train', None)
   after = run(table, Path('table').absolute())['panels']['Accuracy']
   assert after['KD']['one']['values'] == before['KD']['one']['values']
+
+
+def test_keys_and_values_of_before_are_understood():
+  before = {'teacher': {'source': 'past'}, 'run': {'together': 4}, 'senses': {'subsets': True}}
+  config = settings.complete({'name': 'old', **before, 'cohort': {'a': {'teacher': {'source': 'past'}}}})
+  assert config['run']['members_per_program'] == 4 and 'together' not in config['run']
+  assert config['modality_robustness']['subsets'] is True and 'senses' not in config
+  sources = config['teacher']['source'], config['cohort']['a']['teacher']['source']
+  assert sources == ('previous_epoch', 'previous_epoch')
+  settings.check(config)

@@ -75,9 +75,9 @@ def test_a_level_of_one_leaves_no_signal(batch):
 def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
   config.seeds = 2
   config.student.drop = {'image': 0.3, 'text': 0.3}
-  config.senses.update(subsets=True, noise=(0.0, 0.5))
+  config.modality_robustness.update(subsets=True, noise=(0.0, 0.5))
   results = stages.run(experiment())
-  felt = results['senses']
+  felt = results['modality_robustness']
   assert set(felt['subsets']) == {'image+text', 'image', 'text'}
   for stage in ('teacher', 'baseline', 'student'):
     whole = results['stages'][stage]['values']
@@ -109,15 +109,15 @@ def test_an_input_of_another_name_is_hidden_too(batch):
 
 
 def test_subsets_alone_are_reported(config, experiment):
-  config.senses.update(subsets=True)
+  config.modality_robustness.update(subsets=True)
   results = stages.run(experiment())
-  assert len(results['senses']['subsets']) == 3 and results['senses']['noise'] == {}
+  assert len(results['modality_robustness']['subsets']) == 3 and results['modality_robustness']['noise'] == {}
 
 
 @pytest.mark.parametrize('noise', [(7.0,), (-0.1,), ('a',)])
 def test_a_level_of_noise_is_a_share(config, experiment, noise):
-  config.senses.noise = noise
-  with pytest.raises(KdjaxError, match='senses.noise is .* numbers from 0 to 1'):
+  config.modality_robustness.noise = noise
+  with pytest.raises(KdjaxError, match='modality_robustness.noise is .* numbers from 0 to 1'):
     stages.run(experiment())
 
 

@@ -155,7 +155,7 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
   stages.run(stored, ('student',))
   one, two = weights(live), weights(stored)
   assert one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
-  assert not (live.folder('student') / 'heard.json').exists()
+  assert not (live.folder('student') / 'teacher_outputs.json').exists()
   errors = store.verify(stored, stages.setup(stored, 'student'), 64)
   assert errors == {'image/embed': 0.0, 'logits': 0.0}
   # The third epoch shows the first one's views, to the teacher and to the student.
@@ -376,7 +376,7 @@ def test_a_mistake_is_one_line(begun, config, experiment):
     with pytest.raises(KdjaxError, match=match):
       stages.keep(begun(), 'build')
     config.store[key] = before
-  config.teacher.source = 'past'
+  config.teacher.source = 'previous_epoch'
   with pytest.raises(KdjaxError, match='nothing to store'):
     stages.keep(begun('past'), 'build')
 

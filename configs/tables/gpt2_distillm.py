@@ -83,7 +83,7 @@ def experiment(size, row, scale):
   config.on_policy.length = config.generation.length = 256
   config.generation.seeds = (10, 20, 30, 40, 50)
   config.cohort = {r: member(r) for r in ROWS if recipe(size, r)[1] == name}
-  config.run.update(eval_every=1000, save_every=500, eval_batch=32, together=1)
+  config.run.update(eval_every=1000, save_every=500, eval_batch=32, members_per_program=1)
   if scale != 'smoke':
     return config
   config.data.update(name='number_words', path='', tokenizer='', text_length=14, prompt_length=7)

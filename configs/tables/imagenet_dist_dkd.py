@@ -62,7 +62,7 @@ def experiment(name, scale):
     config[stage].train = training(STEPS, BATCH, 0.2, **sgd)
     config[stage].train.augment = ('crop', 'flip')
   config.cohort = members(beta)
-  config.run.update(eval_every=STEPS, log_every=500, save_every=2500, eval_batch=512, together=1)
+  config.run.update(eval_every=STEPS, log_every=500, save_every=2500, eval_batch=512, members_per_program=1)
   if scale == 'smoke':
     return common.smoke(config)
   config.teacher.init = weights

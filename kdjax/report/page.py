@@ -110,7 +110,7 @@ def _panels(found, before=''):
 
 def _tables(results):
   found = [('Comparison', rows(results)), ('Other metrics', others(results))]
-  found.append(('Missing modalities', senses.rows(results) if 'senses' in results else []))
+  found.append(('Missing modalities', senses.rows(results) if 'modality_robustness' in results else []))
   return [{'title': title, 'rows': body} for title, body in found if body]
 
 
@@ -133,7 +133,7 @@ def _figures(results, curves):
       'Bars: one standard deviation over seeds. Dashed lines: references.',
     ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
-    *(senses.figures(results) if 'senses' in results else ()),
+    *(senses.figures(results) if 'modality_robustness' in results else ()),
   )
   for figure, title, caption in drawn:
     if figure is not None:

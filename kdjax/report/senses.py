@@ -11,7 +11,7 @@ from kdjax.report import plots, words
 def rows(results: Mapping) -> list[dict[str, str]]:
   """A row for each subset of the modalities: the score of every stage, the interval of student less
   baseline, and p of the two."""
-  felt, metric, digits = results['senses'], results['metric'], words.digits(results)
+  felt, metric, digits = results['modality_robustness'], results['metric'], words.digits(results)
   stages = [s for s in words.STAGES if s in results['stages']]
   out = []
   for subset, scores in felt['subsets'].items():
@@ -24,7 +24,7 @@ def rows(results: Mapping) -> list[dict[str, str]]:
 
 def figures(results: Mapping) -> Iterator[tuple[Figure, str, str]]:
   """(figure, title, caption) of each plot."""
-  felt, metric = results['senses'], results['metric']
+  felt, metric = results['modality_robustness'], results['metric']
   if len(felt['subsets']) > 1:
     caption = (
       'Mean over seeds; what is missing is absent from the inputs of every example. Empty: not an input.'

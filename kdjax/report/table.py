@@ -121,7 +121,7 @@ def markdown(results: Mapping) -> str:
   lines += markdown_table(rows(results))
   if more := others(results):
     lines += ['', '## Other metrics', '', *markdown_table(more)]
-  if 'senses' in results:
+  if 'modality_robustness' in results:
     lines += ['', '## Missing modalities', '', *markdown_table(senses.rows(results))]
   lines += ['', '## Setting', '']
   # A code span keeps the command fit to copy; doubled ticks, since it may hold one itself.

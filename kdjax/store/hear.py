@@ -35,7 +35,7 @@ def open(spec: manifest.Spec) -> read.Reader:
 def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> Setup:
   """The setup with the stored teacher in the live one's place, where that is what a student hears.
 
-  What was begun with one goes on with it, `folder/heard.json` says with which.
+  What was begun with one goes on with it, `folder/teacher_outputs.json` says with which.
 
   Args:
     experiment: the whole, not a member of its cohort.
@@ -58,9 +58,10 @@ def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> 
         "a generator asks the live teacher about images of its own: set teacher.source='live'."
       )
     return setup
-  spec, kept = manifest.spec(experiment, setup), folder / 'heard.json'
+  spec, kept = manifest.spec(experiment, setup), folder / 'teacher_outputs.json'
   anew = f'move {folder} away to train this stage again'
-  before = files.read_json(kept, HEARD, anew, {})
+  old = folder / 'heard.json'  # its name of before
+  before = files.read_json(kept if kept.exists() else old, HEARD, anew, {})
   reader, why = None, ' (it was begun with it)' if before == {'store': None} else ''
   if 'live' not in sources and not why:
     try:
