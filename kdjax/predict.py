@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import build, checkpoint, files, generate, pipeline, sound, sources, start, tokenizer, trust
+from kdjax import (
+  build,
+  checkpoint,
+  files,
+  finite,
+  generate,
+  pipeline,
+  sound,
+  sources,
+  start,
+  tokenizer,
+  trust,
+)
 from kdjax import encode as encoding
 from kdjax.augment import hide
 from kdjax.cohort import TRAINED
@@ -77,7 +89,7 @@ def load(
   example = {k: np.zeros(*described(v, where)) for k, v in said['example'].items()}
   like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
-  variables = checkpoint.load(path, like, tokenizer.mark(words))
+  variables = finite.check(checkpoint.load(path, like, tokenizer.mark(words)), str(path), 'train it anew')
   variables = jax.device_put(variables)
   encode = pipeline.make_encode(words, prompt_length=config['data'].get('prompt_length', 0))
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import predict, stages
+from kdjax import checkpoint, predict, stages
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment
 from kdjax.files import read_json, write_json
@@ -43,6 +44,17 @@ def test_what_is_not_read_is_said(trained, capsys):
   shown = capsys.readouterr().out
   assert "1 of 2 have a longer 'text' than data.text_length, and it is cut" in shown
   assert "words of 'text' are unknown" in shown
+
+
+def test_weights_that_are_not_finite_answer_nothing(trained, tmp_path):
+  shutil.copytree(trained.workdir, tmp_path / 'copy')
+  path = tmp_path / 'copy' / 'student' / f'seed_{trained.seeds("student")[0]}.safetensors'
+  broken = {k: _first(v) for k, v in trained.variables('student').items()}
+  leaf = jax.tree.leaves(broken)[0]
+  broken = jax.tree.map(lambda x: np.full_like(x, np.nan) if x is leaf else np.array(x), broken)
+  checkpoint.export(path, broken, trained.vocabulary)
+  with pytest.raises(KdjaxError, match='not finite'):
+    predict.load(tmp_path / 'copy')
 
 
 def _first(tree):
