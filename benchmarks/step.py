@@ -36,9 +36,10 @@ import jax
 import numpy as np
 
 from benchmarks import store as stored
-from kdjax import build, compare, cost, huge_pages, loop, memory, optim, parallel, pipeline, progress, train
+from kdjax import build, compare, cost, huge_pages, memory, optim, parallel, pipeline, progress
 from kdjax import step as steps
-from kdjax.setup import Member, Setup
+from kdjax.compiled_step import compile_step
+from kdjax.setup import Loop, Member, Setup
 from kdjax.store import layout
 
 ROOT = Path(__file__).parents[1]
@@ -126,8 +127,8 @@ class Pair:
     """`run(n)`: n steps of all members, awaited; the batch lies on the device, but for what a store adds."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = parallel.split(joined, self.mesh)
-    how = loop.Loop('last', 'jit', 1, 1, 1, 1, 1, False)
-    look, updates, states = train.compile_all(self.setup(methods, seeds, reader), how, self.mesh, placed)
+    how = Loop('last', 'jit', 1, 1, 1, 1, 1, False)
+    compiled, states = compile_step(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
     def run(n):
       for _ in range(n):
@@ -135,9 +136,9 @@ class Pair:
         if reader:
           answers = reader.take(self.batch['id'], self.batch['epoch'])
           batch = placed | parallel.split(answers, self.mesh)
-        batch, t = look(batch)
-        for name, update in updates.items():
-          states[name], losses = update(states[name], t, batch)
+        batch, t = compiled.teacher_forward(batch)
+        for name in states:
+          states[name], losses = compiled.update(name, states[name], t, batch)
       jax.block_until_ready((states, losses))
 
     return run

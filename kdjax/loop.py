@@ -1,67 +1,29 @@
 """The loop over the steps of a training: log, evaluate, save, and stop where there is nothing to save."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kdjax import dispatch, parallel, progress
+from kdjax.compiled_step import CompiledStep
 from kdjax.errors import KdjaxError
 from kdjax.evaluate import make_evaluate
 from kdjax.interrupt import Interrupted
 from kdjax.log import Log
+from kdjax.setup import Loop, Setup
 
 
-class Loop(NamedTuple):
-  """How the loop is run.
-
-  Only `select`, with it `eval_every`, and `parallel` change what comes out.
-
-  Attributes:
-    select: 'last', or 'best' on validation: which weights of a seed are kept.
-    parallel: 'jit' or 'pmap'.
-    eval_every, log_every, save_every: in steps.
-    eval_batch: examples at once.
-    keep: how many checkpoints.
-    tensorboard: whether to write its files too.
-    dispatch: steps that the device takes in a row before the host is heard again.
-    resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
-  """
-
-  select: str
-  parallel: str
-  eval_every: int
-  log_every: int
-  save_every: int
-  eval_batch: int
-  keep: int
-  tensorboard: bool
-  dispatch: int = 1
-  resident: str = 'no'
-
-
-def of(run: Mapping) -> dict:
-  """What of `config.run` makes a `Loop`."""
-  return {k: v for k, v in run.items() if k in Loop._fields}
-
-
-def variables(member, state):
-  """What is evaluated: the average of the weights where one is asked for."""
-  return state.ema if member.ema else {'params': state.params['student'], **state.stats['student']}
-
-
-def no_best(setup: Any, how: Loop, states: dict) -> dict:
+def no_best(setup: Setup, how: Loop, states: dict) -> dict:
   """The best variables so far of every member: none, where they are asked for at all."""
   if how.select != 'best':
     return {}
   made = {}
   for name, state in states.items():
     worst = jax.device_put(jnp.full(len(setup.seeds), -jnp.inf), state.step.sharding)
-    copied = jax.tree.map(jnp.copy, variables(setup.members[name], state))
+    copied = jax.tree.map(jnp.copy, setup.members[name].evaluated(state))
     made[name] = {'variables': copied, 'score': worst}
   return made
 
@@ -103,13 +65,13 @@ class Run:
     """The variables that a finished training gives."""
     if self.how.select == 'best':
       return tree['best'][name]['variables']
-    return variables(self.setup.members[name], tree['state'][name])
+    return self.setup.members[name].evaluated(tree['state'][name])
 
   def update_s(self, name: str) -> float | None:
     """Median time of the member's own update, of those that were timed."""
     return float(np.median(self.took[name])) if name in self.took else None
 
-  def steps(self, tree, look, updates, batches, stopped):
+  def steps(self, tree, compiled: CompiledStep, batches, stopped):
     setup, how, stride = self.setup, self.how, self.how.dispatch
     dispatch.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
     ahead = parallel.Ahead(batches, self.mesh, stride)
@@ -118,7 +80,7 @@ class Run:
       n = self.start
       for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
-        losses = self.step(tree['state'], look, updates, ahead.batch, logs and n > self.start + stride)
+        losses = self.step(tree['state'], compiled, ahead.batch, logs and n > self.start + stride)
         asked = time.monotonic()
         ahead.fetch()
         if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
@@ -154,15 +116,15 @@ class Run:
       raise Interrupted(f'{setup.name}: saved at step {n}; run the same command to go on.')
     return tree
 
-  def step(self, states, look, updates, batch, timed):
+  def step(self, states, compiled: CompiledStep, batch, timed):
     """One step of all members; with `timed` they run one after the other, each under the clock."""
-    batch, t = look(batch)
+    batch, t = compiled.teacher_forward(batch)
     if timed:
       jax.block_until_ready((self.pending, batch, t))
     losses = {}
     for name in self.alive():
       began = time.monotonic()
-      states[name], losses[name] = updates[name](states[name], t, batch)
+      states[name], losses[name] = compiled.update(name, states[name], t, batch)
       if timed:
         jax.block_until_ready(losses[name])
         self.took.setdefault(name, []).append((time.monotonic() - began) / self.how.dispatch)
@@ -213,7 +175,7 @@ class Run:
     task = self.setup.task
     for name in self.alive():
       member = self.setup.members[name]
-      kept = variables(member, tree['state'][name])
+      kept = member.evaluated(tree['state'][name])
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
       found = self.judges[member.model](kept, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in found.items()})

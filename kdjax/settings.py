@@ -273,6 +273,8 @@ def complete(config: Any, kind: type = Recipe) -> Any:
   filled, annotations = dict(renamed(config) if kind is Recipe else config), fields(kind)
   for field in dataclasses.fields(kind):
     name, annotation = field.name, annotations[field.name]
+    if annotation is Optimiser and name in filled:
+      continue  # its keys depend on its name, and so do their defaults: `optim.optimiser`
     if dataclasses.is_dataclass(annotation):
       filled[name] = complete(filled.get(name, {}), annotation)
     elif name not in filled and field.default is not dataclasses.MISSING:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from kdjax import data_free, on_policy, optim
-from kdjax.types import Method, Model, Task
+from kdjax.types import Method, Model, Task, TrainState
 
 
 class Member(NamedTuple):
@@ -49,11 +49,48 @@ class Member(NamedTuple):
     """Whether its update asks the teacher itself, about what nobody else sees."""
     return bool(self.maker or self.writer)
 
+  def evaluated(self, state: TrainState) -> dict:
+    """The variables of a state that are evaluated: the average of the weights where one is kept."""
+    return state.ema if self.ema else {'params': state.params['student'], **state.stats['student']}
+
   def decay(self) -> float | Callable:
     """Of the variables that the state keeps beside the trained ones."""
     if not self.past:
       return optim.average_decay(self.ema) if self.ema and self.warm else self.ema
     return lambda step: jnp.where((step + 1) % self.past == 0, 0.0, 1.0)
+
+
+class Loop(NamedTuple):
+  """How the loop over the steps is run.
+
+  Only `select`, with it `eval_every`, and `parallel` change what comes out.
+
+  Attributes:
+    select: 'last', or 'best' on validation: which weights of a seed are kept.
+    parallel: 'jit' or 'pmap'.
+    eval_every, log_every, save_every: in steps.
+    eval_batch: examples at once.
+    keep: how many checkpoints.
+    tensorboard: whether to write its files too.
+    dispatch: steps that the device takes in a row before the host is heard again.
+    resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
+  """
+
+  select: str
+  parallel: str
+  eval_every: int
+  log_every: int
+  save_every: int
+  eval_batch: int
+  keep: int
+  tensorboard: bool
+  dispatch: int = 1
+  resident: str = 'no'
+
+  @classmethod
+  def of(cls, select: str, run: Mapping) -> 'Loop':
+    """That of a recipe's `select` and `run`."""
+    return cls(select=select, **{k: v for k, v in run.items() if k in cls._fields})
 
 
 class Setup(NamedTuple):

@@ -13,7 +13,6 @@ from kdjax import (
   checkpoint,
   files,
   interrupt,
-  loop,
   narrow,
   on_policy,
   optim,
@@ -31,7 +30,7 @@ from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import PUBLISHED, Experiment
 from kdjax.methods import combine
-from kdjax.setup import Member, Setup
+from kdjax.setup import Loop, Member, Setup
 from kdjax.workdir import claim, refuse
 
 STAGES = (*TRAINED, 'compare')
@@ -180,7 +179,7 @@ def finish(
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
     progress.say(f'{stage}: weights from {given}')
   else:
-    how = loop.Loop(select=config['select'], **loop.of(config['run']))
+    how = Loop.of(config['select'], config['run'])
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'

@@ -75,7 +75,7 @@ VALUES += (
 )
 VALUES += (
   'ema',
-  'past',
+  'previous_epoch',
   'steps',
   'linear',
   'adamw',

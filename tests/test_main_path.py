@@ -4,13 +4,14 @@ import jax
 import numpy as np
 
 from kdjax import build, optim, stages, step
+from kdjax.experiment import Experiment
 
 
 def test_few_labels_are_few_for_the_student_too(experiment, config, monkeypatch):
   """Baseline and student see the same labels, the student the other examples without theirs."""
   config.data.labels = 0.3
   whole = experiment()
-  monkeypatch.setattr(stages, '_first', lambda experiment: {})  # no teacher was trained
+  monkeypatch.setattr(Experiment, 'one_teacher', lambda experiment, i=0: {})  # no teacher was trained
   sources = {stage: stages.setup(whole, stage).source.arrays for stage in ('teacher', 'baseline', 'student')}
   labels = {
     stage: dict(zip(s['id'].tolist(), s['label'].tolist(), strict=True)) for stage, s in sources.items()

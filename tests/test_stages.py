@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import loop, stages, step, train
+from kdjax import stages, step, train
 from kdjax.files import read_json
 from kdjax.log import read_log
+from kdjax.setup import Loop
 
 KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
 
@@ -71,7 +72,7 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   before = weights(made.folder('teacher'))
   setup = stages.setup(made, 'student')
   held = jax.tree.map(np.array, setup.teacher_variables)
-  how = loop.Loop('last', *(made.config['run'][k] for k in loop.Loop._fields[1:]))
+  how = Loop.of('last', made.config['run'])
   train.train(setup, how, made.folder('student'), 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
   assert same(before, weights(made.folder('teacher')))

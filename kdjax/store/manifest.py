@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kdjax import files, pipeline, train
+from kdjax import files, pipeline
 from kdjax.augment import check_stored
 from kdjax.checkpoint import hash_arrays
+from kdjax.compiled_step import taps_read
 from kdjax.config_tree import digest, flat
 from kdjax.described import described
 from kdjax.errors import KdjaxError, differences, unknown
@@ -73,7 +74,7 @@ def spec(experiment: Any, setup: Setup) -> Spec:
   shapes = jax.eval_shape(
     lambda v, b: setup.teacher.apply(v, b, train=False)[0], setup.teacher_variables, batch
   )
-  wanted = train.wanted(setup, batch)
+  wanted = taps_read(setup, batch)
   names = tuple(own['taps']) or wanted
   for name in names:
     if name not in shapes:

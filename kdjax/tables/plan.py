@@ -10,12 +10,14 @@ from rich.console import Group
 from rich.table import Table as Grid
 from rich.text import Text
 
-from kdjax import compare, files, loop, parallel, pipeline, stages, train
+from kdjax import compare, files, parallel, pipeline, stages, train
 from kdjax import cost as cost_
+from kdjax.compiled_step import compile_step
 from kdjax.config_tree import digest
 from kdjax.errors import KdjaxError
 from kdjax.experiment import Experiment
 from kdjax.progress import duration, say
+from kdjax.setup import Loop
 from kdjax.tables.table import Table
 from kdjax.tables.units import Unit, done
 
@@ -165,15 +167,15 @@ def _step_seconds(experiment: Experiment, stage: str) -> dict[str, float]:
   began = time.perf_counter()
   setup = stages.setup(experiment, stage, {stage: experiment})
   setup, mesh = setup._replace(seeds=setup.seeds[:1]), parallel.make_mesh()
-  how = loop.Loop(select='last', **loop.of(experiment.config['run'] | {'dispatch': 1}))
+  how = Loop.of('last', experiment.config['run'] | {'dispatch': 1})
   batch = train.first_batch(setup, mesh)
-  look, updates, states = train.compile_all(setup, how, mesh, batch)
-  (update,), (state,) = updates.values(), states.values()
-  seen, t = look(batch)
+  compiled, states = compile_step(setup, how, mesh, batch)
+  ((name, state),) = states.items()
+  batch, t = compiled.teacher_forward(batch)
   took, start = [], time.perf_counter() - began
   for _ in range(REPEATS + 1):
     began = time.perf_counter()
-    state, _ = update(state, t, seen)
+    state, _ = compiled.update(name, state, t, batch)
     jax.block_until_ready(state)
     took.append(time.perf_counter() - began)
   return {'step_s': min(took[1:]), 'start_s': start}
