@@ -33,7 +33,7 @@ from kdjax.files import user_path
 from kdjax.layers import COMPUTED, narrowed, scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
-from kdjax.types import DataSet, Method, Model, Task
+from kdjax.types import DataSet, Method, Model, Task, meaning
 
 
 class Data(NamedTuple):
@@ -231,7 +231,9 @@ def functions(
     seen = {}
     for name, key in (inputs or {k: k for k in batch}).items():
       if key not in batch:
-        raise KdjaxError(f'inputs maps {name!r} to {key!r}, and the batch has {", ".join(sorted(batch))}.')
+        raise KdjaxError(
+          f'inputs maps {name!r} to {key!r}{meaning(key)}, and the batch has {", ".join(sorted(batch))}.'
+        )
       below = [k for k in batch if k == key or k.startswith(f'{key}/')]
       seen |= {name + k.removeprefix(key): batch[k] for k in below}
     if dtype != 'float32' and 'image' in seen:  # bytes would be scaled to float32

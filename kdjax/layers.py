@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.types import Array
+from kdjax.types import Array, meaning
 
 Activation = Literal[
   'relu', 'relu6', 'silu', 'tanh', 'identity', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'quick_gelu'
@@ -46,8 +46,8 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
   """`inputs[key]`, or an error that says what there is."""
   if key not in inputs:
     raise KdjaxError(
-      f'the model wants the input {key!r} and the batch has {", ".join(sorted(inputs))}; map one '
-      f'to it with inputs={{{key!r}: <batch key>}}, or choose another model.'
+      f'the model wants the input {key!r}{meaning(key)} and the batch has {", ".join(sorted(inputs))}; map '
+      f'one to it with inputs={{{key!r}: <batch key>}}, or choose another model.'
     )
   return inputs[key]
 

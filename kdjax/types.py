@@ -5,7 +5,7 @@ Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -14,17 +14,89 @@ from pydantic import InstanceOf, WithJsonSchema
 
 Array = jax.Array
 
-# 'image' u8|f32 [B, H, W, C]; 'text' i32 [B, L]; 'audio' f32 [B, N]; 'video' [B, T, H, W, C];
-# 'label' i32 [B], -1 where it is not known; '<modality>/mask' validity of positions;
-# '<modality>/present' [B]; 'mask' f32 [B], 0 for the padding of an evaluation's last batch;
-# 'id' i32 [B] and 'epoch' i32 [B], which name the view that augmentation draws.
-Batch = Mapping[str, Array]
+# What the keys of a batch hold. '<modality>/mask' is the validity of positions, '<modality>/present' [B]
+# whether an example has the modality at all.
+BATCH = {
+  'image': 'u8 or f32 [B, H, W, C]',
+  'text': 'i32 [B, L], ids of tokens',
+  'audio': 'f32 [B, N], samples from -1 to 1',
+  'video': 'u8 or f32 [B, T, H, W, C]',
+  'label': 'i32 [B], -1 where it is not known; f32 for a number, NaN where it is not known',
+  'mask': "f32 [B], 0 for the padding of an evaluation's last batch",
+  'id': 'i32 [B], of the example: names, with the epoch, the view that augmentation draws',
+  'epoch': 'i32 [B]',
+  'group': 'i32 [B], equal for what belongs together, such as the captions of an image',
+}
+# What the usual taps of a model hold; the rest are named after their place, such as 'image/stage1'.
+TAPS = {
+  'logits': 'f32 [B, C], or [B, L, C] of a language model',
+  'embed': 'f32 [B, D], one vector an example',
+  '<modality>/embed': 'f32 [B, D], of one encoder',
+  '<modality>/stage<n>': 'f32 [B, H, W, C], from the bottom up',
+  '<modality>/block<n>': 'f32 [B, L, D], from the bottom up',
+}
 
-# The taps: a flat dict of named arrays, 'logits' [B, C], 'embed' [B, D], 'image/stage1' ...
-Outputs = Mapping[str, Array]
+
+def meaning(key: str) -> str:
+  """What a batch key or tap of that name holds, in brackets after a space; '' for another name."""
+  holds = BATCH.get(key) or TAPS.get(key)
+  return f' ({holds})' if holds else ''
+
+
+Batch = Mapping[str, Array]
+Outputs = Mapping[str, Array]  # a flat dict of named arrays, the taps
 
 # Kept apart until the very end, so that a mean is the same however the batch was split.
 SumCount = tuple[Array, Array]
+Variables = Mapping[str, Any]  # 'params' and the other collections of Flax
+
+
+class MethodInit(Protocol):
+  """Initialises what a method learns."""
+
+  def __call__(self, rng: Array, s: Outputs, t: Outputs, batch: Batch, /) -> tuple[Any, Any]:
+    """(params, stats) from one batch's taps of student and teacher, both `{}` where nothing is learned."""
+    ...
+
+
+class MethodLoss(Protocol):
+  """The loss of a method, a pure function."""
+
+  def __call__(
+    self, params: Any, stats: Any, s: Outputs, t: Outputs, batch: Batch, /, *, step: Array, rng: Array
+  ) -> tuple[Any, Any]:
+    """((sum, count), new stats); a combined method gives one (sum, count) a name."""
+    ...
+
+
+class ModelInit(Protocol):
+  """Initialises a model."""
+
+  def __call__(self, rng: Array, batch: Batch, /) -> dict[str, Any]:
+    """Its variables."""
+    ...
+
+
+class ModelApply(Protocol):
+  """The forward pass of a model."""
+
+  def __call__(
+    self, variables: Any, batch: Batch, /, *, train: bool = False, rng: Array | None = None
+  ) -> tuple[dict[str, Array], dict[str, Any]]:
+    """(taps, the collections beside 'params': updated in training, else as they came)."""
+    ...
+
+
+class TaskLoss(Protocol):
+  """The supervised loss of a task."""
+
+  def __call__(self, outputs: Outputs, batch: Batch, /) -> SumCount: ...
+
+
+class TaskMetrics(Protocol):
+  """Metrics that are means over examples."""
+
+  def __call__(self, outputs: Outputs, batch: Batch, /) -> Mapping[str, SumCount]: ...
 
 
 class Method(NamedTuple):
@@ -38,8 +110,8 @@ class Method(NamedTuple):
       of the batch does not give a part of the loss.
   """
 
-  init: Callable
-  loss: Callable
+  init: MethodInit
+  loss: MethodLoss
   relational: bool = False
 
 
@@ -70,8 +142,8 @@ class Task(NamedTuple):
     answer: `(outputs, classes) -> [(name, score)]` of one example's taps [...], the best first.
   """
 
-  loss: Callable
-  metrics: Callable
+  loss: TaskLoss
+  metrics: TaskMetrics
   gather: tuple[str, ...]
   finalize: Callable
   references: Callable
@@ -122,8 +194,8 @@ class Model(NamedTuple):
       updated mutable collections in training and those passed in otherwise.
   """
 
-  init: Callable
-  apply: Callable
+  init: ModelInit
+  apply: ModelApply
 
 
 # Options that are models: a Linen module within another, and a model that a method trains.
