@@ -153,14 +153,14 @@ def table(names):
   logging.set_verbosity(logging.ERROR)
   cache = compile_once()
   parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-  made = load(names[0], SCALE.value)
-  configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in made.experiments.values())
+  planned = load(names[0], SCALE.value)
+  configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in planned.experiments.values())
   trust.trust(name for config in configs for name in trust.named(config))
-  workdir = user_path(WORKDIR.value or f'runs/{made.name}')
+  workdir = user_path(WORKDIR.value or f'runs/{planned.name}')
   how = {'only': ONLY.value, 'shard': SHARD.value, 'planned': PLAN.value, 'scale': SCALE.value}
   how['cache'] = cache
   try:
-    run.run(made, workdir, DATA_DIR.value, COMMAND, **how)
+    run.run(planned, workdir, DATA_DIR.value, COMMAND, **how)
   except (interrupt.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
@@ -228,16 +228,16 @@ def recipe():
     raise KdjaxError(f'cannot load the recipe: {" ".join(str(e).split())}') from e
   with unlocked, config.ignore_type():
     overrides.apply(config, ADDED)
-  settings.check(made := settings.complete(config.to_dict()))
-  return made
+  settings.check(completed := settings.complete(config.to_dict()))
+  return completed
 
 
 def parse(argv):
   """Reads the flags; a mistake in them is one line too."""
-  rest, ADDED[:] = overrides.split(argv)
-  sys.argv[:] = rest
+  remaining, ADDED[:] = overrides.split(argv)
+  sys.argv[:] = remaining
   try:
-    return flags.FLAGS(rest)
+    return flags.FLAGS(remaining)
   except flags.Error as e:
     raise KdjaxError(f'{e} (see --help)') from e
 

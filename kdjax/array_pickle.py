@@ -55,16 +55,16 @@ def _array(raw, dtype, shape, order='C', axes=None):
     if any(isinstance(value, np.ndarray) and value.dtype.hasobject for value in raw):
       # NumPy frees an array within the one that holds it: deep enough, the stack overflows.
       raise KdjaxError('it has an array of objects in an array of objects: save the inner ones as lists')
-    made = np.empty(len(raw), object)
+    array = np.empty(len(raw), object)
     for i, value in enumerate(raw):
-      made[i] = value
+      array[i] = value
   else:
     raw = raw.encode('latin-1') if type(raw) is str else raw
     if not isinstance(raw, bytes | bytearray | memoryview) or len(raw) != math.prod(shape) * dtype.itemsize:
       raise ValueError(f'an array {list(shape)} of another number of bytes')
-    made = np.frombuffer(raw, dtype) if len(raw) else np.empty(0, dtype)
-  made = made.reshape(shape, order='C' if axes is not None else order)
-  return made if axes is None else made.transpose(axes)
+    array = np.frombuffer(raw, dtype) if len(raw) else np.empty(0, dtype)
+  array = array.reshape(shape, order='C' if axes is not None else order)
+  return array if axes is None else array.transpose(axes)
 
 
 def _encoded(text, coding):
@@ -93,9 +93,9 @@ ARRAYS = Dialect(
 )
 
 
-def _check(found):
+def _check(loaded):
   """Refuses what is no plain value anywhere inside, each container looked at once."""
-  todo, seen = [found], set()
+  todo, seen = [loaded], set()
   while todo:
     value = todo.pop()
     inside = ()
@@ -123,8 +123,8 @@ def read(path: str | Path) -> Any:
   try:
     with regular_file(path, 'data file').open('rb') as file:
       mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closes with the last view of it
-    found = load(mapped, ARRAYS)
-    _check(found)
-    return found
+    value = load(mapped, ARRAYS)
+    _check(value)
+    return value
   except Exception as e:  # a damaged pickle shows up as any of a dozen types
     raise cannot(Path(path), e) from e

@@ -83,23 +83,23 @@ PRESETS = {
 }
 
 
-def settings(given: str | Mapping[str, Any] | Mel | Fbank) -> Mel | Fbank:
+def settings(front_end: str | Mapping[str, Any] | Mel | Fbank) -> Mel | Fbank:
   """A preset by its name, `{'preset': its name, field: value, ...}`, or settings as they are.
 
   Raises:
     KdjaxError: for a preset or a field that there is not.
   """
-  if isinstance(given, Mel | Fbank):
-    return given
-  changes = {'preset': given} if isinstance(given, str) else dict(given)
+  if isinstance(front_end, Mel | Fbank):
+    return front_end
+  changes = {'preset': front_end} if isinstance(front_end, str) else dict(front_end)
   preset = changes.pop('preset', 'whisper')
   if preset not in PRESETS:
     raise unknown('preset of mel spectrograms', preset, PRESETS)
-  made = PRESETS[preset]
+  preset_settings = PRESETS[preset]
   for name in changes:
-    if name not in made._fields:
-      raise unknown(f'setting of the mel spectrogram {preset!r}', name, ('preset', *made._fields))
-  return made._replace(**changes)
+    if name not in preset_settings._fields:
+      raise unknown(f'setting of the mel spectrogram {preset!r}', name, ('preset', *preset_settings._fields))
+  return preset_settings._replace(**changes)
 
 
 def to_mel(hz, scale: str):
@@ -138,12 +138,12 @@ def filters(how: Mel | Fbank) -> np.ndarray:
   corners, x = (corners, to_mel(x, scale)) if kaldi else (to_hz(corners, scale), x)
   left, middle, right = corners[:-2], corners[1:-1], corners[2:]
   rise, fall = (x[:, None] - left) / (middle - left), (right - x[:, None]) / (right - middle)
-  made = np.maximum(np.minimum(rise, fall), 0)
-  if not kaldi and not made.any(0).all():  # some of those of the AST are empty
+  weights = np.maximum(np.minimum(rise, fall), 0)
+  if not kaldi and not weights.any(0).all():  # some of those of the AST are empty
     raise KdjaxError(
       f'mel: {how.mels} mels are too many for n_fft={how.n_fft} at {how.rate} samples a second.'
     )
-  return made * 2 / (right - left) if not kaldi and how.area else made
+  return weights * 2 / (right - left) if not kaldi and how.area else weights
 
 
 def frames(x: Array, size: int, hop: int, count: int) -> Array:
@@ -224,12 +224,12 @@ def fbank(audio: Array, how: Fbank) -> Array:
 def frame_mask(mask: Array, how: Mel | Fbank) -> Array:
   """Validity of frames `[B, T]`, of that of samples `[B, N]`: of the sample in a frame's middle."""
   if isinstance(how, Mel):
-    found = mask[:, :: how.hop][:, : how.length or mask.shape[1] // how.hop]
-    return jnp.pad(found, ((0, 0), (0, max(how.length - found.shape[1], 0))))
+    frames = mask[:, :: how.hop][:, : how.length or mask.shape[1] // how.hop]
+    return jnp.pad(frames, ((0, 0), (0, max(how.length - frames.shape[1], 0))))
   count = 1 + (mask.shape[1] - how.window) // how.hop
-  found = mask[:, how.window // 2 :: how.hop][:, :count]
+  frames = mask[:, how.window // 2 :: how.hop][:, :count]
   length = how.length or count
-  return jnp.pad(found, ((0, 0), (0, max(length - count, 0))))[:, :length]
+  return jnp.pad(frames, ((0, 0), (0, max(length - count, 0))))[:, :length]
 
 
 def read_mel(inputs: Mapping[str, Array], how: Mel | Fbank) -> tuple[Array, Array | None]:

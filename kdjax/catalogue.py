@@ -28,8 +28,8 @@ MAKES = {'methods': Method, 'tasks': Task, 'data': DataSet, 'generators': Genera
 def names(kind: str) -> dict[str, str]:
   """Name -> module of everything in `kdjax/<kind>/`, sorted by module."""
   package = importlib.import_module(f'{kdjax.__name__}.{kind}')
-  found = pkgutil.walk_packages(package.__path__, f'{package.__name__}.')
-  modules = sorted(m.name for m in found if not m.ispkg)
+  packages = pkgutil.walk_packages(package.__path__, f'{package.__name__}.')
+  modules = sorted(m.name for m in packages if not m.ispkg)
   return {module.rpartition('.')[2]: module for module in modules}
 
 
@@ -64,14 +64,14 @@ def _fits(kind: str, value: Any, where: ModuleType) -> bool:
 
 def entry(kind: str, name: str) -> Callable:
   """The function or class of the module's own name, case and underscores aside."""
-  found = module(kind, name)
+  source = module(kind, name)
   own = name.rpartition('.')[2]
-  for key in (own, *vars(found)):
-    value = vars(found).get(key)
-    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, found):
+  for key in (own, *vars(source)):
+    value = vars(source).get(key)
+    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, source):
       return value
   wanted = 'Linen module' if kind == 'models' else 'function'
-  raise KdjaxError(f'{found.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')
+  raise KdjaxError(f'{source.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')
 
 
 def options(kind: str, name: str) -> dict[str, Any]:
@@ -79,43 +79,43 @@ def options(kind: str, name: str) -> dict[str, Any]:
   return {p.name: p.default for p in parameters(entry(kind, name)).values()}
 
 
-def check(kind: str, name: str, given: Mapping[str, Any], where: str = '') -> dict[str, Any]:
+def check(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> dict[str, Any]:
   """The options of a config, each checked against the annotation of its parameter.
 
   Args:
     kind: of `KINDS`.
     name: of the entry.
-    given: option -> value.
+    values: option -> value.
     where: what they belong to, for messages: 'methods.kd'.
 
   Raises:
     KdjaxError: for an option that the entry does not have, or one of another type or out of range.
   """
   known = parameters(entry(kind, name))
-  for key in given:
+  for key in values:
     if key not in known:
       raise unknown(f'option of the {KINDS[kind]} {name!r}', str(key), known)
   where = where or f'the {KINDS[kind]} {name!r}: '
   dot = '' if where.endswith(' ') else '.'
-  return {k: option_check(v, known[k].annotation, f'{where}{dot}{k}') for k, v in given.items()}
+  return {k: option_check(v, known[k].annotation, f'{where}{dot}{k}') for k, v in values.items()}
 
 
-def make(kind: str, name: str, given: Mapping[str, Any], where: str = '') -> Any:
+def make(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> Any:
   """Calls the entry with the options of a config; the arguments are those of `check`.
 
   Raises:
     KdjaxError: as `check` does, and for an option that it needs and was not given.
   """
-  given = check(kind, name, given, where)
+  values = check(kind, name, values, where)
   for key, default in options(kind, name).items():
-    if default is inspect.Parameter.empty and key not in given:
+    if default is inspect.Parameter.empty and key not in values:
       raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the option {key!r}.')
-  made = entry(kind, name)(**given)
-  if kind in MAKES and not isinstance(made, MAKES[kind]):
+  built = entry(kind, name)(**values)
+  if kind in MAKES and not isinstance(built, MAKES[kind]):
     raise KdjaxError(
-      f'the {KINDS[kind]} {name!r} returns a {type(made).__name__}, and no {MAKES[kind].__name__}.'
+      f'the {KINDS[kind]} {name!r} returns a {type(built).__name__}, and no {MAKES[kind].__name__}.'
     )
-  return made
+  return built
 
 
 class Entry(NamedTuple):

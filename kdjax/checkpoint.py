@@ -34,15 +34,15 @@ HEADER = 'kdjax'  # of an exported model: one key, since the order of several is
 
 def hash_arrays(tree: Any) -> str:
   """SHA-256 of every array of a tree, its place and its type: the identity of weights."""
-  made = hashlib.sha256()
+  digest = hashlib.sha256()
   for part in _parts(tree):
-    made.update(part)
-  return made.hexdigest()[:16]
+    digest.update(part)
+  return digest.hexdigest()[:16]
 
 
 def checksum(tree: Any) -> int:
   """CRC-32 of the same, which is two to four times as fast and knows what a disk has damaged."""
-  return functools.reduce(lambda made, part: zlib.crc32(part, made), _parts(tree), 0)
+  return functools.reduce(lambda crc, part: zlib.crc32(part, crc), _parts(tree), 0)
 
 
 def _parts(tree) -> Iterator[Any]:
@@ -94,10 +94,10 @@ class Checkpoints:
     for step in steps:
       items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
       try:
-        found = self.manager.restore(step, args=items)
-        data = files.unsealed(found['data'])
+        restored = self.manager.restore(step, args=items)
+        data = files.unsealed(restored['data'])
         if 'arrays' in data:  # an earlier version saved no checksum
-          if data['arrays'] != checksum(found['tree']):
+          if data['arrays'] != checksum(restored['tree']):
             raise ValueError('the checksum of its arrays is another')
           data = data['data']
         if wrong := files.misfit(data, BESIDE):
@@ -109,7 +109,7 @@ class Checkpoints:
         continue
       for damaged in bad:  # their place is needed, and only now is it sure that they are bad
         self.manager.delete(damaged)
-      return Restored(step, found['tree'], data)
+      return Restored(step, restored['tree'], data)
     if steps:
       raise KdjaxError(
         f'none of the checkpoints in {self.folder} can be read; move it away to start this stage again.'
@@ -188,8 +188,8 @@ def export(path: Path, variables: Mapping, vocabulary: str = '') -> None:
   try:
     with files.swapped_in(path) as part:
       arrays = {whole(k): np.asarray(v, order='C') for k, v in flat.items()}
-      said = files.sealed({'vocabulary': vocabulary, 'arrays': hash_arrays(arrays)})
-      save_file(arrays, part, {HEADER: json.dumps(said)})
+      metadata = files.sealed({'vocabulary': vocabulary, 'arrays': hash_arrays(arrays)})
+      save_file(arrays, part, {HEADER: json.dumps(metadata)})
   except SafetensorError as e:
     raise KdjaxError(f'cannot write the model {path} ({_first_line(e)}).') from e
 
@@ -235,14 +235,14 @@ def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
     if stored[k].shape != wanted[k].shape
   ]
   if missing or extra or other:
-    told = [
+    problems = [
       f'{len(names)} {what} ({", ".join(names[:3])}{", …" if len(names) > 3 else ""})'
       for what, names in (('missing', missing), ('extra', extra), ('of another shape', other))
       if names
     ]
-    raise KdjaxError(f'{source} is not of this architecture: {"; ".join(told)}.')
-  made = traverse_util.unflatten_dict({places[k]: v for k, v in stored.items()}, sep='/')
-  return {kind: made.get(kind, {}) for kind in like}  # all weights may be frozen
+    raise KdjaxError(f'{source} is not of this architecture: {"; ".join(problems)}.')
+  tree = traverse_util.unflatten_dict({places[k]: v for k, v in stored.items()}, sep='/')
+  return {kind: tree.get(kind, {}) for kind in like}  # all weights may be frozen
 
 
 def load(path: Path, like: Mapping, vocabulary: str = '', without: str = '') -> dict:

@@ -154,7 +154,7 @@ def _is_class(counts, absent):
   return False
 
 
-def _say(names, places, groups, total, absent, counts, given):
+def _say(names, places, groups, total, absent, counts, named):
   """One line each for what a person may have meant otherwise."""
   if words := {s: total[s] for s in sorted(absent) if s.strip() and total[s]}:
     listed = ', '.join(f'{word!r} ({n:,})' for word, n in list(words.items())[:SHOWN])

@@ -25,15 +25,15 @@ def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
   for key in flat({'methods': changes.get('methods'), **changes}):
     if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
       raise unknown(f'key of a member in cohort.{name}', key, OWN)
-  made = _merged(config, changes) | {'cohort': {}, 'name': f'{config["name"]}/{name}'}
-  return made | {'methods': changes.get('methods', config['methods'])}
+  merged = _merged(config, changes) | {'cohort': {}, 'name': f'{config["name"]}/{name}'}
+  return merged | {'methods': changes.get('methods', config['methods'])}
 
 
 def _merged(tree, changes):
   """`tree` with the changes; a dict that names a model replaces one, others are merged."""
-  made = dict(tree)
+  merged = dict(tree)
   for key, value in changes.items():
-    both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-    replaces = both and isinstance(value.get('model'), str) and isinstance(made[key].get('model', ''), str)
-    made[key] = _merged(made[key], value) if both and not replaces else value
-  return made
+    both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+    replaces = both and isinstance(value.get('model'), str) and isinstance(merged[key].get('model', ''), str)
+    merged[key] = _merged(merged[key], value) if both and not replaces else value
+  return merged

@@ -45,23 +45,23 @@ def run(experiment: Any) -> dict:
   """
   members = experiment.members
   if not experiment.config['cohort']:
-    made = compare(experiment)
-    write(made)
-    return made.results
-  made, failed, shared = {}, {}, ()
+    compared = compare(experiment)
+    write(compared)
+    return compared.results
+  compared, failed, shared = {}, {}, ()
   for name, member in members.items():
     if member.trained('student'):
-      made[name] = compare(member)
+      compared[name] = compare(member)
       shared += (name,) if member.folder('baseline') == experiment.folder('baseline') else ()
     elif member.done('student'):
       failed[name] = member.summary('student')['failed_at']
     else:
       progress.say(f'{name}: not trained yet, and left out')
-  if not made:
+  if not compared:
     raise KdjaxError(f'{experiment.workdir} holds no finished student to compare: run the student first.')
-  results = ranking.corrected({name: one.results for name, one in made.items()})
+  results = ranking.corrected({name: one.results for name, one in compared.items()})
   ranked = ranking.rank(results, failed, shared, experiment.command)
-  for name, one in made.items():
+  for name, one in compared.items():
     write(one._replace(results=results[name]), shown=False)
   if not jax.process_index():
     report.write_ranking(ranked, experiment.workdir)
@@ -77,7 +77,7 @@ def compare(experiment: Any) -> Compared:
   if not present:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
   variables = {s: experiment.variables(s) for s in present}
-  found = {}
+  evaluated = {}
   for stage in present:
     whose = config['name'] if experiment.cohort and stage == 'student' else stage
     title = f'{whose}: {config["data"]["test"]}'
@@ -86,12 +86,14 @@ def compare(experiment: Any) -> Compared:
       return experiment.judge(stage)(variables[stage], data.test, title)
 
     key = 'evaluated', experiment.folder(stage)
-    found[stage] = evaluate() if stage == 'student' else experiment.once(key, evaluate)
+    evaluated[stage] = evaluate() if stage == 'student' else experiment.once(key, evaluate)
   costs = _costs(experiment, variables)
-  felt = _senses(experiment, variables) if any(config['modality_robustness'].values()) else {}
+  robustness = _senses(experiment, variables) if any(config['modality_robustness'].values()) else {}
   stages = {}
   for stage in present:
-    values = found[stage].metrics[task.metric].tolist()
+    metrics = evaluated[stage].metrics
+    values = metrics[task.metric].tolist()
+    others = {k: v for k, v in metrics.items() if k not in (task.metric, 'loss')}
     trained = experiment.summary(stage)
     stages[stage] = {
       'values': values,
@@ -99,11 +101,11 @@ def compare(experiment: Any) -> Compared:
       'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
       **costs[stage],
       **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members', 'training')},
-      **{k: float(v.mean()) for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
-      'others': {k: v.tolist() for k, v in found[stage].metrics.items() if k not in (task.metric, 'loss')},
+      **{k: float(v.mean()) for k, v in others.items()},
+      'others': {k: v.tolist() for k, v in others.items()},
     }
-    if stage != 'teacher' and 'teacher' in found:
-      teachers, mine = found['teacher'].gathered, found[stage].gathered
+    if stage != 'teacher' and 'teacher' in evaluated:
+      teachers, mine = evaluated['teacher'].gathered, evaluated[stage].gathered
       teachers = teachers if len(teachers) > 1 else [teachers[0]] * len(mine)
       each = [task.compare(*pair) for pair in zip(teachers, mine, strict=True)]
       stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
@@ -117,7 +119,7 @@ def compare(experiment: Any) -> Compared:
     'stages': stages,
     'references': _references(task, data),
     **_judgement(stages, task, len(data.test)),
-    **({'modality_robustness': felt} if felt else {}),
+    **({'modality_robustness': robustness} if robustness else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
     'seeds': list(experiment.seeds('student')),
@@ -136,19 +138,19 @@ def compare(experiment: Any) -> Compared:
   if not jax.process_index():
     curves = {s: read_logs(experiment.folder(s)) for s in present}
     examples = data.dataset.splits[config['data']['test']]
-    cards = task.cards({s: e.gathered[0] for s, e in found.items()}, examples, data.dataset.classes)
+    cards = task.cards({s: e.gathered[0] for s, e in evaluated.items()}, examples, data.dataset.classes)
   return Compared(results, curves, cards, experiment.workdir)
 
 
-def write(made: Compared, shown: bool = True) -> None:
+def write(compared: Compared, shown: bool = True) -> None:
   """Writes results.json and the reports, and prints the table where it is to be shown."""
   if jax.process_index():
     return
-  files.write_json(made.folder / 'results.json', made.results)
-  report.write(made.results, made.curves, made.cards, made.folder)
+  files.write_json(compared.folder / 'results.json', compared.results)
+  report.write(compared.results, compared.curves, compared.cards, compared.folder)
   if shown:
-    progress.console.print(report.table(made.results))
-    progress.say(f'report: {made.folder / "report.html"}')
+    progress.console.print(report.table(compared.results))
+    progress.say(f'report: {compared.folder / "report.html"}')
 
 
 def _costs(experiment, variables):
@@ -172,7 +174,7 @@ def _senses(experiment, variables):
   p of the paired test of student and baseline is corrected over all subsets.
   """
   config, task, data = experiment.config, experiment.task, experiment.data
-  found = {'subsets': {}, 'noise': {}}
+  by_kind = {'subsets': {}, 'noise': {}}
   for stage, stacked in variables.items():
     own = experiment.own(stage)
     names = senses.modalities(own['inputs'], data.test.take([0]))
@@ -182,18 +184,18 @@ def _senses(experiment, variables):
     def evaluate(source, title, judge=judge, stacked=stacked):
       return judge(stacked, source, title).metrics[task.metric].tolist()
 
-    asked = config['modality_robustness']
-    measured = senses.measure(evaluate, data.test, tuple(names), asked['subsets'], asked['noise'], stage)
+    wanted = config['modality_robustness']
+    measured = senses.measure(evaluate, data.test, tuple(names), wanted['subsets'], wanted['noise'], stage)
     for kind, scores in measured.items():
       for what, values in scores.items():
-        found[kind].setdefault(what, {})[stage] = values
-  pairs = {k: v for k, v in found['subsets'].items() if {'student', 'baseline'} <= v.keys()}
+        by_kind[kind].setdefault(what, {})[stage] = values
+  pairs = {k: v for k, v in by_kind['subsets'].items() if {'student', 'baseline'} <= v.keys()}
   step = 1 / len(data.test)
   tests = {k: _paired(v['student'], v['baseline'], task, step) for k, v in pairs.items()}
   tests = {k: test for k, test in tests.items() if test.p is not None}
   adjusted = significance.false_discovery([test.p for test in tests.values()])
-  found |= {'interval': {k: test.interval for k, test in tests.items()}}
-  return found | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
+  by_kind |= {'interval': {k: test.interval for k, test in tests.items()}}
+  return by_kind | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
 
 
 def _paired(student, baseline, task, step):
@@ -210,8 +212,8 @@ def _judgement(stages: Mapping, task, examples: int) -> dict:
   gap = stages.get('teacher', baseline)['mean'] - baseline['mean']
   closes = gap > 0 if task.higher_is_better else gap < 0
   share = (student['mean'] - baseline['mean']) / gap if closes else None
-  said = {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
-  return {'gap_recovered': share, 'p_value': test.p, **said}
+  outcome = {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
+  return {'gap_recovered': share, 'p_value': test.p, **outcome}
 
 
 def _references(task, data) -> dict[str, float]:

@@ -76,8 +76,8 @@ def compile_step(
   updates, states = {}, {}
   with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as bar:
     for i, (name, pair) in enumerate(functions.items(), 1):
-      given = setup, name, pair, how, mesh
-      updates[name], states[name], program = _compile_member(*given, teacher_variables, example, shapes)
+      shared = setup, name, pair, how, mesh
+      updates[name], states[name], program = _compile_member(*shared, teacher_variables, example, shapes)
       fits(needs | memory.on_the_way(program))
       bar.update(i)
 

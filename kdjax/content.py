@@ -20,33 +20,33 @@ def content(files: Iterable[Path]) -> str:
     return ''
   sizes = [_stat(file) for file in files]
   whole = sum(stat[0] for stat in sizes if stat) <= WHOLE
-  made = hashlib.sha256()
+  digest = hashlib.sha256()
   for file, stat in zip(files, sizes, strict=True):
     if len(files) > MANY or not stat:
-      made.update(repr(stat).encode())
+      digest.update(repr(stat).encode())
     else:
-      made.update(str(stat[0]).encode() + b'\n')
-      _add(made, file, stat[0], whole)
-  return made.hexdigest()[:16]
+      digest.update(str(stat[0]).encode() + b'\n')
+      _add(digest, file, stat[0], whole)
+  return digest.hexdigest()[:16]
 
 
 def _stat(file):
   try:
-    found = file.stat()
+    stat = file.stat()
   except (OSError, ValueError):
     return None
-  return (found.st_size, found.st_mtime_ns) if file.is_file() else None
+  return (stat.st_size, stat.st_mtime_ns) if file.is_file() else None
 
 
-def _add(made, file, size, whole):
+def _add(digest, file, size, whole):
   try:
     with file.open('rb') as opened:
       if whole or size <= 3 * PIECE:
         while block := opened.read(1 << 22):
-          made.update(block)
+          digest.update(block)
         return
       for at in (0, size // 2, size - PIECE):
         opened.seek(at)
-        made.update(opened.read(PIECE))
+        digest.update(opened.read(PIECE))
   except OSError as e:
-    made.update(repr(e.errno).encode())
+    digest.update(repr(e.errno).encode())

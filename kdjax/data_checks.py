@@ -144,12 +144,12 @@ def _known(kind, arrays, name) -> int:
 
 def _hashes(arrays, n) -> np.ndarray:
   """64 bits of each example's inputs, [n]."""
-  made = np.zeros(n, np.uint64)
+  hashes = np.zeros(n, np.uint64)
   for key in sorted(arrays):
     rows = np.ascontiguousarray(arrays[key]).reshape(n, -1)
     own = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
-    made = made * np.uint64(6364136223846793005) + own
-  return made
+    hashes = hashes * np.uint64(6364136223846793005) + own
+  return hashes
 
 
 def _tell_twice(seen) -> None:

@@ -93,11 +93,11 @@ def make_init(
   def init(seed, teacher_variables, batch):
     rngs, steps = streams.initial(seed, 3)
     rng_student, rng_generator, rng_noise = jax.random.split(rngs[1], 3)
-    made = maker.model.init(rng_generator, {'noise': jnp.zeros((_size(batch), maker.noise))})
-    fake, t, _ = dream(made, teacher_variables, rng_noise, _size(batch))
+    generated = maker.model.init(rng_generator, {'noise': jnp.zeros((_size(batch), maker.noise))})
+    fake, t, _ = dream(generated, teacher_variables, rng_noise, _size(batch))
     variables = student.init(rngs[0], fake)
     s, _ = student.apply(variables, fake, train=True, rng=rng_student)
-    stats = {'student': dict(variables), 'generator': dict(made)}
+    stats = {'student': dict(variables), 'generator': dict(generated)}
     params = {name: stats[name].pop('params') for name in stats}
     params['method'], stats['method'] = method.init(rngs[2], s, jax.lax.stop_gradient(t), fake)
     return TrainState(
@@ -181,8 +181,8 @@ def make_update(
     variables = {'params': state.params['student'], **state.stats['student']}
 
     def objective(params):
-      made = {'params': params, **state.stats['generator']}
-      fake, t, stats = dream(made, teacher_variables, rng_noise, n)
+      weights = {'params': params, **state.stats['generator']}
+      fake, t, stats = dream(weights, teacher_variables, rng_noise, n)
       s, _ = student.apply(variables, fake, train=True, rng=rng_model)
       terms = maker.loss.loss(s, t, step=state.step)
       return mean(terms), (terms, stats, (fake, t))
@@ -198,7 +198,7 @@ def make_update(
   def update(state, teacher_variables, batch):
     rng_create, rng_learn = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
     n = _size(batch)
-    params, stats, opt_state, made, seen = create(state, teacher_variables, rng_create, n)
+    params, stats, opt_state, images, seen = create(state, teacher_variables, rng_create, n)
 
     def step(carry, rng):
       rng_noise, rng = jax.random.split(rng)
@@ -222,6 +222,6 @@ def make_update(
       opt_state={'student': opt_student, 'generator': opt_state},
       ema=smooth,
     )
-    return state, jax.tree.map(lambda x: x.sum(0), terms) | made
+    return state, jax.tree.map(lambda x: x.sum(0), terms) | images
 
   return update

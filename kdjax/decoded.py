@@ -70,17 +70,17 @@ def load(folder: Path | None) -> tuple[dict[str, np.ndarray], dict[str, int]] | 
   if folder is None or not (folder / COUNTS).exists():
     return None
   try:
-    said = files.read_json(folder / COUNTS, SCHEMA, 'it is read again')
-    if wrong := [name for name, mark in said['arrays'].values() if _checksum(folder / name) != mark]:
+    counts = files.read_json(folder / COUNTS, SCHEMA, 'it is read again')
+    if wrong := [name for name, mark in counts['arrays'].values() if _checksum(folder / name) != mark]:
       raise ValueError(f'{folder / wrong[0]} is not what was written')
-    arrays = {k: np.load(folder / name, mmap_mode='r') for k, (name, _) in said['arrays'].items()}
+    arrays = {k: np.load(folder / name, mmap_mode='r') for k, (name, _) in counts['arrays'].items()}
     with contextlib.suppress(OSError):  # it is not ours
       os.utime(folder)
   except (KdjaxError, OSError, ValueError, EOFError) as e:
     progress.say(f'decoded data are damaged, and read again: {e}')
     shutil.rmtree(folder, ignore_errors=True)
     return None
-  return {k: v.view(np.ndarray) for k, v in arrays.items()}, said['cut']
+  return {k: v.view(np.ndarray) for k, v in arrays.items()}, counts['cut']
 
 
 def _checksum(path: Path) -> int:

@@ -75,8 +75,8 @@ def update_over(update: Callable, steps: int, asks: bool = False) -> Callable:
     return update
 
   def updates(state, t, batches):
-    def one(state, given):
-      return update(state, t, given) if asks else update(state, *given)
+    def one(state, inputs):
+      return update(state, t, inputs) if asks else update(state, *inputs)
 
     state, losses = jax.lax.scan(one, state, batches if asks else (t, batches))
     return state, jax.tree.map(lambda x: x.sum(0), losses)

@@ -78,9 +78,9 @@ def dot(
       return (-rate * (task + kd)).astype(p.dtype), task, kd
 
     leaves, structure = jax.tree.flatten(params)
-    rest = (structure.flatten_up_to(x) for x in (grads_task, grads_kd, state.task, state.kd))
-    made = [one(*x) for x in zip(leaves, *rest, strict=True)]
-    updates, task, kd = (structure.unflatten(x) for x in zip(*made, strict=True))
+    others = (structure.flatten_up_to(x) for x in (grads_task, grads_kd, state.task, state.kd))
+    updated = [one(*x) for x in zip(leaves, *others, strict=True)]
+    updates, task, kd = (structure.unflatten(x) for x in zip(*updated, strict=True))
     return updates, DotState(state.count + 1, task, kd)
 
   return Dot(init, update)

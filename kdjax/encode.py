@@ -74,8 +74,8 @@ def make_encode(
     }
 
   def dialogue(prompts, responses):
-    found = tokenizer.encode_pairs(words, prompts, responses, prompt_length)
-    arrays = {f'text{key}': value for key, value in found.items()}
+    encoded = tokenizer.encode_pairs(words, prompts, responses, prompt_length)
+    arrays = {f'text{key}': value for key, value in encoded.items()}
     return arrays | counts('text', arrays['text'], arrays['text/mask'], arrays['text/cut'])
 
   def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -123,7 +123,7 @@ class Numbered(Sequence):
     return {**self.source[index], 'id': index}
 
 
-def with_ids(found: DataSet) -> DataSet:
+def with_ids(dataset: DataSet) -> DataSet:
   """The data set; where the first example of a split has no 'id' that fits 32 bits, places are the ids."""
 
   def numbered(source):
@@ -133,15 +133,15 @@ def with_ids(found: DataSet) -> DataSet:
       fits = own.ndim == 0 and own.dtype.kind in 'iu' and 0 <= own <= INT32.max
     return source if fits and not isinstance(own, bool) else Numbered(source)
 
-  return found._replace(splits={split: numbered(source) for split, source in found.splits.items()})
+  return dataset._replace(splits={split: numbered(source) for split, source in dataset.splits.items()})
 
 
-def with_ranges(found: DataSet, resized: bool = False, sample: int = 256) -> tuple[DataSet, dict[str, str]]:
+def with_ranges(dataset: DataSet, resized: bool = False, sample: int = 256) -> tuple[DataSet, dict[str, str]]:
   """(the data set, key of images that are not bytes -> the range of their values), by a sample of 'train'.
 
   Its fingerprint changes with a range, so that nothing goes on with pixels that are scaled otherwise.
   """
-  train = found.splits['train']
+  train = dataset.splits['train']
   first = train[0]
   keys = [
     k
@@ -149,16 +149,16 @@ def with_ranges(found: DataSet, resized: bool = False, sample: int = 256) -> tup
     if images.has_pixels(k, v, resized and k == 'image') and np.asarray(v).dtype != np.uint8
   ]
   if not keys:
-    return found, {}
+    return dataset, {}
   rows = np.unique(np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int))
   examples = [train[int(row)] for row in rows]
-  made = {key: images.range_of(key, [e[key] for e in examples]) for key in keys}
-  for key, name in made.items():
+  ranges = {key: images.range_of(key, [e[key] for e in examples]) for key in keys}
+  for key, name in ranges.items():
     how = f'read as values from {name.replace("to", "up to")}' if name else 'taken as they are'
     say(f'{key!r} is {np.asarray(first[key]).dtype}, {how}.')
-  scaled = {key: name for key, name in made.items() if name not in ('', '-1 to 1')}
-  mark = sources.fingerprint(found.fingerprint, sorted(scaled.items())) if scaled else found.fingerprint
-  return found._replace(fingerprint=mark), made
+  scaled = {key: name for key, name in ranges.items() if name not in ('', '-1 to 1')}
+  mark = sources.fingerprint(dataset.fingerprint, sorted(scaled.items())) if scaled else dataset.fingerprint
+  return dataset._replace(fingerprint=mark), ranges
 
 
 def tell(split: str, n: int, counts: Mapping[str, int]) -> None:

@@ -30,16 +30,16 @@ class KdjaxError(Exception):
 
 
 def unknown(
-  kind: str, given: str, choices: Iterable[str], show: Mapping[str, str] | None = None
+  kind: str, name: str, choices: Iterable[str], show: Mapping[str, str] | None = None
 ) -> KdjaxError:
-  """An error that lists `choices`, the nearest to `given` first, each as `show` says it."""
+  """An error that lists `choices`, the nearest to `name` first, each as `show` says it."""
   choices, show = sorted(str(c)[:200] for c in choices), show or {}
-  given = str(given)[:200]
-  near = difflib.get_close_matches(given, choices, n=max(len(choices), 1), cutoff=0.5)
+  name = str(name)[:200]
+  near = difflib.get_close_matches(name, choices, n=max(len(choices), 1), cutoff=0.5)
   listed = [show.get(c, c) for c in near + [c for c in choices if c not in near]]
   listing = ', '.join(listed[:30]) + (f' … ({len(listed)} in all)' if len(listed) > 30 else '')
   guess = f'; did you mean {near[0]!r}?' if near else '.'
-  return KdjaxError(f'unknown {kind}: {given!r}{guess} Choose from: {listing or "nothing"}.')
+  return KdjaxError(f'unknown {kind}: {name!r}{guess} Choose from: {listing or "nothing"}.')
 
 
 @contextlib.contextmanager
@@ -50,8 +50,8 @@ def explained(what: str) -> Iterator[None]:
   except KdjaxError:
     raise
   except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
-    said = ' '.join(str(e).split())
-    raise KdjaxError(f'{what} ({type(e).__name__}: {said[:300]}).') from e
+    message = ' '.join(str(e).split())
+    raise KdjaxError(f'{what} ({type(e).__name__}: {message[:300]}).') from e
 
 
 def differences(theirs: Mapping, mine: Mapping, keys: Iterable[str]) -> str:

@@ -67,11 +67,11 @@ class Experiment:
     """The students, each as an experiment of its own: those of `config.cohort`, or the one there is."""
     if not self.config['cohort']:
       return {'student': self}
-    made = {}
+    members = {}
     for name, changes in self.config['cohort'].items():
       config = member_config(self.config, name, changes)
-      made[name] = dataclasses.replace(self, config=config, workdir=self.workdir / name, cohort=self)
-    return made
+      members[name] = dataclasses.replace(self, config=config, workdir=self.workdir / name, cohort=self)
+    return members
 
   @cached_property
   def shared(self) -> dict:
@@ -97,12 +97,12 @@ class Experiment:
   def data(self) -> build.Data:
     if self.cohort:
       return self.cohort.data
-    found = build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
-    labels = getattr(found.validation, 'arrays', {}).get('label')
+    data = build.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    labels = getattr(data.validation, 'arrays', {}).get('label')
     if self.task.label and labels is not None and not known_labels(self.task.label, labels):
       say("warning: no example has a label in 'validation', which is left out.")
-      found = found._replace(validation=None)
-    return found
+      data = data._replace(validation=None)
+    return data
 
   @cached_property
   def task(self):
@@ -123,8 +123,10 @@ class Experiment:
     own = self.own(stage)
 
     def make():  # once: it may lie on a hub
-      given = complete(own['model'])
-      return pretrained.complete(own['init'], given) if stage == 'teacher' and own['init'] else given
+      attributes = complete(own['model'])
+      return (
+        pretrained.complete(own['init'], attributes) if stage == 'teacher' and own['init'] else attributes
+      )
 
     return self.once(('attributes', stage, digest(own['model'])), make)
 
@@ -132,8 +134,8 @@ class Experiment:
     """The variables of `teacher.init`."""
 
     def make():
-      given = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
-      return pretrained.load(*given, self.vocabulary, classes=self.data.dataset.classes)
+      source = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
+      return pretrained.load(*source, self.vocabulary, classes=self.data.dataset.classes)
 
     return self.once(PUBLISHED, make)
 
@@ -147,8 +149,8 @@ class Experiment:
       return self.attributes('teacher'), self.one_teacher(i)
 
     def make():
-      given = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
-      return load(*given, teacher if stage != 'teacher' else None)
+      target = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
+      return load(*target, teacher if stage != 'teacher' else None)
 
     return self.once(('start', stage, self.architecture(stage), i), make)
 
@@ -161,8 +163,8 @@ class Experiment:
     """The distillation losses, combined."""
     own = self.config['student']
 
-    def peer(given):
-      return build.model({**own, 'model': given}, self.data, self.task)
+    def peer(attributes):
+      return build.model({**own, 'model': attributes}, self.data, self.task)
 
     return build.method(self.config['methods'], own['train']['steps'], peer)
 
@@ -193,15 +195,15 @@ class Experiment:
   def _writing(self, stage, evaluate, mesh, size):
     """`evaluate`, which on the test split also scores what the model writes."""
     config = self.config['data']
-    given = self.data.words, self.config['generation'], config['prompt_length']
-    score = written.make_score(self.model(stage), *given, mesh, size)
+    settings = self.data.words, self.config['generation'], config['prompt_length']
+    score = written.make_score(self.model(stage), *settings, mesh, size)
 
     def both(variables, source, title=''):
-      found = evaluate(variables, source, title)
+      evaluated = evaluate(variables, source, title)
       if source is not self.data.test:
-        return found
+        return evaluated
       examples = pipeline.examples_of(self.data.dataset, config['test'])
-      return found._replace(metrics=found.metrics | score(variables, source, examples, title))
+      return evaluated._replace(metrics=evaluated.metrics | score(variables, source, examples, title))
 
     return both
 

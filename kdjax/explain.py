@@ -38,16 +38,16 @@ class Row(NamedTuple):
 
 def meanings(entry: Callable) -> dict[str, str]:
   """Option -> its line in the docstring, under 'Args:' or 'Attributes:'."""
-  lines, found, last = (inspect.getdoc(entry) or '').splitlines(), {}, ''
+  lines, by_name, last = (inspect.getdoc(entry) or '').splitlines(), {}, ''
   begin = next((i for i, line in enumerate(lines) if line in ('Args:', 'Attributes:')), len(lines))
   for line in lines[begin + 1 :]:
     if match := ENTRY.fullmatch(line):
-      last, found[match[1]] = match[1], match[2]
+      last, by_name[match[1]] = match[1], match[2]
     elif last and line.startswith('    '):
-      found[last] += f' {line.strip()}'
+      by_name[last] += f' {line.strip()}'
     else:
       last = ''
-  return found
+  return by_name
 
 
 def rows(config: Mapping) -> Iterator[Row]:
@@ -62,8 +62,8 @@ def rows(config: Mapping) -> Iterator[Row]:
     elif key == 'cohort' and value:
       for name, changes in value.items():
         yield from methods(changes.get('methods', {}), f'{key}.{name}.methods')
-        rest = flat({k: v for k, v in changes.items() if k != 'methods'})
-        yield from (Row(f'{key}.{name}.{k}', v, True, '', '') for k, v in rest.items() if k)
+        other_changes = flat({k: v for k, v in changes.items() if k != 'methods'})
+        yield from (Row(f'{key}.{name}.{k}', v, True, '', '') for k, v in other_changes.items() if k)
     elif key == 'task':
       yield row._replace(key='task.name', value=value['name'], changed=value['name'] != 'classification')
       yield from of(catalogue.entry('tasks', value['name']), value, key)
@@ -84,23 +84,23 @@ def rows(config: Mapping) -> Iterator[Row]:
 
 
 def methods(config: Mapping, where: str) -> Iterator[Row]:
-  for name, given in config.items():
-    yield from method(f'{where}.{name}', name, given)
+  for name, entry in config.items():
+    yield from method(f'{where}.{name}', name, entry)
 
 
-def of(entry: Callable, given: Mapping, where: str) -> Iterator[Row]:
+def of(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
   """The options of a function or a module; those that are models below."""
   lines = meanings(entry)
   for name, p in options.parameters(entry).items():
     empty = p.default is inspect.Parameter.empty
-    value, what = given.get(name, None if empty else p.default), options.describe(p.annotation)
+    value, what = values.get(name, None if empty else p.default), options.describe(p.annotation)
     if isinstance(value, Mapping) and 'model' in value:
       yield from model(value, f'{where}.{name}')
     elif isinstance(value, Mapping) and any(isinstance(v, Mapping) and 'model' in v for v in value.values()):
       for inner, v in value.items():
         yield from model(v, f'{where}.{name}.{inner}')
     else:
-      changed = name in given and (empty or options.tuples(value) != p.default)
+      changed = name in values and (empty or options.tuples(value) != p.default)
       yield Row(f'{where}.{name}', value, changed, what, lines.get(name, ''))
 
 
@@ -117,19 +117,19 @@ def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
   name = config.get('method', name)
   module, entry = catalogue.module('methods', name), catalogue.entry('methods', name)
   weight = getattr(module, 'WEIGHT', None)
-  said = options.describe(options.Weight), 'of the loss; the default is that of its paper'
-  given = config.get('weight', weight)
-  yield Row(f'{where}.weight', given, given != weight, *said)
+  explanation = options.describe(options.Weight), 'of the loss; the default is that of its paper'
+  value = config.get('weight', weight)
+  yield Row(f'{where}.weight', value, value != weight, *explanation)
   for schedule in (optim.weight_schedule, entry):
     for row in of(schedule, config, where):
       if not (schedule is optim.weight_schedule and row.key.endswith('.steps')):
         yield row
 
 
-def optimiser(config: Mapping, where: str, said: Container[str]) -> Iterator[Row]:
-  """The options that an optimiser was given, but for those that were `said`."""
+def optimiser(config: Mapping, where: str, shown: Container[str]) -> Iterator[Row]:
+  """The options that an optimiser has, but for those `shown` already."""
   for name, annotation in optim.known_options(config['name']).items():
-    if name in config and name not in said:
+    if name in config and name not in shown:
       what = options.describe(annotation)
       yield Row(f'{where}.{name}', config[name], True, what, settings.meaning(annotation))
 
@@ -138,9 +138,9 @@ def show(config: Mapping, console: Console) -> None:
   """Prints the rows; what is no default is marked with a star."""
   if not console.is_terminal:
     for row in rows(config):
-      said = '; '.join(filter(None, (row.what, row.meaning)))
+      comment = '; '.join(filter(None, (row.what, row.meaning)))
       console.out(
-        f'{"*" if row.changed else " "} {row.key} = {options.shown(row.value)}  # {printable(said)}',
+        f'{"*" if row.changed else " "} {row.key} = {options.shown(row.value)}  # {printable(comment)}',
         highlight=False,
       )
     return

@@ -36,14 +36,14 @@ def regular_file(path: str | os.PathLike, what: str = 'file', most: float = floa
     OSError: if there is none, or it may not be read.
   """
   try:
-    found = os.stat(path)
+    status = os.stat(path)
   except ValueError as e:  # a zero byte, or half a character, in its name
     raise KdjaxError(f'{os.fspath(path)!r} is the name of no file ({e}).') from e
-  kind = stat.S_IFMT(found.st_mode)
+  kind = stat.S_IFMT(status.st_mode)
   if kind != stat.S_IFREG:
     raise KdjaxError(f'{path} is {KINDS.get(kind, "no file")}, and no {what}.')
-  if found.st_size > most:
-    raise KdjaxError(f'{path} has {found.st_size:,} bytes, and a {what} has at most {most:,.0f}.')
+  if status.st_size > most:
+    raise KdjaxError(f'{path} has {status.st_size:,} bytes, and a {what} has at most {most:,.0f}.')
   return Path(path)
 
 
@@ -87,7 +87,7 @@ def clear_parts(folder: Path, mine: bool) -> None:
     mine: whether no other process may be writing there; else only parts of the last hour's dead are deleted.
   """
   for part in folder.rglob('.*') if mine else folder.glob('.*'):
-    if not (found := PART.fullmatch(part.name)) or int(found[1]) == os.getpid():
+    if not (match := PART.fullmatch(part.name)) or int(match[1]) == os.getpid():
       continue
     with contextlib.suppress(OSError):
       if part.is_file() and (mine or time.time() - part.stat().st_mtime > ORPHANED):

@@ -74,27 +74,27 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     at = jnp.broadcast_to(jnp.arange(most), text.shape)
     logits, cache = look(variables, text, mask, at, room)
     nothing = jnp.zeros((rows, length))
-    made = Written(nothing.astype(jnp.int32), nothing > 0, nothing)
+    written = Written(nothing.astype(jnp.int32), nothing > 0, nothing)
     alive = jnp.broadcast_to(wanted, (rows,))
 
-    def say(n, made, alive, logits):
+    def say(n, written, alive, logits):
       """Token n of every row that goes on: (made, alive, token)."""
       token = jnp.where(alive, draw(rng, batch['id'], start + n, logits), end)
       log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
       new = Written(token, alive, jnp.where(alive, log_q, 0))
-      made = jax.tree.map(lambda whole, x: whole.at[:, n].set(x), made, new)
-      return made, alive & (token != end), token
+      written = jax.tree.map(lambda whole, x: whole.at[:, n].set(x), written, new)
+      return written, alive & (token != end), token
 
     def step(carry):
-      n, made, alive, token, cache = carry
+      n, written, alive, token, cache = carry
       here = jnp.ones((rows, 1), bool)
       logits, cache = look(variables, token[:, None], here, (start + n)[:, None], cache)
-      return n + 1, *say(n + 1, made, alive, logits), cache
+      return n + 1, *say(n + 1, written, alive, logits), cache
 
     def going(carry):
       return (carry[0] + 1 < length) & carry[2].any()
 
-    first = jnp.int32(0), *say(0, made, alive, logits), cache
+    first = jnp.int32(0), *say(0, written, alive, logits), cache
     return jax.lax.while_loop(going, step, first)[1]
 
   return generate
@@ -116,5 +116,5 @@ def answered(batch: Batch, most: int, written: Written) -> dict:
   text = put(jnp.where(column < start, batch['text'], 0), places, written.ids)
   mask = column < start + written.mask.sum(1, keepdims=True)
   response = mask & (column >= start)
-  made: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
-  return dict(batch) | made | {'text/target': targets(text, response, jnp)}
+  answered_batch: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
+  return dict(batch) | answered_batch | {'text/target': targets(text, response, jnp)}

@@ -155,8 +155,10 @@ def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     np.asarray(Image.fromarray(image[..., c]).resize((width, height), Image.Resampling.BICUBIC))
     for c in range(image.shape[-1])
   ]
-  made = np.stack(channels, -1)
-  return made if made.dtype == np.uint8 else made.clip(image.min(), image.max())  # bicubic overshoots
+  resized = np.stack(channels, -1)
+  return (
+    resized if resized.dtype == np.uint8 else resized.clip(image.min(), image.max())
+  )  # bicubic overshoots
 
 
 def is_image(key: str) -> bool:

@@ -70,9 +70,9 @@ def inherit(
     raise unknown('width of an inheritance', width, WIDTHS)
   stored, wanted = (traverse_util.flatten_dict(tree, sep='/') for tree in (variables, like))
   sources = _sources(stored, wanted, layers)
-  found = {name: np.asarray(stored[old]) for name, old in sources.items() if old in stored}
+  arrays = {name: np.asarray(stored[old]) for name, old in sources.items() if old in stored}
   sizes = {}
-  for config, size_of in ((teacher, found), (student, wanted)):
+  for config, size_of in ((teacher, arrays), (student, wanted)):
     for name, size in _head_sizes(config or {}, size_of):
       if sizes.setdefault(name, size) != size:
         raise KdjaxError(
@@ -80,17 +80,17 @@ def inherit(
           f'are kept whole: set heads so that width / heads is {sizes[name]}.'
         )
   groups = {}
-  for name, x in found.items():
+  for name, x in arrays.items():
     for axis in _sliced(name, x.shape, wanted[name].shape):
       key = (_scope(name, axis, x.ndim), x.shape[axis], wanted[name].shape[axis])
       groups.setdefault(key, []).append((name, axis))
   kept = {
-    key: _kept(*key, [(found[name], axis) for name, axis in groups[key]], width, sizes) for key in groups
+    key: _kept(*key, [(arrays[name], axis) for name, axis in groups[key]], width, sizes) for key in groups
   }
   for key, places in groups.items():
     for name, axis in places:
-      found[name] = found[name].take(kept[key], axis)
-  return checkpoint.fit(found, like, 'the teacher to inherit from')
+      arrays[name] = arrays[name].take(kept[key], axis)
+  return checkpoint.fit(arrays, like, 'the teacher to inherit from')
 
 
 def _place(name: str) -> tuple[str, str, int, str] | None:
@@ -104,10 +104,10 @@ def _place(name: str) -> tuple[str, str, int, str] | None:
 
 def _numbers(names: Mapping) -> dict[tuple[str, str], list[int]]:
   """(path, stem) -> the numbers of the layers there."""
-  found = {}
+  by_path = {}
   for place in filter(None, map(_place, names)):
-    found.setdefault(place[:2], set()).add(place[2])
-  return {key: sorted(numbers) for key, numbers in found.items()}
+    by_path.setdefault(place[:2], set()).add(place[2])
+  return {key: sorted(numbers) for key, numbers in by_path.items()}
 
 
 def _sources(stored, wanted, layers) -> dict[str, str]:
@@ -119,8 +119,8 @@ def _sources(stored, wanted, layers) -> dict[str, str]:
     place = _place(name)
     sources[name] = name
     if place and place[:2] in chosen:
-      path, stem, number, rest = place
-      parts = (name.split('/')[0], path, f'{stem}{chosen[path, stem][number]}', rest)
+      path, stem, number, below = place
+      parts = (name.split('/')[0], path, f'{stem}{chosen[path, stem][number]}', below)
       sources[name] = '/'.join(part for part in parts if part)
   return sources
 

@@ -126,8 +126,8 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x, mask=None, source=None, cache=None, at=None):
     b, length, width = x.shape
-    given = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
-    q, *kept = (nn.Dense(width, name=name)(y) for name, y in given.items())
+    inputs_of = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
+    q, *kept = (nn.Dense(width, name=name)(y) for name, y in inputs_of.items())
     if cache is not None:
       put = jax.vmap(lambda row, i, new: row.at[i].set(new))
       kept = [put(old, at, new) for old, new in zip(cache, kept, strict=True)]

@@ -20,12 +20,12 @@ def no_best(setup: Setup, how: Loop, states: dict) -> dict:
   """The best variables so far of every member: none, where they are asked for at all."""
   if how.select != 'best':
     return {}
-  made = {}
+  best = {}
   for name, state in states.items():
     worst = jax.device_put(jnp.full(len(setup.seeds), -jnp.inf), state.step.sharding)
     copied = jax.tree.map(jnp.copy, setup.members[name].evaluated(state))
-    made[name] = {'variables': copied, 'score': worst}
-  return made
+    best[name] = {'variables': copied, 'score': worst}
+  return best
 
 
 @jax.jit
@@ -81,10 +81,10 @@ class Run:
       for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
         losses = self.step(tree['state'], compiled, ahead.batch, logs and n > self.start + stride)
-        asked = time.monotonic()
+        fetch_began = time.monotonic()
         ahead.fetch()
         if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
-          waited += time.monotonic() - asked
+          waited += time.monotonic() - fetch_began
         if self.pending:  # at most one dispatch is queued behind the one that runs
           jax.block_until_ready(self.pending[-1])
         self.pending.append(losses)
@@ -177,9 +177,9 @@ class Run:
       member = self.setup.members[name]
       kept = member.evaluated(tree['state'][name])
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
-      found = self.judges[member.model](kept, self.setup.validation, title).metrics
-      self.logs[name].write(n, {f'eval/{k}': v for k, v in found.items()})
-      score = found[task.metric]
+      metrics = self.judges[member.model](kept, self.setup.validation, title).metrics
+      self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
+      score = metrics[task.metric]
       self.note(shown, task.metric, name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1

@@ -27,13 +27,13 @@ class Int8(NamedTuple):
   scale: Array
 
 
-def variables(given: Mapping, weights: str) -> Mapping:
+def variables(full: Mapping, weights: str) -> Mapping:
   """Variables whose kernels and embeddings take less memory; biases, norms and statistics stay as they are.
 
   int8 is symmetric: the largest of a channel, that is of a kernel's output or a word's embedding, is 127.
 
   Args:
-    given: of a model.
+    full: of a model.
     weights: one of `WEIGHTS`.
   """
 
@@ -48,10 +48,10 @@ def variables(given: Mapping, weights: str) -> Mapping:
     scale = np.where(top > 0, top / 127, 1).astype(np.float32)
     return Int8(np.round(x / scale).astype(np.int8), scale)
 
-  return jax.tree_util.tree_map_with_path(narrowed, given)
+  return jax.tree_util.tree_map_with_path(narrowed, full)
 
 
-def widened(given: Mapping) -> Mapping:
+def widened(quantized: Mapping) -> Mapping:
   """Variables in float32 of what `variables` gives."""
 
   def wide(x):
@@ -59,17 +59,17 @@ def widened(given: Mapping) -> Mapping:
       return x.values.astype(jnp.float32) * x.scale
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
-  return jax.tree.map(wide, given, is_leaf=lambda x: isinstance(x, Int8))
+  return jax.tree.map(wide, quantized, is_leaf=lambda x: isinstance(x, Int8))
 
 
-def model(given: Model, weights: str) -> Model:
+def model(base: Model, weights: str) -> Model:
   """The model for variables from `variables`, which it widens when it is applied."""
   if weights == 'float32':
-    return given
-  return Model(given.init, lambda v, batch, **how: given.apply(widened(v), batch, **how))
+    return base
+  return Model(base.init, lambda v, batch, **how: base.apply(widened(v), batch, **how))
 
 
-def change(of: Model, given: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
+def change(of: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
   """What fewer bits do to a model's answers to a batch, measured and said.
 
   Returns:
@@ -77,21 +77,21 @@ def change(of: Model, given: Mapping, weights: str, batch: Mapping) -> dict[str,
     on, 'logits' or else 'embed': 'tap', 'max_difference' and 'mean_difference' of its values. For logits
     also 'agreement', the share of examples whose largest is the same.
   """
-  small = variables(given, weights)
-  both = ((of, given), (model(of, weights), small))
+  small = variables(full, weights)
+  both = ((of, full), (model(of, weights), small))
   one, other = (jax.jit(lambda v, b, m=m: m.apply(v, b, train=False)[0])(v, batch) for m, v in both)
   tap = next((name for name in ('logits', 'embed') if name in one), min(one))
   one, other = (np.asarray(x[tap], np.float64) for x in (one, other))
   gap, rows = np.abs(one - other), len(jax.tree.leaves(batch)[0])
-  sizes = memory.size(small), memory.size(given)
-  found = {'weights': weights, 'bytes': sizes[0], 'bytes_before': sizes[1]}
-  found |= {'examples': rows, 'tap': tap, 'max_difference': gap.max(), 'mean_difference': gap.mean()}
-  said = ''
+  sizes = memory.size(small), memory.size(full)
+  measured = {'weights': weights, 'bytes': sizes[0], 'bytes_before': sizes[1]}
+  measured |= {'examples': rows, 'tap': tap, 'max_difference': gap.max(), 'mean_difference': gap.mean()}
+  same = ''
   if tap == 'logits':
-    found['agreement'] = np.mean(one.argmax(-1) == other.argmax(-1))
-    said = f', and the answer is the same for {100 * found["agreement"]:.1f} %'
+    measured['agreement'] = np.mean(one.argmax(-1) == other.argmax(-1))
+    same = f', and the answer is the same for {100 * measured["agreement"]:.1f} %'
   progress.say(
     f'teacher: {weights} weights, {progress.size(sizes[0])} for {progress.size(sizes[1])}; '
-    f'its {tap} differ by {gap.max():.2g} at most and {gap.mean():.2g} in the mean of {rows} examples{said}'
+    f'its {tap} differ by {gap.max():.2g} at most, {gap.mean():.2g} on average over {rows} examples{same}'
   )
-  return {k: v.item() if isinstance(v, np.generic) else v for k, v in found.items()}
+  return {k: v.item() if isinstance(v, np.generic) else v for k, v in measured.items()}

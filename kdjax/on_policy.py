@@ -49,13 +49,13 @@ def writer(config: Mapping, words: Any) -> Writer | None:
   Raises:
     KdjaxError: if the experiment is none of prompts and responses with a live teacher under 'jit'.
   """
-  asked, own = config['on_policy'], config['student']['train']
-  if not asked['share']:
+  settings, own = config['on_policy'], config['student']['train']
+  if not settings['share']:
     return None
-  if not 0 < asked['share'] <= 1:
-    raise KdjaxError(f'on_policy.share is {asked["share"]}; it is a share, from 0 to 1.')
-  if asked['writer'] not in WHO:
-    raise unknown('on_policy.writer', asked['writer'], WHO)
+  if not 0 < settings['share'] <= 1:
+    raise KdjaxError(f'on_policy.share is {settings["share"]}; it is a share, from 0 to 1.')
+  if settings['writer'] not in WHO:
+    raise unknown('on_policy.writer', settings['writer'], WHO)
   for key, have, need in (
     ('task.name', config['task']['name'], 'language_modelling'),
     ('teacher.source', config['teacher']['source'], 'live'),
@@ -64,15 +64,17 @@ def writer(config: Mapping, words: Any) -> Writer | None:
     ('student.train.augment', [a for a in own['augment'] if a == 'drop_words'], []),
   ):
     if have != need:
-      raise KdjaxError(f'on_policy.share is {asked["share"]}: it needs {key}={need!r}, and that is {have!r}.')
+      raise KdjaxError(
+        f'on_policy.share is {settings["share"]}: it needs {key}={need!r}, and that is {have!r}.'
+      )
   most = tokenizer.longest(words, config['data']['prompt_length'])
   room = config['data']['text_length'] - most
-  if not 0 <= asked['length'] <= room:
+  if not 0 <= settings['length'] <= room:
     raise KdjaxError(
-      f'on_policy.length is {asked["length"]}, and prompts of up to {most} tokens leave {room} of a text.'
+      f'on_policy.length is {settings["length"]}, and prompts of up to {most} tokens leave {room} of a text.'
     )
-  told = asked['share'], asked['length'] or room, asked['temperature'], asked['writer']
-  return Writer(*told, tokenizer.end(words), most)
+  sampling = settings['share'], settings['length'] or room, settings['temperature'], settings['writer']
+  return Writer(*sampling, tokenizer.end(words), most)
 
 
 def make_rewrite(model: Model, writer: Writer) -> Callable:
@@ -85,8 +87,8 @@ def make_rewrite(model: Model, writer: Writer) -> Callable:
   def rewrite(variables, batch, rng):
     wanted = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
     begun = generate.prompts(batch, writer.prompt)
-    made = write(jax.lax.stop_gradient(variables), begun, jax.random.fold_in(rng, 1), wanted)
-    new = generate.answered(batch, writer.prompt, made)
+    written = write(jax.lax.stop_gradient(variables), begun, jax.random.fold_in(rng, 1), wanted)
+    new = generate.answered(batch, writer.prompt, written)
     batch = {k: jnp.where(wanted, v, batch[k]) for k, v in new.items()}
     return batch | {OWN: jnp.broadcast_to(wanted, batch['id'].shape)}
 

@@ -96,7 +96,7 @@ def learning_rate(
   """
   rising = round(warmup * steps)
   left = max(steps - rising, 1)
-  made = {
+  schedules = {
     'constant': lambda: optax.constant_schedule(peak),
     'linear': lambda: optax.linear_schedule(peak, 0.0, left),
     'cosine': lambda: optax.cosine_decay_schedule(peak, left),
@@ -104,11 +104,11 @@ def learning_rate(
       peak, {round(b * steps) - rising: factor for b in boundaries}
     ),
   }
-  if schedule not in made:
-    raise unknown('schedule', schedule, made)
+  if schedule not in schedules:
+    raise unknown('schedule', schedule, schedules)
   if not rising:
-    return made[schedule]()
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, rising), made[schedule]()], [rising])
+    return schedules[schedule]()
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, rising), schedules[schedule]()], [rising])
 
 
 def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot.Dot:
@@ -126,29 +126,29 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
     KdjaxError: as `check` does.
   """
   check(config, 'the optimiser')
-  given = {k: options.tuples(v) for k, v in config.items()}
-  name, peak, clip = given.pop('name'), given.pop('lr'), given.pop('clip', 0.0)
-  decay, decay_all = given.pop('weight_decay', 0.0), given.pop('decay_all', False)
-  most = given.pop('max_norm', 0.0)
-  shape = {k: given.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in given}
+  options_ = {k: options.tuples(v) for k, v in config.items()}
+  name, peak, clip = options_.pop('name'), options_.pop('lr'), options_.pop('clip', 0.0)
+  decay, decay_all = options_.pop('weight_decay', 0.0), options_.pop('decay_all', False)
+  most = options_.pop('max_norm', 0.0)
+  shape = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
   make = dot.dot if name == 'dot' else getattr(optax, name)
   known = inspect.signature(make).parameters
   if name == 'dot':
-    return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **given)
+    return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **options_)
 
   def kernels(params):
     return jax.tree.map(lambda x: decay_all or jnp.ndim(x) > 1, params)
 
   if decay and 'weight_decay' in known:
     mask = 'weight_decay_mask' if 'weight_decay_mask' in known else 'mask'
-    given |= {'weight_decay': decay} | ({mask: kernels} if mask in known else {})
+    options_ |= {'weight_decay': decay} | ({mask: kernels} if mask in known else {})
   elif 'weight_decay' in known:
-    given['weight_decay'] = 0.0
+    options_['weight_decay'] = 0.0
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   if decay and 'weight_decay' not in known:  # added to the gradient, as SGD has it
     parts.append(optax.add_decayed_weights(decay, kernels))
   last = [bounded(most)] if most else []
-  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **given), *last)
+  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **options_), *last)
 
 
 def average_decay(decay: float) -> Callable:

@@ -103,20 +103,20 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     hints = get_type_hints(function, include_extras=True)
   except (NameError, AttributeError, TypeError):  # a user's own, with names that are not there
     hints = {}
-  made = inspect.signature(function).parameters.values()
+  parameters_ = inspect.signature(function).parameters.values()
   return {
     p.name: p.replace(annotation=hints.get(p.name, p.annotation))
-    for p in made
+    for p in parameters_
     if p.name not in ('parent', 'name') and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
   }
 
 
-def check_all(function: Callable, given: Mapping[str, Any], where: str, only: Iterable[str] = ()) -> dict:
+def check_all(function: Callable, values: Mapping[str, Any], where: str, only: Iterable[str] = ()) -> dict:
   """The options for a function, each checked against its annotation.
 
   Args:
     function: whose parameters they are.
-    given: option -> value.
+    values: option -> value.
     where: what stands before the option in a message: 'methods.kd'.
     only: those of the parameters that are options; () for all.
 
@@ -125,10 +125,10 @@ def check_all(function: Callable, given: Mapping[str, Any], where: str, only: It
   """
   known = parameters(function)
   names = tuple(only) or tuple(known)
-  for key in given:
+  for key in values:
     if key not in names:
       raise unknown(f'option in {where}', str(key), names)
-  return {k: check(v, known[k].annotation, f'{where}.{k}') for k, v in given.items()}
+  return {k: check(v, known[k].annotation, f'{where}.{k}') for k, v in values.items()}
 
 
 def describe(annotation: Any) -> str:
@@ -143,8 +143,8 @@ def _choices(schema: Mapping) -> list[str]:
   if 'anyOf' in schema:
     each = [_choices(s) for s in schema['anyOf']]
     return sum(each, []) if all(each) else []
-  found = schema.get('enum', [])
-  return found if all(isinstance(c, str) for c in found) else []
+  choices = schema.get('enum', [])
+  return choices if all(isinstance(c, str) for c in choices) else []
 
 
 def _words(schema: Mapping) -> str:

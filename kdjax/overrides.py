@@ -22,29 +22,29 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
   The forms are those of absl: --config.KEY=TEXT, --config.KEY TEXT, and --config.KEY or --noconfig.KEY for a
   key that is True or False.
   """
-  rest, found, kinds, waiting = [], [], _kinds(), list(argv)
+  remaining, overrides, kinds, waiting = [], [], _kinds(), list(argv)
   while waiting:
     arg = waiting.pop(0)
     match = FLAG.fullmatch(arg)
     if not match:
-      rest.append(arg)
+      remaining.append(arg)
       continue
     no, key, text = match.groups()
     if text is None:
       switch = no or kinds.get(key) is bool or not waiting or waiting[0].startswith('--')
       text = str(not no) if switch else waiting.pop(0)
-    found.append((key, text))
-  return rest, found
+    overrides.append((key, text))
+  return remaining, overrides
 
 
 def _kinds() -> dict[str, Any]:
   """Key -> its type, without ranges: bool, int, float, str, tuple, Mapping or Literal."""
-  made = {}
+  kinds = {}
   for key, annotation in [*settings.leaves(), *settings.leaves(settings.Optimiser)]:
     while hasattr(annotation, '__metadata__'):
       annotation = annotation.__origin__
-    made[key] = get_origin(annotation) or annotation
-  return made
+    kinds[key] = get_origin(annotation) or annotation
+  return kinds
 
 
 def value(text: str, kind: Any) -> Any:
@@ -54,26 +54,26 @@ def value(text: str, kind: Any) -> Any:
   if kind is bool:
     return BOOLS.get(text.lower(), text)
   try:
-    made = ast.literal_eval(text.strip())
+    parsed = ast.literal_eval(text.strip())
   except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-    made = text
-  if kind is tuple and isinstance(made, str):
-    return tuple(made.split(',')) if made else ()
-  if kind is tuple and not isinstance(made, list | tuple):
-    return (made,)
-  if kind is float and type(made) is int and abs(made) < 2**53:
-    return float(made)
-  return made
+    parsed = text
+  if kind is tuple and isinstance(parsed, str):
+    return tuple(parsed.split(',')) if parsed else ()
+  if kind is tuple and not isinstance(parsed, list | tuple):
+    return (parsed,)
+  if kind is float and type(parsed) is int and abs(parsed) < 2**53:
+    return float(parsed)
+  return parsed
 
 
-def apply(config: Any, given: Sequence[tuple[str, str]]) -> None:
+def apply(config: Any, overrides: Sequence[tuple[str, str]]) -> None:
   """Sets keys of a recipe, a ConfigDict without locks, or a dict.
 
   Raises:
     KdjaxError: for a key that there is not, or a value of another type or out of range.
   """
   annotations, kinds = dict(settings.leaves()), _kinds()
-  for path, text in given:
+  for path, text in overrides:
     flag, may_grow = f'--config.{path}={text}', OPEN.fullmatch(path)
     tree, (*above, last) = config, keys_of(config, path)
     for key in above:
@@ -85,11 +85,11 @@ def apply(config: Any, given: Sequence[tuple[str, str]]) -> None:
     if may_grow and text == 'None':  # takes a loss or an attribute out
       del tree[last]
       continue
-    made = value(text, kinds.get(path))
+    parsed = value(text, kinds.get(path))
     if path in annotations:
-      made = options.check(made, annotations[path], f'--config.{path}')
+      parsed = options.check(parsed, annotations[path], f'--config.{path}')
     try:
-      tree[last] = made
+      tree[last] = parsed
     except (TypeError, ValueError, AttributeError) as e:
       raise KdjaxError(f'{flag}: {" ".join(str(e).split())}') from e
 

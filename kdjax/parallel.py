@@ -38,12 +38,12 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
   Raises:
     KdjaxError: if only some of the three are given, or the others cannot be reached.
   """
-  given = (coordinator, processes, process)
-  if any(g is not None for g in given) and any(g is None for g in given):
+  address = (coordinator, processes, process)
+  if any(g is not None for g in address) and any(g is None for g in address):
     raise KdjaxError('give --coordinator, --num_processes and --process_id, or none of them.')
   if coordinator or launched():
     try:
-      jax.distributed.initialize(*given)
+      jax.distributed.initialize(*address)
     except (RuntimeError, ValueError) as e:
       raise KdjaxError(f'cannot join the other processes: {str(e).splitlines()[0]}') from e
   if jax.process_index():
@@ -99,8 +99,8 @@ class Ahead:
   def fetch(self) -> None:
     """Sets `batch` and `state` to those of the next step, or of the next `steps`, stacked."""
     self.state = self.batches.get_state()
-    given = [next(self.batches) for _ in range(self.steps)]
-    batch = {k: np.stack([b[k] for b in given]) for k in given[0]} if self.steps > 1 else given[0]
+    batches = [next(self.batches) for _ in range(self.steps)]
+    batch = {k: np.stack([b[k] for b in batches]) for k in batches[0]} if self.steps > 1 else batches[0]
     self.batch = split(batch, self.mesh, self.steps)
 
 

@@ -19,18 +19,18 @@ CHUNK = 512  # examples encoded at once
 BYTES = 2**28  # of examples that are read before they are encoded
 
 
-def spoken(found: DataSet, words: Any, prompt_length: int) -> DataSet:
+def spoken(dataset: DataSet, words: Any, prompt_length: int) -> DataSet:
   """The data set; where it has responses, the tokens of the vocabulary are its classes.
 
   Raises:
     KdjaxError: if the tokenizer has no end, or prompts leave no room.
   """
-  first = {} if words is None else found.splits['train'][0]
+  first = {} if words is None else dataset.splits['train'][0]
   if not {'text', 'response'} <= first.keys():
-    return found
+    return dataset
   tokenizer.end(words)
-  known = sources.fingerprint(found.fingerprint, tokenizer.longest(words, prompt_length))
-  return found._replace(classes=tokenizer.vocabulary(words), fingerprint=known)
+  known = sources.fingerprint(dataset.fingerprint, tokenizer.longest(words, prompt_length))
+  return dataset._replace(classes=tokenizer.vocabulary(words), fingerprint=known)
 
 
 class Lazy:
@@ -90,8 +90,8 @@ def read(
   notices.clear()
   if n * sum(v.nbytes for v in first.values()) > memory:
     return lazy
-  if found := decoded.load(kept):
-    return _held(split, n, *found)
+  if cached := decoded.load(kept):
+    return _held(split, n, *cached)
   arrays, counts = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
   at_once = chunk(raw)
   with bar(f'reading {split}', n, 'example') as shown:

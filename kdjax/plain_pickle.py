@@ -70,9 +70,9 @@ class Dialect(NamedTuple):
     if type(module) is not str or type(name) is not str:
       raise ValueError('a name that is no text')
     if (module, name) not in self.names:
-      asked = f'{module[:200]}.{name[:200]}'.encode('unicode_escape').decode()
+      shown = f'{module[:200]}.{name[:200]}'.encode('unicode_escape').decode()
       raise KdjaxError(
-        f'it asks for {asked}, which is no {self.thing}, and no code is run from {self.instead}'
+        f'it asks for {shown}, which is no {self.thing}, and no code is run from {self.instead}'
       )
     return self.names[module, name]
 
@@ -86,9 +86,9 @@ class Unbuilt:
 
 def cannot(path: Path, e: Exception) -> KdjaxError:
   """The one line that says why a file cannot be loaded."""
-  told = ' '.join(str(getattr(e, 'strerror', None) or e).split())[:300]
-  told = told if isinstance(e, KdjaxError | OSError) else f'it is damaged ({type(e).__name__}: {told})'
-  return KdjaxError(f'cannot load {path}: {told.rstrip(".")}.')
+  reason = ' '.join(str(getattr(e, 'strerror', None) or e).split())[:300]
+  reason = reason if isinstance(e, KdjaxError | OSError) else f'it is damaged ({type(e).__name__}: {reason})'
+  return KdjaxError(f'cannot load {path}: {reason.rstrip(".")}.')
 
 
 def _held(file, form):
@@ -196,9 +196,9 @@ def load(file: Any, dialect: Dialect) -> Any:
     elif name == 'LIST':
       stack.append(since())
     elif name == 'DICT':
-      items, made = since(), {}
-      put(made, items)
-      stack.append(made)
+      items, built = since(), {}
+      put(built, items)
+      stack.append(built)
     elif name in ('SETITEM', 'SETITEMS'):
       items = top(2) if name == 'SETITEM' else since()
       put(stack[-1], items)
@@ -220,18 +220,18 @@ def load(file: Any, dialect: Dialect) -> Any:
       module, attribute = top(2)
       stack.append(dialect.find(module, attribute))
     elif name == 'REDUCE':
-      made, given = top(2)
-      if type(made) is not Allowed or type(given) is not tuple or len(given) > GIVEN:
+      built, args = top(2)
+      if type(built) is not Allowed or type(args) is not tuple or len(args) > GIVEN:
         raise ValueError('a call of what is no name')
-      stack.append(counted(made.make(*given)))
+      stack.append(counted(built.make(*args)))
     elif name == 'BUILD':
-      found, state = top(2)
-      build = getattr(type(found), 'build', None)  # plain data have none
+      instance, state = top(2)
+      build = getattr(type(instance), 'build', None)  # plain data have none
       if build is None or (type(state) is tuple and len(state) > GIVEN):
-        raise ValueError(f'a state of a {type(found).__name__}')
-      stack.append(counted(build(found, state)))
-      while isinstance(found, Unbuilt) and found.places:  # once: it may be built again
-        memo[found.places.pop()] = stack[-1]
+        raise ValueError(f'a state of a {type(instance).__name__}')
+      stack.append(counted(build(instance, state)))
+      while isinstance(instance, Unbuilt) and instance.places:  # once: it may be built again
+        memo[instance.places.pop()] = stack[-1]
     elif name == 'BINPERSID' and dialect.persistent:
       (pid,) = top(1)
       if type(pid) is not tuple or len(pid) > GIVEN:

@@ -68,25 +68,25 @@ def load(
       f'{workdir} holds no finished {stage}; it has {done or "none"}: set --workdir and --stage.'
     )
   anew = 'run the command of the experiment again with this file deleted, which writes it anew'
-  said = files.read_json(folder / 'stage.json', STAGE, anew)
+  summary = files.read_json(folder / 'stage.json', STAGE, anew)
   kept, side = tokenizer.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
   schema = {'task': {'name': str}, side: {'inputs': {str: str}, 'dtype': str}}
   schema |= {'data': {} if kept is None else {'text_length': int}}
   config = files.read_json(workdir / 'config.json', schema, anew)
-  if 'example' not in said:
+  if 'example' not in summary:
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
-  names = {'model': said['model'], 'task': config['task']}
-  trust.ask(names, said.get('modules'), trusted, folder / 'stage.json')
-  seeds = said['seeds']
+  names = {'model': summary['model'], 'task': config['task']}
+  trust.ask(names, summary.get('modules'), trusted, folder / 'stage.json')
+  seeds = summary['seeds']
   if seed is not None and seed not in seeds:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
   words, own = None, config[side]
   if kept is not None:
     words = tokenizer.cut(kept, config['data']['text_length'])
-  net = build.module(said['model'], said['fill'])
-  model = build.functions(net, own['inputs'], own['dtype'], frozen=start.frozen(said['model']))
+  net = build.module(summary['model'], summary['fill'])
+  model = build.functions(net, own['inputs'], own['dtype'], frozen=start.frozen(summary['model']))
   where = folder / 'stage.json'
-  example = {k: np.zeros(*described(v, where)) for k, v in said['example'].items()}
+  example = {k: np.zeros(*described(v, where)) for k, v in summary['example'].items()}
   like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
   variables = finite.check(checkpoint.load(path, like, tokenizer.mark(words)), str(path), 'train it anew')
@@ -97,26 +97,26 @@ def load(
     forward = jax.jit(_writer(model, words, config['data']))
   task = build.task(config['task'])
   inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
-  if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not said['rate']):
+  if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not summary['rate']):
     del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
   if 'image' in inputs and example[inputs['image']].ndim != 3:
     del inputs['image']  # a vector
   if not inputs:
     raise KdjaxError(f'the model of {folder} reads {", ".join(example)}, and none of them from a file.')
 
-  def predict(given: Mapping[str, Sequence[str]]):
-    given = {k: list(v) for k, v in given.items() if v}
-    missing = [k for k in inputs if k not in given]
-    if task.relational and given and missing:
+  def predict(rows_of: Mapping[str, Sequence[str]]):
+    rows_of = {k: list(v) for k, v in rows_of.items() if v}
+    missing = [k for k in inputs if k not in rows_of]
+    if task.relational and rows_of and missing:
       raise KdjaxError(f'the model compares {" and ".join(inputs)}: give --{missing[0]} too.')
-    batch = _batch(given, inputs, example, encode, said)
+    batch = _batch(rows_of, inputs, example, encode, summary)
     compiled = forward.lower(variables, batch).compile()
     began = time.perf_counter()
     outputs = jax.device_get(compiled(variables, batch))
     took = time.perf_counter() - began
     rows = len(next(iter(batch.values())))
     each = [{k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)]
-    return [task.answer(one, said['classes']) for one in each], took
+    return [task.answer(one, summary['classes']) for one in each], took
 
   return Predictor(predict, tuple(inputs))
 
@@ -128,30 +128,30 @@ def _writer(model, words, config) -> Callable:
   write = generate.make_generate(model.apply, tokenizer.end(words), length, temperature=0)
 
   def forward(variables, batch):
-    made = write(variables, generate.prompts(batch, most), jax.random.key(0))
-    return {'written': made.ids, 'written/mask': made.mask, 'written/likelihood': made.log_q}
+    written = write(variables, generate.prompts(batch, most), jax.random.key(0))
+    return {'written': written.ids, 'written/mask': written.mask, 'written/likelihood': written.log_q}
 
   return forward
 
 
-def _batch(given, inputs, example, encode, said) -> dict[str, Any]:
+def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
   """The rows as the model was trained on them; what is not given is absent."""
-  for key in given:
+  for key in rows_of:
     if key not in inputs:
       raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
-  if not given:
+  if not rows_of:
     raise KdjaxError(f'what about? Give {" and ".join(f"--{k}=…" for k in inputs)}.')
-  rows = max(map(len, given.values()))
-  for key, values in given.items():
+  rows = max(map(len, rows_of.values()))
+  for key, values in rows_of.items():
     if len(values) not in (1, rows):
       raise KdjaxError(f'--{key} is given {len(values)} times; give it once, or {rows} times as the others.')
   readers = {
     'image': _image,
     'text': lambda v, shape: v,
-    'audio': lambda v, shape: sound.fit(sound.read_sound(Path(v), said['rate'], '--audio'), *shape),
+    'audio': lambda v, shape: sound.fit(sound.read_sound(Path(v), summary['rate'], '--audio'), *shape),
   }
   examples = [
-    {inputs[k]: readers[k](v[i % len(v)], example[inputs[k]].shape) for k, v in given.items()}
+    {inputs[k]: readers[k](v[i % len(v)], example[inputs[k]].shape) for k, v in rows_of.items()}
     for i in range(rows)
   ]
   if 'text/response' in example:
@@ -162,7 +162,7 @@ def _batch(given, inputs, example, encode, said) -> dict[str, Any]:
     if key not in batch:
       there = key.removesuffix('/present') in batch and key.endswith('/present')
       batch[key] = np.full((rows, *like.shape), there, like.dtype)
-  for name in inputs.keys() - given.keys():
+  for name in inputs.keys() - rows_of.keys():
     batch = hide(batch, inputs[name], jnp.zeros(rows))
   return batch
 
@@ -174,7 +174,9 @@ def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
   return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
 
 
-def lines(given: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5):
+def lines(
+  rows_of: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5
+):
   """The answers for a terminal: the best few of one row, or the first of each of several.
 
   Rows that are all asked the same, how well two things fit, come best first.
@@ -182,8 +184,8 @@ def lines(given: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[s
   if len(answers) == 1:
     return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]
   rows = []
-  for i, found in enumerate(answers):
-    what = ', '.join(v[i] for v in given.values() if len(v) > 1)
-    rows.append((found[0][1], printable(f'{found[0][1]:8.4f}  {what}: {found[0][0]}')))
-  same = len({found[0][0] for found in answers}) == 1 and len(answers[0]) == 1
+  for i, answer in enumerate(answers):
+    what = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
+    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {what}: {answer[0][0]}')))
+  same = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
   return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if same else rows)]

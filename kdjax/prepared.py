@@ -47,22 +47,24 @@ def read(folder: Path) -> Any:
   except (KdjaxError, ImportError):
     raise
   except Exception as e:  # TFDS and protobuf raise all sorts
-    told = ' '.join(str(e).split())[:300]
-    raise KdjaxError(f'TFDS cannot open the folder {folder} ({type(e).__name__}: {told}).') from e
+    reason = ' '.join(str(e).split())[:300]
+    raise KdjaxError(f'TFDS cannot open the folder {folder} ({type(e).__name__}: {reason}).') from e
 
 
 def _check(folder, size):
   path = folder / 'dataset_info.json'
-  said = json.loads(regular_file(path, 'description of a data set', LARGEST).read_text(encoding='utf-8'))
+  description = json.loads(
+    regular_file(path, 'description of a data set', LARGEST).read_text(encoding='utf-8')
+  )
   regular_file(folder / 'features.json', 'description of a data set', LARGEST)
 
   def field(value, *names):  # protobuf takes either spelling
     return next((value[n] for n in names if n in value), None) if isinstance(value, Mapping) else None
 
-  splits = field(said, 'splits') or []
+  splits = field(description, 'splits') or []
   for what, pattern, value in (
-    ('name', NAME, field(said, 'name')),
-    ('version', VERSION, field(said, 'version')),
+    ('name', NAME, field(description, 'name')),
+    ('version', VERSION, field(description, 'version')),
     *(('split', NAME, field(split, 'name')) for split in splits),
   ):
     if not isinstance(value, str) or not pattern.fullmatch(value):

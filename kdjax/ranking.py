@@ -17,12 +17,12 @@ def corrected(results: Mapping[str, Mapping]) -> dict[str, dict]:
   """
   tested = [n for n, r in results.items() if r['p_value'] is not None]
   p = dict(zip(tested, significance.false_discovery([results[n]['p_value'] for n in tested]), strict=True))
-  made = {}
-  for name, found in results.items():
+  corrected_results = {}
+  for name, result in results.items():
     adjusted = float(p[name]) if name in p else None
-    verdict = significance.verdict(adjusted, found['difference'], found['higher_is_better'])
-    made[name] = {**found, 'p_adjusted': adjusted, 'tests': len(tested), 'verdict': verdict}
-  return made
+    verdict = significance.verdict(adjusted, result['difference'], result['higher_is_better'])
+    corrected_results[name] = {**result, 'p_adjusted': adjusted, 'tests': len(tested), 'verdict': verdict}
+  return corrected_results
 
 
 def rank(
@@ -46,18 +46,18 @@ def rank(
   took = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
   least = min((t for t in took.values() if t), default=None)
   rows = []
-  for name, found in results.items():
-    student, baseline = (found['stages'].get(s) for s in ('student', 'baseline'))
+  for name, result in results.items():
+    student, baseline = (result['stages'].get(s) for s in ('student', 'baseline'))
     rows.append(
       {
         'name': name,
         'mean': student['mean'],
         'std': student['std'],
         'values': student['values'],
-        **{k: found[k] for k in TEST},
+        **{k: result[k] for k in TEST},
         'cost': took[name] / least if took[name] and least else None,
         'own_baseline': None if name in shared else baseline,
-        'methods': found['config']['methods'],
+        'methods': result['config']['methods'],
       }
     )
   rows.sort(key=lambda row: (not math.isfinite(row['mean']), -sign * row['mean']))

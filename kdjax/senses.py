@@ -38,29 +38,29 @@ def disturb(batch: Batch, name: str, level: jax.Array, where: str = '') -> dict:
     where: the batch key of it, where that is another.
   """
   where = where or name
-  x, made = batch[where], dict(batch)
+  x, noisy = batch[where], dict(batch)
   key = jax.random.key(MODALITIES.index(name))
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch['id'])
   if jnp.issubdtype(x.dtype, jnp.integer) and name == 'text':
     stays = jax.vmap(lambda k, p: jax.random.uniform(k, x.shape[1:]) >= p)(keys, level)
-    return made | {f'{where}/mask': batch.get(f'{where}/mask', x > 0) & stays}
+    return noisy | {f'{where}/mask': batch.get(f'{where}/mask', x > 0) & stays}
 
   def one(k, x, p):
     noise = x.mean() + x.std() * jax.random.normal(k, x.shape, x.dtype)
     return jnp.where(p > 0, (1 - p) * x + p * noise, x)
 
-  return made | {where: jax.vmap(one)(keys, scale_image(x), level)}
+  return noisy | {where: jax.vmap(one)(keys, scale_image(x), level)}
 
 
 def deprived(model: Model, names: Mapping[str, str]) -> Model:
   """The model on batches that lack, or have noise in, what a `Told` source says of its `modalities`."""
 
   def apply(variables, batch, **how):
-    told = batch[TOLD]  # [B, M, 2]: present, level
+    ablation = batch[TOLD]  # [B, M, 2]: present, level
     batch = {k: v for k, v in batch.items() if k != TOLD}
     for i, (name, where) in enumerate(names.items()):
-      batch = disturb(batch, name, told[:, i, 1], where)
-      batch = hide(batch, where, told[:, i, 0])
+      batch = disturb(batch, name, ablation[:, i, 1], where)
+      batch = hide(batch, where, ablation[:, i, 0])
     return model.apply(variables, batch, **how)
 
   return Model(model.init, apply)
@@ -109,10 +109,10 @@ def measure(
     return evaluate(Told(source, names, present, level), f'{title}, {what}')
 
   tried = subsets(names) if all_subsets else [names]
-  found = {'+'.join(s): score(s, {}, ' and '.join(s)) for s in tried}
+  scores = {'+'.join(s): score(s, {}, ' and '.join(s)) for s in tried}
   noisy = {}
   for name, level in itertools.product(names, noise):
-    whole = found['+'.join(names)]
+    whole = scores['+'.join(names)]
     what = f'noise {level:g} in {name}'
     noisy[f'{name} {level:g}'] = score(names, {name: level}, what) if level else whole
-  return {'subsets': found, 'noise': noisy}
+  return {'subsets': scores, 'noise': noisy}

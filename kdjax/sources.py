@@ -143,12 +143,12 @@ KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio
 
 def first_features(builder: Any) -> dict[str, str]:
   """'image', 'text', 'label', 'audio' -> the name of the first such feature, of those that there are."""
-  found = {}
+  features = {}
   for name, feature in builder.info.features.items():
     if not NAMES_FILES.search(name):
-      found.setdefault(KEYS.get(type(feature).__name__), name)
-  found.pop(None, None)
-  return found
+      features.setdefault(KEYS.get(type(feature).__name__), name)
+  features.pop(None, None)
+  return features
 
 
 class TfdsSource(Sequence):

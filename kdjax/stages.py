@@ -125,8 +125,8 @@ def _member(experiment, stage, examples, i):
   config = experiment.config
   own, distilled = experiment.own(stage)['train'], stage == 'student'
   itself = distilled and config['teacher']['source'] not in TAUGHT
-  epoch, made, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
-  maker = build.maker(made, experiment.data, steps) if made and distilled else None
+  epoch, generator, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
+  maker = build.maker(generator, experiment.data, steps) if generator and distilled else None
   steps *= maker.loss.student_steps if maker else 1
   return Member(
     model=experiment.model(stage),
@@ -171,13 +171,13 @@ def finish(
   config, members = experiment.config, members or experiment.members
   if stage == 'teacher':
     members = {'teacher': experiment}
-  given = config['teacher']['init'] if stage == 'teacher' else ''
-  if given:
+  init = config['teacher']['init'] if stage == 'teacher' else ''
+  if init:
     loaded = experiment.published()
     experiment.shared.pop(PUBLISHED)
     nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
-    progress.say(f'{stage}: weights from {given}')
+    progress.say(f'{stage}: weights from {init}')
   else:
     how = Loop.of(config['select'], config['run'])
     folder = next(iter(members.values())).folder(stage)
@@ -190,28 +190,32 @@ def finish(
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
     for name, member in members.items():  # last, so that a kill between two members loses no training
-      of = '' if given else str(folder.relative_to(experiment.workdir))
+      of = '' if init else str(folder.relative_to(experiment.workdir))
       _finished(member, stage, trained[name] | {'members': len(members), 'training': of})
   multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
 
 
 def _train(experiment, stage, members, how, folder, i, stopped):
   """What `train.train` gives, of all seeds together or of seed i."""
-  made, changed, weights = setup(experiment, stage, members, i), {}, experiment.config['teacher']['weights']
+  training, changed, weights = (
+    setup(experiment, stage, members, i),
+    {},
+    experiment.config['teacher']['weights'],
+  )
   folder = _of_seed(experiment, stage, i, folder)
   if i is not None:
     progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
-  if made.teacher and weights != 'float32':
-    batch = made.source.take(np.arange(min(len(made.source), 256)))
+  if training.teacher and weights != 'float32':
+    batch = training.source.take(np.arange(min(len(training.source), 256)))
     of = experiment.model('teacher'), experiment.one_teacher(i or 0)
     changed = {'teacher_weights': narrow.change(*of, weights, batch)}
   if stage == 'student':
     sources = {m.config['teacher']['source'] for m in members.values()}
     if 'store' in sources and not store.finished(store.folder(experiment)):
-      store.build(experiment, made)
-    made = store.use(experiment, made, sources, folder)
-  trained = train.train(made, how, folder, experiment.order(stage, i or 0), stopped)
-  return {name: given | changed for name, given in trained.items()}
+      store.build(experiment, training)
+    training = store.use(experiment, training, sources, folder)
+  trained = train.train(training, how, folder, experiment.order(stage, i or 0), stopped)
+  return {name: summary | changed for name, summary in trained.items()}
 
 
 def _joined(each):
@@ -262,15 +266,15 @@ def keep(experiment: Experiment, what: str) -> None:
     store.info(store.folder(experiment))
     return
   check(experiment)
-  made = setup(experiment, 'student')
-  if made.teacher is None:
+  training = setup(experiment, 'student')
+  if training.teacher is None:
     raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
   if what == 'verify':
-    store.verify(experiment, made)
+    store.verify(experiment, training)
     return
   with workdir_lock.held(experiment.workdir):
     claim(experiment)
-    store.build(experiment, made)
+    store.build(experiment, training)
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:
@@ -290,8 +294,8 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[flo
       own = member.folder(stage) != experiment.folder(stage)
       whose = f'{name}/{stage}' if own else stage
       if whose not in results:
-        found = member.judge(stage)(member.variables(stage), source, f'{whose}: {split}').metrics
-        results[whose] = {k: v.tolist() for k, v in found.items()}
+        metrics = member.judge(stage)(member.variables(stage), source, f'{whose}: {split}').metrics
+        results[whose] = {k: v.tolist() for k, v in metrics.items()}
   if not results:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage: run one first.')
   return results

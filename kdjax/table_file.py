@@ -123,16 +123,16 @@ def parse_object(line: str, where: str) -> dict[str, Any]:
   """
 
   def unique(pairs):
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
       raise ValueError('a key stands twice')
-    return made
+    return row
 
   try:
-    made = json.loads(line, object_pairs_hook=unique)
-    if isinstance(made, dict):
-      return made
-    reason = f'but a {type(made).__name__}; a row is one object a line'
+    row = json.loads(line, object_pairs_hook=unique)
+    if isinstance(row, dict):
+      return row
+    reason = f'but a {type(row).__name__}; a row is one object a line'
   except (ValueError, RecursionError) as e:
     reason = f'({e})'
   raise KdjaxError(f'{where}: not a JSON object {reason}.')
@@ -211,8 +211,8 @@ def split_name(value: Any) -> str:
 
 def canonical(splits: Mapping[str, Any]) -> dict[str, Any]:
   """Splits, those with other spellings of 'train', 'validation' and 'test' under these names too."""
-  made = dict(splits)
+  canonical_splits = dict(splits)
   for name, split in splits.items():
     if split_name(name) in SPLITS:
-      made.setdefault(split_name(name), split)
-  return made
+      canonical_splits.setdefault(split_name(name), split)
+  return canonical_splits

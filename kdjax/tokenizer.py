@@ -49,9 +49,9 @@ def load(path: str | Path) -> Tokenizer:
     KdjaxError: if there is none, or it cannot be read.
   """
   try:
-    made = Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
-    tokenizer_bounds.check(made)
-    return made
+    tokenizer = Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
+    tokenizer_bounds.check(tokenizer)
+    return tokenizer
   except BaseException as e:  # the library raises bare Exception, and panics
     if isinstance(e, KeyboardInterrupt | SystemExit):
       raise
@@ -68,8 +68,8 @@ def kept(workdir: Path) -> Tokenizer | None:
   if not path.exists():
     return None
   anew = 'delete it and run the same command, which writes it anew'
-  said = files.read_json(beside, {'tokenizer?': str}, anew, {})
-  if said.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
+  recorded = files.read_json(beside, {'tokenizer?': str}, anew, {})
+  if recorded.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
     raise KdjaxError(f'cannot read {path} (it is not what was written): {anew}.')
   return load(path)
 
@@ -100,10 +100,10 @@ def _check(tokenizer: Tokenizer) -> None:
   tokens = size(tokenizer)
   if not 0 < tokens <= MOST:
     raise KdjaxError(f'the tokenizer has ids up to {tokens - 1}; it needs 1 to {MOST:,} tokens.')
-  given = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
-  if given >= tokens:
+  largest = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
+  if largest >= tokens:
     raise KdjaxError(
-      f'the tokenizer gives the id {given}, and the largest of its vocabulary is {tokens - 1}: its padding '
+      f'the tokenizer gives the id {largest}, and the largest of its vocabulary is {tokens - 1}: its padding '
       'or post-processor does not fit its vocabulary.'
     )
 
@@ -128,8 +128,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.n
 def unknown(tokenizer: Tokenizer) -> int | None:
   """The id of the token that stands for unknown words, None without one."""
   named = getattr(tokenizer.model, 'unk_token', None)
-  found = (tokenizer.token_to_id(token) for token in (named, UNKNOWN, '<unk>') if token)
-  return next((i for i in found if i is not None), None)
+  ids = (tokenizer.token_to_id(token) for token in (named, UNKNOWN, '<unk>') if token)
+  return next((i for i in ids if i is not None), None)
 
 
 def end(tokenizer: Tokenizer) -> int:
@@ -138,10 +138,10 @@ def end(tokenizer: Tokenizer) -> int:
   Raises:
     KdjaxError: if the vocabulary has none of those that are known.
   """
-  found = next((i for i in map(tokenizer.token_to_id, ENDS) if i is not None), None)
-  if found is None:
+  end_id = next((i for i in map(tokenizer.token_to_id, ENDS) if i is not None), None)
+  if end_id is None:
     raise KdjaxError(f'the tokenizer has no token that ends a text: it needs one of {", ".join(ENDS)}.')
-  return found
+  return end_id
 
 
 def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
@@ -151,13 +151,13 @@ def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
     KdjaxError: if it leaves no room for a response.
   """
   length = tokenizer.truncation['max_length']
-  made = prompt_length or length // 2
-  if not 0 < made < length:
+  prompt = prompt_length or length // 2
+  if not 0 < prompt < length:
     raise KdjaxError(
       f'data.prompt_length is {prompt_length} and data.text_length {length}: a text is a prompt and a '
       'response, and both need room.'
     )
-  return made
+  return prompt
 
 
 def targets(ids, response, like=np):
@@ -199,8 +199,8 @@ def encode_pairs(
     text = text[:length]
     ids[row, : len(text)], mask[row, : len(text)] = text, True
     response[row, len(kept) : len(text)] = True
-  found = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
-  return found | {'/cut': cut}
+  encoded = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
+  return encoded | {'/cut': cut}
 
 
 def _whole(encoded):
@@ -217,6 +217,6 @@ def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 def spell(ids: Iterable[int], words: Sequence[str]) -> str:
   """Ids as text, without tokens that end it, pad it or are not of `words`, the tokens by id."""
-  told = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
+  pieces = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
   style = next((s for s in SPELLINGS if any(w.startswith(s) for w in words)), None)
-  return SPELLINGS[style].decode(told).strip() if style else BETWEEN.sub('', ' '.join(told))
+  return SPELLINGS[style].decode(pieces).strip() if style else BETWEEN.sub('', ' '.join(pieces))

@@ -14,9 +14,9 @@ PREPENDED = 1000  # characters
 def check(tokenizer: Any) -> None:
   """Raises KdjaxError for a tokenizer that makes texts very much longer, or of very many parts."""
   parts = tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.post_processor
-  found = [one for part in parts if part is not None for one in _dicts(json.loads(part.__getstate__()))]
-  growth, prepended, longest = 1.0, 0, len(found)
-  for one in found:
+  nodes = [one for part in parts if part is not None for one in _dicts(json.loads(part.__getstate__()))]
+  growth, prepended, longest = 1.0, 0, len(nodes)
+  for one in nodes:
     if one.get('type') == 'Replace':
       pattern = one['pattern'].get('String')  # one of a 'Regex' may match nothing, between all characters
       growth *= max(len(one['content']) / len(pattern), 1) if pattern else len(one['content']) + 1

@@ -58,11 +58,11 @@ def train(
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
   spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
   del states
-  if found := keeper.restore(like):
-    tree, spent, failed = found.tree, found.data['wall_time_s'], found.data['failed']
-    batches.set_state(found.data['batches'])
-    progress.say(f'{setup.name}: going on from step {found.step} of {setup.steps}')
-  run = loop.Run(setup, how, mesh, keeper, found.step if found else 0, failed, began, spent)
+  if restored := keeper.restore(like):
+    tree, spent, failed = restored.tree, restored.data['wall_time_s'], restored.data['failed']
+    batches.set_state(restored.data['batches'])
+    progress.say(f'{setup.name}: going on from step {restored.step} of {setup.steps}')
+  run = loop.Run(setup, how, mesh, keeper, restored.step if restored else 0, failed, began, spent)
   try:
     tree = run.steps(tree, compiled, batches, stopped)
   finally:

@@ -81,10 +81,10 @@ def digest(name: str) -> str:
   if path is None:
     return ''
   files = sorted(path.parent.rglob('*.py')) if path.name == '__init__.py' else [path]
-  made = hashlib.sha256()
+  digest_ = hashlib.sha256()
   for file in files:
-    made.update(f'{file.relative_to(path.parent)}\n'.encode() + file.read_bytes())
-  return made.hexdigest()
+    digest_.update(f'{file.relative_to(path.parent)}\n'.encode() + file.read_bytes())
+  return digest_.hexdigest()
 
 
 def digests(config: Any) -> dict[str, str]:
@@ -92,13 +92,13 @@ def digests(config: Any) -> dict[str, str]:
   return {name: digest(name) for name in sorted(named(config))}
 
 
-def ask(config: Any, kept: Any, given: Iterable[str], where: Path) -> None:
+def ask(config: Any, kept: Any, trusted: Iterable[str], where: Path) -> None:
   """Trusts the modules that a config of a file names, if a person names them too.
 
   Args:
     config: what was read.
     kept: its `digests`, from when it was written; may be absent.
-    given: the modules of `--trust`.
+    trusted: the modules of `--trust`.
     where: the file, for the message.
 
   Raises:
@@ -106,12 +106,12 @@ def ask(config: Any, kept: Any, given: Iterable[str], where: Path) -> None:
   """
   wanted, kept = named(config), kept if isinstance(kept, Mapping) else {}
   changed = {name for name in wanted if name in kept and kept[name] != digest(name)}
-  told = {name: f'{name} (its source differs from the recorded one)' for name in changed}
-  if missing := sorted(wanted - set(given)):
+  shown = {name: f'{name} (its source differs from the recorded one)' for name in changed}
+  if missing := sorted(wanted - set(trusted)):
     raise KdjaxError(
-      f'{where} names code that is no part of kdjax, {", ".join(told.get(n, n) for n in missing)}: '
+      f'{where} names code that is no part of kdjax, {", ".join(shown.get(n, n) for n in missing)}: '
       f'to have it run, if you trust it, add {" ".join(f"--trust={name}" for name in missing)}.'
     )
   for name in sorted(changed):
-    say(f'{where} names {told[name]}.')
+    say(f'{where} names {shown[name]}.')
   trust(wanted)

@@ -19,8 +19,8 @@ def recipe(config: Mapping) -> None:
   _student(config)
   teacher(config['teacher'])
   data(config['data'])
-  name, given = named(config['task'], 'name', 'task')
-  catalogue.make('tasks', name, given, 'task')
+  name, options_ = named(config['task'], 'name', 'task')
+  catalogue.make('tasks', name, options_, 'task')
   if config['generator']:
     generator(config['generator'])
   for name, changes in config['cohort'].items():
@@ -34,11 +34,11 @@ def recipe(config: Mapping) -> None:
 
 def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
   """The name that stands under `key` of an open dict, and the rest of it."""
-  given = dict(config)
-  name = given.pop(key, None)
+  options_ = dict(config)
+  name = options_.pop(key, None)
   if not isinstance(name, str) or not name:
     raise KdjaxError(f'{where}.{key} is {options.shown(name)}; it has to be a name.')
-  return name, given
+  return name, options_
 
 
 def teacher(config: Mapping) -> None:
@@ -51,8 +51,8 @@ def _student(config):
   model(own['model'], 'student.model')
   training(own['train'], 'student.train')
 
-  def peer(given):
-    model(given, 'a peer in methods')
+  def peer(config):
+    model(config, 'a peer in methods')
     return Model(None, None)
 
   build.method(config['methods'], own['train']['steps'], peer)
@@ -70,13 +70,13 @@ def data(config: Mapping) -> None:
 
 
 def generator(config: Mapping) -> None:
-  scheme, given = named(config, 'scheme', 'generator')
+  scheme, options_ = named(config, 'scheme', 'generator')
   for key in ('model', 'optimiser'):
-    if key not in given:
+    if key not in options_:
       raise KdjaxError(f'generator has no {key!r}: it needs a scheme, a model and an optimiser.')
-  model(given.pop('model'), 'generator.model')
-  optim.check(given.pop('optimiser'), 'generator.optimiser')
-  catalogue.make('generators', scheme, given, 'generator')
+  model(options_.pop('model'), 'generator.model')
+  optim.check(options_.pop('optimiser'), 'generator.optimiser')
+  catalogue.make('generators', scheme, options_, 'generator')
 
 
 def model(config: Any, where: str, complete: bool = True) -> Any:
@@ -92,8 +92,8 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
   """
   if not isinstance(config, Mapping) or not isinstance(config.get('model'), str):
     raise KdjaxError(f"{where} is {options.shown(config)}; a model is a dict, {{'model': its name, ...}}.")
-  name, given = named(config, 'model', where)
-  init, frozen = given.pop('init', ''), given.pop('frozen', False)
+  name, attributes = named(config, 'model', where)
+  init, frozen = attributes.pop('init', ''), attributes.pop('frozen', False)
   options.check(init, str | Mapping[str, Any], f'{where}.init')
   options.check(frozen, bool, f'{where}.frozen')
   complete = complete and not init
@@ -105,13 +105,13 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
       return model(value, key, complete)
     return {k: inner(v, f'{key}.{k}') for k, v in value.items()}
 
-  given = {k: inner(v, f'{where}.{k}') for k, v in given.items()}
+  attributes = {k: inner(v, f'{where}.{k}') for k, v in attributes.items()}
   if not complete:
-    catalogue.check('models', name, given, where)
+    catalogue.check('models', name, attributes, where)
     return start.Frozen(None)
   filled = {'vocab_size': 3} if 'vocab_size' in catalogue.options('models', name) else {}  # the data decide
-  made = catalogue.make('models', name, filled | given, where)
-  heads, width = getattr(made, 'heads', None), getattr(made, 'width', 0)
+  built = catalogue.make('models', name, filled | attributes, where)
+  heads, width = getattr(built, 'heads', None), getattr(built, 'width', 0)
   if heads and width % heads:
     raise KdjaxError(f'{where}.heads is {heads}; it has to divide the width, {width}.')
-  return made
+  return built

@@ -96,8 +96,8 @@ def _twice(m, x):
 
   def total(weights, items):
     pairs = zip(weights, items, strict=True)
-    first, *rest = (a if w == 1 else -a if w == -1 else w.astype(a.dtype) * a for w, a in pairs if w)
-    return sum(rest, first)
+    first, *others = (a if w == 1 else -a if w == -1 else w.astype(a.dtype) * a for w, a in pairs if w)
+    return sum(others, first)
 
   half = [[total(weights, column) for column in zip(*x, strict=True)] for weights in m]
   return [[total(weights, row) for weights in m] for row in half]

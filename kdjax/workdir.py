@@ -57,10 +57,12 @@ def refuse(experiment: Experiment) -> None:
       'data.limit.test',
     )
     keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
-    if said := differences(theirs, mine, keys):
-      raise KdjaxError(f'{experiment.workdir} belongs to another config ({said}): choose another --workdir.')
-  mine, said = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  for key in (k for k in mine if said.get(k, mine[k]) != mine[k]):
+    if recorded := differences(theirs, mine, keys):
+      raise KdjaxError(
+        f'{experiment.workdir} belongs to another config ({recorded}): choose another --workdir.'
+      )
+  mine, recorded = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  for key in (k for k in mine if recorded.get(k, mine[k]) != mine[k]):
     what = 'vocabulary has' if key == 'vocabulary' else 'data have'
     raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
   for member in experiment.members.values():
@@ -70,12 +72,12 @@ def refuse(experiment: Experiment) -> None:
 
 def checked(experiment: Experiment) -> bool:
   """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
-  said = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  return all(said.get(key) == now for key, now in _data_mark(experiment).items())
+  recorded = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  return all(recorded.get(key) == now for key, now in _data_mark(experiment).items())
 
 
 def _data_mark(experiment):
   """What a workdir knows its data by; that of an older version has the first alone."""
-  found = experiment.data.dataset
-  mark = {'fingerprint': found.fingerprint, 'vocabulary': experiment.vocabulary}
-  return mark | ({'content': found.content} if found.content else {})
+  dataset = experiment.data.dataset
+  mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary}
+  return mark | ({'content': dataset.content} if dataset.content else {})

@@ -74,8 +74,8 @@ def _acquire(workdir, lock) -> str:
 def in_use(workdir: Path) -> str:
   """Who has it, as one line."""
   try:
-    found = files.read_json(workdir / OWNER, SCHEMA, '')
-    who = f'process {found["process"]} on {found["host"]} since {found["since"]}'
+    owner = files.read_json(workdir / OWNER, SCHEMA, '')
+    who = f'process {owner["process"]} on {owner["host"]} since {owner["since"]}'
   except KdjaxError:  # it is only just signing
     who = 'another process'
   return f'{workdir} is in use by {who}: wait, or choose another --workdir.'
@@ -84,10 +84,10 @@ def in_use(workdir: Path) -> str:
 def _dead(workdir) -> bool:
   """Whether the owner was on this host and is no more; on another host nobody can know."""
   try:
-    found = files.read_json(workdir / OWNER, SCHEMA, '')
-    if found['host'] != socket.gethostname():
+    owner = files.read_json(workdir / OWNER, SCHEMA, '')
+    if owner['host'] != socket.gethostname():
       return False
-    os.kill(found['process'], 0)
+    os.kill(owner['process'], 0)
   except (ProcessLookupError, KdjaxError):
     return True
   except (PermissionError, OverflowError):

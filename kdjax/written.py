@@ -36,7 +36,7 @@ def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> float:
   return float(np.mean([scorer.score(a, b)['rougeL'].fmeasure for a, b in pairs]))
 
 
-def room(words: Any, asked: Mapping, prompt_length: int) -> tuple[int, int]:
+def room(words: Any, settings: Mapping, prompt_length: int) -> tuple[int, int]:
   """The longest prompt and the longest response, of the config's 'generation'.
 
   Raises:
@@ -47,30 +47,30 @@ def room(words: Any, asked: Mapping, prompt_length: int) -> tuple[int, int]:
   if find_spec('rouge_score') is None:
     raise KdjaxError('generation is scored with ROUGE-L: pip install rouge-score, or set generation.seeds=()')
   most = tokenizer.longest(words, prompt_length)
-  return most, asked['length'] or words.truncation['max_length'] - most
+  return most, settings['length'] or words.truncation['max_length'] - most
 
 
-def make_write(model: Model, words: Any, asked: Mapping, prompt_length: int) -> Callable:
+def make_write(model: Model, words: Any, settings: Mapping, prompt_length: int) -> Callable:
   """`write(variables, batch, seed) -> (ids i32 [S, B, N], those of the data's responses [B, L], 'mask')`.
 
   Ids are -1 where there is none; the variables are stacked over S seeds.
   """
-  most, length = room(words, asked, prompt_length)
-  write = generate.make_generate(model.apply, tokenizer.end(words), length, asked['temperature'])
+  most, length = room(words, settings, prompt_length)
+  write = generate.make_generate(model.apply, tokenizer.end(words), length, settings['temperature'])
 
   def written(variables, batch, seed):
-    begun, found = generate.prompts(batch, most), []
+    begun, responses = generate.prompts(batch, most), []
     for i in range(len(jax.tree.leaves(variables)[0])):
       one = jax.tree.map(lambda x, i=i: x[i], variables)
-      made = write(one, begun, jax.random.key(seed))
-      found.append(jnp.where(made.mask, made.ids, -1))
+      written_ = write(one, begun, jax.random.key(seed))
+      responses.append(jnp.where(written_.mask, written_.ids, -1))
     own = jnp.where(batch['text/response'] > 0, batch['text'], -1)
-    return jnp.stack(found), own, batch['mask']
+    return jnp.stack(responses), own, batch['mask']
 
   return written
 
 
-def make_score(model: Model, words: Any, asked: Mapping, prompt_length: int, mesh, batch_size: int):
+def make_score(model: Model, words: Any, settings: Mapping, prompt_length: int, mesh, batch_size: int):
   """`score(variables, source, examples, title) -> {name: f64 [S]}`, of models stacked over S seeds.
 
   'rouge_l' and 'exact_match', the share of responses of which every token is right, are means over the
@@ -79,7 +79,7 @@ def make_score(model: Model, words: Any, asked: Mapping, prompt_length: int, mes
   Args:
     model: a language model.
     words: its tokenizer.
-    asked: the config's 'generation'.
+    settings: the config's 'generation'.
     prompt_length: of the config's 'data'.
     mesh: the devices; they divide `batch_size`.
     batch_size: of all devices together.
@@ -88,27 +88,27 @@ def make_score(model: Model, words: Any, asked: Mapping, prompt_length: int, mes
     KdjaxError: as `room` does.
   """
   whole, spelt = parallel.everywhere(mesh), tokenizer.vocabulary(words)
-  write = jax.jit(make_write(model, words, asked, prompt_length), out_shardings=whole)
+  write = jax.jit(make_write(model, words, settings, prompt_length), out_shardings=whole)
 
   def score(variables, source, examples, title=''):
-    n = min(asked['examples'] or len(source), len(source))
+    n = min(settings['examples'] or len(source), len(source))
     rows = np.linspace(0, len(source) - 1, n).astype(int)
     wanted = [examples[int(i)]['response'] for i in rows]
-    variables, found = jax.device_put(variables, whole), {}
-    for seed in asked['seeds']:
+    variables, scores = jax.device_put(variables, whole), {}
+    for seed in settings['seeds']:
       texts, right = [], []
       with bar(f'{title or "writing"}, sampling seed {seed}', n, 'example') as shown:
         for batch in pipeline.eval_batches(Some(source, rows), batch_size):
           ids, own, mask = jax.device_get(write(variables, parallel.split(batch, mesh), seed))
           for row in np.flatnonzero(mask):
-            said, truth = ids[:, row], own[row][own[row] >= 0]
-            texts.append([tokenizer.spell(one, spelt) for one in said])
-            right.append([np.array_equal(one[one >= 0], truth) for one in said])
+            written, truth = ids[:, row], own[row][own[row] >= 0]
+            texts.append([tokenizer.spell(one, spelt) for one in written])
+            right.append([np.array_equal(one[one >= 0], truth) for one in written])
           shown.update(len(texts))
       by_model = zip(*texts, strict=True)
-      found[f'rouge_l (seed {seed})'] = np.array([rouge_l(wanted, each) for each in by_model])
-      found.setdefault('exact', []).append(np.mean(right, 0))
-    exact = {'exact_match': np.mean(found.pop('exact'), 0)}
-    return {'rouge_l': np.mean(list(found.values()), 0)} | exact | found
+      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(wanted, each) for each in by_model])
+      scores.setdefault('exact', []).append(np.mean(right, 0))
+    exact = {'exact_match': np.mean(scores.pop('exact'), 0)}
+    return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores
 
   return score
