@@ -46,6 +46,7 @@ LAYERS = (
     'content',
     'table_file',
     'class_labels',
+    'groups',
   },
   {
     'sources',
