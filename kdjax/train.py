@@ -16,6 +16,7 @@ from kdjax import (
   dot,
   finite,
   loop,
+  members,
   memory,
   on_policy,
   parallel,
@@ -218,7 +219,8 @@ def _functions(setup, member, axis=None):
   if member.parts > 1:
     shared['gradient'] = memory.in_parts(member.parts)
   model = memory.remat(member.model) if member.remat else member.model
-  update = make_update(model, on_policy.of_labels(setup.task), member.method, member.tx, **shared)
+  task = members.each_alone(on_policy.of_labels(setup.task), member.model.members)
+  update = make_update(model, task, member.method, member.tx, **shared)
   if member.own:
     update = steps_.from_itself(update, member.model)
   if member.writer:

@@ -12,7 +12,7 @@ from kdjax.sources import fingerprint
 
 # What configs of before these keys were asked for, in a workdir that was begun then.
 SINCE = {'data.prompt_length': 0, 'data.columns.response': '', 'on_policy.share': 0.0, 'on_policy.length': 0}
-SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student'}
+SINCE |= {'on_policy.temperature': 1.0, 'on_policy.writer': 'student', 'student.views': {}}
 
 
 def claim(experiment: Experiment) -> None:
@@ -41,7 +41,8 @@ def refuse(experiment: Experiment) -> None:
     KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
       differs.
   """
-  path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
+  path = experiment.workdir / 'config.json'
+  mine = SINCE | flat(json.loads(json.dumps(experiment.config)))
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():

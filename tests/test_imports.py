@@ -47,6 +47,9 @@ LAYERS = (
     'table_file',
     'class_labels',
     'groups',
+    'members',
+    'rand_augment',
+    'views',
   },
   {
     'sources',

@@ -76,14 +76,15 @@ def sskd(
   Deviations: the paper first trains the teacher's head by cross-entropy on the same task at T = 1,
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
   learns nothing from it, and the weight of the method is on it too. Among mistakes of one rank the
-  nearer comes first; the authors' code takes any.
+  nearer comes first; the authors' code takes any. Each view goes through on its own, see
+  `kdjax/views.py`; the authors send all four as one batch, over which batch norm takes its means.
 
   Args:
     temperature: T.
     ratio: the share of the teacher's mistakes that are kept.
     head: whether each side goes through a learned head; with no head, the taps are compared.
-    views: prefixes; the tap of a view is '<view>/<tap>' of the same shape, the paper's are
-      rotations by 90°, 180° and 270°.
+    views: prefixes; the tap of a view is '<view>/<tap>' of the same shape. The paper's are rotations:
+      student.views={'view1': ('rotate_90',), 'view2': ('rotate_180',), 'view3': ('rotate_270',)}.
     student: its tap of the view as it is, [B, D].
     teacher: its tap of the view as it is, [B, E].
   """

@@ -23,7 +23,8 @@ def clip_afd(
 
   CLIP's InfoNCE of Linear([S; T]), normalised, one learned layer a tower from both models'
   embeddings of length 1 to the student's width. The scale exp(p) is learned, from 1 / 0.07. Pairs of
-  the same `group` are no negatives of each other, and padding takes no part. Deviation: the released code fails where the widths differ.
+  the same `group` are no negatives of each other, and padding takes no part. Deviation: the released
+  code fails where the widths differ.
 
   Args:
     released: the scale is p, without the exponential, so that it starts at 2.66, as in CLIP-KD's
