@@ -1,5 +1,6 @@
 """Augmentation on the device: a pure function of the seed, the epoch and the example's id (see `mixup`)."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError, unknown
 from kdjax.layers import scale_image
+from kdjax.rand_augment import rand_augment
 from kdjax.types import Batch
+from kdjax.views import MODALITIES, VIEW, check_names, mark
 
-MODALITIES = ('image', 'text', 'audio', 'video', 'words')
 TRIES = 10  # boxes that are drawn for one that fits
 SHAPE = 4 / 3  # the most that one side of a box is of the other
 
@@ -89,6 +91,10 @@ def slight_crop(key, image):
   return _enlarged(image, _box(key, *image.shape[:2], 0.9))
 
 
+def _rotate(turns, key, image):
+  return jnp.rot90(image, turns)
+
+
 def drop_words(key, mask, rate: float = 0.15):
   """Leaves out each word with probability `rate`: its position is not valid."""
   return mask & (jax.random.uniform(key, mask.shape) >= rate)
@@ -117,6 +123,8 @@ def mixup(keys, image, epoch, example):
 OPERATIONS = {o.__name__: ('image', o) for o in (flip, crop, crop_black, jitter)}
 OPERATIONS |= {'drop_words': ('text/mask', drop_words)}
 OPERATIONS |= {o.__name__: ('image', o) for o in (inception_crop, slight_crop)}
+OPERATIONS |= {'rand_augment': ('image', rand_augment)}
+OPERATIONS |= {f'rotate_{90 * n}': ('image', functools.partial(_rotate, n)) for n in (1, 2, 3)}
 # Name -> the key, and `operation(keys, x, epoch, id)` of a whole batch.
 TOGETHER = {'mixup': ('image', mixup)}
 
@@ -150,12 +158,21 @@ def repeated(view: Callable, views: int) -> Callable:
   return lambda batch: view({**batch, 'epoch': batch['epoch'] % views})
 
 
-def make_view(names: tuple[str, ...], seed: int) -> Callable:
+def make_view(names: tuple[str, ...], seed: int, views: Mapping[str, tuple[str, ...]] = {}) -> Callable:
   """`view(batch) -> batch` with the operations applied to each example, in order, and then to all together.
 
+  Of what that gives, `views` show more: what the operations of one make of a key is added to the batch as
+  'view:<name>/<key>'. A view is a function of the seed, the epoch, the example and its own name.
+
   Raises:
-    KdjaxError: for an operation that there is not, or one of a whole batch before one of an example.
+    KdjaxError: for an operation that there is not, or one of a whole batch before one of an example or in a
+      view, and for a view of nothing.
   """
+  check_names(views)
+  for name, operations in views.items():
+    for one in operations:
+      if one not in OPERATIONS:
+        raise unknown(f'operation of student.views.{name}', one, OPERATIONS)
   for i, name in enumerate(names):
     if name not in OPERATIONS | TOGETHER:
       raise unknown('augmentation', name, OPERATIONS | TOGETHER)
@@ -164,31 +181,42 @@ def make_view(names: tuple[str, ...], seed: int) -> Callable:
 
   own = tuple(name for name in names if name in OPERATIONS)
   together = {i: TOGETHER[name] for i, name in enumerate(names) if name in TOGETHER}
-  changed = {OPERATIONS[name][0] for name in own}
 
-  def key_of(epoch, example):
+  def changed(batch, operations):
+    return {k: batch[k] for k in {OPERATIONS[name][0] for name in operations} & batch.keys()}
+
+  def key_of(*parts):
     key = jax.random.key(seed)
-    for part in (epoch, example):
+    for part in parts:
       key = jax.random.fold_in(key, part)
     return key
 
-  def one(arrays, epoch, example):
-    key = key_of(epoch, example)
-    for i, name in enumerate(own):
+  def one(operations, own, arrays, epoch, example):
+    key = key_of(epoch, example, *own)
+    for i, name in enumerate(operations):
       where, operation = OPERATIONS[name]
       if where in arrays:
         arrays = arrays | {where: operation(jax.random.fold_in(key, i), arrays[where])}
     return arrays
 
+  def each(operations, own, arrays, batch):
+    return jax.vmap(functools.partial(one, operations, own))(arrays, batch['epoch'], batch['id'])
+
   def view(batch: Batch) -> Batch:
-    if arrays := {k: batch[k] for k in changed & batch.keys()}:
-      batch = dict(batch) | jax.vmap(one)(arrays, batch['epoch'], batch['id'])
+    if arrays := changed(batch, own):
+      batch = dict(batch) | each(own, (), arrays, batch)
     for i, (where, operation) in together.items():
       if where in batch:
         names = batch['epoch'], batch['id']
         keys = jax.vmap(lambda *name, i=i: jax.random.fold_in(key_of(*name), i))(*names)
         batch = dict(batch) | {where: operation(keys, batch[where], *names)}
-    return batch
+    more = {}
+    for name, operations in views.items():
+      if not (arrays := changed(batch, operations)):
+        raise KdjaxError(f'student.views.{name} changes nothing: the data have {", ".join(sorted(batch))}.')
+      found = each(operations, (mark(name),), arrays, batch)
+      more |= {f'{VIEW}{name}/{k}': x for k, x in found.items()}
+    return dict(batch) | more if more else batch
 
   return view
 

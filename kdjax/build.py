@@ -27,13 +27,14 @@ from kdjax import (
   trust,
 )
 from kdjax import encode as encode_
+from kdjax import views as views_
 from kdjax.content import content
 from kdjax.errors import KdjaxError, unknown
 from kdjax.files import user_path
-from kdjax.layers import COMPUTED, narrowed, scale_image
+from kdjax.layers import COMPUTED, mapped, narrowed, scale_image
 from kdjax.methods import combine
 from kdjax.sources import Subset
-from kdjax.types import DataSet, Method, Model, Task, meaning
+from kdjax.types import DataSet, Method, Model, Task
 
 
 class Data(NamedTuple):
@@ -176,12 +177,13 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
   given = {k: v for k, v in config.items() if k not in start.KEYS}
   name = given.pop('model')
   known = catalogue.options('models', name)
+  within = fill if start.whole(config) else {k: v for k, v in fill.items() if k != 'num_classes'}
 
   def inner(value):
     if not isinstance(value, Mapping):
       return value
     if 'model' in value:
-      return module(value, {k: v for k, v in fill.items() if k != 'num_classes'})
+      return module(value, within)
     return {k: inner(v) for k, v in value.items()}
 
   given = {k: inner(v) for k, v in given.items()}
@@ -228,14 +230,7 @@ def functions(
     raise unknown('dtype', dtype, ('float32', 'bfloat16'))
 
   def see(batch):
-    seen = {}
-    for name, key in (inputs or {k: k for k in batch}).items():
-      if key not in batch:
-        raise KdjaxError(
-          f'inputs maps {name!r} to {key!r}{meaning(key)}, and the batch has {", ".join(sorted(batch))}.'
-        )
-      below = [k for k in batch if k == key or k.startswith(f'{key}/')]
-      seen |= {name + k.removeprefix(key): batch[k] for k in below}
+    seen = mapped(batch, inputs)
     if dtype != 'float32' and 'image' in seen:  # bytes would be scaled to float32
       seen['image'] = scale_image(seen['image'])
     sound = {k: seen[k] for k in ('audio',) if k in seen and dtype != 'float32'}
@@ -261,7 +256,8 @@ def functions(
     outputs, updated = net.apply(ready, seen, train=True, rngs=rngs, mutable=list(stats))
     return dict(outputs), kept | dict(updated)
 
-  return Model(init, apply)
+  members = tuple(sorted(net.members)) if getattr(net, 'WHOLE', False) else ()
+  return views_.in_views(Model(init, apply, members))
 
 
 def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
@@ -308,5 +304,6 @@ def maker(config: Mapping, found: Data, steps: int) -> data_free.Maker:
   return data_free.Maker(functions(net, {}), net.noise, loss, optim.optimiser(optimiser, steps))
 
 
-def view(config: Mapping, seed: int) -> Callable:
-  return augment.make_view(tuple(config['augment']), seed)
+def view(config: Mapping, seed: int, views: Mapping = {}) -> Callable:
+  """What augments the batches of a training, `config` that of its 'train', and adds views of them."""
+  return augment.make_view(tuple(config['augment']), seed, {k: tuple(v) for k, v in views.items()})

@@ -58,7 +58,7 @@ def _check_redraw(config):
 def _check_loop(experiment):
   """Finds strides that do not end where something is due, and data that cannot live on the device."""
   config, data = experiment.config, experiment.data
-  run, stages = config['run'], ('student',) if config['teacher']['init'] else ('teacher', 'student')
+  run, stages = config['run'], ('student',) if experiment.taken else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
   every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))
   dispatch.check(run['dispatch'], run['parallel'], due | {f'run.{k}': run[k] for k in every})
@@ -76,7 +76,7 @@ def _check_inputs(experiment, stage, whose):
   inits = [part.init for part in start.parts(experiment.attributes(stage)) if part.init]
   if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
     experiment.start(stage)
-  if init and not experiment.done(stage):
+  if stage == 'teacher' and experiment.taken and not experiment.done(stage):
     experiment.published()
   image = data.train.take([0]).get(experiment.own(stage)['inputs'].get('image', 'image'))
   for part in start.parts(model) if image is not None and not experiment.done(stage) else ():
@@ -125,7 +125,8 @@ def _check_models(experiment, whose=''):
     )
   if source in ('store', 'auto'):
     augment.check_stored(config['student']['train']['augment'])
-    augment.check_source(source, config['student']['train']['augment'], whose)
+    seen = [*config['student']['train']['augment'], *config['student']['views']]
+    augment.check_source(source, seen, whose)
   if config['generator']:
     build.maker(config['generator'], data, 1)
   if writer := on_policy.writer(config, data.words):
@@ -139,6 +140,9 @@ def _check_models(experiment, whose=''):
       jax.eval_shape(write, stacked, batch, 0)
   if config['generator'] and source != 'live':
     raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
+  if config['student']['views']:
+    batch = jax.eval_shape(build.view({'augment': ()}, 0, config['student']['views']), batch)
+    outputs = {stage: _seen(experiment, stage, batch) for stage in outputs}
   taught = outputs['teacher' if source in TAUGHT else 'student']
   method = experiment.method()
 
@@ -156,8 +160,15 @@ def _check_models(experiment, whose=''):
   for stage, related in (('teacher', whole), ('student', whole or method.relational)):
     own = config[stage]['train']
     memory.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')
-    if stage == 'student' or not config['teacher']['init']:
+    if stage == 'student' or not experiment.taken:
       _check_memory(experiment, stage, learned if stage == 'student' else ({}, {}), whose)
+
+
+def _seen(experiment, stage, batch):
+  """The taps of a stage's model, as shapes, of a batch with views."""
+  apply, variables = experiment.model(stage).apply, experiment.shapes(stage)[0]
+  with explained(f'the model of the {stage} cannot see the views of student.views'):
+    return jax.eval_shape(lambda v, b: apply(v, b, train=False)[0], variables, batch)
 
 
 def _check_memory(experiment, stage, learned, whose):

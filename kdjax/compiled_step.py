@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import data_free, dispatch, dot, memory, on_policy, parallel, progress, start, taps
+from kdjax import data_free, dispatch, dot, members, memory, on_policy, parallel, progress, start, taps
 from kdjax import step as steps
 from kdjax.errors import KdjaxError
 from kdjax.setup import Loop, Member, Setup
@@ -144,7 +144,8 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   if member.parts > 1:
     shared['gradient'] = memory.in_parts(member.parts)
   model = memory.remat(member.model) if member.remat else member.model
-  update = make_update(model, on_policy.of_labels(setup.task), member.method, member.tx, **shared)
+  task = members.each_alone(on_policy.of_labels(setup.task), member.model.members)
+  update = make_update(model, task, member.method, member.tx, **shared)
   if member.own:
     update = steps.from_itself(update, member.model)
   if member.writer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from kdjax import (
   build,
@@ -28,7 +29,7 @@ from kdjax.errors import KdjaxError, explained
 from kdjax.evaluate import make_evaluate
 from kdjax.files import NUMBER, read_json
 from kdjax.progress import say
-from kdjax.start import complete, load
+from kdjax.start import complete, load, parts
 
 PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
 STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
@@ -130,14 +131,36 @@ class Experiment:
 
     return self.once(('attributes', stage, digest(own['model'])), make)
 
+  @cached_property
+  def taken(self) -> bool:
+    """Whether the teacher's weights are taken as they are: `teacher.init`, or all of its parts are frozen."""
+    weights = {} if self.config['teacher']['init'] else self.shapes('teacher')[0]
+    return not weights.get('params') and bool(weights.get('frozen') or not weights)
+
   def published(self) -> dict:
-    """The variables of `teacher.init`."""
+    """The variables of a teacher that is taken as it is.
+
+    Raises:
+      KdjaxError: if a part of it is frozen and has no weights to be taken.
+    """
 
     def make():
+      if not self.config['teacher']['init']:
+        return self._of_parts()
       source = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
       return pretrained.load(*source, self.vocabulary, classes=self.data.dataset.classes)
 
     return self.once(PUBLISHED, make)
+
+  def _of_parts(self):
+    loaded, wanted = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
+    for part in parts(self.attributes('teacher')):
+      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in wanted.keys() - loaded.keys()):
+        raise KdjaxError(
+          f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
+          "'init', or leave its 'frozen' out."
+        )
+    return self.start('teacher')
 
   def start(self, stage: str, i: int = 0) -> dict:
     """The variables that a stage's model starts from, a part of all or none.
@@ -150,7 +173,7 @@ class Experiment:
 
     def make():
       target = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
-      return load(*target, teacher if stage != 'teacher' else None)
+      return load(*target, teacher if stage != 'teacher' else None, self.data.dataset.classes)
 
     return self.once(('start', stage, self.architecture(stage), i), make)
 

@@ -52,6 +52,27 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
   return inputs[key]
 
 
+def mapped(batch: Mapping[str, Array], inputs: Mapping[str, str]) -> dict[str, Array]:
+  """What a model sees of a batch.
+
+  Args:
+    batch: key -> array.
+    inputs: model input -> key, with all that is below it ('/mask', '/present'); empty for the batch as it is.
+
+  Raises:
+    KdjaxError: for a key that the batch does not have.
+  """
+  seen = {}
+  for name, key in (inputs or {k: k for k in batch}).items():
+    if key not in batch:
+      raise KdjaxError(
+        f'inputs maps {name!r} to {key!r}{meaning(key)}, and the batch has {", ".join(sorted(batch))}.'
+      )
+    below = [k for k in batch if k == key or k.startswith(f'{key}/')]
+    seen |= {name + k.removeprefix(key): batch[k] for k in below}
+  return seen
+
+
 def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Array]:
   """Vectors [B, L, F] and which of them are valid, bool [B, L].
 

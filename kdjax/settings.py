@@ -21,6 +21,7 @@ LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
 Inputs = Mapping[str, Name]
 Rates = Mapping[str, Rate]
+Views = Mapping[str, tuple[Name, ...]]
 
 
 def section(kind: type) -> Any:
@@ -125,6 +126,9 @@ class Student:
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
   dtype: Annotated[Dtype, 'of the computation'] = 'float32'
   drop: Annotated[Rates, 'input -> how often a training example lacks it'] = section(dict)
+  views: Annotated[
+    Views, 'name -> operations: more views of each example, as augment leaves it; their taps are <view>/<tap>'
+  ] = section(dict)
   train: Train = section(Train)
 
 

@@ -114,7 +114,8 @@ def _view(experiment, stage, members):
   """What augments the stage's batches: a baseline sees no more views of an example than a stored teacher's
   student."""
   config, own = experiment.config, experiment.own(stage)['train']
-  view = build.view(own, config['seed'])
+  shown = config['student']['views'] if stage == 'student' else {}  # nobody else reads them
+  view = build.view(own, config['seed'], shown)
   stored = augment.of_store(m.config for m in experiment.members.values())
   if stage == 'baseline' and stored and experiment.protocol > 1:
     return augment.repeated(view, config['store']['views'])
@@ -171,7 +172,7 @@ def finish(
   config, members = experiment.config, members or experiment.members
   if stage == 'teacher':
     members = {'teacher': experiment}
-  init = config['teacher']['init'] if stage == 'teacher' else ''
+  init = (config['teacher']['init'] or 'its parts') if stage == 'teacher' and experiment.taken else ''
   if init:
     loaded = experiment.published()
     experiment.shared.pop(PUBLISHED)

@@ -6,7 +6,7 @@ Any dict of a model, at any depth of a config, may have 'init' and 'frozen'. An 
 that of the same place).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -43,24 +43,32 @@ class Part(NamedTuple):
     path: of its variables in those of the whole model, as Flax names them.
     config: the dict, without `KEYS`.
     init, frozen: what it has of them.
+    whole: whether it is a model with a classifier of its own, a member of an ensemble.
   """
 
   path: tuple[str, ...]
   config: Mapping[str, Any]
   init: str | Mapping[str, Any]
   frozen: bool
+  whole: bool = False
 
 
-def parts(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Part]:
+def whole(config: Mapping[str, Any]) -> bool:
+  """Whether the models within that of a config are whole ones."""
+  return 'model' in config and getattr(catalogue.entry('models', config['model']), 'WHOLE', False)
+
+
+def parts(config: Mapping[str, Any], path: tuple[str, ...] = (), member: bool = False) -> Iterator[Part]:
   """The model of a config and those within it."""
   own = {k: v for k, v in config.items() if k not in KEYS}
-  yield Part(path, own, config.get('init') or '', bool(config.get('frozen')))
+  yield Part(path, own, config.get('init') or '', bool(config.get('frozen')), member)
+  members = whole(config)
 
   def below(tree, name):
     for key, value in tree.items():
       if isinstance(value, Mapping):
         inner = f'{name}_{key}'.lstrip('_')  # Flax joins the name of a dict and its key
-        yield from parts(value, (*path, inner)) if 'model' in value else below(value, inner)
+        yield from parts(value, (*path, inner), members) if 'model' in value else below(value, inner)
 
   yield from below(own, '')
 
@@ -129,25 +137,31 @@ def load(
   like: Mapping,
   vocabulary: str = '',
   teacher: Callable[[], tuple[Mapping, Mapping]] | None = None,
+  classes: Sequence[str] = (),
 ) -> dict:
-  """The variables that the 'init's of a config give: a part of `like`, without the parts' classifiers.
+  """The variables that the 'init's of a config give: a part of `like`, without the classifiers of parts that
+  are no whole models.
 
   Args:
     config: of a model, from `complete`.
     like: its variables as shapes.
     vocabulary: a hash of the tokenizer in use, '' for none.
     teacher: gives the config of the teacher's model and its variables, where there is one.
+    classes: the names of the data's classes, as `pretrained.load` takes them.
 
   Raises:
     KdjaxError: as `pretrained.load` and `inherit` do.
   """
-  whole, found = flatten_dict(merge(like)), {}
+  every, found = flatten_dict(merge(like)), {}
   for part in parts(config):
     if not part.init:
       continue
-    own = _without_head(_below(whole, part.path))
+    theirs = _below(every, part.path)
+    own = _without_head(theirs)
     if isinstance(part.init, Mapping):
       loaded = _inherited(part, own, teacher)
+    elif part.whole:
+      loaded = pretrained.load(part.init, part.config, theirs, vocabulary, classes=classes)
     else:
       attributes = {k: v for k, v in part.config.items() if k != 'num_classes'}
       loaded = pretrained.load(part.init, attributes, own, vocabulary, without=HEAD)
@@ -180,8 +194,9 @@ def _inherited(part, like, teacher):
 
 
 def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-  """The paths whose weights are not trained."""
-  return tuple(part.path for part in parts(config) if part.frozen)
+  """The paths whose weights are not trained: of a whole model its classifier's too."""
+  still = [part for part in parts(config) if part.frozen]
+  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in still if p.whole)
 
 
 def split(variables: Mapping, paths: tuple[tuple[str, ...], ...]) -> dict:

@@ -192,10 +192,12 @@ class Model(NamedTuple):
     init: `(rng, batch) -> variables`.
     apply: `(variables, batch, *, train=False, rng=None) -> (outputs, stats)`; `stats` are the
       updated mutable collections in training and those passed in otherwise.
+    members: names of the whole models within it, each of which learns from the labels on its own.
   """
 
   init: ModelInit
   apply: ModelApply
+  members: tuple[str, ...] = ()
 
 
 # Options that are models: a Linen module within another, and a model that a method trains.

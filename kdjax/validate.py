@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax import augment, build, catalogue, optim, options, settings, start, trust
+from kdjax import augment, build, catalogue, optim, options, settings, start, trust, views
 from kdjax.cohort import member_config
 from kdjax.errors import KdjaxError
 from kdjax.types import Model
@@ -50,6 +50,8 @@ def _student(config):
   own = config['student']
   model(own['model'], 'student.model')
   training(own['train'], 'student.train')
+  augment.make_view((), 0, own['views'])
+  views.check(config)
 
   def peer(config):
     model(config, 'a peer in methods')

@@ -37,7 +37,8 @@ def refuse(experiment: Experiment) -> None:
     KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
       differs.
   """
-  path, mine = experiment.workdir / 'config.json', flat(json.loads(json.dumps(experiment.config)))
+  path = experiment.workdir / 'config.json'
+  mine = flat(json.loads(json.dumps(experiment.config)))
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():

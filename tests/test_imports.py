@@ -46,6 +46,10 @@ LAYERS = (
     'content',
     'table_file',
     'class_labels',
+    'groups',
+    'members',
+    'rand_augment',
+    'views',
   },
   {
     'sources',

@@ -15,6 +15,7 @@ from kdjax.config_tree import digest, flat
 from kdjax.described import described
 from kdjax.errors import KdjaxError, differences, unknown
 from kdjax.setup import Setup
+from kdjax.step import make_look
 from kdjax.store import layout
 
 FORMAT = 1
@@ -61,9 +62,9 @@ def spec(experiment: Any, setup: Setup) -> Spec:
       that relate examples.
   """
   config, own, given = experiment.config, experiment.config['store'], experiment.config['student']['train']
-  augment = list(given['augment'])
+  augment, shown = list(given['augment']), config['student']['views']
   check_stored(augment)
-  if own['views'] > 1 and not augment:
+  if own['views'] > 1 and not augment and not shown:
     raise KdjaxError(
       f'store.views is {own["views"]}, and student.train.augment is empty: all views would be alike, set 1.'
     )
@@ -71,9 +72,8 @@ def spec(experiment: Any, setup: Setup) -> Spec:
   batch.pop('mask')
   if 'id' not in batch:
     raise KdjaxError("a store finds an example by its 'id', and the examples of this data set have none.")
-  shapes = jax.eval_shape(
-    lambda v, b: setup.teacher.apply(v, b, train=False)[0], setup.teacher_variables, batch
-  )
+  forward = make_look(setup.teacher, setup.view)
+  _, shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
   wanted = taps_read(setup, batch)
   names = tuple(own['taps']) or wanted
   for name in names:
@@ -92,7 +92,8 @@ def spec(experiment: Any, setup: Setup) -> Spec:
     **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
     'data.vocabulary': experiment.vocabulary,
     'student.train.augment': augment,
-    'seed': config['seed'] if augment else None,  # of the views
+    **flat({'student': {'views': shown}} if shown else {}),
+    'seed': config['seed'] if augment or shown else None,  # of the views
     **{f'store.{k}': own[k] for k in ('dtype', 'top_k', 'views', 'shard')},
     **{f'taps.{tap.name}': list(tap[1:]) for tap in taps},
   }

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.adapters import TwoEmbeddings
 from kdjax.options import Size, Tap, Temperature
 from kdjax.types import Method
@@ -24,8 +24,9 @@ def crd_in_batch(
   Mean of -log softmax_j(v_i·w_j / T) at j = i and of the same with student and teacher changed
   over; v and w are linear embeddings of the two taps, learned, of length 1. Deviation from the
   paper: a softmax over the batch takes the place of noise-contrastive estimation over the banks of
-  `crd`. As there, examples of the same label are no negatives. `temperature` brings no T². It
-  counts once a batch, and padding takes no part in it.
+  `crd`. As there, examples of the same label are no negatives, and neither are those of the same
+  `group`, such as the captions of an image. `temperature` brings no T². It counts once a batch, and
+  padding takes no part in it.
 
   Args:
     dim: the width of the embeddings.
@@ -44,7 +45,8 @@ def crd_in_batch(
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
     scores = jnp.matmul(losses.unit(a), losses.unit(b).T, precision='highest') / temperature
-    allowed = jnp.broadcast_to(taps.example_mask(batch, a) > 0, scores.shape)
+    allowed = groups.contrasted(batch, taps.example_mask(batch, a)) > 0
+    allowed = jnp.broadcast_to(allowed, scores.shape)
     if not same_label and 'label' in batch:
       label = batch['label']
       allowed &= (label[:, None] != label[None]) | (label < 0)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.errors import KdjaxError
 from kdjax.options import Share, Tap, Taps, Temperature
 from kdjax.types import Method
@@ -35,15 +35,17 @@ def similarities(x):
   return jnp.einsum('vid,jd->vij', x[1:], x[0], precision='highest')
 
 
-def kept(teacher, valid, ratio):
+def kept(teacher, valid, others, ratio):
   """The rows to learn from, `[V, B]`: those the teacher gets right, and its least bad mistakes.
 
   Args:
     teacher: `[V, B, B]`, the teacher's similarities, very low to padding.
     valid: `[V, B]`, 0 for padding.
+    others: `[B]` or `[B, B]`, 0 for examples that do not count as mistakes, as of `groups.contrasted`.
     ratio: the share of the mistakes that are kept, those of the smallest rank of the true example.
   """
   true = jnp.diagonal(teacher, axis1=1, axis2=2)
+  teacher = jnp.where(others > 0, teacher, -1e9)
   rank = jnp.sum(teacher > true[..., None], -1)
   gap = teacher.max(-1) - true  # among equal ranks the nearer miss comes first, in any batch order
   wrong = (rank > 0) & (valid > 0)
@@ -68,18 +70,21 @@ def sskd(
   teacher, mean over the kept views of all examples: those whose example is the teacher's nearest,
   and `ratio` of the others. The other terms of SSKD are methods of their own: `kd` on 'logits',
   and `kd` on the logits of the views. It counts once a batch, and padding takes no part in it.
+  Examples of the same `group` are no mistakes of each other, neither of the rank nor of the head's
+  task; in the KL they stay, since its target is what the teacher itself gives them.
 
   Deviations: the paper first trains the teacher's head by cross-entropy on the same task at T = 1,
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
   learns nothing from it, and the weight of the method is on it too. Among mistakes of one rank the
-  nearer comes first; the authors' code takes any.
+  nearer comes first; the authors' code takes any. Each view goes through on its own, see
+  `kdjax/views.py`; the authors send all four as one batch, over which batch norm takes its means.
 
   Args:
     temperature: T.
     ratio: the share of the teacher's mistakes that are kept.
     head: whether each side goes through a learned head; with no head, the taps are compared.
-    views: prefixes; the tap of a view is '<view>/<tap>' of the same shape, the paper's are
-      rotations by 90°, 180° and 270°.
+    views: prefixes; the tap of a view is '<view>/<tap>' of the same shape. The paper's are rotations:
+      student.views={'view1': ('rotate_90',), 'view2': ('rotate_180',), 'view3': ('rotate_270',)}.
     student: its tap of the view as it is, [B, D].
     teacher: its tap of the view as it is, [B, E].
   """
@@ -106,11 +111,13 @@ def sskd(
     m = taps.example_mask(batch, a[0])
     q, p = (jnp.where(m > 0, similarities(x), -1e9) for x in (a, b))
     valid = jnp.broadcast_to(m, q.shape[:2])
-    keep = kept(jax.lax.stop_gradient(p), valid, ratio)
+    others = groups.contrasted(batch, m)
+    keep = kept(jax.lax.stop_gradient(p), valid, others, ratio)
     values = temperature**2 * losses.kl(jax.lax.stop_gradient(p), q, temperature)
     total = jnp.sum(jnp.where(keep, values, 0)) / jnp.maximum(keep.sum(), 1)
     if head:
-      task = -jnp.diagonal(jax.nn.log_softmax(p), axis1=1, axis2=2)
+      apart = jnp.where(others > 0, p, -1e9)
+      task = -jnp.diagonal(jax.nn.log_softmax(apart), axis1=1, axis2=2)
       total += jnp.sum(jnp.where(valid > 0, task, 0)) / jnp.maximum(valid.sum(), 1)
     return (total, jnp.ones_like(total)), stats
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -22,8 +22,9 @@ def clip_afd(
   """Augmented feature distillation of CLIP-KD (arXiv 2307.12732, "AFD").
 
   CLIP's InfoNCE of Linear([S; T]), normalised, one learned layer a tower from both models'
-  embeddings of length 1 to the student's width. The scale exp(p) is learned, from 1 / 0.07.
-  Padding takes no part. Deviation: the released code fails where the widths differ.
+  embeddings of length 1 to the student's width. The scale exp(p) is learned, from 1 / 0.07. Pairs of
+  the same `group` are no negatives of each other, and padding takes no part. Deviation: the released
+  code fails where the widths differ.
 
   Args:
     released: the scale is p, without the exponential, so that it starts at 2.66, as in CLIP-KD's
@@ -52,7 +53,8 @@ def clip_afd(
     image = losses.unit(fuse.apply({'params': params['image']}, image))
     text = losses.unit(fuse.apply({'params': params['text']}, text))
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    values = losses.clip_info_nce(image, text, scale, taps.example_mask(batch, image))
+    others = groups.contrasted(batch, taps.example_mask(batch, image))
+    values = losses.clip_info_nce(image, text, scale, others)
     return taps.once(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

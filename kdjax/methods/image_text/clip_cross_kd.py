@@ -23,7 +23,8 @@ def clip_cross_kd(
   Half of KL(p(v_T, w_T) || p(v_S, w_T)) plus KL(p(w_T, v_T) || p(w_S, v_T)), mean over the examples;
   p is the softmax of scale · cosine over the batch. The teacher has its own scale, the student's
   is learned: exp(p), from 1 / 0.07. Where the widths differ, one learned linear layer a tower maps
-  the student's embedding before it is normalised. Padding takes no part.
+  the student's embedding before it is normalised. Padding takes no part; pairs of the same `group` do,
+  since the target is what the teacher itself gives them.
 
   Args:
     released: the learned scale is p, without the exponential, as in CLIP-KD's code.

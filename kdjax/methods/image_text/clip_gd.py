@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
@@ -12,7 +12,7 @@ from kdjax.types import Method
 WEIGHT = 1.0
 
 
-def gradients(p, k, scale, mask):
+def gradients(p, k, scale, mask, others=None):
   """d/dp and d/dk of the mean of InfoNCE over the anchors, `[B, D]` each.
 
   Args:
@@ -20,8 +20,10 @@ def gradients(p, k, scale, mask):
     k: what they are contrasted with, `[B, D]`; row i is the positive of anchor i.
     scale: of the inner products.
     mask: `[B]`, 0 for padding.
+    others: `[B, B]`, what an anchor is contrasted with, as of `groups.contrasted`; None for all of `mask`.
   """
-  share = jnp.exp(losses.log_affinity(p, k, scale, mask)) - jnp.eye(len(p), dtype=p.dtype)
+  others = mask if others is None else others
+  share = jnp.exp(losses.log_affinity(p, k, scale, others)) - jnp.eye(len(p), dtype=p.dtype)
   share = share * mask[:, None] * scale / jnp.maximum(mask.sum(), 1)
   return share @ k, share.T @ p
 
@@ -38,7 +40,8 @@ def clip_gd(
   what it is contrasted with, for image to text and text to image: four terms, mean over B · D.
   The gradients are written in closed form, so only their first derivative is taken; each model is
   at its own scale exp(logit_scale). Where the widths differ, one learned linear layer a tower maps
-  the student's embedding before it is normalised. Padding takes no part.
+  the student's embedding before it is normalised. Pairs of the same `group` are no negatives of each
+  other in either gradient, and padding takes no part.
 
   Args:
     released: divides by the scale where the formula multiplies by it, as CLIP-KD's code does,
@@ -60,10 +63,11 @@ def clip_gd(
     module, (v, w, log_s), (vt, wt, log_t) = read(s, t)
     vs, ws = module.apply({'params': params}, v, w)
     mask = taps.example_mask(batch, v)
+    others = groups.contrasted(batch, mask)
 
     def four(v, w, log_scale):
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(-log_scale if released else log_scale)
-      return *gradients(v, w, scale, mask), *gradients(w, v, scale, mask)
+      return *gradients(v, w, scale, mask, others), *gradients(w, v, scale, mask, others)
 
     pairs = zip(four(vs, ws, log_s), four(vt, wt, log_t), strict=True)
     values = sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in pairs)

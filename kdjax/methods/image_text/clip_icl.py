@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
@@ -21,9 +21,9 @@ def clip_icl(
   """Interactive contrastive learning of CLIP-KD (arXiv 2307.12732, "ICL").
 
   Half of InfoNCE(c · v_S·w_T) plus InfoNCE(c · w_S·v_T), with v the image's and w the text's
-  embedding of length 1; the negatives are the other pairs of the batch. c = exp(p) is learned and
-  starts at 1 / 0.07. Where the widths differ, one learned linear layer a tower maps the student's
-  embedding before it is normalised. Padding takes no part.
+  embedding of length 1; the negatives are the other pairs of the batch, those of the same `group`
+  excepted. c = exp(p) is learned and starts at 1 / 0.07. Where the widths differ, one learned linear
+  layer a tower maps the student's embedding before it is normalised. Padding takes no part.
 
   Args:
     released: c = p, without the exponential, so that it starts at 2.66, as in CLIP-KD's code and
@@ -46,7 +46,7 @@ def clip_icl(
     module, a, (vt, wt) = read(s, t)
     vs, ws = module.apply({'params': params['projection']}, *a)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
-    mask = taps.example_mask(batch, vs)
+    mask = groups.contrasted(batch, taps.example_mask(batch, vs))
     crossed = (vs, wt), (ws, vt)
     rows = [losses.log_affinity(losses.unit(x), losses.unit(y), scale, mask) for x, y in crossed]
     values = -0.5 * sum(jnp.diagonal(x) for x in rows)

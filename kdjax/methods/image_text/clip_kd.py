@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax import groups, losses, taps
 from kdjax.adapters import TowerProjection
 from kdjax.options import NonNegative, Taps
 from kdjax.types import Method
@@ -25,7 +25,8 @@ def clip_kd(
 
   The terms are those of clip_fd, clip_icl and clip_crd. Three methods side by side learn two
   projections where the widths differ; here FD and ICL share one, as in the released code. CRD
-  takes the student's embeddings as they are.
+  takes the student's embeddings as they are. Pairs of the same `group` are no negatives of each other
+  in ICL; in CRD they stay, since its target is what the teacher itself gives them.
 
   Args:
     fd: the factor of the feature distillation.
@@ -49,13 +50,14 @@ def clip_kd(
   def loss(params, stats, s, t, batch, *, step, rng):
     module, (*a, log_s), (*b, log_t) = read(s, t)
     mask = taps.example_mask(batch, a[0])
+    others = groups.contrasted(batch, mask)
     v, w = map(losses.unit, a)
     vs, ws = map(losses.unit, module.apply({'params': params['projection']}, *a))
     vt, wt = map(losses.unit, b)
     cross = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     values = fd * sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in ((vs, vt), (ws, wt)))
     for x, y in ((vs, wt), (ws, vt)):
-      values -= 0.5 * icl * jnp.diagonal(losses.log_affinity(x, y, cross, mask))
+      values -= 0.5 * icl * jnp.diagonal(losses.log_affinity(x, y, cross, others))
     scale_s, scale_t = jnp.exp(log_s), jnp.exp(log_t)
     for p, q in (((vt, wt), (v, w)), ((wt, vt), (w, v))):
       log_p, log_q = losses.log_affinity(*p, scale_t, mask), losses.log_affinity(*q, scale_s, mask)

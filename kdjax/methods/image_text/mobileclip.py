@@ -26,19 +26,21 @@ def mean_affinity(members, mask):
 def mobileclip(
   *,
   student: Taps = ('image/embed', 'text/embed', 'logit_scale'),
-  teacher: Taps = ('image/embed', 'text/embed', 'logit_scale'),
+  teacher: Taps | tuple[Taps, ...] = ('image/embed', 'text/embed', 'logit_scale'),
 ) -> Method:
   """The distillation loss of MobileCLIP's data set reinforcement (arXiv 2311.17049).
 
   Half of CE(p_T, p_S) from image to text plus that from text to image, mean over the examples; p_T is
   the MEAN over the teachers of softmax(exp(logit_scale) · cosine) over the batch: probabilities are
   averaged, not logits. Deviation, as in the released code: the paper averages KLs, which has the
-  same gradient and takes the teachers' entropy off. No T². Padding takes no part. The paper adds
+  same gradient and takes the teachers' entropy off. No T². Padding takes no part; pairs of the same
+  `group` do, since the target is what the teachers themselves give them. The paper adds
   the same loss on synthetic captions: give the method a second time, with their taps.
 
   Args:
     student: its image and text embedding, [B, D] each, and the log of its logit scale, [].
-    teacher: the same of the teacher, or a tuple of such tuples, one for each of several.
+    teacher: the same of the teacher, or a tuple of such tuples, one for each of several, the members of
+      an `ensemble`: ('a/image/embed', 'a/text/embed', 'a/logit_scale').
   """
   members = (teacher,) if isinstance(teacher[0], str) else teacher
 

@@ -32,7 +32,10 @@ def mlkd(
   Σ over T of instance · T² · KL(P_T || P_S) + classes · ||P_Tᵀ P_T - P_Sᵀ P_S||² / C
   + examples · ||P_T P_Tᵀ - P_S P_Sᵀ||² / B, P [B, C] the softmaxes at T. The last two have no
   T², as in the paper, and use the weak view alone, as in the authors' code. It counts once a
-  batch, and padding takes no part in it.
+  batch, and padding takes no part in it. The strong view comes from a recipe's
+  student.views={'strong': ('rand_augment',)}, with the taps 'strong/logits' of both. Deviations: its crop
+  and flip are those of the weak view, where the authors draw them anew, and their cross-entropy of the
+  strong view to the label is no part of it.
 
   Args:
     temperatures: the T, each above 0. The first is the one that the configs set: 4, or 2 when
@@ -48,7 +51,8 @@ def mlkd(
       confidence; and the strong view takes the weak logits for all but the first three T.
     student: its tap for the weak view, [B, C].
     teacher: its tap for the weak view, of the same shape.
-    student_strong: its tap for a strongly augmented view; None where there is one view only.
+    student_strong: its tap for a strongly augmented view, such as 'strong/logits'; None where there is one
+      view only.
     teacher_strong: its tap for that view.
   """
   if (student_strong is None) != (teacher_strong is None):

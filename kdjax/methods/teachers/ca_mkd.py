@@ -25,7 +25,7 @@ def ca_mkd(
   Args:
     temperature: T, above 0.
     student: its tap, [B, C].
-    teachers: a tap of each teacher, '<teacher>/<tap>', of the student's shape.
+    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of the student's shape.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
