@@ -17,6 +17,7 @@ from kdjax import (
   finite,
   loop,
   memory,
+  methods,
   on_policy,
   parallel,
   pipeline,
@@ -135,10 +136,10 @@ def compile_all(
       if not apart:
         init, update = steps_.over_seeds(init), steps_.over_seeds(update)
       init = jax.jit(init, out_shardings=whole)
-      related = member.method.relational
+      states[name] = (apart(init) if apart else init)(seeds, heard, seen)
+      related = methods.related(member.method, states[name].params['method'], states[name].stats['method'])
       update = dispatch.update_over(update, how.dispatch, member.asks())
       update = parallel.compile_update(update, mesh, how.parallel, related, t, setup.batch_size)
-      states[name] = (apart(init) if apart else init)(seeds, heard, seen)
       if member.start:
         states[name] = start.begin(whole)(states[name], member.start)
       one = init(seeds[0], heard, seen) if apart else states[name]
