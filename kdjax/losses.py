@@ -30,10 +30,20 @@ def both_masked(a: Array, b: Array) -> tuple[Array, Array]:
   return jnp.where(out, 0, a), jnp.where(out, 0, b)
 
 
-def soften(logits: Array, temperature: float | Array) -> Array:
+def divide(logits: Array, temperature: float | Array) -> Array:
   """logits / T, where a class that is ruled out stays so and has no gradient by T."""
   out = ruled_out(logits)
   return jnp.where(out, jax.lax.stop_gradient(logits), jnp.where(out, 0, logits) / temperature)
+
+
+def soften(logits: Array, temperature: float | Array) -> Array:
+  """(logits - the largest) / T, for softmax, which is the same for logits / T.
+
+  Those of 1e4 at a T of 1e-6, as dynamic ones are, are rounded by 1000, and a compiler that writes the
+  division in two ways would find an exponential above 1.
+  """
+  top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
+  return divide(logits - jnp.where(jnp.isinf(top), 0, top), temperature)
 
 
 def expected(p: Array, values: Array) -> Array:

@@ -26,7 +26,7 @@ def multi_label(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = (losses.soften(x, temperature) for x in taps.pair(s, t, student, teacher, 'multi_label'))
+    q, p = (losses.divide(x, temperature) for x in taps.pair(s, t, student, teacher, 'multi_label'))
 
     def two_way(x):
       return jnp.stack([jax.nn.log_sigmoid(x), jax.nn.log_sigmoid(-x)], -1)

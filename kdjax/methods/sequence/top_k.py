@@ -62,7 +62,7 @@ def top_k(
     else:
       if indices not in t:
         raise unknown('tap of the teacher in methods.top_k', indices, t)
-      log_p, chosen = losses.soften(b, temperature), t[indices]
+      log_p, chosen = losses.divide(b, temperature), t[indices]
       if chosen.shape != b.shape or chosen.shape[:-1] != a.shape[:-1]:
         raise KdjaxError(
           f'top_k cannot pair the student tap {student!r} {list(a.shape)} with the teacher taps {teacher!r} '
