@@ -90,7 +90,7 @@ def c2kd(
     return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
 
   def other_classes(q, p, label):
-    q, p = losses.soften(q, temperature), losses.soften(jax.lax.stop_gradient(p), temperature)
+    q, p = (losses.divide(x, temperature) for x in (q, jax.lax.stop_gradient(p)))
     if keep_target:
       target = jax.nn.one_hot(label, q.shape[-1], dtype=bool)
       return losses.kl(jnp.where(target, 0, p), jnp.where(target, 0, q))
