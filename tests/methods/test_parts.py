@@ -58,6 +58,7 @@ def both_ways(name, options, dtype):
   student, task, tx = echo(s), build.task({'name': 'classification'}), optax.sgd(1.0)
   method = combine({name: (0.7, method, lambda step: 1.0)})
   state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
+  state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)  # layers too
   ways = ({}, {'gradient': memory.in_parts(PARTS)})
   updates = [step.make_update(student, task, method, tx, **way) for way in ways]
   return jax.jit(lambda *given: [update(*given) for update in updates])(state, t, batch)
