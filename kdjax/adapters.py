@@ -70,8 +70,10 @@ class BatchNorm(nn.Module):
     m = jnp.broadcast_to(mask.reshape(-1, *[1] * (x.ndim - 1)), (*x.shape[:-1], 1))
     n = jnp.maximum(m.sum(), 1)
     centred = x - jnp.sum(x * m, axes) / n
+    top = losses.largest(centred * m, axes).reshape(-1)  # squares and their inverses stay in range
+    centred = centred / top
     variance = jnp.sum(centred * centred * m, axes) / n
-    return centred * jax.lax.rsqrt(variance + 1e-5) * scale + bias
+    return centred * jax.lax.rsqrt(variance + 1e-5 / top / top) * scale + bias
 
 
 class MapTo(nn.Module):

@@ -260,13 +260,19 @@ def functions(
   return views_.in_views(Model(init, apply, members))
 
 
-def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
+def method(
+  config: Mapping, steps: int, peer: Callable | None = None, examples: Callable[[], int] | None = None
+) -> Method:
   """All losses of `config.methods`, combined: name -> weight, schedule, taps, options.
 
   Args:
     config: the dict of the recipe.
     steps: of the whole training.
     peer: makes a Model of the dict of one, for methods that train models of their own.
+    examples: gives how many training examples there are, for the option that a method calls `EXAMPLES`.
+
+  Raises:
+    KdjaxError: for what is wrong with an entry.
   """
   made = {}
   if not isinstance(config, Mapping) or not all(isinstance(v, Mapping) for v in config.values()):
@@ -282,7 +288,15 @@ def method(config: Mapping, steps: int, peer: Callable | None = None) -> Method:
     options.check(entry.weight, options.Weight, f'methods.{name}.weight')
     own = options.check_all(optim.weight_schedule, entry.schedule, f'methods.{name}')
     given = {k: option(v) for k, v in entry.options.items()}
+    counts = getattr(catalogue.module('methods', entry.method), 'EXAMPLES', None)
+    if examples and counts and given.get(counts) is None:
+      given[counts] = examples()
     method_ = catalogue.make('methods', entry.method, given, f'methods.{name}')
+    if examples and counts and given[counts] < examples():
+      raise KdjaxError(
+        f"methods.{name}.{counts} is {given[counts]}, and the largest 'id' of the training data is "
+        f'{examples() - 1}: set it to {examples()}, or leave it out.'
+      )
     made[name] = (entry.weight, method_, optim.weight_schedule(steps, **own))
   return combine(made)
 

@@ -10,6 +10,7 @@ from kdjax import (
   data_checks,
   dispatch,
   memory,
+  methods,
   on_policy,
   optim,
   parallel,
@@ -156,8 +157,9 @@ def _check_models(experiment, whose=''):
   except KdjaxError as e:
     raise KdjaxError(f'{whose}{e}') from e
   whole = experiment.task.relational
-  parallel.check_relational(config['run']['parallel'], mesh, whole or method.relational)
-  for stage, related in (('teacher', whole), ('student', whole or method.relational)):
+  together = whole or methods.related(method, *learned)
+  parallel.check_relational(config['run']['parallel'], mesh, together)
+  for stage, related in (('teacher', whole), ('student', together)):
     own = config[stage]['train']
     memory.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')
     if stage == 'student' or not experiment.taken:

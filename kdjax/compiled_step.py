@@ -8,7 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import data_free, dispatch, dot, members, memory, on_policy, parallel, progress, start, taps
+from kdjax import (
+  data_free,
+  dispatch,
+  dot,
+  members,
+  memory,
+  methods,
+  on_policy,
+  parallel,
+  progress,
+  start,
+  taps,
+)
 from kdjax import step as steps
 from kdjax.errors import KdjaxError
 from kdjax.setup import Loop, Member, Setup
@@ -107,12 +119,11 @@ def _compile_member(setup, name, functions, how, mesh, teacher_variables, exampl
   if not loop_over_seeds:
     init, update = steps.over_seeds(init), steps.over_seeds(update)
   init = jax.jit(init, out_shardings=whole)
-  update = dispatch.update_over(update, how.dispatch, member.asks())
-  related = member.method.relational
-  update = parallel.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
-
   seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
   state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
+  related = methods.related(member.method, state.params['method'], state.stats['method'])
+  update = dispatch.update_over(update, how.dispatch, member.asks())
+  update = parallel.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
   if member.start:
     state = start.begin(whole)(state, member.start)
   lowered = init(seeds[0], t, augmented) if loop_over_seeds else state

@@ -189,7 +189,11 @@ class Experiment:
     def peer(attributes):
       return build.model({**own, 'model': attributes}, self.data, self.task)
 
-    return build.method(self.config['methods'], own['train']['steps'], peer)
+    def examples():
+      return self.once(('examples',), lambda: pipeline.places(self.data.few))
+
+    counted = examples if self.protocol > 1 else None  # a workdir begun before keeps what it began with
+    return build.method(self.config['methods'], own['train']['steps'], peer, counted)
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """The variables of a stage's model and its outputs, as shapes."""

@@ -8,13 +8,58 @@ import numpy as np
 
 from kdjax.types import Array
 
+RULED_OUT = -1e30  # at or below this a logit is a mask: -inf, -1e30 and the least float are in use
+
+
+def ruled_out(logits: Array) -> Array:
+  """Where a class has no chance at all, at any temperature: bool of the shape of the logits."""
+  return logits <= RULED_OUT
+
+
+def zero_masked(logits: Array) -> Array:
+  """The logits with 0 for a class that is ruled out, which then adds nothing to a sum."""
+  return jnp.where(ruled_out(logits), 0, logits)
+
+
+def both_masked(a: Array, b: Array) -> tuple[Array, Array]:
+  """Two logits with 0 where both rule the class out, so that their difference there is 0.
+
+  Where one alone has -inf the difference is infinite, as it should be.
+  """
+  out = ruled_out(a) & ruled_out(b)
+  return jnp.where(out, 0, a), jnp.where(out, 0, b)
+
+
+def divide(logits: Array, temperature: float | Array) -> Array:
+  """logits / T, where a class that is ruled out stays so and has no gradient by T."""
+  out = ruled_out(logits)
+  return jnp.where(out, jax.lax.stop_gradient(logits), jnp.where(out, 0, logits) / temperature)
+
+
+def soften(logits: Array, temperature: float | Array) -> Array:
+  """(logits - the largest) / T, for softmax, which is the same for logits / T.
+
+  Those of 1e4 at a T of 1e-6, as dynamic ones are, are rounded by 1000, and a compiler that writes the
+  division in two ways would find an exponential above 1.
+  """
+  top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
+  return divide(logits - jnp.where(jnp.isinf(top), 0, top), temperature)
+
+
+def expected(p: Array, values: Array) -> Array:
+  """Σ p · values over the last axis, 0 where p is 0, whatever the value is there; a NaN stays one."""
+  return jnp.sum(p * jnp.where(p == 0, 0, values), -1)
+
 
 def kl(teacher_logits: Array, student_logits: Array, temperature: float | Array = 1.0) -> Array:
-  """KL(softmax(teacher / T) || softmax(student / T)), `[..., C] -> [...]`, with no T² factor."""
-  log_p = jax.nn.log_softmax(teacher_logits / temperature)
-  log_q = jax.nn.log_softmax(student_logits / temperature)
-  p = jnp.exp(log_p)
-  return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0), -1)
+  """KL(softmax(teacher / T) || softmax(student / T)), `[..., C] -> [...]`, with no T² factor.
+
+  A class to which the teacher gives 0 adds 0, even at a logit of -inf of the student. One of -inf where
+  the teacher gives more makes it infinite.
+  """
+  log_p = jax.nn.log_softmax(soften(teacher_logits, temperature))
+  log_q = jax.nn.log_softmax(soften(student_logits, temperature))
+  return expected(jnp.exp(log_p), log_p - log_q)
 
 
 def smooth_l1(difference: Array) -> Array:
@@ -31,21 +76,25 @@ def flatten(x: Array) -> Array:
 def standardise(logits: Array) -> Array:
   """Mean 0 and standard deviation 1 over the classes (Sun et al., 2403.01427, algorithm 1).
 
-  The deviation divides by C - 1 and gets 1e-7 added, as in the authors' code.
+  The deviation divides by C - 1 and gets 1e-7 added, as in the authors' code. A class that is ruled
+  out stays so, and is none of the C.
   """
-  centred = logits - logits.mean(-1, keepdims=True)
-  variance = jnp.sum(centred**2, -1, keepdims=True) / max(logits.shape[-1] - 1, 1)
-  varies = variance > 0  # equal logits stay 0, with a gradient that is finite
-  return centred / jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)) + 1e-7, 1)
+  out = ruled_out(logits)
+  n = jnp.sum(~out, -1, keepdims=True)
+  mean = jnp.sum(jnp.where(out, 0, logits), -1, keepdims=True) / jnp.maximum(n, 1)
+  centred = jnp.where(out, 0, logits - mean)
+  variance = jnp.sum(centred**2, -1, keepdims=True) / jnp.maximum(n - 1, 1)
+  flat = variance == 0  # equal logits stay 0, with a gradient that is finite
+  scaled_ = centred / jnp.where(flat, 1, jnp.sqrt(jnp.where(flat, 1, variance)) + 1e-7)
+  return jnp.where(out, jax.lax.stop_gradient(logits), scaled_)
 
 
 def soft_cross_entropy(
   teacher_logits: Array, student_logits: Array, temperature: float | Array = 1.0
 ) -> Array:
   """-Σ softmax(teacher / T) · log softmax(student / T), `[..., C] -> [...]`, with no T² factor."""
-  p = jax.nn.softmax(teacher_logits / temperature)
-  log_q = jax.nn.log_softmax(student_logits / temperature)
-  return -jnp.sum(jnp.where(p > 0, p * log_q, 0), -1)
+  p = jax.nn.softmax(soften(teacher_logits, temperature))
+  return -expected(p, jax.nn.log_softmax(soften(student_logits, temperature)))
 
 
 def without_class(logits: Array, label: Array) -> Array:
@@ -54,11 +103,29 @@ def without_class(logits: Array, label: Array) -> Array:
   return jnp.where(out, jnp.finfo(logits.dtype).min / 2, logits)
 
 
+def largest(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+  """The largest absolute value along the axes, by default all, kept as axes of 1, with no gradient.
+
+  1 where it is 1e-30 or less, of which a gradient would overflow, and where it is infinite.
+  """
+  top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True))
+  return jnp.where((top <= 1e-30) | jnp.isinf(top), 1, top)
+
+
+def scaled(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+  """`x` over `largest`, so that squares neither overflow nor vanish.
+
+  For what does not depend on the scale of `x`, whose gradient is the same with the scale as a constant.
+  """
+  return x / largest(x, axis)
+
+
 def unit(x: Array) -> Array:
-  """`x` at length 1 along its last axis; a zero stays zero, with a gradient of 0."""
+  """`x` at length 1 along its last axis; one of less than about 1e-30 is zero, with a gradient of 0."""
+  x = scaled(x, -1)
   square = jnp.sum(x * x, -1, keepdims=True)
-  some = square > 1e-24  # of a shorter one the gradient would overflow
-  return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, square, 1)), 0)
+  none = square == 0
+  return jnp.where(none, 0, x * jax.lax.rsqrt(jnp.where(none, 1, square)))
 
 
 def log_affinity(a: Array, b: Array, scale: Array, mask: Array) -> Array:
@@ -89,14 +156,14 @@ def log_likelihood(logits: Array, tokens: Array) -> Array:
 def log_distributions(student: Array, teacher: Array, temperature: float = 1.0) -> tuple:
   """(log q, log p, allowed), each `[..., V]`, of the student's and the teacher's logits.
 
-  A token that either rules out with a logit of -inf is not allowed: it takes no part in a
-  divergence. Its logs are finite all the same, so that no NaN gets into a gradient.
+  A token that either rules out is not allowed: it takes no part in a divergence. Its logs are finite
+  all the same, so that no NaN gets into a gradient.
   """
 
   def logs(z):
-    return jnp.where(jnp.isfinite(z), jax.nn.log_softmax(z / temperature), -1e30)
+    return jnp.where(ruled_out(z), RULED_OUT, jax.nn.log_softmax(soften(z, temperature)))
 
-  return logs(student), logs(teacher), jnp.isfinite(student) & jnp.isfinite(teacher)
+  return logs(student), logs(teacher), ~(ruled_out(student) | ruled_out(teacher))
 
 
 def log_mixture(log_a: Array, log_b: Array, share: float) -> Array:
@@ -113,10 +180,15 @@ def divergence(log_a: Array, log_b: Array, allowed: Array) -> Array:
 
 def norm(x: Array, axis: int | None = -1) -> Array:
   """The L2 norm of `x` along an axis, or of all of it; a norm of 0 has a gradient of 0."""
-  top = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True))
-  top = jnp.where(top > 0, top, 1)  # the squares of large entries would overflow
+  top = largest(x, axis)  # the squares of large entries would overflow
   square = jnp.sum(jnp.square(x / top), axis, keepdims=True)
-  return jnp.squeeze(top * jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0), axis)
+  none = square == 0  # and not > 0: a NaN stays one
+  return jnp.squeeze(top * jnp.where(none, 0, jnp.sqrt(jnp.where(none, 1, square))), axis)
+
+
+def gap(a: Array, b: Array) -> Array:
+  """a - b of what may have overflown: infinite where either is, and not NaN where both are."""
+  return jnp.where(jnp.isinf(a) & jnp.isinf(b), jnp.inf, a - b)
 
 
 def average_to(x: Array, size: tuple[int, ...]) -> Array:

@@ -22,9 +22,11 @@ def in_parts(n: int) -> Callable:
 
   A term is the mean over the whole batch all the same: its count is known before the first part, since
   it depends on the batch alone, and XLA drops all the rest of that look. Part i has the rows i, i + n, …,
-  so that a batch that is split over devices stays where it is. Statistics go from part to part; batch
-  norm sees a part at a time, and dropout draws anew for each. They are a loop on CPU too, where
-  `kdjax.conv` is as fast in one, and where XLA would hold all parts at once if they were not.
+  so that a batch that is split over devices stays where it is. The student's statistics go from part to
+  part; batch norm sees a part at a time, and dropout draws anew for each. Methods see the same statistics
+  in each, and keep the mean of what the parts make of them, each with the share of its count; they have
+  the same rng, from which they draw by an example's 'id'. They are a loop on CPU too, where `kdjax.conv`
+  is as fast in one, and where XLA would hold all parts at once if they were not.
 
   Args:
     n: how many parts, a divisor of the batch.
@@ -43,19 +45,27 @@ def in_parts(n: int) -> Callable:
 
       def part(carry, given):
         i, t, batch = given
-        stats, sums = carry
-        rng_part = jax.random.fold_in(rng, i)
-        grads, (terms, stats) = jax.grad(objective, has_aux=True)(params, stats, t, batch, rng_part, counts)
-        return (stats, jax.tree.map(jnp.add, sums, (grads, terms))), None
+        student, sums = carry
+        now = {'student': student, 'method': stats['method']}
+        grads, (terms, new) = jax.grad(objective, has_aux=True)(params, now, t, batch, rng, counts, i)
+        shares = {name: terms[name][1] / jnp.maximum(counts[name], 1) for name in stats['method']}
+        moved = {name: _moved(new['method'][name], stats['method'][name], shares[name]) for name in shares}
+        return (new['student'], jax.tree.map(jnp.add, sums, (grads, terms, moved))), None
 
-      start = stats, jax.tree.map(jnp.zeros_like, (params, terms))
+      start = stats['student'], jax.tree.map(jnp.zeros_like, (params, terms, stats['method']))
       parts = jnp.arange(n), *jax.tree.map(rows, (dict(t), dict(batch)))
-      (stats, (grads, terms)), _ = jax.lax.scan(part, start, parts)
-      return grads, (terms, stats)
+      (student, (grads, terms, moved)), _ = jax.lax.scan(part, start, parts)
+      method = jax.tree.map(lambda old, x: old + x, stats['method'], moved)
+      return grads, (terms, {'student': student, 'method': method})
 
     return over
 
   return gradient
+
+
+def _moved(new, old, share):
+  """What a part's share of the new statistics adds to the old."""
+  return jax.tree.map(lambda x, y: share * (x - y), new, old)
 
 
 def check_parts(n: int, batch_size: int, devices: int, relational: bool, stage: str) -> None:

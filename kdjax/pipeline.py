@@ -133,6 +133,13 @@ def _held(split, n, arrays, counts):
   return Columns(arrays)
 
 
+def places(source: Lazy | Columns) -> int:
+  """One more than the largest 'id'; of a split read as it goes, by its number and its last example."""
+  if isinstance(source, Columns) and 'id' in source.arrays:
+    return int(np.max(source.arrays['id'])) + 1
+  return max(len(source), int(np.max(source.take([len(source) - 1]).get('id', 0))) + 1)
+
+
 def train_batches(
   source: Lazy | Columns, batch_size: int, seed: int, reader: Any = None, rows_only: bool = False
 ) -> Iterator:

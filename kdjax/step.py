@@ -76,8 +76,10 @@ def make_update(
     return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   def update(state, t, batch):
-    def objective(params, stats, t, batch, rng, counts=None):
-      rng_model, rng_method = jax.random.split(rng)
+    def objective(params, stats, t, batch, rng, counts=None, part=None):
+      rng_model, rng_method = jax.random.split(rng)  # a method draws by 'id', however a batch is split
+      if part is not None:
+        rng_model, _ = jax.random.split(jax.random.fold_in(rng, part))
       if axis:  # no two devices drop the same units
         rng_model = jax.random.fold_in(rng_model, jax.lax.axis_index(axis))
       variables = {'params': params['student'], **stats['student']}

@@ -107,12 +107,13 @@ class Method(NamedTuple):
     loss: `(params, stats, s, t, batch, *, step, rng) -> ((sum, count), new_stats)`. A combined
       method returns one `(sum, count)` a name. A relation over the whole batch counts once.
     relational: whether the loss relates the examples of a batch to each other, so that a part
-      of the batch does not give a part of the loss.
+      of the batch does not give a part of the loss; or `(params, stats) -> bool` where that shows in
+      what the method learns and keeps for its taps. Ask `methods.related`.
   """
 
   init: MethodInit
   loss: MethodLoss
-  relational: bool = False
+  relational: bool | Callable[[Any, Any], bool] = False
 
 
 class Task(NamedTuple):

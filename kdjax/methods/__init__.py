@@ -11,6 +11,11 @@ import jax
 from kdjax.types import Method
 
 
+def related(method: Method, params: Mapping, stats: Mapping) -> bool:
+  """Whether the loss relates the examples of a batch, with what `init` gave or its shapes."""
+  return method.relational(params, stats) if callable(method.relational) else method.relational
+
+
 def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
   """Adds up any number of methods, each with its weight and schedule.
 
@@ -36,4 +41,8 @@ def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
       terms[n] = (weight * schedule(step) * total, count)
     return terms, new_stats
 
-  return Method(init, loss, any(m.relational for _, m, _ in methods.values()))
+  def relational(params, stats):
+    return any(related(methods[n][1], params[n], stats[n]) for n in names)
+
+  each = [m.relational for _, m, _ in methods.values()]
+  return Method(init, loss, relational if any(map(callable, each)) else any(each))

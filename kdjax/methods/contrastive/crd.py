@@ -11,6 +11,7 @@ from kdjax.types import Method
 
 WEIGHT = 0.8  # RepDistiller, sum over 1 + 16,384 terms of both sides, mean over the examples
 EPS = 1e-7
+EXAMPLES = 'size'  # the option that a recipe's training data decide, unless it is set
 
 
 def draw(rng, ids, labels, negatives):
@@ -40,7 +41,7 @@ def draw(rng, ids, labels, negatives):
 
 def crd(
   *,
-  size: Count = 50_000,
+  size: Count | None = None,
   negatives: Count = 16_384,
   dim: Size = 128,
   temperature: Temperature = 0.07,
@@ -63,7 +64,8 @@ def crd(
   B · N scores of each side.
 
   Args:
-    size: N, the number of training examples; every 'id' of the batch is below it.
+    size: N, the number of training examples; every 'id' of the batch is below it. By default as many as
+      the training data of a recipe have, and 50,000, CIFAR's, where there is no recipe.
     negatives: K.
     dim: the width of the embeddings.
     temperature: T.
@@ -78,12 +80,13 @@ def crd(
   def init(rng, s, t, batch):
     a, b = read(s, t)
     keys, bound = jax.random.split(rng, 3), (dim / 3) ** -0.5
-    banks = [jax.random.uniform(k, (size, dim), a.dtype, -bound, bound) for k in keys[1:]]
+    n = size or 50_000
+    banks = [jax.random.uniform(k, (n, dim), a.dtype, -bound, bound) for k in keys[1:]]
     unset = -jnp.ones((), a.dtype)
     return TwoEmbeddings(dim).init(keys[0], a, b)['params'], {
       'bank': {'student': banks[0], 'teacher': banks[1]},
       'z': {'student': unset, 'teacher': unset},
-      'label': -1 - jnp.arange(size, dtype=jnp.int32),
+      'label': -1 - jnp.arange(n, dtype=jnp.int32),
     }
 
   def loss(params, stats, s, t, batch, *, step, rng):

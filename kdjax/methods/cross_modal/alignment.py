@@ -38,7 +38,7 @@ def alignment(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = taps.pair(s, t, student, teacher, 'alignment')
-    d = losses.flatten(a - b)
+    d = losses.flatten(jnp.subtract(*losses.both_masked(a, b)))
     if distance in PER_EXAMPLE:
       values = jnp.mean(jnp.square(d), 1)
       if distance == 'scale_invariant':

@@ -23,7 +23,7 @@ class Proxy(nn.Module):
   def __call__(self, x):
     dtype, x = x.dtype, x.reshape(x.shape[0], -1, x.shape[-1]).mean(1)
     x = nn.Dense(x.shape[-1], use_bias=False, dtype=dtype, name='in')(x)
-    x = nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, dtype=dtype, name='bn')(x)
+    x = nn.BatchNorm(False, momentum=0.9, use_fast_variance=False, dtype=dtype, name='bn')(x)
     return nn.Dense(self.classes, dtype=dtype, name='out')(nn.leaky_relu(x, 0.1))
 
 
@@ -39,6 +39,7 @@ class Proxies(nn.Module):
 
 def kendall(x, y):
   """Kendall's τ-b between the class orders of `[B, C]` scores: `[B]`, 0 where all are equal."""
+  x, y = (jnp.maximum(z, losses.RULED_OUT) for z in (x, y))  # -inf less itself would be NaN
   x, y = (jnp.sign(z[:, :, None] - z[:, None]) for z in (x, y))
   untied = jnp.sum(jnp.abs(x), (1, 2)) * jnp.sum(jnp.abs(y), (1, 2))
   return jnp.sum(x * y, (1, 2)) / jnp.sqrt(jnp.where(untied > 0, untied, 1))
@@ -64,7 +65,8 @@ def c2kd(
   classes), and the teacher teaches its own. `temperature` brings no T², as in the authors' code.
 
   Deviations: the teacher itself learns nothing, where the paper also trains it, and the label's
-  class is left out, where the code keeps it (`keep_target`). With two classes nothing is left.
+  class is left out, where the code keeps it (`keep_target`). With two classes nothing is left. A
+  class that both models rule out their proxies rule out too.
 
   Args:
     threshold: of the rank correlation.
@@ -88,7 +90,7 @@ def c2kd(
     return variables['params'], {k: v for k, v in variables.items() if k != 'params'}
 
   def other_classes(q, p, label):
-    q, p = q / temperature, jax.lax.stop_gradient(p) / temperature
+    q, p = (losses.divide(x, temperature) for x in (q, jax.lax.stop_gradient(p)))
     if keep_target:
       target = jax.nn.one_hot(label, q.shape[-1], dtype=bool)
       return losses.kl(jnp.where(target, 0, p), jnp.where(target, 0, q))
@@ -102,6 +104,8 @@ def c2kd(
       (q, p), new_stats = Proxies(logits.shape[-1]).apply(
         {'params': params, **stats}, *features(s, t), mutable=list(stats)
       )
+      out = losses.ruled_out(logits) & losses.ruled_out(target)
+      q, p = (jnp.where(out, -jnp.inf, x) for x in (q, p))
     detach = jax.lax.stop_gradient
     chosen = (kendall(detach(q), detach(p)) > threshold) & (known['mask'] > 0)
     values = jnp.where(chosen, other_classes(q, p, label), 0)

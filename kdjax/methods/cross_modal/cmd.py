@@ -14,7 +14,8 @@ def cmd(*, moments: Power = 5, student: Tap = 'logits', teacher: Tap = 'logits')
 
   |E x - E y| + Σ_k |E (x - E x)^k - E (y - E y)^k|, k = 2 ... `moments`; E over the batch, the
   powers elementwise, | | the L2 norm over the dimensions. Deviation from the paper: the moments are
-  not divided by the k-th power of the range of the activations, so that it wants bounded taps. It
+  not divided by the k-th power of the range of the activations, so that it wants bounded taps: where
+  one overflows the loss is infinite. It
   pairs no examples. It counts once a batch, and padding takes no part in it.
 
   Args:
@@ -24,18 +25,20 @@ def cmd(*, moments: Power = 5, student: Tap = 'logits', teacher: Tap = 'logits')
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pair = [losses.flatten(x) for x in taps.pair(s, t, student, teacher, 'cmd')]
+    pair = [losses.flatten(x) for x in losses.both_masked(*taps.pair(s, t, student, teacher, 'cmd'))]
     m = taps.example_mask(batch, pair[0])[:, None]
 
     def mean(x):
       return jnp.sum(x * m, 0) / jnp.maximum(m.sum(), 1)
 
     means = [mean(x) for x in pair]
-    centred = [(x - e) * m for x, e in zip(pair, means, strict=True)]
-    total = losses.norm(means[0] - means[1])
+    centred = [jnp.where(jnp.isinf(e), 0, x - e) * m for x, e in zip(pair, means, strict=True)]
+    top = jnp.maximum(*map(losses.largest, centred))[0, 0]  # a power is infinite where it overflows, not NaN
+    total = losses.norm(losses.gap(*means))
     for k in range(2, moments + 1):
-      a, b = (mean(x**k) for x in centred)
-      total += losses.norm(a - b)
+      a, b = (mean((x / top) ** k) for x in centred)
+      distance = losses.norm(a - b)
+      total += jnp.where(distance == 0, 0, top**k * distance)
     return (total, jnp.ones_like(total)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

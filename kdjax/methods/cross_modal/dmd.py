@@ -98,12 +98,13 @@ def dmd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     found = nodes(s, t)
-    w = jax.nn.softmax(alpha * Graph(dim).apply({'params': params}, found, edges))
+    seen = [(whose, losses.zero_masked(z), e) for whose, z, e in found]
+    w = jax.nn.softmax(alpha * Graph(dim).apply({'params': params}, seen, edges))
     p = jnp.asarray(prior or [1 / len(edges)] * len(edges), w.dtype)
     values = 0.0
     for k, (j, i) in enumerate(edges):
       (_, z, e), (target, other) = found[j], jax.lax.stop_gradient(found[i][1:])
-      distance = jnp.sum(jnp.abs(z - target), -1)
+      distance = jnp.sum(jnp.abs(jnp.subtract(*losses.both_masked(z, target))), -1)
       if apart:
         distance += apart * jnp.maximum(jnp.sum(losses.unit(e) * losses.unit(other), -1), 0)
       values += (w[:, k] + p[k]) * distance

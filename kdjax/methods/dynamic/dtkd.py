@@ -28,7 +28,7 @@ def dtkd(*, temperature: Temperature = 4.0, student: Tap = 'logits', teacher: Ta
     q, p = taps.pair(s, t, student, teacher, 'dtkd')
     x, y = (jnp.maximum(z.max(-1, keepdims=True), 1e-3) for z in (q, p))
     t_s, t_t = 2 * temperature * x / (x + y), 2 * temperature * y / (x + y)
-    values = losses.kl(p / t_t, q / t_s) * (t_s * t_t)[..., 0]
+    values = losses.kl(losses.soften(p, t_t), losses.soften(q, t_s)) * (t_s * t_t)[..., 0]
     return taps.mean_over_examples(taps.mean_over_axes(values), batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

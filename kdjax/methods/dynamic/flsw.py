@@ -17,7 +17,8 @@ def temperatures(student_logits, teacher_logits, batch, temperature, beta, gamma
   """One temperature for each example or position: `[B, ..., C] -> [B, ...]`."""
 
   def unit(x):
-    return x / (jnp.sqrt(jnp.sum(x * x, -1, keepdims=True)) + 1e-4)
+    x = losses.zero_masked(x)
+    return x / (losses.norm(x)[..., None] + 1e-4)
 
   cosine = jnp.sum(unit(student_logits) * unit(teacher_logits), -1)
   weights = jnp.maximum(1 - cosine, 0) ** gamma

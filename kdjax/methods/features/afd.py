@@ -66,7 +66,9 @@ def afd(*, dim: Size = 128, student: Taps = STAGES, teacher: Taps = STAGES) -> M
     return a, b, taps.example_mask(batch, a[0])
 
   def where(x, size):
-    return losses.unit(losses.flatten(losses.average_to(jnp.mean(x**2, -1, keepdims=True), size)))
+    return losses.unit(
+      losses.flatten(losses.average_to(jnp.mean(losses.scaled(x, (1, 2, 3)) ** 2, -1, keepdims=True), size))
+    )
 
   def init(rng, s, t, batch):
     return Selection(dim).init(rng, *read(s, t, batch))['params'], {}

@@ -26,7 +26,7 @@ def at_mean(*, p: Power = 2, student: Stages = STAGES, teacher: Stages = STAGES)
   """
 
   def attention(x):
-    return losses.unit(losses.flatten(jnp.mean(x**p, -1)))
+    return losses.unit(losses.flatten(jnp.mean(losses.scaled(x, (1, 2, 3)) ** p, -1)))
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = (losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'at_mean'))

@@ -45,7 +45,7 @@ class Regressor(nn.Module):
           'choose taps where the student is larger, equal or exactly half as large.'
         )
     if self.norm:
-      x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name='bn')(x)
+      x = nn.BatchNorm(not train, momentum=0.9, use_fast_variance=False, dtype=dtype, name='bn')(x)
       x = nn.relu(x)
     return x
 
@@ -60,7 +60,8 @@ def fitnet(
   plain regressor of the paper; give it a stage window to get the paper's two stages.
 
   Args:
-    norm: whether batch norm and ReLU end the regressor; by default on maps only.
+    norm: whether batch norm, which relates the examples of a batch, and ReLU end the regressor; by
+      default on maps only.
     student: its tap, [B, D], [B, L, D] or [B, H, W, C].
     teacher: its tap, with the same number of axes.
   """
@@ -86,4 +87,4 @@ def fitnet(
     values = taps.mean_over_axes(jnp.square(hint - b))
     return taps.mean_over_examples(values, batch), dict(new_stats)
 
-  return Method(init, loss, relational=norm is not False)
+  return Method(init, loss, relational=lambda params, stats: bool(stats))  # batch norm's

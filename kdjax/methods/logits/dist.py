@@ -3,17 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import taps
+from kdjax import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 2.0  # torchdistill on ImageNet, beside 1 on the labels: the paper's beta = gamma = 2
-
-
-def length(x, axis):
-  """The Euclidean norm, with a gradient of 0 at 0."""
-  square = jnp.sum(x * x, axis)
-  return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
 def dist(
@@ -44,10 +38,10 @@ def dist(
     mask = taps.example_mask(batch, q).reshape(-1, *[1] * (q.ndim - 2))
     mask = jnp.broadcast_to(mask, q.shape[:-1]).reshape(-1, 1)
     n = jnp.maximum(mask.sum(), 1)
-    q, p = (jax.nn.softmax(x / temperature).reshape(-1, x.shape[-1]) for x in (q, p))
+    q, p = (jax.nn.softmax(losses.soften(x, temperature)).reshape(-1, x.shape[-1]) for x in (q, p))
 
     def correlation(x, y, axis):
-      return jnp.sum(x * y, axis) / (length(x, axis) * length(y, axis) + 1e-8)
+      return jnp.sum(x * y, axis) / (losses.norm(x, axis) * losses.norm(y, axis) + 1e-8)
 
     def by_example(x):
       return x - x.mean(-1, keepdims=True)

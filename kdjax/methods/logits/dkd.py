@@ -42,7 +42,7 @@ def dkd(
     label, known = taps.labelled(q, batch, 'dkd')
     if standardise:
       q, p = losses.standardise(q), losses.standardise(p)
-    q, p = q / temperature, p / temperature
+    q, p = (losses.soften(x, temperature) for x in (q, p))
     others_q, others_p = losses.without_class(q, label), losses.without_class(p, label)
 
     def two_way(x, others):

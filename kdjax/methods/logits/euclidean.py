@@ -26,13 +26,14 @@ def euclidean(
     logsoftmax: compares the log-softmaxes.
     squared: leaves out the root and the 1e-12 (l2): a sum over the classes, not a mean.
     student: its tap, [B, ...].
-    teacher: its tap, of the same shape.
+    teacher: its tap, of the same shape. A class that both rule out adds nothing.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = taps.pair(s, t, student, teacher, 'euclidean')
     if logsoftmax:
       q, p = jax.nn.log_softmax(q), jax.nn.log_softmax(p)
+    q, p = losses.both_masked(q, p)
     values = jnp.sum(jnp.square(losses.flatten(q - p)), -1)
     if not squared:
       values = jnp.sqrt(values + 1e-12)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import taps
+from kdjax import losses, taps
 from kdjax.options import Rate, Tap
 from kdjax.types import Method
 
@@ -25,9 +25,9 @@ def hard_label(*, label_smoothing: Rate = 0.0, student: Tap = 'logits', teacher:
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = taps.pair(s, t, student, teacher, 'hard_label')
     h = jax.nn.one_hot(jnp.argmax(p, -1), p.shape[-1], dtype=q.dtype)
-    h = (1 - label_smoothing) * h + label_smoothing / max(p.shape[-1] - 1, 1) * (1 - h)
-    log_h = jnp.log(jnp.where(h > 0, h, 1))
-    values = jnp.sum(jnp.where(h > 0, h * (log_h - jax.nn.log_softmax(q)), 0), -1)
+    others = jnp.where(losses.ruled_out(p), 0, 1 - h)  # a class without a chance gets no share
+    h = (1 - label_smoothing) * h + label_smoothing / jnp.maximum(others.sum(-1, keepdims=True), 1) * others
+    values = losses.expected(h, jnp.log(h) - jax.nn.log_softmax(q))
     return taps.mean_over_examples(taps.mean_over_axes(values), batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -26,14 +26,16 @@ def label_smoothing_teacher(
   Args:
     correct: u at the label.
     temperature: T of the made-up teacher, above 0.
-    student: its tap, [B, C].
+    student: its tap, [B, C]. A class that it rules out is none of the C.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q = taps.tap(s, student, 'label_smoothing_teacher', 'student')
     label, known = taps.labelled(q, batch, 'label_smoothing_teacher')
     right = jax.nn.one_hot(label, q.shape[-1], dtype=bool)
-    u = jnp.where(right, correct, (1 - correct) / max(q.shape[-1] - 1, 1)).astype(q.dtype)
-    return taps.mean_over_examples(losses.kl(u / temperature, q), known), stats
+    out = losses.ruled_out(q)
+    others = jnp.maximum(jnp.sum(~out, -1, keepdims=True) - 1, 1)
+    u = jnp.where(right, correct, (1 - correct) / others).astype(q.dtype) / temperature
+    return taps.mean_over_examples(losses.kl(jnp.where(out, -jnp.inf, u), q), known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

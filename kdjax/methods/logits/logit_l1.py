@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import taps
+from kdjax import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 
@@ -17,11 +17,12 @@ def logit_l1(*, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
 
   Args:
     student: its tap, [B, ...].
-    teacher: its tap, of the same shape.
+    teacher: its tap, of the same shape. A class that both rule out adds nothing.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = taps.pair(s, t, student, teacher, 'logit_l1')
+    q, p = losses.both_masked(q, p)
     return taps.mean_over_examples(taps.mean_over_axes(jnp.abs(q - p)), batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import taps
+from kdjax import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
@@ -19,11 +19,12 @@ def logit_mse(*, temperature: Temperature = 1.0, student: Tap = 'logits', teache
   Args:
     temperature: T, above 0; an array is broadcast against the logits.
     student: its tap, [B, ...].
-    teacher: its tap, of the same shape.
+    teacher: its tap, of the same shape. A class that both rule out adds nothing.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = taps.pair(s, t, student, teacher, 'logit_mse')
+    q, p = losses.both_masked(q, p)
     values = taps.mean_over_axes(jnp.square((q - p) / temperature))
     return taps.mean_over_examples(values, batch), stats
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import taps
+from kdjax import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
@@ -26,12 +26,13 @@ def multi_label(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    q, p = (x / temperature for x in taps.pair(s, t, student, teacher, 'multi_label'))
+    q, p = (losses.divide(x, temperature) for x in taps.pair(s, t, student, teacher, 'multi_label'))
 
-    def side(p, q):
-      return jax.nn.sigmoid(p) * (jax.nn.log_sigmoid(p) - jax.nn.log_sigmoid(q))
+    def two_way(x):
+      return jnp.stack([jax.nn.log_sigmoid(x), jax.nn.log_sigmoid(-x)], -1)
 
-    values = temperature**2 * taps.mean_over_axes(jnp.sum(side(p, q) + side(-p, -q), -1))
+    each = losses.expected(jnp.exp(two_way(p)), two_way(p) - two_way(q))
+    values = temperature**2 * taps.mean_over_axes(jnp.sum(each, -1))
     return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

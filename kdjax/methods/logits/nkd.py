@@ -39,8 +39,8 @@ def nkd(
     def at_label(x):
       return jnp.take_along_axis(jax.nn.log_softmax(x), label[:, None], -1)[:, 0]
 
-    target = -jnp.exp(at_label(p)) * at_label(q)
-    q, p = q / temperature, p / temperature
+    target = -losses.expected(jnp.exp(at_label(p))[:, None], at_label(q)[:, None])
+    q, p = (losses.soften(x, temperature) for x in (q, p))
     if not keep_target:
       q, p = losses.without_class(q, label), losses.without_class(p, label)
     values = target + gamma * temperature**2 * losses.soft_cross_entropy(p, q)

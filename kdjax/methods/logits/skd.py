@@ -47,7 +47,7 @@ def skd(
     n = m.sum()
 
     def cosines(x):
-      x = losses.unit(x)
+      x = losses.unit(losses.zero_masked(x))
       return jnp.matmul(x, x.T, precision='highest')
 
     rows = jnp.where(m[:, None] * m > 0, cosines(q) - cosines(p), 0)

@@ -65,7 +65,7 @@ def dino(
       new['kernel'] = momentum * stats['kernel'] + (1 - momentum) * now
     c = stats['center']
     values = losses.soft_cross_entropy((p - c) / teacher_temperature, q / student_temperature)
-    each = p.reshape(len(p), -1, p.shape[-1]).mean(1)
+    each = losses.zero_masked(p).reshape(len(p), -1, p.shape[-1]).mean(1)
     mask = taps.example_mask(batch, each)
     mean = jnp.sum(jnp.where(mask[:, None] > 0, each, 0), 0) / jnp.maximum(mask.sum(), 1)
     moved = center * c + (1 - center) * mean.astype(c.dtype)

@@ -31,13 +31,16 @@ def linear(z: Array, label: Array) -> Array:
 
   Exponentiated gradient, in which a step that raises an example's loss, convex in its α, is taken back.
   """
+  out = jnp.any(losses.ruled_out(z), 0)  # what one rules out has no chance in any convex combination
+  z = jnp.where(out, 0, z)
   away = z - z.mean(0)
   spread = jnp.max(away.max(-1) - away.min(-1), 0)
   rate = 4 / jnp.maximum(spread, 1e-6) ** 2  # 1 / the largest curvature that the loss can have
   target = jax.nn.one_hot(label, z.shape[-1], dtype=z.dtype)
 
   def mix(log_alpha):
-    return jnp.einsum('mb,mbc->bc', jax.nn.softmax(log_alpha, 0), z, precision='highest')
+    mixed = jnp.einsum('mb,mbc->bc', jax.nn.softmax(log_alpha, 0), z, precision='highest')
+    return jnp.where(out, -jnp.inf, mixed)
 
   def step(_, carry):
     old, rate, best = carry

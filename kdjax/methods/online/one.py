@@ -105,7 +105,9 @@ def one(
   def loss(params, stats, s, t, batch, *, step, rng):
     module, inputs = read(s, batch)
     z, gate = module.apply({'params': params}, *inputs)
-    mixture = jnp.einsum('bm,mbc->bc', gate, z, precision='highest')
+    out = losses.ruled_out(z[0])  # by the student: then the branches rule it out too
+    mixture = jnp.einsum('bm,mbc->bc', gate, jnp.where(out, 0, z), precision='highest')
+    mixture = jnp.where(out, -jnp.inf, mixture)
     label, known = taps.labelled(mixture, batch, 'one')
     hard = -sum(losses.log_likelihood(x, label) for x in (mixture, *z[1:]))
     target = jax.lax.stop_gradient(mixture)

@@ -60,7 +60,7 @@ def cckd(
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
     m = taps.example_mask(batch, a)
-    difference = (correlation(a) - correlation(b)) * m[:, None] * m[None]
+    difference = losses.gap(correlation(a), correlation(b)) * m[:, None] * m[None]
     total = losses.norm(difference, None) / jnp.maximum(m.sum(), 1) ** 2
     return (total, jnp.ones_like(total)), stats
 

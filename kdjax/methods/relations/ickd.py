@@ -21,7 +21,7 @@ class Embedding(nn.Module):
   def __call__(self, x):
     dtype = x.dtype
     x = Conv(self.channels, (1, 1), use_bias=False, dtype=dtype, name='conv')(x)
-    return nn.BatchNorm(False, momentum=0.9, epsilon=1e-5, dtype=dtype, name='bn')(x)
+    return nn.BatchNorm(False, momentum=0.9, use_fast_variance=False, dtype=dtype, name='bn')(x)
 
 
 def correlation(x):

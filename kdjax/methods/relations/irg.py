@@ -1,5 +1,6 @@
 """Instance graphs: distances between examples and how layers change them (Liu et al., CVPR 2019)."""
 
+import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
@@ -21,6 +22,7 @@ def by_largest(d):
 def edges(x, pairs):
   """Squared distances between the examples `[B, ...]`, by the largest: `[B, B]`."""
   x = losses.flatten(x)
+  x = losses.scaled(x - jax.lax.stop_gradient(x.mean(0)))  # the nearer to 0, the less rounding
   square = jnp.sum(x * x, -1)
   d = jnp.maximum(square[:, None] + square[None] - 2 * jnp.matmul(x, x.T, precision='highest'), 0)
   return by_largest(d * (1 - jnp.eye(len(x), dtype=d.dtype)) * pairs)
@@ -39,7 +41,7 @@ def shift(x, y, mask):
     )
   x = losses.average_to(x, y.shape[1:3])
   y = y.reshape(*x.shape, -1).mean(-1)
-  return by_largest(jnp.sum(jnp.square(losses.flatten(x - y)), -1) * mask)
+  return by_largest(jnp.sum(jnp.square(losses.scaled(losses.flatten(x - y) * mask[:, None])), -1))
 
 
 def irg(
@@ -80,6 +82,7 @@ def irg(
     *inner, (q, p) = found
     m = taps.example_mask(batch, q)
     n, pairs = jnp.maximum(m.sum(), 1), m[:, None] * m[None]
+    q, p = losses.both_masked(q, p)
     total = vertex * jnp.sum(taps.mean_over_axes(jnp.square(q - p)) * m) / n
     each = [jnp.sum(jnp.square(edges(a, pairs) - edges(b, pairs))) / n**2 for a, b in inner]
     total += edge * sum(each) / len(each)

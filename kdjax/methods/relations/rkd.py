@@ -1,5 +1,6 @@
 """Relations: match the distances and angles between examples (Park et al., 1904.05068)."""
 
+import jax
 import jax.numpy as jnp
 
 from kdjax import losses, taps
@@ -11,8 +12,9 @@ WEIGHT = 1.0  # RepDistiller and mdistiller, with the two factors below
 
 def distances(x, *, squared=False, eps=1e-12):
   """Euclidean distances between the rows of `x` `[B, D]`: `[B, B]`, its diagonal 0."""
+  x = x - jax.lax.stop_gradient(x.mean(0))  # the nearer to 0, the less rounding; no distance changes
   square = jnp.sum(x * x, -1)
-  d = jnp.maximum(square[:, None] + square[None] - 2 * x @ x.T, eps)
+  d = jnp.maximum(square[:, None] + square[None] - 2 * jnp.matmul(x, x.T, precision='highest'), eps)
   d = d if squared else jnp.sqrt(d)
   return d * (1 - jnp.eye(len(x), dtype=d.dtype))
 
@@ -23,7 +25,7 @@ def angles(x, eps=1e-12):
   square = jnp.sum(e * e, -1, keepdims=True)
   length = jnp.sqrt(jnp.where(square > eps**2, square, 1))
   e = e / jnp.where(square > eps**2, length, eps)
-  return jnp.einsum('jid,jkd->jik', e, e)
+  return jnp.einsum('jid,jkd->jik', e, e, precision='highest')
 
 
 def rkd(
@@ -59,7 +61,7 @@ def rkd(
       pairs = m[:, None] * m[None]
 
       def normalised(x):
-        d = distances(x, squared=squared) * pairs
+        d = losses.scaled(distances(x, squared=squared) * pairs)
         positive = jnp.sum(d > 0)
         return d / jnp.maximum(d.sum() / jnp.maximum(positive, 1), 1e-12)
 

@@ -26,7 +26,7 @@ def sp(*, student: Tap = 'image/stage3', teacher: Tap = 'image/stage3') -> Metho
     pairs = m[:, None] * m[None]
 
     def similarities(x):
-      x = losses.flatten(x)
+      x = losses.scaled(losses.flatten(x))
       return losses.unit(jnp.matmul(x, x.T, precision='highest') * pairs)
 
     total = jnp.sum(jnp.square(similarities(a) - similarities(b)) * pairs)

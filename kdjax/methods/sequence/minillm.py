@@ -26,7 +26,7 @@ def advantages(rewards, mask, gamma, later=False):
     return total, total
 
   start = jnp.zeros_like(rewards[:, 0])
-  _, sums = jax.lax.scan(back, start, (rewards * mask).T, reverse=True)
+  _, sums = jax.lax.scan(back, start, (jnp.where(mask > 0, rewards, 0) * mask).T, reverse=True)
   left = jnp.cumsum(mask[:, ::-1], 1)[:, ::-1]
   sums = sums.T
   if later:

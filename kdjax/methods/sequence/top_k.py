@@ -62,14 +62,14 @@ def top_k(
     else:
       if indices not in t:
         raise unknown('tap of the teacher in methods.top_k', indices, t)
-      log_p, chosen = b / temperature, t[indices]
+      log_p, chosen = losses.divide(b, temperature), t[indices]
       if chosen.shape != b.shape or chosen.shape[:-1] != a.shape[:-1]:
         raise KdjaxError(
           f'top_k cannot pair the student tap {student!r} {list(a.shape)} with the teacher taps {teacher!r} '
           f'{list(b.shape)} and {indices!r} {list(chosen.shape)}: it needs [B, L, V] and twice [B, L, K].'
         )
     top_q = jnp.take_along_axis(log_q, chosen, -1)
-    allowed = jnp.take_along_axis(allowed, chosen, -1) & jnp.isfinite(log_p)
+    allowed = jnp.take_along_axis(allowed, chosen, -1) & ~losses.ruled_out(log_p)
     log_p = jnp.where(allowed, log_p, -1e30)
     if rest == 'renormalise':
       log_p, top_q = jax.nn.log_softmax(log_p), jax.nn.log_softmax(top_q)
