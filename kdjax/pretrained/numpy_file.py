@@ -46,5 +46,5 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f'{size(unpacked)} are packed in {size(packed)}: save it with numpy.savez')
       return {name.removeprefix(WEIGHTS): _array(archive, entries[name]) for name in names}
   except Exception as e:  # a damaged file shows up as any of half a dozen types
-    told = ' '.join(str(e).split())[:160] or type(e).__name__
-    raise KdjaxError(f'cannot read the model {path} ({told}).') from e
+    reason = ' '.join(str(e).split())[:160] or type(e).__name__
+    raise KdjaxError(f'cannot read the model {path} ({reason}).') from e
