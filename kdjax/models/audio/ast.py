@@ -22,7 +22,7 @@ class Ast(nn.Module):
   deviation, which is the preset 'ast'. The patches run through
   all frames of the lowest mels first. The class and the distillation token are the first two;
   `tokens` come out of the last norm, and `embed` is the mean of the two. The attentions are scores
-  before the softmax; padding is seen as any other frame. The defaults are those of the AudioSet model.
+  before the softmax; padding is attended to as any other frame. The defaults are those of the AudioSet model.
 
   Attributes:
     mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`, for `audio`.
@@ -80,7 +80,7 @@ class Ast(nn.Module):
 
 
 class NormedClassifier(nn.Module):
-  """Adds `logits` [B, C], of a layer norm and a dense layer, where classes are asked for."""
+  """Adds `logits` [B, C], of a layer norm and a dense layer, if `num_classes` is set."""
 
   num_classes: int | None
   eps: float

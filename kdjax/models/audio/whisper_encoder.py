@@ -30,9 +30,9 @@ class WhisperEncoder(nn.Module):
 
   Reads `audio` [B, N] at the rate of `mel`, or a spectrogram `mel` [B, T, M]. The attentions are
   scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean. As
-  published, attention sees padding too. The table of positions is not trained: it lies among the
-  variables in 'buffers'. Deviations: keys have a bias, 0 in published weights, that no softmax notices;
-  a spectrogram of fewer than 2 · `positions` frames is not padded to them, unless `mel` has that
+  published, padding is attended to as well. The table of positions is not trained: it lies among the
+  variables in 'buffers'. Deviations: keys have a bias, 0 in published weights, which does not change the
+  softmax; a spectrogram of fewer than 2 · `positions` frames is not padded to them, unless `mel` has that
   `length`. The defaults are those of whisper-tiny.
 
   Attributes:
@@ -45,8 +45,8 @@ class WhisperEncoder(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
-    pool: whether `embed` is over what 'audio/mask' or 'mel/mask' calls valid, 'mean', or over 'all' positions
-      with the padding, as published classifiers read it.
+    pool: 'mean' for an `embed` over the valid positions of 'audio/mask' or 'mel/mask', 'all' for one over all
+      positions with the padding, as in published classifiers.
     project: width of a linear layer before that of the classes, as published classifiers have; None for none.
     num_classes: None for an encoder without `logits`.
   """

@@ -54,9 +54,9 @@ class TwoTower(nn.Module):
   def __call__(self, inputs, train: bool = False):
     taps = {}
     for name, tower in (('image', self.image), ('text', self.text)):
-      found = tower(inputs, train=train)
+      out = tower(inputs, train=train)
       project = Projection(self.width, self.hidden, self.dropout, name=f'project_{name}')
-      taps |= {f'{name}/{k}': v for k, v in found.items()} | {f'{name}/embed': project(found['embed'], train)}
+      taps |= {f'{name}/{k}': v for k, v in out.items()} | {f'{name}/embed': project(out['embed'], train)}
     start = math.log(10 if self.bias else 1 / 0.07)
     scale = self.param('logit_scale', nn.initializers.constant(start), ())
     taps['logit_scale'] = jnp.minimum(scale, math.log(100))

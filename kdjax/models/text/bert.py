@@ -73,8 +73,8 @@ class Bert(nn.Module):
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
     x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
     if self.types:
-      kinds = inputs.get('text/types', jnp.zeros_like(ids))
-      x += nn.Embed(self.types, self.width, name='types')(kinds)
+      token_types = inputs.get('text/types', jnp.zeros_like(ids))
+      x += nn.Embed(self.types, self.width, name='types')(token_types)
     x = nn.LayerNorm(self.eps, name='norm')(x)
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -96,15 +96,15 @@ class Bert(nn.Module):
     if pool in ('tanh', 'relu'):
       return activation(pool)(nn.Dense(self.width, name='pooler')(x[:, 0]))
     valid = (mask > 0).astype(x.dtype)[..., None]
-    place = jnp.arange(x.shape[1])
+    index = jnp.arange(x.shape[1])
     if pool == 'first':
       return x[:, 0]
     if pool == 'last':
-      at = jnp.max(jnp.where(mask > 0, place, 0), 1)
-      return jnp.take_along_axis(x, at[:, None, None], 1)[:, 0]
+      last = jnp.max(jnp.where(mask > 0, index, 0), 1)
+      return jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if pool == 'max':
       return jnp.max(jnp.where(valid > 0, x, jnp.finfo(x.dtype).min), 1)
     if pool == 'weighted_mean':
-      valid *= (1 + place.astype(x.dtype))[:, None]
+      valid *= (1 + index.astype(x.dtype))[:, None]
     count = jnp.maximum(valid.sum(1), 1)
     return (x * valid).sum(1) / (jnp.sqrt(count) if pool == 'mean_sqrt_len' else count)

@@ -91,8 +91,8 @@ class CifarResnet(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    n, rest = divmod(self.depth - 2, 6)
-    if n < 1 or rest:
+    n, remainder = divmod(self.depth - 2, 6)
+    if n < 1 or remainder:
       raise KdjaxError(
         f'the depth of the model cifar_resnet is {self.depth}; choose 6n + 2, as 8, 20, 56 or 110.'
       )
