@@ -49,12 +49,12 @@ def by_speaker(
   Raises:
     KdjaxError: for an unknown speaker, one in two splits, or a split without some digit.
   """
-  known = {r.speaker for r in spoken}
+  all_speakers = {r.speaker for r in spoken}
   split_of = {}
   for split, names in speakers.items():
     for name in names:
-      if name not in known:
-        raise unknown('speaker', name, known)
+      if name not in all_speakers:
+        raise unknown('speaker', name, all_speakers)
       if split_of.setdefault(name, split) != split:
         raise KdjaxError(f'the speaker {name!r} is in {split_of[name]} and in {split}: name other speakers.')
   splits = {split: [[] for _ in range(10)] for split in ('train', *speakers)}

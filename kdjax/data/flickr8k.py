@@ -50,7 +50,7 @@ def captions(folder: Path) -> dict[str, list[str]]:
 
 
 def split_of(folder: Path, photos: Sequence[str]) -> dict[str, list[str]]:
-  """Split -> photos: as the authors' Flickr_8k.*Images.txt say, without these an eighth each for
+  """Split -> photos: those in the authors' Flickr_8k.*Images.txt, without these an eighth each for
   validation and test."""
   lists = {s: next(iter(sorted(folder.rglob(f'Flickr_8k.{name}.txt'))), None) for s, name in LISTS.items()}
   if all(lists.values()):

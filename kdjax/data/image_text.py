@@ -162,9 +162,9 @@ class Questions(Sequence):
 
 def beside(name: str, data_dir: str | None) -> Path:
   """A file relative to the current folder, or else to where TFDS keeps prepared data."""
-  path, here = user_path(name), Path.cwd()
-  there = sources.root(data_dir) / (path.relative_to(here) if path.is_relative_to(here) else path)
-  return there if there.exists() and not path.exists() else path
+  path, cwd = user_path(name), Path.cwd()
+  fallback = sources.root(data_dir) / (path.relative_to(cwd) if path.is_relative_to(cwd) else path)
+  return fallback if fallback.exists() and not path.exists() else path
 
 
 def readable(names: Sequence[str], file: str, dataset: str, data_dir: str | None) -> tuple[str, ...]:

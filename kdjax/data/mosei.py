@@ -78,7 +78,7 @@ def texts_of(part: Mapping, n: int, where: str) -> Sequence | None:
   return texts
 
 
-def numbers(values, n: int | None, what: str) -> np.ndarray:
+def numbers(values, n: int | None, name: str) -> np.ndarray:
   """f64 [N] of an array of N numbers in any shape, or of a list of numbers.
 
   Raises:
@@ -89,9 +89,9 @@ def numbers(values, n: int | None, what: str) -> np.ndarray:
   good = isinstance(values, np.ndarray) and values.dtype.kind in 'iufb' and values.ndim
   if not good or values.size != len(values):
     shape = f' {list(values.shape)}' if isinstance(values, np.ndarray) else ''
-    raise KdjaxError(f'{what} is a {type(values).__name__}{shape}, and not one number for each utterance')
+    raise KdjaxError(f'{name} is a {type(values).__name__}{shape}, and not one number for each utterance')
   if n is not None and len(values) != n:
-    raise KdjaxError(f'{what} has {len(values)} numbers for {n} utterances')
+    raise KdjaxError(f'{name} has {len(values)} numbers for {n} utterances')
   return values.reshape(-1).astype(np.float64)
 
 
@@ -204,8 +204,8 @@ def mosei(*, path: str = '', standardise: bool = True, transcripts: bool = True)
   """Features of words, voice and face of each utterance, and its sentiment in [-3, 3].
 
   An example has 'words', 'audio' and 'video', f32 [L, D] each with a '/mask' [L] and a '/present', 'label'
-  f32 [] (NaN where it is not known), and 'text' where the file has transcripts. What the file must hold, and
-  which releases there are, docs/mosei.md says. Nothing in it is run.
+  f32 [] (NaN where it is not known), and 'text' where the file has transcripts. docs/mosei.md lists what
+  the file must hold, and its releases. No code in it is run.
 
   Args:
     path: a pickle of MMSA (aligned_50.pkl, unaligned_50.pkl), MultiBench or MulT.

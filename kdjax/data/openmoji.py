@@ -188,8 +188,8 @@ def openmoji(*, languages: tuple[Name, ...] = ()) -> DataSet:
   for i, english in enumerate(name_of(i, 'en') for i in range(len(table))):
     drawn = zlib.crc32(table[first[family[i]]]['unified'].encode()) % 10
     split = 'test' if drawn == 0 else 'validation' if drawn == 1 else 'train'
-    for place, language in enumerate(languages):
-      splits[split].append((i, name_of(i, language), english, place, group[i], label[i]))
+    for j, language in enumerate(languages):
+      splits[split].append((i, name_of(i, language), english, j, group[i], label[i]))
   examples = {s: Names(rows, () if s == 'train' else prompts, images) for s, rows in splits.items()}
   versions = [importlib.metadata.version(p) for p in PACKAGES.values()]
   content = fingerprint(versions, pillow.version('freetype2'), languages, SIDE, splits)

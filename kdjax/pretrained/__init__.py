@@ -191,13 +191,13 @@ def load(
   """
   paths, expected = files(init), flatten_dict(template, sep='/')
   weights = tensors.traced(tensors.read(paths.weights))
-  places = classes_.order(classes_.names(paths), classes, init) if classes else None
+  permutation = classes_.order(classes_.names(paths), classes, init) if classes else None
   if any(checkpoint.whole(name).startswith('params/') for name in weights):
     classes_.check({checkpoint.whole(k): x for k, x in weights.items()}, expected, init)
     variables = checkpoint.load(paths.weights[0], template, vocabulary, without)
     flat = flatten_dict(variables, sep='/')
     tensors.refuse_not_finite(flat, init)
-    return unflatten_dict(classes_.reordered(flat, places), sep='/') if places else variables
+    return unflatten_dict(classes_.reordered(flat, permutation), sep='/') if permutation else variables
   converter, attributes = _converter(model['model']), _attributes(model)
   if hasattr(converter, 'beside'):
     for prefix, path in converter.beside(paths.weights[0].parent).items():
@@ -217,10 +217,10 @@ def load(
   converted = converter.convert(weights, attributes)
   classes_.check(converted, expected, init)
   images.check_side(converted, expected, attributes, init)
-  converted = classes_.reordered(converted, places) if places else converted
+  converted = classes_.reordered(converted, permutation) if permutation else converted
   variables = checkpoint.fit(converted, template, init)
   tensors.refuse_not_finite(converted, init)
-  reorder_note = 'its classes in the order of the data, by their names' if places else ''
+  reorder_note = 'its classes in the order of the data, by their names' if permutation else ''
   notes = [images.describe(paths, attributes), reorder_note]
   progress.say(_load_message(paths, stored, tensors.unread(weights, converted), notes))
   return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

@@ -86,9 +86,13 @@ def check_head(
   Raises:
     KdjaxError: if it has not, or the classifier is not one of whole texts.
   """
-  known = config_json.get('architectures') or []
-  if known and 'classifier.weight' in tensors and not any(name in CLASSIFIERS for name in known):
-    raise unknown('architecture with a classifier of texts', str(known[0]), CLASSIFIERS)
+  architectures = config_json.get('architectures') or []
+  if (
+    architectures
+    and 'classifier.weight' in tensors
+    and not any(name in CLASSIFIERS for name in architectures)
+  ):
+    raise unknown('architecture with a classifier of texts', str(architectures[0]), CLASSIFIERS)
   names = _bare(tensors)
   for pool, layer in POOLS.items():
     if f'{layer}.weight' in names and 'classifier.weight' in names and attributes['pool'] != pool:
@@ -118,5 +122,5 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   attributes = {ours: config_json[theirs] for ours, theirs in names.items() if theirs in config_json}
   if kind == 'distilbert':
     attributes |= {'types': 0, 'eps': 1e-12}
-  known = [CLASSIFIERS[name] for name in config_json.get('architectures') or () if name in CLASSIFIERS]
-  return attributes | ({'pool': known[0]} if known else {}) | sentence.attributes(folder)
+  pools = [CLASSIFIERS[name] for name in config_json.get('architectures') or () if name in CLASSIFIERS]
+  return attributes | ({'pool': pools[0]} if pools else {}) | sentence.attributes(folder)

@@ -33,10 +33,10 @@ def plain(name: str) -> str | None:
   name = re.sub(r'standardized_conv2d(_\d+)?', 'conv', name.removeprefix('resnet/'))
   module, _, leaf = name.rpartition('/')
   leaf = LEAVES.get(leaf, leaf)
-  place = OUTER.get(module)
+  path = OUTER.get(module)
   if (unit := UNIT.fullmatch(module)) and unit[3] in PARTS:
-    place = f'stage{unit[1]}_block{int(unit[2])}/{PARTS[unit[3]]}'
-  return place and f'params/{place}/{leaf}'
+    path = f'stage{unit[1]}_block{int(unit[2])}/{PARTS[unit[3]]}'
+  return path and f'params/{path}/{leaf}'
 
 
 def squeezed(name: str, x: np.ndarray) -> np.ndarray:

@@ -40,26 +40,26 @@ def order(theirs: Sequence[str], ours: Sequence[str], init: str) -> list[int] | 
   """The index among `theirs` of each of our classes; None where the order is the same, or no names match.
 
   Raises:
-    KdjaxError: if some classes have the same names in other places, and others have other names.
+    KdjaxError: if some names are the same at other indices, and other names differ.
   """
   theirs, normalised = [_normalise(name) for name in theirs], [_normalise(name) for name in ours]
   if len(theirs) != len(normalised) or theirs == normalised:
     return None
-  places = {name: i for i, name in enumerate(theirs)}
+  index_of = {name: i for i, name in enumerate(theirs)}
   if set(theirs) == set(normalised):
-    return [places[name] for name in normalised]
+    return [index_of[name] for name in normalised]
   for i, name in enumerate(normalised):
-    if places.get(name, i) != i:
+    if index_of.get(name, i) != i:
       raise KdjaxError(
-        f'{init} has the class {ours[i]!r} at {places[name]}, and the data set has it at {i}: name the '
+        f'{init} has the class {ours[i]!r} at {index_of[name]}, and the data set has it at {i}: name the '
         "classes as the checkpoint's files do, all of them or none."
       )
   return None
 
 
-def reordered(converted: Mapping[str, np.ndarray], places: Sequence[int]) -> dict[str, np.ndarray]:
-  """Flat variables, the last layer's outputs taken at `places`."""
-  return {k: x[..., np.asarray(places)] if LAST.fullmatch(k) else x for k, x in converted.items()}
+def reordered(converted: Mapping[str, np.ndarray], permutation: Sequence[int]) -> dict[str, np.ndarray]:
+  """Flat variables, with the last layer's outputs in the order of `permutation`."""
+  return {k: x[..., np.asarray(permutation)] if LAST.fullmatch(k) else x for k, x in converted.items()}
 
 
 def count(variables: Mapping[str, Any]) -> int | None:

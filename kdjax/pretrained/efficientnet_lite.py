@@ -42,7 +42,7 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   """Flat variables of `models.vision.efficientnet_lite`, with the classifier where the model has one."""
   first = {int(m[1]) for name in tensors if (m := re.match(r'blocks\.0\.(\d+)\.', name))}
   later = sorted({(int(m[1]), int(m[2])) for name in tensors if (m := NESTED.match(name))})
-  block_index = {place: len(first) + i for i, place in enumerate(later)}
+  block_index = {key: len(first) + i for i, key in enumerate(later)}
 
   def flat_name(match):
     return f'blocks.{block_index[int(match[1]), int(match[2])]}.'

@@ -55,10 +55,14 @@ def companion(folder: Path, name: str) -> dict[str, Any]:
 
 def _indexed(index: Path) -> tuple[Path, ...]:
   """The shards that an index names, each once."""
-  places = read_json(index).get('weight_map')
-  if not isinstance(places, dict) or not places or not all(isinstance(s, str) for s in places.values()):
+  weight_map = read_json(index).get('weight_map')
+  if (
+    not isinstance(weight_map, dict)
+    or not weight_map
+    or not all(isinstance(s, str) for s in weight_map.values())
+  ):
     raise KdjaxError(f'{index} has no weight_map from tensors to files: fetch it anew.')
-  shards = sorted(set(places.values()))
+  shards = sorted(set(weight_map.values()))
   if any(not s or Path(s).name != s for s in shards):
     raise KdjaxError(f'{index} names files outside its folder.')
   if missing := [s for s in shards if not os.path.isfile(index.with_name(s))]:

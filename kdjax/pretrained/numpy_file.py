@@ -26,7 +26,7 @@ def _array(archive, entry) -> np.ndarray:
       raise ValueError(f'{entry.filename[:80]!r} is an array of objects, which are pickles')
     raw = file.read()  # no more than the archive announces
     if not all(n >= 0 for n in shape) or len(raw) != math.prod(shape) * dtype.itemsize:
-      raise ValueError(f'{entry.filename[:80]!r} has another number of bytes than it says')
+      raise ValueError(f'{entry.filename[:80]!r} has another number of bytes than its header')
     return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
 
 

@@ -90,9 +90,9 @@ def rename(
     ignored: pattern of the names that carry nothing the model uses.
 
   Raises:
-    KdjaxError: if two tensors have one place.
+    KdjaxError: if two tensors get the same name.
   """
-  variables, places = {}, {}
+  variables, origin = {}, {}
   for name, x in tensors.items():
     if re.fullmatch(ignored, name) or name.endswith('num_batches_tracked'):
       continue
@@ -100,12 +100,12 @@ def rename(
     exact = (_path(m, new) for old, new in (whole or {}).items() if (m := re.fullmatch(old, name)))
     paths = (_path(m, new) for old, new in modules.items() if (m := re.fullmatch(old, module)))
     if (full := next(exact, None)) is not None:
-      place = full, x
+      entry = full, x
     elif (path := next(paths, None)) is not None and (leaf := _leaf(path, ALIASES.get(kind, kind), x)):
-      place = leaf
+      entry = leaf
     else:
-      place = name, x
-    if place[0] in variables:
-      raise KdjaxError(f'the checkpoint has {places[place[0]]!r} and {name!r}, two tensors for one layer.')
-    variables[place[0]], places[place[0]] = place[1], name
+      entry = name, x
+    if entry[0] in variables:
+      raise KdjaxError(f'the checkpoint has {origin[entry[0]]!r} and {name!r}, two tensors for one layer.')
+    variables[entry[0]], origin[entry[0]] = entry[1], name
   return variables

@@ -23,7 +23,7 @@ EARLIER = {  # the flags before `pooling_mode`, in the order in which several ar
   'pooling_mode_lasttoken': 'lasttoken',
 }
 ACTIVATIONS = {'Tanh': 'tanh', 'Identity': 'identity', 'ReLU': 'relu', 'GELU': 'gelu', 'SiLU': 'silu'}
-KINDS = ('Transformer', 'Pooling', 'Dropout', 'Dense', 'Normalize')  # in the order in which they may stand
+KINDS = ('Transformer', 'Pooling', 'Dropout', 'Dense', 'Normalize')  # in the order that they have
 EMBEDDING = 'sentence_embedding'
 
 
@@ -54,7 +54,7 @@ def modules(folder: Path) -> list[tuple[str, Path]]:
   kinds = [kind for kind, _ in layers]
   several = [k for k in ('Transformer', 'Pooling', 'Normalize') if kinds.count(k) > 1]
   if several or sorted(kinds, key=KINDS.index) != kinds or ('Dense' in kinds and 'Pooling' not in kinds):
-    raise KdjaxError(f'{path} has {", ".join(kinds)}; the model bert knows {", ".join(KINDS)} in this order.')
+    raise KdjaxError(f'{path} has {", ".join(kinds)}; the model bert has {", ".join(KINDS)} in this order.')
   return layers
 
 
@@ -78,13 +78,13 @@ def attributes(folder: Path) -> dict[str, Any]:
 def weights(folder: Path) -> dict[str, Path]:
   """Prefix of its tensors -> file of each dense layer."""
   top = root(folder)
-  places = [path for kind, path in modules(top) if kind == 'Dense'] if top else []
+  subfolders = [path for kind, path in modules(top) if kind == 'Dense'] if top else []
   names = ('model.safetensors', 'pytorch_model.bin')
   by_prefix = {}
-  for i, place in enumerate(places, 1):
-    candidates = [place / name for name in names if (place / name).is_file()]
+  for i, subfolder in enumerate(subfolders, 1):
+    candidates = [subfolder / name for name in names if (subfolder / name).is_file()]
     if not candidates:
-      raise KdjaxError(f'{place} holds no weights: {" or ".join(names)} belongs there.')
+      raise KdjaxError(f'{subfolder} holds no weights: {" or ".join(names)} belongs there.')
     by_prefix[f'dense{i}.'] = candidates[0]
   return by_prefix
 

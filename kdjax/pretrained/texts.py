@@ -85,7 +85,7 @@ def check(init: str, model: Mapping[str, Any], tokenizer: Tokenizer, chosen: str
     where: key of the model, for messages.
 
   Raises:
-    KdjaxError: if it has another vocabulary, case, padding or length; it says what to set.
+    KdjaxError: if it has another vocabulary, case, padding or length, with the setting that fits.
   """
   part = next((p for p in (model, *model.values()) if isinstance(p, Mapping) and 'vocab_size' in p), None)
   if part is None:

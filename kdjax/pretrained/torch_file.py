@@ -132,7 +132,7 @@ def _arrays(tensors: Mapping[str, _Tensor], data: Mapping[str, bytes]) -> dict[s
   arrays = {}
   for name, (storage, offset, shape, strides) in tensors.items():
     if len(data[storage.key]) != storage.size * storage.dtype.itemsize:
-      raise ValueError(f'the numbers of {name} are not as many as it says')
+      raise ValueError(f'the storage of {name} has another number of values than announced')
     flat = np.frombuffer(data[storage.key], storage.dtype)
     steps = [step * storage.dtype.itemsize for step in strides]
     arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)

@@ -110,6 +110,6 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     raise unknown('model_type for the model vit_class_token', kind, ('vit', 'deit'))
   attributes = {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json}
   if kind == 'deit':
-    both = 'DeiTForImageClassificationWithTeacher' in (config_json.get('architectures') or ())
-    attributes |= {'distilled': 'heads' if both else 'token'}
+    two_heads = 'DeiTForImageClassificationWithTeacher' in (config_json.get('architectures') or ())
+    attributes |= {'distilled': 'heads' if two_heads else 'token'}
   return attributes | images.scaling(config_json, folder)

@@ -15,9 +15,9 @@ from kdjax.options import Depth, Eps, Rate, Size
 
 class Ast(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 2 + L, D], `attention1` ... [B, heads, 2 + L, 2 + L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
-  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights want 1024 frames of
+  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights need 1024 frames of
   Kaldi's 128 log filter banks, less their mean over the training data and over twice their standard
   deviation, which is the preset 'ast'. The patches run through
   all frames of the lowest mels first. The class and the distillation token are the first two;

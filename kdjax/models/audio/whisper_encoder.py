@@ -26,7 +26,7 @@ def sinusoids(length: int, width: int) -> Array:
 
 class WhisperEncoder(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked; L is half the number of frames, rounded up.
+  `embed` [B, D], and optionally `logits` [B, C]; L is half the number of frames, rounded up.
 
   Reads `audio` [B, N] at the rate of `mel`, or a spectrogram `mel` [B, T, M]. The attentions are
   scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean. As

@@ -37,7 +37,7 @@ class Stack(nn.Module):
 
 class Mult(nn.Module):
   """Taps: of each modality m `<m>/tokens` [B, L_m, (M - 1) · D] and `<m>/embed` [B, (M - 1) · D]; `embed`
-  [B, M · (M - 1) · D], and `logits` [B, C] when asked.
+  [B, M · (M - 1) · D], and optionally `logits` [B, C].
 
   Each of M modalities is projected to the width D, and repeatedly attends to the lowest features of each of
   the others; the outputs are joined, go through a Transformer of the modality, and are pooled at the last

@@ -27,8 +27,8 @@ class Projection(nn.Module):
 
 
 class TwoTower(nn.Module):
-  """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, `logit_scale` [], and `logit_bias`
-  [] when asked.
+  """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, `logit_scale` [], and optionally
+  `logit_bias` [].
 
   `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised;
   `logit_scale` is the log of the factor of their cosines, at most 100.

@@ -15,7 +15,7 @@ Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean',
 
 class Bert(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the mask and the softmax; `embeddings` is what the first block
   reads, and `tokens` the last block. Deviation from the paper: no dropout of attention weights.
@@ -28,7 +28,7 @@ class Bert(nn.Module):
     heads: attention heads, a divisor of `width`.
     mlp: width of a block's hidden layer.
     positions: the longest text.
-    types: token types, told apart by the input 'text/types'; 0 for none, as in DistilBERT.
+    types: token types, from the input 'text/types'; 0 for none, as in DistilBERT.
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.

@@ -10,7 +10,7 @@ from kdjax.options import Depth, Eps, Rate, Size, Vocabulary, Whole
 
 class ClipText(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the mask and the softmax; `tokens` come out of the last norm.
   The defaults are those of the text tower of CLIP ViT-B/32.

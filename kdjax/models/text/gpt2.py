@@ -25,7 +25,7 @@ class Gpt2(nn.Module):
   The taps are then `cache` and the `logits` [B, V] after the last valid token.
 
   Attributes:
-    vocab_size: rows of the word embedding, V where `tokens` says no less; filled in from the tokenizer when
+    vocab_size: rows of the word embedding, V unless `tokens` is less; filled in from the tokenizer when
       left out.
     tokens: V, the tokens of the tokenizer, filled in from it; published embeddings may be padded with rows
       of no token, which get no logits. None for all rows.
@@ -52,9 +52,9 @@ class Gpt2(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids, at = read(inputs, 'text'), inputs.get('text/at')
+    ids, positions = read(inputs, 'text'), inputs.get('text/at')
     b, length = ids.shape
-    cache = None if at is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
+    cache = None if positions is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
     room = length if cache is None else cache[0][0].shape[1]
     if room > self.positions:
       raise KdjaxError(
@@ -65,24 +65,24 @@ class Gpt2(nn.Module):
     if cache is None:
       causal_mask = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
     else:  # later positions of the cache are not written yet
-      causal_mask = (jnp.arange(room) <= at[..., None])[:, None]
-    words = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
-    places = nn.Embed(self.positions, self.width, name='positions')
-    x = words(ids) + places(jnp.arange(length) if at is None else at)
+      causal_mask = (jnp.arange(room) <= positions[..., None])[:, None]
+    wte = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
+    wpe = nn.Embed(self.positions, self.width, name='positions')
+    x = wte(ids) + wpe(jnp.arange(length) if positions is None else positions)
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     new_cache = []
     for i in range(1, self.depth + 1):
       block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
-      x, extra = block(x, causal_mask, train, cache=None if cache is None else cache[i - 1], at=at)
+      x, extra = block(x, causal_mask, train, cache=None if cache is None else cache[i - 1], at=positions)
       new_cache.append(extra)
       taps |= {f'block{i}': x} | ({} if cache else {f'attention{i}': extra})
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:
-      return {'cache': tuple(new_cache), 'logits': words.attend(taps['embed'])[..., : self.tokens]}
-    taps['logits'] = logits = words.attend(x)[..., : self.tokens]
+      return {'cache': tuple(new_cache), 'logits': wte.attend(taps['embed'])[..., : self.tokens]}
+    taps['logits'] = logits = wte.attend(x)[..., : self.tokens]
     log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
     likelihood = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
     best = jnp.argmax(logits, -1).astype(jnp.int32)

@@ -21,7 +21,7 @@ def buckets(ids, count: int, which: int):
 
 
 class HashedWords(nn.Module):
-  """Taps: `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `tokens` [B, L, D], `embed` [B, D], and optionally `logits` [B, C].
 
   A word is the sum of two rows of one table, so that two words are seldom the same although the table is
   far shorter than the vocabulary; its size does not depend on the vocabulary. Pairs of neighbours are

@@ -10,7 +10,7 @@ from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
 
 class SiglipText(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, E], and `logits` [B, C] when asked.
+  `embed` [B, E], and optionally `logits` [B, C].
 
   The attentions are scores before the softmax; `tokens` come out of the last norm, and `embed` is a
   dense layer on the last of them. 'text/mask' is not read: SigLIP was trained on texts padded to all

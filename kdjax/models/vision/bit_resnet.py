@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
 
 
 class BitResnet(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
   make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with

@@ -37,7 +37,7 @@ class PreActivation(nn.Module):
 
 
 class CifarWrn(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   The stem and the stages are plain sums: their norm and ReLU come first in the block that follows.
   `stage1_before` ... are those maps after that norm and before that ReLU. Convolutions start as He normal

@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientnetLite(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage7` [B, H, W, C], `embed` [B, 1280], `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage7` [B, H, W, C], `embed` [B, 1280], optionally `logits` [B, C].
 
   By default images are scaled to [-1, 1], where Google's own code takes (x - 127) / 128. Deviation: no
   stochastic depth.

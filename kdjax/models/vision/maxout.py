@@ -56,7 +56,7 @@ class MaxoutConv(nn.Module):
 
 
 class Maxout(nn.Module):
-  """Taps: `hidden1` ... [B, H, W, C] after their pooling, `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `hidden1` ... [B, H, W, C] after their pooling, `embed` [B, D], and optionally `logits` [B, C].
 
   The image is read as [0, 1]. A layer is a convolution, the max over the linear pieces of each channel, and
   a max over windows. The defaults are the network for MNIST of Goodfellow et al. as Romero et al. have it:

@@ -46,7 +46,7 @@ class Heads(nn.Module):
 
 class VitClassToken(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 1 + L, D], `attention1` ... [B, heads, 1 + L, 1 + L],
-  `embed` [B, D], and when asked `masked_embed` [B, D] and `logits` [B, C].
+  `embed` [B, D], and optionally `masked_embed` [B, D] and `logits` [B, C].
 
   The class token is the first; `tokens` come out of the last norm, and `embed` is the first of
   them. DeiT has a second token before the patches, for distillation (2012.12877), and `distillation_embed`
