@@ -156,7 +156,7 @@ def test_an_npz_file(tmp_path, library):
   np.savez(path, **tensors)
   found = flatten_dict(pretrained.load(str(path), SMALL, like())['params'], sep='/')
   assert all(np.array_equal(found[k], x) for k, x in drawn().items())
-  with pytest.raises(KdjaxError, match='R26.npz tells 5 classes apart, and the data set has 7'):
+  with pytest.raises(KdjaxError, match='R26.npz has 5 classes, and the data set has 7'):
     pretrained.load(str(path), SMALL | {'num_classes': 7}, like(num_classes=7))
 
 

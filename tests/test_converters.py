@@ -104,7 +104,7 @@ def test_a_torch_file_of_efficientnet_lite(tmp_path):
     assert (
       found['batch_stats']['block3']['depthwise_norm']['var'] == tensors['_blocks.2._bn1.running_var']
     ).all()
-  with pytest.raises(KdjaxError, match='tells 5 classes apart, and the data set has 7'):
+  with pytest.raises(KdjaxError, match='has 5 classes, and the data set has 7'):
     pretrained.load(str(path), LITE, shapes(LITE | {'num_classes': 7}, IMAGE))
   encoder = {'model': 'efficientnet_lite'}
   assert 'head' not in pretrained.load(str(path), encoder, shapes(encoder, IMAGE))['params']

@@ -249,6 +249,6 @@ def test_another_number_of_classes_is_known_in_the_checking_phase(folder, tmp_pa
   init = saved(folder, tensors())
   rows = table_of(tmp_path, ['a', 'b', 'c', 'd', 'a', 'b'])
   experiment = Experiment(recipe(init, tmp_path / 'rows.jsonl', rows), tmp_path / 'w')
-  with pytest.raises(KdjaxError, match='tells 3 classes apart, and the data set has 4'):
+  with pytest.raises(KdjaxError, match='has 3 classes, and the data set has 4'):
     checks.check(experiment)
   assert not (tmp_path / 'w').exists()

@@ -74,7 +74,7 @@ def test_a_classifier_is_read_without_num_classes(checkpoint, capsys):
 
 def test_another_number_of_classes_is_one_line(checkpoint):
   model, _, like = teacher(checkpoint, 7)
-  with pytest.raises(KdjaxError, match='tells 5 classes apart, and the data set has 7'):
+  with pytest.raises(KdjaxError, match='has 5 classes, and the data set has 7'):
     pretrained.load(str(checkpoint), model, like)
 
 

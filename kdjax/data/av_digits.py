@@ -1,4 +1,4 @@
-"""Audio-visual digits: an image of MNIST and a recording of the same digit; unheard speakers in the test."""
+"""Audio-visual digits: an image of MNIST and a recording of its digit; test speakers are not in train."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,41 +29,41 @@ def recordings(records: Iterable[Mapping], rate: int = RATE) -> list[Recording]:
   Raises:
     KdjaxError: if a file's name does not tell the speaker.
   """
-  made = []
+  by_name = []
   for record in records:
     name = record['audio/filename'].decode()
-    found = SPOKEN.fullmatch(name)
-    if not found:
+    match = SPOKEN.fullmatch(name)
+    if not match:
       raise KdjaxError(f'spoken_digit: the recording {name!r} is not called DIGIT_SPEAKER_NUMBER.wav.')
     samples = np.asarray(record['audio'], np.float32) / 2**15  # of 16 bits
-    heard = sound.resample(samples, rate, RATE)
-    made.append((name, Recording(int(found[1]), found[2], heard)))
-  return [recording for _, recording in sorted(made, key=lambda named: named[0])]
+    resampled = sound.resample(samples, rate, RATE)
+    by_name.append((name, Recording(int(match[1]), match[2], resampled)))
+  return [recording for _, recording in sorted(by_name, key=lambda item: item[0])]
 
 
 def by_speaker(
-  found: Sequence[Recording], speakers: Mapping[str, Sequence[str]]
+  spoken: Sequence[Recording], speakers: Mapping[str, Sequence[str]]
 ) -> dict[str, list[list[np.ndarray]]]:
-  """split -> digit -> recordings; who is in no split of `speakers` is in 'train'.
+  """split -> digit -> recordings; a speaker in no split of `speakers` is in 'train'.
 
   Raises:
-    KdjaxError: for a speaker that there is not, one in two splits, or a split without some digit.
+    KdjaxError: for an unknown speaker, one in two splits, or a split without some digit.
   """
-  there = {r.speaker for r in found}
-  where = {}
+  all_speakers = {r.speaker for r in spoken}
+  split_of = {}
   for split, names in speakers.items():
     for name in names:
-      if name not in there:
-        raise unknown('speaker', name, there)
-      if where.setdefault(name, split) != split:
-        raise KdjaxError(f'the speaker {name!r} is in {where[name]} and in {split}: name other speakers.')
-  made = {split: [[] for _ in range(10)] for split in ('train', *speakers)}
-  for r in found:
-    made[where.get(r.speaker, 'train')][r.digit].append(r.sound)
-  for split, digits in made.items():
+      if name not in all_speakers:
+        raise unknown('speaker', name, all_speakers)
+      if split_of.setdefault(name, split) != split:
+        raise KdjaxError(f'the speaker {name!r} is in {split_of[name]} and in {split}: name other speakers.')
+  splits = {split: [[] for _ in range(10)] for split in ('train', *speakers)}
+  for r in spoken:
+    splits[split_of.get(r.speaker, 'train')][r.digit].append(r.sound)
+  for split, digits in splits.items():
     if not all(digits):
       raise KdjaxError(f'av_digits: the speakers of {split} do not say every digit.')
-  return made
+  return splits
 
 
 class Pairs(Sequence):
@@ -88,13 +88,13 @@ class Pairs(Sequence):
     index = int(index)
     image, digit = self.images[index]
     rng = np.random.default_rng((self.key, index))
-    heard = self.spoken[digit][rng.integers(len(self.spoken[digit]))]
-    audio = sound.fit(heard, self.length)
+    recording = self.spoken[digit][rng.integers(len(self.spoken[digit]))]
+    audio = sound.fit(recording, self.length)
     if self.image_noise:
       noisy = image + 255 * self.image_noise * rng.standard_normal(image.shape, np.float32)
       image = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     if self.sound_noise is not None:
-      power = np.mean(np.square(heard)) / 10 ** (self.sound_noise / 10)
+      power = np.mean(np.square(recording)) / 10 ** (self.sound_noise / 10)
       audio = audio + np.sqrt(power) * rng.standard_normal(self.length, np.float32)
     return {'image': image, 'audio': audio.astype(np.float32), 'label': digit, 'id': index}
 
@@ -125,34 +125,34 @@ def av_digits(
     samples: length of a sound, cut or filled up with zeros at its end: 5120 are 0.64 s.
     image_noise: standard deviation of normal noise on each pixel, 1 for the range from black to white.
     sound_noise: signal-to-noise ratio of white noise in dB, over a recording's own length; None for none.
-    validation_speakers, test_speakers: who is heard in those splits alone.
+    validation_speakers, test_speakers: the speakers of those splits, in no other.
 
   Raises:
-    KdjaxError: for more pairs than images, speakers that there are not, or data that TFDS cannot prepare.
+    KdjaxError: for more pairs than images, unknown speakers, or data that TFDS cannot prepare.
   """
   sizes = {'train': train, 'validation': validation, 'test': test}
-  for split, most in (('train', IMAGES), ('validation', 10_000), ('test', 10_000)):
-    if not 0 < sizes[split] <= most:
-      raise KdjaxError(f'av_digits: {split}={sizes[split]}; there are 1 to {most} pairs, an image each.')
+  for split, limit in (('train', IMAGES), ('validation', 10_000), ('test', 10_000)):
+    if not 0 < sizes[split] <= limit:
+      raise KdjaxError(f'av_digits: {split}={sizes[split]}; there are 1 to {limit} pairs, an image each.')
   if samples < 1:
     raise KdjaxError(f'av_digits: samples={samples}; a sound has 1 or more.')
   mnist, spoken = (sources.open_builder(name, data_dir) for name in ('mnist', 'spoken_digit'))
   rows = sources.TfdsSource(spoken, 'train', lambda record, index: record)
   rate = spoken.info.features['audio'].sample_rate or RATE
   records = track((rows[i] for i in range(len(rows))), 'reading spoken_digit', len(rows))
-  found = recordings(records, rate)
-  heard = by_speaker(found, {'validation': validation_speakers, 'test': test_speakers})
+  spoken_digits = recordings(records, rate)
+  by_split = by_speaker(spoken_digits, {'validation': validation_speakers, 'test': test_speakers})
 
-  def seen(record, index):
+  def convert(record, index):
     return np.asarray(record['image']), int(record['label'])
 
-  images = {split: sources.TfdsSource(mnist, split, seen) for split in ('train', 'test')}
+  images = {split: sources.TfdsSource(mnist, split, convert) for split in ('train', 'test')}
   starts = {'train': ('train', 0), 'validation': ('train', IMAGES), 'test': ('test', 0)}
   splits = {}
   for key, (split, (part, start)) in enumerate(starts.items()):
-    chosen = sources.Subset(images[part], np.arange(start, start + sizes[split]))
-    splits[split] = Pairs(chosen, heard[split], key, samples, image_noise, sound_noise)
-  what = (sizes, samples, image_noise, sound_noise, tuple(validation_speakers), tuple(test_speakers))
-  known = sources.fingerprint(mnist.info.full_name, spoken.info.full_name, len(found), what)
+    subset = sources.Subset(images[part], np.arange(start, start + sizes[split]))
+    splits[split] = Pairs(subset, by_split[split], key, samples, image_noise, sound_noise)
+  settings = (sizes, samples, image_noise, sound_noise, tuple(validation_speakers), tuple(test_speakers))
+  mark = sources.fingerprint(mnist.info.full_name, spoken.info.full_name, len(spoken_digits), settings)
   licence = 'images CC-BY-SA-3.0, recordings CC-BY-SA-4.0'
-  return DataSet(splits, tuple(map(str, range(10))), known, licence, RATE, files=sources.files(mnist, spoken))
+  return DataSet(splits, tuple(map(str, range(10))), mark, licence, RATE, files=sources.files(mnist, spoken))

@@ -57,12 +57,12 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split):
     folder = installed_folder() / ('test' if split == 'test' else 'train')
     rows = json.loads((folder / 'questions.json').read_text())
-    wanted = [
+    selected = [
       i
       for i, (_, _, image) in enumerate(rows)
       if split == 'test' or in_validation(image) == (split == 'validation')
     ]
-    for i in track(wanted, f'preparing easy_vqa {split}', len(wanted)):
+    for i in track(selected, f'preparing easy_vqa {split}', len(selected)):
       question, answer, image = rows[i]
       path = str(folder / 'images' / f'{image}.png')
       yield i, {'image': path, 'question': question, 'answer': answer, 'image_id': image}
@@ -71,7 +71,7 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
 def easy_vqa(*, data_dir: str | None = None) -> DataSet:
   """Image, question and answer: 38,575 published training and 9,673 test questions.
 
-  The questions of every tenth training image are the validation split, so that no image stands
+  The questions of every tenth training image are the validation split, so that no image is
   in two splits. Licence: MIT.
 
   Args:

@@ -36,39 +36,39 @@ def captions(folder: Path) -> dict[str, list[str]]:
     raise KdjaxError(f'data.path is {folder}, and neither {" nor ".join(TABLES)} is in it.')
   lines = table.read_text(encoding='utf-8').splitlines()
   if table.name == TABLES[0]:
-    rows = [found.groups() for line in lines if (found := TOKEN.match(line))]
+    rows = [match.groups() for line in lines if (match := TOKEN.match(line))]
   else:
     rows = [row for row in csv.reader(lines[1:]) if len(row) == 2]
-  made = {}
+  by_photo = {}
   for photo, text in rows:
-    made.setdefault(photo, []).append(text.strip())
-  if not made:
+    by_photo.setdefault(photo, []).append(text.strip())
+  if not by_photo:
     raise KdjaxError(
       f'{table} holds no captions: its lines should be PHOTO.jpg#0<tab>CAPTION, or PHOTO.jpg,CAPTION.'
     )
-  return made
+  return by_photo
 
 
 def split_of(folder: Path, photos: Sequence[str]) -> dict[str, list[str]]:
-  """Split -> photos: as the authors' Flickr_8k.*Images.txt say, without these an eighth each for
+  """Split -> photos: those in the authors' Flickr_8k.*Images.txt, without these an eighth each for
   validation and test."""
-  found = {s: next(iter(sorted(folder.rglob(f'Flickr_8k.{name}.txt'))), None) for s, name in LISTS.items()}
-  if all(found.values()):
-    return {s: [p for p in path.read_text().split() if p in set(photos)] for s, path in found.items()}
-  made = {split: [] for split in LISTS}
+  lists = {s: next(iter(sorted(folder.rglob(f'Flickr_8k.{name}.txt'))), None) for s, name in LISTS.items()}
+  if all(lists.values()):
+    return {s: [p for p in path.read_text().split() if p in set(photos)] for s, path in lists.items()}
+  splits = {split: [] for split in LISTS}
   for photo in photos:
-    made[{0: 'test', 1: 'validation'}.get(zlib.crc32(photo.encode()) % 8, 'train')].append(photo)
-  return made
+    splits[{0: 'test', 1: 'validation'}.get(zlib.crc32(photo.encode()) % 8, 'train')].append(photo)
+  return splits
 
 
 def checksum(splits: Mapping[str, Sequence[str]], texts: Mapping, files: Mapping[str, Path]) -> str:
   """A hash of which photos each split has, of their bytes and of their captions."""
   rows = [(split, name, texts[name]) for split, names in splits.items() for name in names]
-  made = hashlib.sha256(repr(rows).encode())
+  digest = hashlib.sha256(repr(rows).encode())
   for _, name, _ in track(rows, 'reading flickr8k', len(rows)):
-    if name in files:  # one that is missing is told when it is prepared
-      made.update(hashlib.sha256(files[name].read_bytes()).digest())
-  return made.hexdigest()
+    if name in files:  # a missing one is reported when it is prepared
+      digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+  return digest.hexdigest()
 
 
 class Flickr8k(tfds.core.GeneratorBasedBuilder):
@@ -76,9 +76,9 @@ class Flickr8k(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
 
-  def __init__(self, *, folder: str = '', side: int = SIDE, **given):
+  def __init__(self, *, folder: str = '', side: int = SIDE, **kwargs):
     self.folder, self.side = Path(folder), side
-    super().__init__(**given)
+    super().__init__(**kwargs)
 
   def _info(self):
     return tfds.core.DatasetInfo(
@@ -112,7 +112,7 @@ class Flickr8k(tfds.core.GeneratorBasedBuilder):
 
 
 class Captions(Sequence):
-  """An example a caption, of photos `order` of a TFDS source; `first` is the number of its first photo."""
+  """An example a caption, of the photos of a TFDS source; `first` is the number of its first photo."""
 
   def __init__(self, photos: Sequence, first: int):
     self.photos, self.first, self.last = photos, first, (-1, None)
@@ -124,7 +124,7 @@ class Captions(Sequence):
   def __getitem__(self, index):
     index = range(len(self.rows))[int(index)]
     photo, caption = self.rows[index]
-    last = self.last  # once: several threads read
+    last = self.last  # read once, as threads share it
     if last[0] != photo:  # the captions of a photo are read one after the other
       last = self.last = photo, self.photos[photo]
     record = last[1]
@@ -168,20 +168,20 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: Size | None =
     return {'image': record['image'], 'captions': [c.decode() for c in record['captions']]}
 
   photos = {split: sources.TfdsSource(builder, split, convert) for split in builder.info.splits}
-  known = dict(builder.info.metadata)  # empty where an earlier version prepared them
-  has = known.get('side') or len(next(iter(photos.values()))[0]['image'])
-  if side and side != has:
+  metadata = dict(builder.info.metadata)  # empty where an earlier version prepared them
+  prepared_side = metadata.get('side') or len(next(iter(photos.values()))[0]['image'])
+  if side and side != prepared_side:
     raise KdjaxError(
-      f'side is {side}, and flickr8k in {builder.data_dir} was prepared with {has}: set side to that, or '
-      '--data_dir to another folder.'
+      f'side is {side}, and flickr8k in {builder.data_dir} was prepared with {prepared_side}: set side to '
+      'that, or --data_dir to another folder.'
     )
-  known = known or {k: (s.num_bytes, s.shard_lengths) for k, s in builder.info.splits.items()}
+  metadata = metadata or {k: (s.num_bytes, s.shard_lengths) for k, s in builder.info.splits.items()}
   if 'test' not in photos:
     rows = np.arange(len(photos['train']))
-    held = rows % 10 == 9
+    held_out = rows % 10 == 9
     photos = {
-      'train': sources.Subset(photos['train'], rows[~held]),
-      'validation': sources.Subset(photos['train'], rows[held]),
+      'train': sources.Subset(photos['train'], rows[~held_out]),
+      'validation': sources.Subset(photos['train'], rows[held_out]),
       'test': photos['validation'],
     }
   splits, first = {}, 0
@@ -189,5 +189,5 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: Size | None =
     splits[split] = Captions(source, first)
     first += len(source)
   sizes = [(split, len(source)) for split, source in splits.items()]
-  mark = sources.fingerprint(builder.info.full_name, sizes, sorted(known.items()))
+  mark = sources.fingerprint(builder.info.full_name, sizes, sorted(metadata.items()))
   return DataSet(splits, (), mark, 'research only', files=sources.files(builder))

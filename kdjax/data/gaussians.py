@@ -1,4 +1,4 @@
-"""Two modalities of normal values that share a part of what decides the label; made on the spot."""
+"""Two modalities of normal values that share a part of what decides the label; generated."""
 
 from collections.abc import Sequence
 
@@ -46,13 +46,13 @@ def gaussians(
 
   Args:
     decisive: how many values decide.
-    x1, x2: the first of them that a modality holds, and the first that it holds no more.
+    x1, x2: the range (start, stop) of them that a modality holds.
     sizes: values of x1 and of x2.
     random: whether the weights are drawn; else they are all 1.
     train: examples of 'train', and of 'transfer'.
     test: examples of 'test'.
     seed: of all of them.
-    same: whether 'train' is 'transfer', where the teacher shall see what its student does.
+    same: whether 'train' is 'transfer', so that the teacher trains on its student's examples.
 
   Raises:
     KdjaxError: if a range does not lie within the decisive values or its modality.
@@ -72,12 +72,12 @@ def gaussians(
       arrays[name] = rng.standard_normal((n, size))
       arrays[name][:, start:stop] = values[:, start:stop]
     arrays['x1_general'] = arrays['x1'][:, shared]
-    made = {k: v.astype(np.float32) for k, v in arrays.items()}
-    return made | {'label': (values @ weights > 0).astype(np.int32)}
+    drawn = {k: v.astype(np.float32) for k, v in arrays.items()}
+    return drawn | {'label': (values @ weights > 0).astype(np.int32)}
 
-  made = {s: draw(test if s == 'test' else train) for s in SPLITS}
-  made |= {'train': made['transfer']} if same else {}
-  swapped = made['transfer'] | {'x1': made['transfer']['x2'], 'x2': made['transfer']['x1']}
-  splits = {k: Rows(v) for k, v in (made | {'transfer_swapped': swapped}).items()}
-  known = sources.fingerprint('gaussians', decisive, x1, x2, sizes, random, train, test, seed, same)
-  return DataSet(splits, ('negative', 'positive'), known, 'made')
+  by_split = {s: draw(test if s == 'test' else train) for s in SPLITS}
+  by_split |= {'train': by_split['transfer']} if same else {}
+  swapped = by_split['transfer'] | {'x1': by_split['transfer']['x2'], 'x2': by_split['transfer']['x1']}
+  splits = {k: Rows(v) for k, v in (by_split | {'transfer_swapped': swapped}).items()}
+  mark = sources.fingerprint('gaussians', decisive, x1, x2, sizes, random, train, test, seed, same)
+  return DataSet(splits, ('negative', 'positive'), mark, 'made')

@@ -1,4 +1,4 @@
-"""Your own image-text pairs to train on, and a labelled data set of TFDS to name the images of, untrained."""
+"""Your own image-text pairs to train on, and a labelled data set of TFDS for zero-shot classification."""
 
 import csv
 import hashlib
@@ -27,7 +27,7 @@ TEMPLATES = (
 )
 KINDS = ('.jsonl', '.csv', '.tsv')
 WORDNET = re.compile(r'n\d{8}')
-CHUNK = 1 << 24  # bytes of the file looked through at once
+CHUNK = 1 << 24  # bytes of the file read at once
 
 
 class Lines:
@@ -73,7 +73,7 @@ class Lines:
 
 
 class Pairs(Sequence):
-  """An example a row of a .jsonl, .csv or .tsv file, read when it is asked for."""
+  """An example a row of a .jsonl, .csv or .tsv file, read on demand."""
 
   def __init__(self, path: Path, columns: Mapping[str, str]):
     if path.suffix not in KINDS:
@@ -161,14 +161,14 @@ class Questions(Sequence):
 
 
 def beside(name: str, data_dir: str | None) -> Path:
-  """A file by its path, from here or from where TFDS keeps prepared data."""
-  path, here = user_path(name), Path.cwd()
-  there = sources.root(data_dir) / (path.relative_to(here) if path.is_relative_to(here) else path)
-  return there if there.exists() and not path.exists() else path
+  """A file relative to the current folder, or else to where TFDS keeps prepared data."""
+  path, cwd = user_path(name), Path.cwd()
+  fallback = sources.root(data_dir) / (path.relative_to(cwd) if path.is_relative_to(cwd) else path)
+  return fallback if fallback.exists() and not path.exists() else path
 
 
-def readable(names: Sequence[str], file: str, of: str, data_dir: str | None) -> tuple[str, ...]:
-  """The names of the classes of the data set `of`, from the file where there is one.
+def readable(names: Sequence[str], file: str, dataset: str, data_dir: str | None) -> tuple[str, ...]:
+  """The names of the classes of `dataset`, from the file where there is one.
 
   Raises:
     KdjaxError: if it cannot be read or has another number of lines, or is needed and not given.
@@ -176,18 +176,18 @@ def readable(names: Sequence[str], file: str, of: str, data_dir: str | None) -> 
   if file:
     path = beside(file, data_dir)
     try:
-      given = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+      lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     except (OSError, UnicodeDecodeError) as e:
-      raise KdjaxError(f'cannot read data.options.class_names, the classes of {of} ({e}).') from e
-    if len(given) != len(names) or not all(given):
+      raise KdjaxError(f'cannot read data.options.class_names, the classes of {dataset} ({e}).') from e
+    if len(lines) != len(names) or not all(lines):
       raise KdjaxError(
-        f'{path} names {len(given)} classes, and {of} has {len(names)}: one a line, none empty.'
+        f'{path} names {len(lines)} classes, and {dataset} has {len(names)}: one a line, none empty.'
       )
-    return tuple(given)
+    return tuple(lines)
   if ids := [name for name in names if WORDNET.fullmatch(name)]:
     raise KdjaxError(
-      f'{of} calls its classes {ids[0]} ..., which no prompt can say: set data.options.class_names to a text '
-      f'file with a readable name a line, {len(names)} in the order of these.'
+      f'{dataset} calls its classes {ids[0]} ..., which no prompt can say: set data.options.class_names to a '
+      f'text file with a readable name a line, {len(names)} in the order of these.'
     )
   return tuple(name.replace('_', ' ') for name in names)
 
@@ -206,7 +206,7 @@ def image_text(
 
   A pair has 'image', 'text' and 'group': rows that name the same image share one, so that their texts are no
   wrong ones for it. Of the test, an image has 'label', 'group' its place and an empty 'text'; a prompt has
-  its class as 'label', -1 - class as 'group', and a black image. Both towers of a model see all of it. There
+  its class as 'label', -1 - class as 'group', and a black image. Both towers of a model read all of it. There
   is no validation split. The task is 'retrieval' with the metric 'zero_shot'.
 
   The file of pairs stays on disk: of 13 M rows 208 MB are held in memory. It is read through once at each
@@ -234,20 +234,20 @@ def image_text(
   for key in set(columns or {}) - {'image', 'text'}:
     raise unknown('column of image_text', key, ('image', 'text'))
   pairs = Pairs(beside(path, data_dir), dict(columns or {}))
-  made = sources.open_builder(zero_shot, data_dir)
-  keys = sources.first_features(made)
+  builder = sources.open_builder(zero_shot, data_dir)
+  keys = sources.first_features(builder)
   if not {'image', 'label'} <= keys.keys():
-    raise KdjaxError(f'{made.name} has no labelled images to ask about: name another set in zero_shot.')
+    raise KdjaxError(f'{builder.name} has no labelled images: name another set in zero_shot.')
 
   def convert(record, index):
     image = np.asarray(record[keys['image']])
     image = np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
     return {'image': image, 'label': int(record[keys['label']])}
 
-  names = readable(made.info.features[keys['label']].names, class_names, made.name, data_dir)
+  names = readable(builder.info.features[keys['label']].names, class_names, builder.name, data_dir)
   prompts = [(t.replace('{}', name), c) for c, name in enumerate(names) for t in templates]
-  test = Questions(sources.TfdsSource(made, split, convert), prompts)
+  test = Questions(sources.TfdsSource(builder, split, convert), prompts)
   mark = sources.fingerprint(
-    pairs.lines.digest, made.info.full_name, split, len(test.images), names, tuple(templates)
+    pairs.lines.digest, builder.info.full_name, split, len(test.images), names, tuple(templates)
   )
   return DataSet({'train': pairs, 'test': test}, names, mark, content=content(pairs.images()))

@@ -17,14 +17,14 @@ READERS = {'text': read_text, 'response': read_response, 'image': read_name}
 
 
 def by_chance(row: Mapping, columns: Mapping[str, str]) -> str:
-  """80 % train, 10 % validation, 10 % test: always the same, and one image stands in one split."""
-  what = row.get(columns['image']) or row.get(columns['text'])
-  drawn = zlib.crc32(str(what).encode()) % 10
+  """80 % train, 10 % validation, 10 % test: always the same, and one image is in one split."""
+  key = row.get(columns['image']) or row.get(columns['text'])
+  drawn = zlib.crc32(str(key).encode()) % 10
   return 'test' if drawn == 0 else 'validation' if drawn == 1 else 'train'
 
 
 class Rows(Sequence):
-  """Examples of some rows, with the images read when they are asked for."""
+  """Examples of some rows, with the images read on demand."""
 
   def __init__(
     self, path: Path, table: Sequence[Mapping], columns: Mapping, labels: class_labels.Labels | None

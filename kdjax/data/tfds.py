@@ -37,12 +37,12 @@ def tfds(
   Raises:
     KdjaxError: if there is no such data set or feature.
   """
-  made = sources.open_builder(builder, data_dir)
-  features = made.info.features
-  chosen = sources.first_features(made)
+  dataset = sources.open_builder(builder, data_dir)
+  features = dataset.info.features
+  chosen = sources.first_features(dataset)
   for key, name in dict(columns or {}).items():
     if name not in features:
-      raise unknown(f'feature of {made.name}', name, features)
+      raise unknown(f'feature of {dataset.name}', name, features)
     chosen[key] = name
 
   def convert(record, index):
@@ -52,24 +52,24 @@ def tfds(
       example[key] = value.decode() if isinstance(value, bytes) else np.asarray(value)
     return example
 
-  names = {split_name(s): s for s in made.info.splits} | {s: s for s in made.info.splits}
-  splits = {'train': sources.TfdsSource(made, names.get('train', 'train'), convert)}
+  names = {split_name(s): s for s in dataset.info.splits} | {s: s for s in dataset.info.splits}
+  splits = {'train': sources.TfdsSource(dataset, names.get('train', 'train'), convert)}
   if 'validation' in names and 'test' in names:
-    splits |= {s: sources.TfdsSource(made, names[s], convert) for s in ('validation', 'test')}
+    splits |= {s: sources.TfdsSource(dataset, names[s], convert) for s in ('validation', 'test')}
   else:
-    held = [s for s in ('test', 'validation') if s in names][:1]
+    test_split = [s for s in ('test', 'validation') if s in names][:1]
     rows = np.arange(len(splits['train']))
-    whole = splits['train']
-    if held:
-      splits = {'train': whole, 'test': sources.TfdsSource(made, names[held[0]], convert)}
+    full = splits['train']
+    if test_split:
+      splits = {'train': full, 'test': sources.TfdsSource(dataset, names[test_split[0]], convert)}
       if hold_out:
         last = rows % hold_out == hold_out - 1
-        splits |= {k: sources.Subset(whole, rows[x]) for k, x in (('train', ~last), ('validation', last))}
+        splits |= {k: sources.Subset(full, rows[x]) for k, x in (('train', ~last), ('validation', last))}
     else:
       splits = {
-        'train': sources.Subset(whole, rows[rows % 10 < 8]),
-        'validation': sources.Subset(whole, rows[rows % 10 == 8]),
-        'test': sources.Subset(whole, rows[rows % 10 == 9]),
+        'train': sources.Subset(full, rows[rows % 10 < 8]),
+        'validation': sources.Subset(full, rows[rows % 10 == 8]),
+        'test': sources.Subset(full, rows[rows % 10 == 9]),
       }
   if leave_out:
     train = splits['train']
@@ -79,5 +79,5 @@ def tfds(
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
   rate = getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
-  mark = sources.fingerprint(made.info.full_name, sizes)
-  return DataSet(splits, classes, mark, rate=rate, files=sources.files(made))
+  mark = sources.fingerprint(dataset.info.full_name, sizes)
+  return DataSet(splits, classes, mark, rate=rate, files=sources.files(dataset))

@@ -28,17 +28,19 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   return rename(bare, MODULES, WHOLE, '' if attributes['num_classes'] else r'classifier\..*')
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  if given.get('model_type', KIND) != KIND:
-    raise unknown('model_type for the model ast', given['model_type'], (KIND,))
-  said = companion(folder, 'preprocessor_config.json')
-  mel = {'preset': 'ast'} | {ours: given[theirs] for ours, theirs in MEL.items() if theirs in given}
-  mel |= {ours: said[theirs] for ours, theirs in (MEL | SCALE).items() if theirs in said}
-  if said.get('do_normalize', True) is False:
+  if config_json.get('model_type', KIND) != KIND:
+    raise unknown('model_type for the model ast', config_json['model_type'], (KIND,))
+  preprocessor = companion(folder, 'preprocessor_config.json')
+  mel = {'preset': 'ast'} | {
+    ours: config_json[theirs] for ours, theirs in MEL.items() if theirs in config_json
+  }
+  mel |= {ours: preprocessor[theirs] for ours, theirs in (MEL | SCALE).items() if theirs in preprocessor}
+  if preprocessor.get('do_normalize', True) is False:
     mel |= {'mean': 0.0, 'std': 0.5}
-  return {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given} | {'mel': mel}
+  return {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json} | {'mel': mel}

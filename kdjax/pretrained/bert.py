@@ -32,7 +32,7 @@ DISTIL = {
   'act': 'activation',
 }
 KINDS = ('bert', 'distilbert')
-POOLS = {'tanh': 'pooler.dense', 'relu': 'pre_classifier'}  # what their classifiers read -> the layer before
+POOLS = {'tanh': 'pooler.dense', 'relu': 'pre_classifier'}  # pool that a classifier reads -> its layer
 CLASSIFIERS = {'BertForSequenceClassification': 'tanh', 'DistilBertForSequenceClassification': 'relu'}
 LAYER = r'(?:encoder|transformer)\.layer\.(\d+)\.'
 MODULES = {
@@ -74,21 +74,25 @@ def _bare(tensors):
 
 
 def check_head(
-  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+  config_json: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> None:
-  """That the model reads off what the checkpoint's classifier reads.
+  """Checks that the model has the pool that the checkpoint's classifier was trained on.
 
   Args:
-    given: its config.json.
+    config_json: of the checkpoint.
     tensors: of the checkpoint.
     attributes: of the model, which has a classifier.
 
   Raises:
-    KdjaxError: if it does not, or the classifier is none of whole texts.
+    KdjaxError: if it has not, or the classifier is not one of whole texts.
   """
-  known = given.get('architectures') or []
-  if known and 'classifier.weight' in tensors and not any(name in CLASSIFIERS for name in known):
-    raise unknown('architecture with a classifier of texts', str(known[0]), CLASSIFIERS)
+  architectures = config_json.get('architectures') or []
+  if (
+    architectures
+    and 'classifier.weight' in tensors
+    and not any(name in CLASSIFIERS for name in architectures)
+  ):
+    raise unknown('architecture with a classifier of texts', str(architectures[0]), CLASSIFIERS)
   names = _bare(tensors)
   for pool, layer in POOLS.items():
     if f'{layer}.weight' in names and 'classifier.weight' in names and attributes['pool'] != pool:
@@ -103,20 +107,20 @@ def beside(folder: Path) -> dict[str, Path]:
   return sentence.weights(folder)
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json says, and the layers after it of a sentence encoder's folder.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json, and the layers that a sentence encoder's folder adds.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  kind = given.get('model_type', 'bert')
+  kind = config_json.get('model_type', 'bert')
   if kind not in KINDS:
     raise unknown('model_type for the model bert', kind, KINDS)
-  if given.get('position_embedding_type', 'absolute') != 'absolute':
-    raise unknown('position_embedding_type', given['position_embedding_type'], ('absolute',))
+  if config_json.get('position_embedding_type', 'absolute') != 'absolute':
+    raise unknown('position_embedding_type', config_json['position_embedding_type'], ('absolute',))
   names = DISTIL if kind == 'distilbert' else NAMES
-  found = {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
+  attributes = {ours: config_json[theirs] for ours, theirs in names.items() if theirs in config_json}
   if kind == 'distilbert':
-    found |= {'types': 0, 'eps': 1e-12}
-  known = [CLASSIFIERS[name] for name in given.get('architectures') or () if name in CLASSIFIERS]
-  return found | ({'pool': known[0]} if known else {}) | sentence.attributes(folder)
+    attributes |= {'types': 0, 'eps': 1e-12}
+  pools = [CLASSIFIERS[name] for name in config_json.get('architectures') or () if name in CLASSIFIERS]
+  return attributes | ({'pool': pools[0]} if pools else {}) | sentence.attributes(folder)

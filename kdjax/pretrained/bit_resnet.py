@@ -33,10 +33,10 @@ def plain(name: str) -> str | None:
   name = re.sub(r'standardized_conv2d(_\d+)?', 'conv', name.removeprefix('resnet/'))
   module, _, leaf = name.rpartition('/')
   leaf = LEAVES.get(leaf, leaf)
-  place = OUTER.get(module)
+  path = OUTER.get(module)
   if (unit := UNIT.fullmatch(module)) and unit[3] in PARTS:
-    place = f'stage{unit[1]}_block{int(unit[2])}/{PARTS[unit[3]]}'
-  return place and f'params/{place}/{leaf}'
+    path = f'stage{unit[1]}_block{int(unit[2])}/{PARTS[unit[3]]}'
+  return path and f'params/{path}/{leaf}'
 
 
 def squeezed(name: str, x: np.ndarray) -> np.ndarray:
@@ -49,19 +49,19 @@ def squeezed(name: str, x: np.ndarray) -> np.ndarray:
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.vision.bit_resnet`, with the classifier where the model has one."""
   if any(name.startswith('stem.') for name in tensors):
-    found = rename(tensors, TIMM)
+    variables = rename(tensors, TIMM)
   else:
-    found = {plain(name) or name: x for name, x in tensors.items()}
-  found = {name: squeezed(name, x) for name, x in found.items()}
-  return {k: x for k, x in found.items() if attributes['num_classes'] or not k.startswith('params/head/')}
+    variables = {plain(name) or name: x for name, x in tensors.items()}
+  variables = {name: squeezed(name, x) for name, x in variables.items()}
+  return {k: x for k, x in variables.items() if attributes['num_classes'] or not k.startswith('params/head/')}
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json of timm says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json of timm.
 
   Raises:
     KdjaxError: for another architecture.
   """
   choices = [f'resnetv2_{size}_bit' for size in ('50x1', '50x3', '101x1', '101x3', '152x2', '152x4')]
-  match = timm(given, ARCHITECTURE, 'bit_resnet', choices)
-  return {'depth': int(match[1]), 'width': int(match[2]), 'eps': 1e-8} | images.scaling(given, folder)
+  match = timm(config_json, ARCHITECTURE, 'bit_resnet', choices)
+  return {'depth': int(match[1]), 'width': int(match[2]), 'eps': 1e-8} | images.scaling(config_json, folder)

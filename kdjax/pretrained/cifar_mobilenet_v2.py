@@ -14,7 +14,7 @@ MODULES = {
   r'conv2\.1': 'last_norm',
   r'classifier\.0': 'head/linear',
 }
-# What a block has at each place; at the others it has a ReLU.
+# The layer at each index of a block; the other indices are ReLUs.
 PLACES = {0: 'expand', 1: 'expand_norm', 3: 'depthwise', 4: 'depthwise_norm', 6: 'project', 7: 'project_norm'}
 MODULES |= {rf'blocks\.(\d)\.(\d)\.conv\.{i}': rf'group<\1>_block<\2>/{part}' for i, part in PLACES.items()}
 

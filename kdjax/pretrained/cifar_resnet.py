@@ -1,7 +1,7 @@
 """Checkpoints of the ResNets for images of 32×32, to models.vision.cifar_resnet and its bottlenecks.
 
 The names are torchvision's, and in the form with bottlenecks `shortcut` and `linear` for `downsample` and
-`fc`: those of the public checkpoints of RepDistiller and of what was built on it.
+`fc`: those of the public checkpoints of RepDistiller and its successors.
 """
 
 from collections.abc import Mapping

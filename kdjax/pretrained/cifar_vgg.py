@@ -9,10 +9,10 @@ import numpy as np
 from kdjax.pretrained.rename import rename
 
 PARTS = ('stem', 'stage1', 'stage2', 'stage3', 'stage4')
-# A part is a row of convolution, norm and ReLU, four times at most, each with a number.
+# A part is convolution, norm and ReLU, up to four times; each layer has an index.
 MODULES = {'classifier': 'head/linear'} | {
-  rf'block{i}\.{3 * j + at}': f'{part}_{kind}{j + 1}'
-  for (i, part), j, (at, kind) in product(enumerate(PARTS), range(4), enumerate(('conv', 'norm')))
+  rf'block{i}\.{3 * j + offset}': f'{part}_{kind}{j + 1}'
+  for (i, part), j, (offset, kind) in product(enumerate(PARTS), range(4), enumerate(('conv', 'norm')))
 }
 
 

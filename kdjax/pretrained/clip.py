@@ -15,7 +15,7 @@ TEXT = {k: v for k, v in NAMES.items() if k != 'patch'} | {
   'vocab_size': 'vocab_size',
   'positions': 'max_position_embeddings',
 }
-IMAGE = {  # what transformers takes where a config.json says nothing, and how OpenAI scales images
+IMAGE = {  # the defaults of transformers, and OpenAI's scaling of images
   'model': 'vit_class_token',
   'clip': True,
   'patch': 32,
@@ -48,25 +48,25 @@ WHOLE = {
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.multimodal.clip`."""
-  found = rename(tensors, MODULES, WHOLE, r'(text|vision)_model\.embeddings\.position_ids')
-  found = {name.replace('params/vision/', 'params/image/'): x for name, x in found.items()}
+  variables = rename(tensors, MODULES, WHOLE, r'(text|vision)_model\.embeddings\.position_ids')
+  variables = {name.replace('params/vision/', 'params/image/'): x for name, x in variables.items()}
   shapes = {'params/image/class': (1, 1, -1), 'params/image/position': (1, -1, attributes['image']['width'])}
-  return {name: x.reshape(shapes[name]) if name in shapes else x for name, x in found.items()}
+  return {name: x.reshape(shapes[name]) if name in shapes else x for name, x in variables.items()}
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The attributes of the module and of its two towers that a config.json says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The attributes of the module and of its two towers in a config.json.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  if given.get('model_type', 'clip') != 'clip':
-    raise unknown('model_type for the model clip', given['model_type'], ('clip',))
-  image, text = given.get('vision_config', {}), given.get('text_config', {})
-  end = text.get('eos_token_id')  # 2 stood there before it was read
+  if config_json.get('model_type', 'clip') != 'clip':
+    raise unknown('model_type for the model clip', config_json['model_type'], ('clip',))
+  image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
+  end = text.get('eos_token_id')  # older files have 2, which was not used
   ends = {} if end in (None, 2, text.get('vocab_size', 0) - 1) else {'end': end}
   return {
-    'width': given.get('projection_dim', 512),
+    'width': config_json.get('projection_dim', 512),
     'image': IMAGE | {k: image[v] for k, v in NAMES.items() if v in image} | images.scaling({}, folder),
     'text': {'model': 'clip_text'} | {k: text[v] for k, v in TEXT.items() if v in text} | ends,
   }

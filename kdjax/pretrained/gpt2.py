@@ -21,7 +21,7 @@ NAMES = {
   'act': 'activation_function',
   'eps': 'layer_norm_epsilon',
 }
-PLAIN = {  # what would make another model of the same tensors
+PLAIN = {  # the only values that models.text.gpt2 has
   'scale_attn_weights': True,
   'scale_attn_by_inverse_layer_idx': False,
   'add_cross_attention': False,
@@ -48,29 +48,31 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   Raises:
     KdjaxError: if the head is not the word embedding.
   """
-  found = {}
+  renamed = {}
   for name, x in tensors.items():
     bare = name.removeprefix('transformer.')
     if re.search(r'\.c_(attn|proj|fc)\.', bare):  # [in, out], where `rename` reads [out, in]
       x = x.T
       bare = bare if len(x) % 3 else bare.replace('.c_attn.', '.qkv.')
-    found[bare] = x
-  head = found.pop('lm_head.weight', None)
-  if head is not None and not np.array_equal(head, found.get('wte.weight')):
+    renamed[bare] = x
+  head = renamed.pop('lm_head.weight', None)
+  if head is not None and not np.array_equal(head, renamed.get('wte.weight')):
     raise KdjaxError('lm_head.weight is not wte.weight, and the model gpt2 has one table for both.')
-  return rename(split(found), MODULES, WHOLE, LAYER + r'attn\.(bias|masked_bias)')
+  return rename(split(renamed), MODULES, WHOLE, LAYER + r'attn\.(bias|masked_bias)')
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  if given.get('model_type', 'gpt2') != 'gpt2':
-    raise unknown('model_type for the model gpt2', given['model_type'], ('gpt2',))
+  if config_json.get('model_type', 'gpt2') != 'gpt2':
+    raise unknown('model_type for the model gpt2', config_json['model_type'], ('gpt2',))
   for key, plain in PLAIN.items():
-    if given.get(key, plain) != plain:
-      raise KdjaxError(f'{key} is {given[key]} in the config.json; the model gpt2 knows {plain} alone.')
-  found = {ours: given[theirs] for ours, theirs in NAMES.items() if given.get(theirs) is not None}
-  return found if 'mlp' in found else found | {'mlp': 4 * given.get('n_embd', 768)}
+    if config_json.get(key, plain) != plain:
+      raise KdjaxError(f'{key} is {config_json[key]} in the config.json; the model gpt2 has {plain} only.')
+  attributes = {
+    ours: config_json[theirs] for ours, theirs in NAMES.items() if config_json.get(theirs) is not None
+  }
+  return attributes if 'mlp' in attributes else attributes | {'mlp': 4 * config_json.get('n_embd', 768)}

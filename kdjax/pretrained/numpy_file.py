@@ -26,7 +26,7 @@ def _array(archive, entry) -> np.ndarray:
       raise ValueError(f'{entry.filename[:80]!r} is an array of objects, which are pickles')
     raw = file.read()  # no more than the archive announces
     if not all(n >= 0 for n in shape) or len(raw) != math.prod(shape) * dtype.itemsize:
-      raise ValueError(f'{entry.filename[:80]!r} has another number of bytes than it says')
+      raise ValueError(f'{entry.filename[:80]!r} has another number of bytes than its header')
     return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
 
 
@@ -46,5 +46,5 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f'{size(unpacked)} are packed in {size(packed)}: save it with numpy.savez')
       return {name.removeprefix(WEIGHTS): _array(archive, entries[name]) for name in names}
   except Exception as e:  # a damaged file shows up as any of half a dozen types
-    told = ' '.join(str(e).split())[:160] or type(e).__name__
-    raise KdjaxError(f'cannot read the model {path} ({told}).') from e
+    reason = ' '.join(str(e).split())[:160] or type(e).__name__
+    raise KdjaxError(f'cannot read the model {path} ({reason}).') from e

@@ -21,7 +21,7 @@ ALIASES = {'gamma': 'weight', 'beta': 'bias'}  # of the layer norms of early che
 
 
 def timm(
-  given: Mapping[str, Any],
+  config_json: Mapping[str, Any],
   pattern: re.Pattern,
   model: str,
   choices: Sequence[str],
@@ -31,30 +31,30 @@ def timm(
   """The match of the architecture that a config.json of timm names.
 
   Args:
-    given: the config.json.
+    config_json: of the checkpoint.
     pattern: of the names of `model`'s architectures.
     model: ours.
-    choices: names for a message.
+    choices: names for the error message.
     pool: the `global_pool` that it has.
     known: further `model_args` that the converter reads, or the shapes of the weights show.
 
   Raises:
     KdjaxError: for another architecture, it names the `choices`; and for one that was changed.
   """
-  name = given.get('architecture') or given.get('model_type', '')
+  name = config_json.get('architecture') or config_json.get('model_type', '')
   match = pattern.fullmatch(name) if isinstance(name, str) else None
   if match is None:
     raise unknown(f'architecture for the model {model}', str(name), choices)
-  changed, top = given.get('model_args') or {}, given.get('global_pool')
-  if not isinstance(changed, Mapping):
-    raise KdjaxError(f'config.json has model_args {changed!r}; it has to be an object.')
-  changed = ({'global_pool': top} if top else {}) | dict(changed)
-  if not given.get('num_classes', 1):
-    changed.pop('global_pool', None)  # there is no classifier that reads it
-  for key, value in changed.items():
-    as_it_is = key in PLAIN and value == PLAIN[key] or key == 'global_pool' and value == pool
-    if not as_it_is and key not in (*SHOWN, *known) and not key.endswith('_rate'):
-      raise KdjaxError(f'config.json has {key} {value!r} for {name}: the model {model} does not have it so.')
+  model_args, global_pool = config_json.get('model_args') or {}, config_json.get('global_pool')
+  if not isinstance(model_args, Mapping):
+    raise KdjaxError(f'config.json has model_args {model_args!r}; it has to be an object.')
+  model_args = ({'global_pool': global_pool} if global_pool else {}) | dict(model_args)
+  if not config_json.get('num_classes', 1):
+    model_args.pop('global_pool', None)  # there is no classifier that reads it
+  for key, value in model_args.items():
+    unchanged = key in PLAIN and value == PLAIN[key] or key == 'global_pool' and value == pool
+    if not unchanged and key not in (*SHOWN, *known) and not key.endswith('_rate'):
+      raise KdjaxError(f'config.json has {key} {value!r} for {name}: the model {model} does not support it.')
   return match
 
 
@@ -80,7 +80,7 @@ def rename(
   whole: Mapping[str, str] | None = None,
   ignored: str = '',
 ) -> dict[str, np.ndarray]:
-  """Variables, flat, their paths joined by '/'; what no rule knows keeps its name and so is told as extra.
+  """Flat variables, paths joined by '/'; a tensor that no rule matches keeps its name, and is extra later.
 
   Args:
     tensors: as they were saved.
@@ -90,9 +90,9 @@ def rename(
     ignored: pattern of the names that carry nothing the model uses.
 
   Raises:
-    KdjaxError: if two tensors have one place.
+    KdjaxError: if two tensors get the same name.
   """
-  found, places = {}, {}
+  variables, origin = {}, {}
   for name, x in tensors.items():
     if re.fullmatch(ignored, name) or name.endswith('num_batches_tracked'):
       continue
@@ -100,12 +100,12 @@ def rename(
     exact = (_path(m, new) for old, new in (whole or {}).items() if (m := re.fullmatch(old, name)))
     paths = (_path(m, new) for old, new in modules.items() if (m := re.fullmatch(old, module)))
     if (full := next(exact, None)) is not None:
-      place = full, x
+      entry = full, x
     elif (path := next(paths, None)) is not None and (leaf := _leaf(path, ALIASES.get(kind, kind), x)):
-      place = leaf
+      entry = leaf
     else:
-      place = name, x
-    if place[0] in found:
-      raise KdjaxError(f'the checkpoint has {places[place[0]]!r} and {name!r}, two tensors for one layer.')
-    found[place[0]], places[place[0]] = place[1], name
-  return found
+      entry = name, x
+    if entry[0] in variables:
+      raise KdjaxError(f'the checkpoint has {origin[entry[0]]!r} and {name!r}, two tensors for one layer.')
+    variables[entry[0]], origin[entry[0]] = entry[1], name
+  return variables

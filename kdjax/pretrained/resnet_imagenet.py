@@ -42,26 +42,28 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
   return rename(tensors, MODULES, ignored='' if attributes['num_classes'] else r'(fc|classifier\.1)\..*')
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json of timm or transformers says, and the scaling of images.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json of timm or transformers, and the scaling of images.
 
   Raises:
     KdjaxError: for another architecture.
   """
-  if given.get('model_type') == 'resnet':
-    return {'depth': _depth(given)} | images.scaling(given, folder)
+  if config_json.get('model_type') == 'resnet':
+    return {'depth': _depth(config_json)} | images.scaling(config_json, folder)
   choices = [f'resnet{n}' for n in (18, 34, 50, 101, 152)]
-  match = timm(given, ARCHITECTURE, 'resnet_imagenet', choices)
-  return {'depth': int(match[1])} | images.scaling(given, folder)
+  match = timm(config_json, ARCHITECTURE, 'resnet_imagenet', choices)
+  return {'depth': int(match[1])} | images.scaling(config_json, folder)
 
 
-def _depth(given):
+def _depth(config_json):
   """Of a config.json of transformers, whose defaults are those of ResNet-50."""
   for key, value in PLAIN.items():
-    if given.get(key, value) != value:
-      raise KdjaxError(f'config.json has {key} {given[key]!r}; the model resnet_imagenet has {value!r}.')
-  blocks, kind = given.get('depths', [3, 4, 6, 3]), given.get('layer_type', 'bottleneck')
-  found = [d for d, made in DEPTHS.items() if made == (blocks, kind)]
-  if not found:
+    if config_json.get(key, value) != value:
+      raise KdjaxError(
+        f'config.json has {key} {config_json[key]!r}; the model resnet_imagenet has {value!r}.'
+      )
+  blocks, kind = config_json.get('depths', [3, 4, 6, 3]), config_json.get('layer_type', 'bottleneck')
+  depths = [d for d, layout in DEPTHS.items() if layout == (blocks, kind)]
+  if not depths:
     raise KdjaxError(f'config.json has depths {blocks!r} of {kind!r}, which no depth of resnet_imagenet has.')
-  return found[0]
+  return depths[0]

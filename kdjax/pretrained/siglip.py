@@ -39,36 +39,36 @@ WHOLE = {
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.multimodal.siglip`."""
-  # torch keeps the pool's three projections in one, which divides by three or is of no such model.
+  # torch fuses the pool's three projections into one tensor, whose length divides by three.
   fused = {k: k.replace('.in_proj_', '.qkv.') for k, x in tensors.items() if len(x.shape) and not len(x) % 3}
-  found = rename(
+  variables = rename(
     split({fused.get(name, name): x for name, x in tensors.items()}),
     MODULES,
     WHOLE,
     r'(text|vision)_model\.embeddings\.position_ids',
   )
-  found = {name.replace('params/vision/', 'params/image/'): x for name, x in found.items()}
-  for name, x in found.items():
+  variables = {name.replace('params/vision/', 'params/image/'): x for name, x in variables.items()}
+  for name, x in variables.items():
     if name in ('params/logit_scale', 'params/logit_bias') and x.shape == (1,):
-      found[name] = x.reshape(())
+      variables[name] = x.reshape(())
     elif name == 'params/image/position':
-      found[name] = x[None]
-  return found
+      variables[name] = x[None]
+  return variables
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The attributes of the two towers that a config.json says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The attributes of the two towers in a config.json.
 
   Raises:
     KdjaxError: for another kind of model, and for an image tower that is not pooled.
   """
-  if given.get('model_type', 'siglip') != 'siglip':
-    raise unknown('model_type for the model siglip', given['model_type'], ('siglip',))
-  image, text = given.get('vision_config', {}), given.get('text_config', {})
+  if config_json.get('model_type', 'siglip') != 'siglip':
+    raise unknown('model_type for the model siglip', config_json['model_type'], ('siglip',))
+  image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
   if not image.get('vision_use_head', True):
     raise KdjaxError('vision_use_head is false in the config.json; the model siglip has its pooling head.')
-  words = {'model': 'siglip_text'} | {k: text[v] for k, v in TEXT.items() if v in text}
+  text_tower = {'model': 'siglip_text'} | {k: text[v] for k, v in TEXT.items() if v in text}
   if text.get('projection_size') not in (None, text.get('hidden_size', 768)):
-    words['project'] = text['projection_size']
-  seen = {'model': 'siglip_image'} | {k: image[v] for k, v in NAMES.items() if v in image}
-  return {'image': seen | images.scaling({}, folder), 'text': words}
+    text_tower['project'] = text['projection_size']
+  image_tower = {'model': 'siglip_image'} | {k: image[v] for k, v in NAMES.items() if v in image}
+  return {'image': image_tower | images.scaling({}, folder), 'text': text_tower}

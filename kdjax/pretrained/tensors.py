@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: read, freed of what all names begin with, and followed to where they go."""
+"""The tensors of a checkpoint: read, without the wrappers' prefixes, and traced into the variables."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ COUNTS = ('n_averaged',)  # that a wrapper keeps beside the model's names
 
 
 class Traced(np.ndarray):
-  """An array that knows the tensor that it is, or is a part of, whatever its layout."""
+  """An array with the name of the tensor that it is, or is a part of, whatever its layout."""
 
   source = ''
 
@@ -31,11 +31,11 @@ def _file(path: Path) -> dict[str, np.ndarray]:
 
 
 def bare(names: Iterable[str]) -> dict[str, str]:
-  """Name -> what is left of it without the wrappers that all names begin with."""
-  found = {name: name for name in names if name not in COUNTS}
-  while found and (prefix := next((w for w in WRAPPERS if all(b.startswith(w) for b in found.values())), '')):
-    found = {name: b.removeprefix(prefix) for name, b in found.items()}
-  return found
+  """Name -> name without the wrappers' prefixes that all names share."""
+  short = {name: name for name in names if name not in COUNTS}
+  while short and (prefix := next((w for w in WRAPPERS if all(b.startswith(w) for b in short.values())), '')):
+    short = {name: b.removeprefix(prefix) for name, b in short.items()}
+  return short
 
 
 def read(paths: Iterable[Path]) -> dict[str, np.ndarray]:
@@ -44,22 +44,22 @@ def read(paths: Iterable[Path]) -> dict[str, np.ndarray]:
   Raises:
     KdjaxError: if a file is missing or damaged, or two files have a tensor of one name.
   """
-  tensors, where = {}, {}
+  tensors, origin = {}, {}
   for path in paths:
     for name, x in _file(path).items():
       if name in tensors:
-        raise KdjaxError(f'{where[name]} and {path} both hold {name!r}: keep the shards of one model only.')
-      tensors[name], where[name] = x, path
+        raise KdjaxError(f'{origin[name]} and {path} both hold {name!r}: keep the shards of one model only.')
+      tensors[name], origin[name] = x, path
   return {new: tensors[name] for name, new in bare(tensors).items()}
 
 
 def traced(tensors: Mapping[str, np.ndarray]) -> dict[str, Traced]:
-  """The same arrays, each of which knows its name."""
-  found = {}
+  """The same arrays, each with its name."""
+  arrays = {}
   for name, x in tensors.items():
-    found[name] = np.asarray(x).view(Traced)
-    found[name].source = name
-  return found
+    arrays[name] = np.asarray(x).view(Traced)
+    arrays[name].source = name
+  return arrays
 
 
 def unread(tensors: Mapping[str, Traced], converted: Mapping[str, np.ndarray]) -> list[str]:

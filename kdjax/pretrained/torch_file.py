@@ -41,16 +41,16 @@ class _Dict(dict):
     return self
 
 
-def _sequence(given=()):
-  if type(given) not in (list, tuple):  # of a string, each letter would take a string of its own
-    raise ValueError(f'a {type(given).__name__} in place of a list')
-  return tuple(given)
+def _sequence(values=()):
+  if type(values) not in (list, tuple):  # of a string, each letter would become a string
+    raise ValueError(f'a {type(values).__name__} in place of a list')
+  return tuple(values)
 
 
 def _ordered(pairs=()):
-  made = _Dict()
-  plain_pickle.put(made, [x for key, value in map(_sequence, _sequence(pairs)) for x in (key, value)])
-  return made
+  ordered = _Dict()
+  plain_pickle.put(ordered, [x for key, value in map(_sequence, _sequence(pairs)) for x in (key, value)])
+  return ordered
 
 
 class _Storage(NamedTuple):
@@ -91,52 +91,52 @@ NAMES = {
 
 
 def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
-  """The next pickle of a file in memory, and key -> what it holds, of all storages that it speaks of."""
+  """The next pickle of a file in memory, and key -> storage, of all storages that it refers to."""
   storages = {}
 
   def storage(pid):
-    kind, of, key, _, size, *view = pid
-    if kind != 'storage' or type(of) is not Allowed or of.dtype is None or any(v is not None for v in view):
+    kind, cls, key, _, size, *view = pid
+    if kind != 'storage' or type(cls) is not Allowed or cls.dtype is None or any(v is not None for v in view):
       raise ValueError('a persistent id that is no plain storage')
     if type(key) is not str or len(key) > plain_pickle.KEY or not whole_numbers((size,)):
       raise ValueError('a storage without a key or a size')
-    found = _Storage(key, of.dtype, size)
-    if storages.setdefault(key, found) != found:
+    entry = _Storage(key, cls.dtype, size)
+    if storages.setdefault(key, entry) != entry:
       raise ValueError(f'two storages of the key {key}')
-    return found
+    return entry
 
   instead = 'a checkpoint: save model.state_dict() alone, or as safetensors'
   dialect = plain_pickle.Dialect(NAMES, plain_pickle.BASIC | {'BINPERSID'}, 'tensor', instead, storage)
   return plain_pickle.load(file, dialect), storages
 
 
-def _named(found: Any) -> dict[str, _Tensor]:
+def _state_dict(saved: Any) -> dict[str, _Tensor]:
   """The state dict that was saved, or the one inside a training checkpoint."""
 
   def weights(value):
     return isinstance(value, dict) and value and all(type(v) is _Tensor for v in value.values())
 
-  if not isinstance(found, dict):
-    raise KdjaxError(f'it holds a {type(found).__name__.lstrip("_").lower()} and no dict of named tensors')
-  for inner in (found, *(found[k] for k in INSIDE if k in found)):
+  if not isinstance(saved, dict):
+    raise KdjaxError(f'it holds a {type(saved).__name__.lstrip("_").lower()} and no dict of named tensors')
+  for inner in (saved, *(saved[k] for k in INSIDE if k in saved)):
     if weights(inner) and all(type(k) is str for k in inner):
       return dict(inner)
   other = [
-    f'{k} ({type(v).__name__.lstrip("_").lower()})' for k, v in found.items() if type(v) is not _Tensor
+    f'{k} ({type(v).__name__.lstrip("_").lower()})' for k, v in saved.items() if type(v) is not _Tensor
   ]
   raise KdjaxError(f'it holds more than tensors: {", ".join(other[:5]) or "nothing"}')
 
 
-def _arrays(tensors: Mapping[str, _Tensor], held: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+def _arrays(tensors: Mapping[str, _Tensor], data: Mapping[str, bytes]) -> dict[str, np.ndarray]:
   """Views of the storages' bytes."""
   arrays = {}
   for name, (storage, offset, shape, strides) in tensors.items():
-    if len(held[storage.key]) != storage.size * storage.dtype.itemsize:
-      raise ValueError(f'the numbers of {name} are not as many as it says')
-    flat = np.frombuffer(held[storage.key], storage.dtype)
+    if len(data[storage.key]) != storage.size * storage.dtype.itemsize:
+      raise ValueError(f'the storage of {name} has another number of values than announced')
+    flat = np.frombuffer(data[storage.key], storage.dtype)
     steps = [step * storage.dtype.itemsize for step in strides]
     arrays[name] = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
-  if sum(x.nbytes for x in arrays.values()) > 1_000_000 + 4 * sum(map(len, held.values())):
+  if sum(x.nbytes for x in arrays.values()) > 1_000_000 + 4 * sum(map(len, data.values())):
     raise ValueError('many tensors of the same numbers')  # whoever copies them would need that much
   return arrays
 
@@ -153,7 +153,7 @@ def _read_zip(file, size: int) -> dict[str, np.ndarray]:
     order = f'{folder}byteorder'
     if order in archive.namelist() and archive.read(order) != b'little':
       raise KdjaxError('its numbers are big-endian: save it again on another machine')
-    tensors = _named(_unpickle(io.BytesIO(archive.read(pickles[0])))[0])
+    tensors = _state_dict(_unpickle(io.BytesIO(archive.read(pickles[0])))[0])
     keys = {t.storage.key for t in tensors.values()}
     return _arrays(tensors, {k: archive.read(f'{folder}data/{k}') for k in keys})
 
@@ -163,8 +163,8 @@ def _read_stream(file, size: int) -> dict[str, np.ndarray]:
   (protocol, _), (system, _) = _unpickle(file), _unpickle(file)
   if protocol != 1001 or system.get('little_endian') is not True:
     raise KdjaxError('its format or its order of bytes is unknown: save it again')
-  found, storages = _unpickle(file)
-  tensors, held = _named(found), {}
+  saved, storages = _unpickle(file)
+  tensors, data = _state_dict(saved), {}
   keys = _unpickle(file)[0]
   if type(keys) is not list or not all(type(key) is str for key in keys):
     raise ValueError('keys that are no texts')
@@ -173,19 +173,19 @@ def _read_stream(file, size: int) -> dict[str, np.ndarray]:
     length = n * storages[key].dtype.itemsize
     if not 0 <= length <= size - file.tell():
       raise ValueError(f'{n} numbers are announced and {size - file.tell()} bytes are left')
-    held[key] = file.read(length)
-  return _arrays(tensors, held)
+    data[key] = file.read(length)
+  return _arrays(tensors, data)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
   """Name -> array (a read-only view) of a file of either format of `torch.save`.
 
   Nothing but tensors is understood, in a dict of names or under 'state_dict' or 'model' of one. No size is
-  believed that the file does not bear out: the numbers are held once, and what names and shapes them is
-  bounded as `plain_pickle.load` says.
+  trusted that the file does not confirm: the numbers are held once, and their names and shapes are bounded
+  as in `plain_pickle.load`.
 
   Raises:
-    KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.
+    KdjaxError: if it is damaged, no such file, or refers to anything else, which the message names.
   """
   try:
     size = regular_file(path, 'checkpoint').stat().st_size

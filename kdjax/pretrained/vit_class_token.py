@@ -51,15 +51,15 @@ WHOLE = {
 
 
 def split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """timm's `qkv` as the three that it is made of."""
-  found = {}
+  """timm's fused `qkv` as query, key and value."""
+  unfused = {}
   for name, x in tensors.items():
     if '.qkv.' in name:
       parts = zip(('query', 'key', 'value'), np.split(x, 3), strict=True)
-      found |= {name.replace('.qkv.', f'.{part}.'): y for part, y in parts}
+      unfused |= {name.replace('.qkv.', f'.{part}.'): y for part, y in parts}
     else:
-      found[name] = x
-  return found
+      unfused[name] = x
+  return unfused
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -70,9 +70,9 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
 
 
 def check_head(
-  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+  config_json: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> None:
-  """That the model has the distillation token's classifier if the checkpoint has.
+  """Checks that the model has a classifier of the distillation token if the checkpoint has one.
 
   Raises:
     KdjaxError: if it has not.
@@ -85,31 +85,31 @@ def check_head(
     )
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json of transformers or timm says, and the scaling of images.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json of transformers or timm, and the scaling of images.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  if 'architecture' in given:
+  if 'architecture' in config_json:
     choices = [f'vit_{size}_patch16_224' for size in TIMM]
-    match = timm(given, ARCHITECTURE, 'vit_class_token', choices, 'token', TIMM_ARGS)
+    match = timm(config_json, ARCHITECTURE, 'vit_class_token', choices, 'token', TIMM_ARGS)
     width, depth, heads = TIMM[match[2]]
     sizes = dict(zip(TIMM_ARGS, (width, depth, heads, int(match[4])), strict=True))
-    sizes |= {k: v for k, v in dict(given.get('model_args') or {}).items() if k in sizes}
+    sizes |= {k: v for k, v in dict(config_json.get('model_args') or {}).items() if k in sizes}
     for key, value in sizes.items():
       options.check(value, options.Size, f'{folder / "config.json"}: {key}')
     width, depth, heads, patch = sizes.values()
-    found = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'patch': patch}
-    found |= {'act': 'gelu', 'eps': 1e-6}
-    found |= {'distilled': 'heads'} if match[3] else {}
-    found |= images.IMAGENET if match[1] == 'deit' else {}
-    return found | images.scaling(given, folder)
-  kind = given.get('model_type', 'vit')
+    attributes = {'width': width, 'depth': depth, 'heads': heads, 'mlp': 4 * width, 'patch': patch}
+    attributes |= {'act': 'gelu', 'eps': 1e-6}
+    attributes |= {'distilled': 'heads'} if match[3] else {}
+    attributes |= images.IMAGENET if match[1] == 'deit' else {}
+    return attributes | images.scaling(config_json, folder)
+  kind = config_json.get('model_type', 'vit')
   if kind not in ('vit', 'deit'):
     raise unknown('model_type for the model vit_class_token', kind, ('vit', 'deit'))
-  found = {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
+  attributes = {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json}
   if kind == 'deit':
-    both = 'DeiTForImageClassificationWithTeacher' in (given.get('architectures') or ())
-    found |= {'distilled': 'heads' if both else 'token'}
-  return found | images.scaling(given, folder)
+    two_heads = 'DeiTForImageClassificationWithTeacher' in (config_json.get('architectures') or ())
+    attributes |= {'distilled': 'heads' if two_heads else 'token'}
+  return attributes | images.scaling(config_json, folder)

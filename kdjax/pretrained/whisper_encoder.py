@@ -38,45 +38,46 @@ MEL = {'mels': 'feature_size', 'rate': 'sampling_rate', 'hop': 'hop_length', 'n_
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Flat variables of `models.audio.whisper_encoder`; the decoder is left where it is."""
+  """Flat variables of `models.audio.whisper_encoder`; the decoder is not read."""
   bare = {re.sub(r'^(model\.)?(encoder\.)?', '', name): x for name, x in tensors.items()}
   # A convolution over frames is one over frames and a single column.
   bare = {k: x[..., None] if k.startswith('conv') and x.ndim == 3 else x for k, x in bare.items()}
-  found = rename(bare, MODULES, WHOLE, UNREAD + ('' if attributes['num_classes'] else CLASSIFIER))
-  keys = [name for name in found if name.endswith('/attention/key/kernel')]
-  zeros = {name.replace('kernel', 'bias'): np.zeros(found[name].shape[-1:], np.float32) for name in keys}
-  return zeros | found
+  variables = rename(bare, MODULES, WHOLE, UNREAD + ('' if attributes['num_classes'] else CLASSIFIER))
+  keys = [name for name in variables if name.endswith('/attention/key/kernel')]
+  zeros = {name.replace('kernel', 'bias'): np.zeros(variables[name].shape[-1:], np.float32) for name in keys}
+  return zeros | variables
 
 
-def config(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  """The module's attributes that a config.json says.
+def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  """The module's attributes in a config.json.
 
   Raises:
     KdjaxError: for another kind of model.
   """
-  if given.get('model_type', 'whisper') != 'whisper':
-    raise unknown('model_type for the model whisper_encoder', given['model_type'], ('whisper',))
-  found = {ours: given[theirs] for ours, theirs in NAMES.items() if theirs in given}
-  said = companion(folder, 'preprocessor_config.json')
-  if said.get('dither'):
+  if config_json.get('model_type', 'whisper') != 'whisper':
+    raise unknown('model_type for the model whisper_encoder', config_json['model_type'], ('whisper',))
+  attributes = {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json}
+  preprocessor = companion(folder, 'preprocessor_config.json')
+  if preprocessor.get('dither'):
     raise KdjaxError(
-      f'{folder / "preprocessor_config.json"} has dither {said["dither"]}, which is noise: set it to 0.'
+      f'{folder / "preprocessor_config.json"} has dither {preprocessor["dither"]}, which is noise: set it '
+      'to 0.'
     )
   mel = {
     'preset': 'whisper',
-    'length': 2 * given.get('max_source_positions', 1500),
-  }  # its encoder reads no other
-  mel |= {'mels': given['num_mel_bins']} if 'num_mel_bins' in given else {}
-  mel |= {ours: said[theirs] for ours, theirs in MEL.items() if theirs in said}
-  if 'WhisperForAudioClassification' in (given.get('architectures') or ()):
-    found |= {'pool': 'all', 'project': given.get('classifier_proj_size', 256)}
-  return found | {'mel': mel}
+    'length': 2 * config_json.get('max_source_positions', 1500),
+  }  # the only length that its encoder reads
+  mel |= {'mels': config_json['num_mel_bins']} if 'num_mel_bins' in config_json else {}
+  mel |= {ours: preprocessor[theirs] for ours, theirs in MEL.items() if theirs in preprocessor}
+  if 'WhisperForAudioClassification' in (config_json.get('architectures') or ()):
+    attributes |= {'pool': 'all', 'project': config_json.get('classifier_proj_size', 256)}
+  return attributes | {'mel': mel}
 
 
 def check_head(
-  given: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+  config_json: Mapping[str, Any], tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> None:
-  """That the model reads off what the checkpoint's classifier reads.
+  """Checks that the model pools as the checkpoint's classifier does.
 
   Raises:
     KdjaxError: if it does not.

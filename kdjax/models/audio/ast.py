@@ -15,14 +15,14 @@ from kdjax.options import Depth, Eps, Rate, Size
 
 class Ast(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 2 + L, D], `attention1` ... [B, heads, 2 + L, 2 + L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
-  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights want 1024 frames of
+  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights need 1024 frames of
   Kaldi's 128 log filter banks, less their mean over the training data and over twice their standard
   deviation, which is the preset 'ast'. The patches run through
   all frames of the lowest mels first. The class and the distillation token are the first two;
   `tokens` come out of the last norm, and `embed` is the mean of the two. The attentions are scores
-  before the softmax; padding is seen as any other frame. The defaults are those of the AudioSet model.
+  before the softmax; padding is attended to as any other frame. The defaults are those of the AudioSet model.
 
   Attributes:
     mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`, for `audio`.
@@ -80,7 +80,7 @@ class Ast(nn.Module):
 
 
 class NormedClassifier(nn.Module):
-  """Adds `logits` [B, C], of a layer norm and a dense layer, where classes are asked for."""
+  """Adds `logits` [B, C], of a layer norm and a dense layer, if `num_classes` is set."""
 
   num_classes: int | None
   eps: float

@@ -17,7 +17,7 @@ POOLS = ('mean', 'max')
 
 
 class MelCnn(nn.Module):
-  """Taps: `mel` [B, T, M], `stem`, `stage1` ... [B, T', M', C], `embed` [B, D], and `logits` when asked.
+  """Taps: `mel` [B, T, M], `stem`, `stage1` ... [B, T', M', C], `embed` [B, D], and optionally `logits`.
 
   `stage1_before` ... are the same maps before their ReLU. Reads `audio` [B, N] at the rate of `mel`, with
   its `audio/mask` where there is one, or a spectrogram `mel` [B, T, M].

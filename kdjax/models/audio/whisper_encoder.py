@@ -26,13 +26,13 @@ def sinusoids(length: int, width: int) -> Array:
 
 class WhisperEncoder(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked; L is half the number of frames, rounded up.
+  `embed` [B, D], and optionally `logits` [B, C]; L is half the number of frames, rounded up.
 
   Reads `audio` [B, N] at the rate of `mel`, or a spectrogram `mel` [B, T, M]. The attentions are
   scores before the softmax; `tokens` come out of the last norm, and `embed` is their mean. As
-  published, attention sees padding too. The table of positions is not trained: it lies among the
-  variables in 'buffers'. Deviations: keys have a bias, 0 in published weights, that no softmax notices;
-  a spectrogram of fewer than 2 · `positions` frames is not padded to them, unless `mel` has that
+  published, padding is attended to as well. The table of positions is not trained: it lies among the
+  variables in 'buffers'. Deviations: keys have a bias, 0 in published weights, which does not change the
+  softmax; a spectrogram of fewer than 2 · `positions` frames is not padded to them, unless `mel` has that
   `length`. The defaults are those of whisper-tiny.
 
   Attributes:
@@ -45,8 +45,8 @@ class WhisperEncoder(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
-    pool: whether `embed` is over what 'audio/mask' or 'mel/mask' calls valid, 'mean', or over 'all' positions
-      with the padding, as published classifiers read it.
+    pool: 'mean' for an `embed` over the valid positions of 'audio/mask' or 'mel/mask', 'all' for one over all
+      positions with the padding, as in published classifiers.
     project: width of a linear layer before that of the classes, as published classifiers have; None for none.
     num_classes: None for an encoder without `logits`.
   """

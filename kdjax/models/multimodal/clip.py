@@ -31,10 +31,10 @@ class Clip(nn.Module):
   def __call__(self, inputs, train: bool = False):
     taps = {}
     for name, tower in (('image', self.image), ('text', self.text)):
-      found = tower(inputs, train=train)
+      outputs = tower(inputs, train=train)
       project = nn.Dense(self.width, use_bias=False, name=f'project_{name}')
-      found |= {tap: project(found[tap]) for tap in ('embed', 'masked_embed') if tap in found}
-      taps |= {f'{name}/{tap}': x for tap, x in found.items()}
+      outputs |= {tap: project(outputs[tap]) for tap in ('embed', 'masked_embed') if tap in outputs}
+      taps |= {f'{name}/{tap}': x for tap, x in outputs.items()}
     scale = self.param('logit_scale', nn.initializers.constant(math.log(1 / 0.07)), ())
     scale = jnp.minimum(scale, math.log(self.scale_limit)) if self.scale_limit else jnp.asarray(scale)
     return taps | {'logit_scale': scale}

@@ -7,7 +7,7 @@ from kdjax.options import Name, Rate, Size
 
 
 class FeatureEncoder(nn.Module):
-  """Taps: `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `tokens` [B, L, D], `embed` [B, D], and optionally `logits` [B, C].
 
   Blind to the order of the vectors. Reads '<modality>' [B, L, F] and, where there is one, '<modality>/mask'.
 

@@ -17,7 +17,7 @@ class Fusion(nn.Module):
   """Taps: every tap of every encoder as `<modality>/<tap>`, `joint`, `embed` [B, D], `logits`.
 
   A modality that an example lacks (`<modality>/present` 0) adds nothing to a sum and multiplies
-  a product by one. Its encoder sees it all the same, for the statistics of its batch norms.
+  a product by one. Its encoder reads it all the same, for the statistics of its batch norms.
 
   Attributes:
     encoders: modality -> a module that gives `embed`.

@@ -37,16 +37,16 @@ class Stack(nn.Module):
 
 class Mult(nn.Module):
   """Taps: of each modality m `<m>/tokens` [B, L_m, (M - 1) · D] and `<m>/embed` [B, (M - 1) · D]; `embed`
-  [B, M · (M - 1) · D], and `logits` [B, C] when asked.
+  [B, M · (M - 1) · D], and optionally `logits` [B, C].
 
   Each of M modalities is projected to the width D, and repeatedly attends to the lowest features of each of
-  the others; what comes of it is joined, goes through a Transformer of its own, and is read off at the last
+  the others; the outputs are joined, go through a Transformer of the modality, and are pooled at the last
   valid position. Lengths may differ. A modality that an example lacks, by '<m>/present' or because no
   position of it is valid, is attended to by none and has an `embed` of zeros.
 
-  Deviations: as in the authors' code the sums are of what the norms have not touched, and the final
-  residual block stands before the head; its mask of later positions, which the paper does not have, is left
-  out, padding is masked, and one dropout is in the place of six rates.
+  Deviations: as in the authors' code the residuals bypass the norms, and the final residual block comes
+  before the head; its mask of later positions, which the paper does not have, is left out, padding is
+  masked, and one dropout is in the place of six rates.
 
   Attributes:
     modalities: the inputs that it reads, each [B, L, F] with '<m>/mask'.
@@ -83,7 +83,7 @@ class Mult(nn.Module):
       conv = Conv(self.width, (self.kernel, 1), use_bias=False, name=f'project_{m}')
       x = conv(x[:, :, None])[:, :, 0]
       low[m] = drop(x * self.width**0.5 + positions(x.shape[1], self.width).astype(x.dtype))
-    taps, found = {}, []
+    taps, embeds = {}, []
     for m in self.modalities:
       across = [
         Stack(name=f'{m}_from_{other}', **stack)(low[m], masks[other], train, low[other])
@@ -98,8 +98,8 @@ class Mult(nn.Module):
       else:
         x = masked_mean(x, masks[m])
       taps[f'{m}/embed'] = x = jnp.where(masks[m].any(1, keepdims=True), x, 0)
-      found.append(x)
-    x = jnp.concatenate(found, -1)
+      embeds.append(x)
+    x = jnp.concatenate(embeds, -1)
     y = drop(nn.relu(nn.Dense(x.shape[-1], name='hidden')(x)))
     taps['embed'] = x = x + nn.Dense(x.shape[-1], name='residual')(y)
     if self.num_classes:

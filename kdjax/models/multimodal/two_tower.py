@@ -27,8 +27,8 @@ class Projection(nn.Module):
 
 
 class TwoTower(nn.Module):
-  """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, `logit_scale` [], and `logit_bias`
-  [] when asked.
+  """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, `logit_scale` [], and optionally
+  `logit_bias` [].
 
   `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised;
   `logit_scale` is the log of the factor of their cosines, at most 100.
@@ -54,9 +54,9 @@ class TwoTower(nn.Module):
   def __call__(self, inputs, train: bool = False):
     taps = {}
     for name, tower in (('image', self.image), ('text', self.text)):
-      found = tower(inputs, train=train)
+      out = tower(inputs, train=train)
       project = Projection(self.width, self.hidden, self.dropout, name=f'project_{name}')
-      taps |= {f'{name}/{k}': v for k, v in found.items()} | {f'{name}/embed': project(found['embed'], train)}
+      taps |= {f'{name}/{k}': v for k, v in out.items()} | {f'{name}/embed': project(out['embed'], train)}
     start = math.log(10 if self.bias else 1 / 0.07)
     scale = self.param('logit_scale', nn.initializers.constant(start), ())
     taps['logit_scale'] = jnp.minimum(scale, math.log(100))

@@ -1,1 +1,1 @@
-"""Text encoders: taps `tokens` [B, L, D], `embed` [B, D], and `logits` when asked."""
+"""Text encoders: taps `tokens` [B, L, D], `embed` [B, D], and optionally `logits`."""

@@ -8,7 +8,7 @@ from kdjax.options import Size, Vocabulary
 
 
 class BagOfWords(nn.Module):
-  """Taps: `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `tokens` [B, L, D], `embed` [B, D], and optionally `logits` [B, C].
 
   Attributes:
     vocab_size: filled in from the tokenizer when left out.

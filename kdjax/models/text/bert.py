@@ -15,7 +15,7 @@ Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean',
 
 class Bert(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the mask and the softmax; `embeddings` is what the first block
   reads, and `tokens` the last block. Deviation from the paper: no dropout of attention weights.
@@ -28,7 +28,7 @@ class Bert(nn.Module):
     heads: attention heads, a divisor of `width`.
     mlp: width of a block's hidden layer.
     positions: the longest text.
-    types: token types, told apart by the input 'text/types'; 0 for none, as in DistilBERT.
+    types: token types, from the input 'text/types'; 0 for none, as in DistilBERT.
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
@@ -73,8 +73,8 @@ class Bert(nn.Module):
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
     x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
     if self.types:
-      kinds = inputs.get('text/types', jnp.zeros_like(ids))
-      x += nn.Embed(self.types, self.width, name='types')(kinds)
+      token_types = inputs.get('text/types', jnp.zeros_like(ids))
+      x += nn.Embed(self.types, self.width, name='types')(token_types)
     x = nn.LayerNorm(self.eps, name='norm')(x)
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -96,15 +96,15 @@ class Bert(nn.Module):
     if pool in ('tanh', 'relu'):
       return activation(pool)(nn.Dense(self.width, name='pooler')(x[:, 0]))
     valid = (mask > 0).astype(x.dtype)[..., None]
-    place = jnp.arange(x.shape[1])
+    index = jnp.arange(x.shape[1])
     if pool == 'first':
       return x[:, 0]
     if pool == 'last':
-      at = jnp.max(jnp.where(mask > 0, place, 0), 1)
-      return jnp.take_along_axis(x, at[:, None, None], 1)[:, 0]
+      last = jnp.max(jnp.where(mask > 0, index, 0), 1)
+      return jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if pool == 'max':
       return jnp.max(jnp.where(valid > 0, x, jnp.finfo(x.dtype).min), 1)
     if pool == 'weighted_mean':
-      valid *= (1 + place.astype(x.dtype))[:, None]
+      valid *= (1 + index.astype(x.dtype))[:, None]
     count = jnp.maximum(valid.sum(1), 1)
     return (x * valid).sum(1) / (jnp.sqrt(count) if pool == 'mean_sqrt_len' else count)

@@ -1,4 +1,4 @@
-"""CLIP's text tower: causal, pre-norm, read off at the end of the text (Radford et al., 2103.00020)."""
+"""CLIP's text tower: causal, pre-norm, pooled at the end of the text (Radford et al., 2103.00020)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from kdjax.options import Depth, Eps, Rate, Size, Vocabulary, Whole
 
 class ClipText(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the mask and the softmax; `tokens` come out of the last norm.
   The defaults are those of the text tower of CLIP ViT-B/32.
@@ -25,7 +25,7 @@ class ClipText(nn.Module):
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after attention and after the MLP.
-    end: the token at whose first place a text is read off; None for the largest of the text, as CLIP's is.
+    end: the token at whose first position `embed` is taken; None for the largest of the text, as in CLIP.
     num_classes: None for an encoder without `logits`.
   """
 
@@ -51,13 +51,13 @@ class ClipText(nn.Module):
         f'data.text_length to {self.positions} or less.'
       )
     mask = inputs.get('text/mask', jnp.ones_like(ids))
-    seen = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
+    causal_mask = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
     x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
     taps = {'embeddings': x}
     for i in range(1, self.depth + 1):
       block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
-      x, taps[f'attention{i}'] = block(x, seen, train)
+      x, taps[f'attention{i}'] = block(x, causal_mask, train)
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
     # The end of the text has the largest id of CLIP's vocabulary; what pads after it may be the same.

@@ -20,15 +20,15 @@ class Gpt2(nn.Module):
   Texts are padded on the right. Deviation from the paper: no dropout of attention weights. The
   defaults are those of the smallest, 124 M parameters.
 
-  A text is continued, with the input 'text/at' i32 [B, L] of the positions where its tokens stand, from
-  'text/cache', the `cache` of a call before; its first call makes one of 'text/room' [B, M], whose M is the
-  longest that it will get. The taps are then `cache` and the `logits` [B, V] after the last valid token.
+  For decoding, the input 'text/at' i32 [B, L] has the positions of the tokens, and 'text/cache' the `cache`
+  of the call before; the first call makes one for 'text/room' [B, M], where M is the longest text to come.
+  The taps are then `cache` and the `logits` [B, V] after the last valid token.
 
   Attributes:
-    vocab_size: rows of the word embedding, V where `tokens` says no less; filled in from the tokenizer when
+    vocab_size: rows of the word embedding, V unless `tokens` is less; filled in from the tokenizer when
       left out.
     tokens: V, the tokens of the tokenizer, filled in from it; published embeddings may be padded with rows
-      that no id names, which are no answers. None for all rows.
+      of no token, which get no logits. None for all rows.
     width: D.
     depth: blocks.
     heads: attention heads, a divisor of `width`.
@@ -52,9 +52,9 @@ class Gpt2(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids, at = read(inputs, 'text'), inputs.get('text/at')
+    ids, positions = read(inputs, 'text'), inputs.get('text/at')
     b, length = ids.shape
-    cache = None if at is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
+    cache = None if positions is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
     room = length if cache is None else cache[0][0].shape[1]
     if room > self.positions:
       raise KdjaxError(
@@ -63,30 +63,30 @@ class Gpt2(nn.Module):
       )
     mask = inputs.get('text/mask', jnp.ones_like(ids))
     if cache is None:
-      seen = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
-    else:  # what stands behind a token is not written yet
-      seen = (jnp.arange(room) <= at[..., None])[:, None]
-    words = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
-    places = nn.Embed(self.positions, self.width, name='positions')
-    x = words(ids) + places(jnp.arange(length) if at is None else at)
+      causal_mask = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
+    else:  # later positions of the cache are not written yet
+      causal_mask = (jnp.arange(room) <= positions[..., None])[:, None]
+    wte = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
+    wpe = nn.Embed(self.positions, self.width, name='positions')
+    x = wte(ids) + wpe(jnp.arange(length) if positions is None else positions)
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    kept = []
+    new_cache = []
     for i in range(1, self.depth + 1):
       block = Block(self.heads, self.mlp, self.eps, self.act, self.dropout, pre_norm=True, name=f'block{i}')
-      x, found = block(x, seen, train, cache=None if cache is None else cache[i - 1], at=at)
-      kept.append(found)
-      taps |= {f'block{i}': x} | ({} if cache else {f'attention{i}': found})
+      x, extra = block(x, causal_mask, train, cache=None if cache is None else cache[i - 1], at=positions)
+      new_cache.append(extra)
+      taps |= {f'block{i}': x} | ({} if cache else {f'attention{i}': extra})
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:
-      return {'cache': tuple(kept), 'logits': words.attend(taps['embed'])[..., : self.tokens]}
-    taps['logits'] = logits = words.attend(x)[..., : self.tokens]
+      return {'cache': tuple(new_cache), 'logits': wte.attend(taps['embed'])[..., : self.tokens]}
+    taps['logits'] = logits = wte.attend(x)[..., : self.tokens]
     log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
-    said = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
+    likelihood = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
     best = jnp.argmax(logits, -1).astype(jnp.int32)
-    return taps | {'best': best, 'likelihood': jnp.pad(said, ((0, 0), (0, 1)))}
+    return taps | {'best': best, 'likelihood': jnp.pad(likelihood, ((0, 0), (0, 1)))}
 
   def empty(self, room):
     """A cache for texts of up to M tokens: keys and values of every block."""

@@ -1,4 +1,4 @@
-"""Bag of words whose vocabulary takes little room: hash embeddings (Svenstrup et al., 1709.03933)."""
+"""Bag of words with a small embedding table: hash embeddings (Svenstrup et al., 1709.03933)."""
 
 from typing import Annotated
 
@@ -21,12 +21,12 @@ def buckets(ids, count: int, which: int):
 
 
 class HashedWords(nn.Module):
-  """Taps: `tokens` [B, L, D], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `tokens` [B, L, D], `embed` [B, D], and optionally `logits` [B, C].
 
   A word is the sum of two rows of one table, so that two words are seldom the same although the table is
-  far shorter than the vocabulary; of any vocabulary it has the same size. Neighbours are words too, as in
-  fastText (1607.01759). Deviation from hash embeddings: no weight a word and hash, which would need a
-  table as long as the vocabulary.
+  far shorter than the vocabulary; its size does not depend on the vocabulary. Pairs of neighbours are
+  embedded too, as in fastText (1607.01759). Deviation from hash embeddings: no weight a word and hash, which
+  would need a table as long as the vocabulary.
 
   `tokens` has the words alone, without the pairs.
 

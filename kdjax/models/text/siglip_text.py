@@ -1,4 +1,4 @@
-"""SigLIP's text tower: attention both ways, read off at the last position (Zhai et al., 2303.15343)."""
+"""SigLIP's text tower: bidirectional, pooled at the last position (Zhai et al., 2303.15343)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
 
 class SiglipText(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, E], and `logits` [B, C] when asked.
+  `embed` [B, E], and optionally `logits` [B, C].
 
   The attentions are scores before the softmax; `tokens` come out of the last norm, and `embed` is a
   dense layer on the last of them. 'text/mask' is not read: SigLIP was trained on texts padded to all
-  its positions, with the padding seen as any other token, and published weights want the same, so
+  its positions, which attends to padding as to any other token, and published weights need the same, so
   data.text_length has to be `positions`. The defaults are those of SigLIP ViT-B/16.
 
   Attributes:

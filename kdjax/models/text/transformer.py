@@ -8,7 +8,7 @@ from kdjax.options import Depth, Rate, Size, Vocabulary
 
 class Transformer(nn.Module):
   """Taps: `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L], scores before the
-  softmax, `embed` [B, D], and `logits` [B, C] when asked.
+  softmax, `embed` [B, D], and optionally `logits` [B, C].
 
   Attributes:
     vocab_size: filled in from the tokenizer when left out.

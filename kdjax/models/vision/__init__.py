@@ -1,1 +1,1 @@
-"""Image encoders: taps `stem`, `stage1` ..., `embed` [B, D], and `logits` when asked."""
+"""Image encoders: taps `stem`, `stage1` ..., `embed` [B, D], and optionally `logits`."""

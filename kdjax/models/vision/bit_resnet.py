@@ -19,16 +19,16 @@ def with_standardised_weights(x, w, *args, eps=1e-10, **options):
 
   Weights may come in bfloat16; their moments are taken in float32 (1903.10520), `eps` beside the variance.
   """
-  wide = w.astype(jnp.float32)
-  wide -= wide.mean((0, 1, 2), keepdims=True)
-  wide /= jnp.sqrt((wide**2).mean((0, 1, 2), keepdims=True) + eps)
-  return conv_general_dilated(x, wide.astype(w.dtype), *args, **options)
+  kernel = w.astype(jnp.float32)
+  kernel -= kernel.mean((0, 1, 2), keepdims=True)
+  kernel /= jnp.sqrt((kernel**2).mean((0, 1, 2), keepdims=True) + eps)
+  return conv_general_dilated(x, kernel.astype(w.dtype), *args, **options)
 
 
 def standardising(eps: float):
   """The convolution whose weights are standardised with this `eps`."""
-  how = partial(with_standardised_weights, eps=eps)
-  return partial(nn.Conv, use_bias=False, conv_general_dilated=how)
+  conv = partial(with_standardised_weights, eps=eps)
+  return partial(nn.Conv, use_bias=False, conv_general_dilated=conv)
 
 
 Norm = partial(nn.GroupNorm, 32, epsilon=1e-5, use_fast_variance=False)  # E[x²] - E[x]² loses digits
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
 
 
 class BitResnet(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
   make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with

@@ -44,7 +44,7 @@ class InvertedResidual(nn.Module):
 
 
 class CifarMobilenetV2(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, 1280], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, 1280], and optionally `logits` [B, C].
 
   No ReLU follows a block, so `stage1_before` ... are the stages' own maps. Layout and initialisation are
   those of the distillation literature (Tian et al., 1910.10699): the first group has an expansion, of 1;

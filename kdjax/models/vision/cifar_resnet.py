@@ -67,7 +67,7 @@ def residual_taps(
 
 
 class CifarResnet(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU. Layout and initialisation are those of the
   distillation literature (Tian et al., 1910.10699): shortcuts are projected, where the paper pads them,
@@ -91,8 +91,8 @@ class CifarResnet(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    n, rest = divmod(self.depth - 2, 6)
-    if n < 1 or rest:
+    n, remainder = divmod(self.depth - 2, 6)
+    if n < 1 or remainder:
       raise KdjaxError(
         f'the depth of the model cifar_resnet is {self.depth}; choose 6n + 2, as 8, 20, 56 or 110.'
       )

@@ -8,7 +8,7 @@ from kdjax.options import Blocks, Means, Scales, Size, Sizes
 
 
 class CifarResnetBottleneck(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU. The stem keeps the size and nothing is pooled
   after it; a bottleneck has its stride in its 3×3 convolution, where the paper has it in the first.

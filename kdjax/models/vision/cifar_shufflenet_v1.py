@@ -55,7 +55,7 @@ class Unit(nn.Module):
 
 
 class CifarShufflenetV1(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU. Layout and initialisation are those of the
   distillation literature (Tian et al., 1910.10699): a 1×1 stem at full size with no pooling after it, a

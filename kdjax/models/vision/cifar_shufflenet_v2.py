@@ -43,7 +43,7 @@ class Unit(nn.Module):
 
 
 class CifarShufflenetV2(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU and, as the authors below hand them out, before
   their shuffle; the left half of their channels has no ReLU to come. Layout and initialisation are those

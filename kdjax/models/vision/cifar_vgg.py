@@ -23,7 +23,7 @@ WIDTHS = {'stem': 64, 'stage1': 128, 'stage2': 256, 'stage3': 512, 'stage4': 512
 
 
 class CifarVgg(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, 512], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, 512], and optionally `logits` [B, C].
 
   A tap is what a part gives before the maximum of its neighbourhoods, and `stage1_before` ... the same
   before its ReLU. Layout and initialisation are those of the distillation literature (Tian et al.,

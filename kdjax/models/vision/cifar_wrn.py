@@ -37,7 +37,7 @@ class PreActivation(nn.Module):
 
 
 class CifarWrn(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   The stem and the stages are plain sums: their norm and ReLU come first in the block that follows.
   `stage1_before` ... are those maps after that norm and before that ReLU. Convolutions start as He normal
@@ -60,8 +60,8 @@ class CifarWrn(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    n, rest = divmod(self.depth - 4, 6)
-    if n < 1 or rest:
+    n, remainder = divmod(self.depth - 4, 6)
+    if n < 1 or remainder:
       raise KdjaxError(f'the depth of the model cifar_wrn is {self.depth}; choose 6n + 4, as 16, 28 or 40.')
     x = standardised(inputs, self.mean, self.std)
     x = Conv(16, (3, 3), padding=1, use_bias=False, kernel_init=FAN_OUT, name='stem')(x)

@@ -30,8 +30,8 @@ SIZES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
 def channels(n: int, width: float) -> int:
   """`n` scaled, to a multiple of 8 that is not below nine tenths of it."""
   scaled = n * width
-  found = max(8, int(scaled + 4) // 8 * 8)
-  return found + 8 if found < 0.9 * scaled else found
+  rounded = max(8, int(scaled + 4) // 8 * 8)
+  return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def batch_norm(torch: bool, train: bool):
@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientnetLite(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage7` [B, H, W, C], `embed` [B, 1280], `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage7` [B, H, W, C], `embed` [B, 1280], optionally `logits` [B, C].
 
   By default images are scaled to [-1, 1], where Google's own code takes (x - 127) / 128. Deviation: no
   stochastic depth.
@@ -102,13 +102,13 @@ class EfficientnetLite(nn.Module):
     x = standardised(inputs, self.mean, self.std)
     x = Conv(32, (3, 3), 2, 1 if self.torch else 'SAME', use_bias=False, name='stem')(x)
     x = nn.relu6(norm(name='stem_norm')(x))
-    taps, made = {'stem': x}, 0
+    taps, index = {'stem': x}, 0
     for i, (kernel, stride, expansion, n, repeats) in enumerate(STAGES, 1):
       # The first and the last stage keep their one block, whatever the depth.
       for j in range(repeats if i in (1, len(STAGES)) else math.ceil(repeats * depth)):
-        made += 1
+        index += 1
         block = InvertedResidual(
-          kernel, stride if j == 0 else 1, expansion, channels(n, width), self.torch, name=f'block{made}'
+          kernel, stride if j == 0 else 1, expansion, channels(n, width), self.torch, name=f'block{index}'
         )
         x = block(x, train)
       taps[f'stage{i}'] = x

@@ -24,7 +24,7 @@ class Generator(nn.Module):
   of 0.2) to 2·width and to width channels -> 3×3 convolution -> tanh -> batch norm with nothing learned,
   the layers of the generators of DAFL (arXiv 1904.01186) and DFAD (arXiv 1912.11006). ZSKT (arXiv
   1905.09768) leaves out the tanh and starts from 10×10. The last batch norm keeps pixels and images
-  apart from each other where the tanh saturates, and lets values out of [-1, 1]; without it,
+  apart from each other where the tanh saturates, and values may leave [-1, 1]; without it,
   `normalise=False`, they stay inside. Deviation from the code of DAFL: the ε of a batch norm is 1e-5
   throughout, and there 0.8 in two of them.
 

@@ -24,8 +24,8 @@ def pooled(x, size: int, stride: int):
     windows = max(-(-(n - size) // stride), 0) + 1
     edge = [(0, 0)] * 4
     edge[axis] = (0, max((windows - 1) * stride + size - n, 0))
-    wide, end = jnp.pad(x, edge, constant_values=-jnp.inf), (windows - 1) * stride + 1
-    shifted = (jax.lax.slice_in_dim(wide, i, i + end, stride, axis) for i in range(size))
+    padded, end = jnp.pad(x, edge, constant_values=-jnp.inf), (windows - 1) * stride + 1
+    shifted = (jax.lax.slice_in_dim(padded, i, i + end, stride, axis) for i in range(size))
     x = reduce(jnp.maximum, shifted)
   return x
 
@@ -41,22 +41,22 @@ class MaxoutConv(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    made = {}
+    kwargs = {}
     if self.spread:
-      made['kernel_init'] = lambda *given: jax.random.uniform(*given, minval=-self.spread, maxval=self.spread)
-    inside = self.pad
+      kwargs['kernel_init'] = lambda *args: jax.random.uniform(*args, minval=-self.spread, maxval=self.spread)
+    padding = self.pad
     if 2 * self.pad >= self.kernel:
       # XLA:CPU convolves in a naive loop where the kernel, or in its gradient the output, is larger than the
-      # map; and it would take a plain pad into the convolution.
+      # map; and it would fuse a plain pad into the convolution.
       edge = (self.pad, self.pad)
-      x, inside = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), edge, edge, (0, 0)))), 0
+      x, padding = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), edge, edge, (0, 0)))), 0
     size = (self.kernel, self.kernel)
-    x = Conv(self.channels * self.pieces, size, padding=inside, name='conv', **made)(x)
+    x = Conv(self.channels * self.pieces, size, padding=padding, name='conv', **kwargs)(x)
     return reduce(jnp.maximum, jnp.split(x, self.pieces, -1))
 
 
 class Maxout(nn.Module):
-  """Taps: `hidden1` ... [B, H, W, C] after their pooling, `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `hidden1` ... [B, H, W, C] after their pooling, `embed` [B, D], and optionally `logits` [B, C].
 
   The image is read as [0, 1]. A layer is a convolution, the max over the linear pieces of each channel, and
   a max over windows. The defaults are the network for MNIST of Goodfellow et al. as Romero et al. have it:
@@ -68,7 +68,7 @@ class Maxout(nn.Module):
     pieces: linear ones, of each channel.
     dropout: probability for the values that a layer gives.
     input_dropout: probability for pixels.
-    spread: the kernels start uniform in [-spread, spread]; 0 for Flax's own start. The classifier has that.
+    spread: the kernels start uniform in [-spread, spread]; 0 for Flax's default, as the classifier has.
     num_classes: None for an encoder without `logits`.
 
   Raises:
@@ -93,8 +93,8 @@ class Maxout(nn.Module):
     if len({len(layer) for layer in layers}) != 1:
       raise KdjaxError(f'{", ".join(names)} of a maxout network are {layers}: give each a number a layer.')
     x = scale_image(read(inputs, 'image')) / 2 + 0.5
-    kept = 1 - self.input_dropout if train else 1
-    x = kept * nn.Dropout(self.input_dropout, deterministic=not train)(x)  # pixels are not scaled up
+    keep_rate = 1 - self.input_dropout if train else 1
+    x = keep_rate * nn.Dropout(self.input_dropout, deterministic=not train)(x)  # pixels are not scaled up
     taps = {}
     for i, (channels, kernel, pad, pool, stride) in enumerate(zip(*layers, strict=True), 1):
       x = MaxoutConv(channels, kernel, pad, self.pieces, self.spread, name=f'hidden{i}')(x)

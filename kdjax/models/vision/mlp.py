@@ -7,7 +7,7 @@ from kdjax.options import Rate, Size
 
 
 class Mlp(nn.Module):
-  """Taps: `hidden1` ... [B, D], `embed` [B, D] (the last one, or the input), `logits` [B, C] when asked.
+  """Taps: `hidden1` ... [B, D], `embed` [B, D] (the last one, or the input), optionally `logits` [B, C].
 
   An image [B, H, W, C] is read as [0, 1], so that black, and what dropout takes away, is 0. Vectors [B, D]
   are taken as they are: `inputs={'image': 'x1'}`.

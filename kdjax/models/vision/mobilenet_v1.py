@@ -41,7 +41,7 @@ class Separable(nn.Module):
 
 
 class MobilenetV1(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU. Of images of 224×224 the stages have 56, 28, 14 and
   7 positions a side. Borders are padded alike on both sides, as in torch.

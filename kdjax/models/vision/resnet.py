@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
 
 
 class Resnet(nn.Module):
-  """Taps: `stem`, `stage1` ... [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   `stage1_before` ... are the same maps before their ReLU, which AB and OFD read.
 

@@ -49,7 +49,7 @@ class Residual(nn.Module):
 
 
 class ResnetImagenet(nn.Module):
-  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and `logits` [B, C] when asked.
+  """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   The stem is what comes before the maximum of its neighbourhoods. As in torchvision, a bottleneck
   has its stride in its 3×3 convolution, where the paper has it in the first.

@@ -12,7 +12,7 @@ from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 
 class SiglipImage(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], and `logits` [B, C] when asked.
+  `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the softmax; `tokens` come out of the last norm, and `embed` is
   what the learned query makes of them. The defaults are those of ViT-B/16 for 224 pixels.

@@ -8,7 +8,7 @@ from kdjax.options import Depth, Rate, Size
 
 class Vit(nn.Module):
   """Taps: `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L], scores before the
-  softmax, `embed` [B, D], and `logits` [B, C] when asked.
+  softmax, `embed` [B, D], and optionally `logits` [B, C].
 
   Deviation from the paper: pre-norm blocks, the mean of the tokens for the class token.
 

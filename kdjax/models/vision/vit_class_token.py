@@ -15,7 +15,7 @@ from kdjax.types import Array
 
 
 def unmasked(x: Array, share: float, inputs: Mapping[str, Array], first: int = 1) -> Array:
-  """[B, F + L, D] -> [B, F + K, D]: the first tokens, and the patches that are left when a share is dropped.
+  """[B, F + L, D] -> [B, F + K, D]: the first tokens, and the patches that remain when a share is dropped.
 
   A pure function of 'id' and 'epoch' [B], as augmentation is; without them, of the place in the batch.
   """
@@ -26,8 +26,8 @@ def unmasked(x: Array, share: float, inputs: Mapping[str, Array], first: int = 1
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), epoch), example)
     return jax.random.permutation(key, n)[: int(n * (1 - share))]
 
-  kept = jax.vmap(draw)(inputs.get('epoch', zeros), inputs.get('id', rows))
-  return jnp.concatenate([x[:, :first], jnp.take_along_axis(x[:, first:], kept[..., None], 1)], 1)
+  indices = jax.vmap(draw)(inputs.get('epoch', zeros), inputs.get('id', rows))
+  return jnp.concatenate([x[:, :first], jnp.take_along_axis(x[:, first:], indices[..., None], 1)], 1)
 
 
 class Heads(nn.Module):
@@ -39,14 +39,14 @@ class Heads(nn.Module):
   def __call__(self, taps):
     if not self.num_classes:
       return taps
-    given = {'linear': taps['embed'], 'distillation': taps['distillation_embed']}
-    made = [nn.Dense(self.num_classes, name=name)(x) for name, x in given.items()]
-    return taps | {'logits': sum(made) / 2}
+    embeds = {'linear': taps['embed'], 'distillation': taps['distillation_embed']}
+    logits = [nn.Dense(self.num_classes, name=name)(x) for name, x in embeds.items()]
+    return taps | {'logits': sum(logits) / 2}
 
 
 class VitClassToken(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 1 + L, D], `attention1` ... [B, heads, 1 + L, 1 + L],
-  `embed` [B, D], and when asked `masked_embed` [B, D] and `logits` [B, C].
+  `embed` [B, D], and optionally `masked_embed` [B, D] and `logits` [B, C].
 
   The class token is the first; `tokens` come out of the last norm, and `embed` is the first of
   them. DeiT has a second token before the patches, for distillation (2012.12877), and `distillation_embed`
@@ -66,7 +66,7 @@ class VitClassToken(nn.Module):
       classifier of its own, the logits being the mean of both.
     dropout: probability, after attention and after the MLP.
     masked: share of the patches that are dropped, others for each image of an epoch, for `masked_embed`,
-      which is what the rest makes of the class token; 0 for none. The other taps see all patches.
+      the class token over the remaining ones; 0 for none. The other taps are over all patches.
     mean: of the channels of an image in [0, 1], taken off it.
     std: what it is then divided by.
     num_classes: None for an encoder without `logits`.
@@ -105,8 +105,8 @@ class VitClassToken(nn.Module):
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     x = nn.LayerNorm(self.eps, name='norm_in')(x) if self.clip else x
     taps, norm = {'embeddings': x}, nn.LayerNorm(self.eps, name='norm')
-    given = self.heads, self.mlp, self.eps, self.act, self.dropout
-    blocks = [Block(*given, pre_norm=True, name=f'block{i}') for i in range(1, self.depth + 1)]
+    args = self.heads, self.mlp, self.eps, self.act, self.dropout
+    blocks = [Block(*args, pre_norm=True, name=f'block{i}') for i in range(1, self.depth + 1)]
     for i, block in enumerate(blocks, 1):
       x, taps[f'attention{i}'] = block(x, train=train)
       taps[f'block{i}'] = x
