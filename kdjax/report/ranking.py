@@ -16,7 +16,7 @@ _STYLES = {'better': 'green', 'worse': 'red'}
 
 
 def rows_of(ranked: Mapping) -> list[dict[str, str]]:
-  """One row a member, best first, then the baseline and the teacher, each {column: cell}."""
+  """One row per member, best first, then the baseline and the teacher, each {column: cell}."""
   metric = ranked['metric']
   out = []
   for row in ranked['rows']:

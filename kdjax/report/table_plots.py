@@ -26,7 +26,7 @@ def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tupl
 
 
 def dots(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
-  """Every cell on a line of its own, the first one above."""
+  """One line per cell, the first at the top."""
   labelled = [
     (row if len(columns) == 1 else f'{row}, {column}', cell)
     for row, columns in cells.items()

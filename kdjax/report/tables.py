@@ -153,7 +153,7 @@ def markdown(results: Mapping) -> str:
 
 
 def _one_line(string: str) -> str:
-  """On one line, and no HTML."""
+  """The string on one line, without HTML."""
   return ' '.join(string.split()).replace('<', r'\<')
 
 

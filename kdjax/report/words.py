@@ -144,7 +144,7 @@ def effect(results: Mapping) -> str:
 
 
 def interval(ends: Sequence[float] | None, metric: str) -> str:
-  """Of a difference of `metric`, as `signed` writes it."""
+  """The interval of a difference of `metric`, each end as `signed` writes it."""
   return ' to '.join(signed(x, metric) for x in ends) if ends else DASH
 
 

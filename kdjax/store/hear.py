@@ -28,7 +28,7 @@ def open(spec: manifest.Spec) -> read.Reader:
   if difference := manifest.differs(metadata, spec, whole=False):
     raise KdjaxError(f'the store {spec.folder} is another one ({difference}): choose another store.folder.')
   if not metadata['complete']:
-    raise KdjaxError(f'the store {spec.folder} is not finished: {manifest.BUILD}, which goes on with it.')
+    raise KdjaxError(f'the store {spec.folder} is not finished: {manifest.BUILD}, which resumes it.')
   return read.Reader(spec.folder, metadata)
 
 
@@ -62,7 +62,7 @@ def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> 
   advice = f'move {folder} away to train this stage again'
   old_path = folder / 'heard.json'  # its former name
   previous = files.read_json(path if path.exists() else old_path, SCHEMA, advice, {})
-  reader, reason = None, ' (it was begun with it)' if previous == {'store': None} else ''
+  reader, reason = None, ' (this training began with it)' if previous == {'store': None} else ''
   if 'live' not in sources and not reason:
     try:
       reader = open(spec)

@@ -106,7 +106,7 @@ def key(identity: Mapping) -> str:
 
 
 def taps(manifest: Mapping) -> tuple[layout.Tap, ...]:
-  """How a store on disk stores its taps.
+  """How the taps of a store on disk are stored.
 
   Raises:
     KdjaxError: if its manifest is not valid.

@@ -78,7 +78,7 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-  """Whether a file defines a whole table."""
+  """Whether a file defines a table, not only helpers of several."""
   return path.is_file() and 'def get_table(' in path.read_text(encoding='utf-8')
 
 

@@ -93,7 +93,7 @@ def classification(*, label_smoothing: Rate = 0.0) -> Task:
     return {'ece': expected_calibration_error(gathered['logits'], gathered['label'])}
 
   def references(train, test):
-    """Baselines that need no image: the most frequent label; the best label for each text."""
+    """Scores without the image: the most frequent label; the best label for each text."""
     train, test = ({k: v[x['label'] >= 0] for k, v in x.items()} for x in (train, test))
     labels = train['label']
     if not len(labels) or not len(test['label']):

@@ -68,13 +68,13 @@ def references(train, test) -> dict[str, float]:
 
 
 def compare(teacher, student) -> dict[str, float]:
-  """How far the student's answers are from the teacher's, and how they go together, over one split."""
+  """Distance and correlation of the student's and the teacher's predictions, over one split."""
   a, b = (np.asarray(x['logits'], np.float64)[:, 0] for x in (teacher, student))
   return {'mae_to_teacher': float(np.mean(np.abs(a - b))), 'correlation_with_teacher': correlation(a, b)}
 
 
 def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
-  """Examples with the answers of all stages, as one of seven classes: half of them the worst answered."""
+  """Examples with the predictions of all stages, as one of seven classes; half have the largest errors."""
   truth = next(iter(gathered.values()))['label']
   error = np.max([np.abs(g['logits'][:, 0] - truth) for g in gathered.values()], 0)
   rows = np.flatnonzero(np.isfinite(truth))
