@@ -38,7 +38,7 @@ def test_each_seed_is_an_experiment_of_its_own(experiment, config):
     and len(results['stages']['student']['others']['agreement (teacher)']) == 2
   )
   text = (made.workdir / 'report.md').read_text()
-  assert 'each draws initial weights, the labels that are kept, the order of the data, the teacher' in text
+  assert 'each draws initial weights, the labelled subset, the order of the data, the teacher' in text
   records = read_logs(made.folder('student'))
   assert [r['step'] for r in records] == sorted(r['step'] for r in records)
   assert all(len(r['loss/total']) == 2 for r in records if 'loss/total' in r)
@@ -95,4 +95,4 @@ def test_a_cohort_redraws_for_all_of_its_members(experiment, config):
   for seed in range(2):
     assert equal(weights(made.members['kd'], 'student', seed), weights(alone, 'student', seed))
   assert ranked['redrawn'] == ['labels', 'order']
-  assert 'each draws initial weights, the labels that are kept' in (made.workdir / 'ranking.md').read_text()
+  assert 'each draws initial weights, the labelled subset' in (made.workdir / 'ranking.md').read_text()

@@ -308,12 +308,12 @@ def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys
 
   fallen = begun('live')
   heard, told = hears(fallen)
-  assert not heard and 'hears the live teacher (there is no store' in told
+  assert not heard and 'uses the live teacher (there is no store' in told
   stages.keep(fallen, 'build')
   assert not hears(fallen)[0]  # a training that was begun with the live teacher
   made = built('stored')
   heard, told = hears(made)
-  assert heard and 'hears the store' in told
+  assert heard and 'uses the store' in told
   shutil.rmtree(store.folder(made))
   with pytest.raises(KdjaxError, match='there is no store'):
     hears(made)

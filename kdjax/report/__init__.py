@@ -15,17 +15,17 @@ from kdjax.report.table import markdown, table
 __all__ = ['ranking', 'table', 'tables', 'write', 'write_index', 'write_ranking', 'write_table']
 
 
-def _shown(value: Any) -> Any:
-  """Results with every text fit to be shown: names in them may come from anybody."""
+def _printable(value: Any) -> Any:
+  """Results with every text safe to print: names in them may come from untrusted files."""
   if isinstance(value, Mapping):
-    return {_shown(k): _shown(v) for k, v in value.items()}
+    return {_printable(k): _printable(v) for k, v in value.items()}
   if isinstance(value, list | tuple):
-    return [_shown(v) for v in value]
+    return [_printable(v) for v in value]
   return printable(value) if isinstance(value, str) else value
 
 
 def write_file(path: Path, text: str) -> None:
-  """Writes a report, for whoever shows it in a terminal."""
+  """Writes a report without control characters, so that it can be shown in a terminal."""
   write_whole(path, printable_lines(text))
 
 
@@ -40,11 +40,11 @@ def write(
   Args:
     results: the comparison, as `kdjax.report.table.rows` reads it.
     curves: the logged records of each stage; a stage may be missing or empty.
-    examples: answered examples for the gallery: `truth` and an answer per stage, with
-      `image` (uint8 [H, W, 1 or 3]) and `text` where there are any.
-    folder: where to write; made if it is not there.
+    examples: for the gallery: `truth` and a prediction per stage, with `image` (uint8
+      [H, W, 1 or 3]) and `text` where there are any.
+    folder: where to write; created if missing.
   """
-  folder, results = Path(folder), _shown(results)
+  folder, results = Path(folder), _printable(results)
   paths = folder / 'report.md', folder / 'report.html'
   write_file(paths[0], markdown(results))
   write_file(paths[1], html(results, curves, examples))
@@ -55,23 +55,23 @@ def write_ranking(ranked: Mapping, folder: str | os.PathLike) -> None:
   """Writes `ranking.json`, `ranking.md` and `ranking.html` of a cohort into `folder`."""
   folder = Path(folder)
   write_json(folder / 'ranking.json', ranked)
-  ranked = _shown(ranked)
+  ranked = _printable(ranked)
   write_file(folder / 'ranking.md', ranking.markdown(ranked))
   write_file(folder / 'ranking.html', ranking_html(ranked))
 
 
-def write_table(found: Mapping, folder: str | os.PathLike) -> None:
+def write_table(results: Mapping, folder: str | os.PathLike) -> None:
   """Writes a paper's table as `NAME.json`, `.md`, `.html` and `.tex` into `folder`."""
-  path = Path(folder) / found['name']
-  write_json(path.with_suffix('.json'), found)
-  found = _shown(found)
-  write_file(path.with_suffix('.md'), tables.markdown(found))
-  write_file(path.with_suffix('.html'), table_html(found))
-  write_file(path.with_suffix('.tex'), tables.latex(found))
+  path = Path(folder) / results['name']
+  write_json(path.with_suffix('.json'), results)
+  results = _printable(results)
+  write_file(path.with_suffix('.md'), tables.markdown(results))
+  write_file(path.with_suffix('.html'), table_html(results))
+  write_file(path.with_suffix('.tex'), tables.latex(results))
 
 
-def write_index(found: Sequence[Mapping], folder: str | os.PathLike) -> None:
+def write_index(all_results: Sequence[Mapping], folder: str | os.PathLike) -> None:
   """Writes `README.md` and `index.html` of several tables into `folder`."""
-  found = _shown(found)
-  write_file(Path(folder) / 'README.md', tables.index_markdown(found))
-  write_file(Path(folder) / 'index.html', index_html(found))
+  all_results = _printable(all_results)
+  write_file(Path(folder) / 'README.md', tables.index_markdown(all_results))
+  write_file(Path(folder) / 'index.html', index_html(all_results))

@@ -27,7 +27,7 @@ def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Se
     notes=words.notes(results),
     tables=_tables(results),
     dots={stage: stage for stage in words.STAGES},
-    figures=list(_figures(results, curves)),
+    figures=list(_result_plots(results, curves)),
     cards=[_card(example) for example in examples],
     setting=setting(results),
     config=config_text(results),
@@ -40,7 +40,7 @@ def ranking_html(ranked: Mapping) -> str:
   figure = plots.ranking(ranked)
   title = f'{ranked["metric"]} of every member'
   caption = 'Mean and one standard deviation over seeds.'
-  shown = {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title)) if figure else ''}
+  plot = {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title)) if figure else ''}
   return _render(
     name=ranked['name'],
     dataset=ranked['dataset'],
@@ -50,83 +50,84 @@ def ranking_html(ranked: Mapping) -> str:
     notes=[],
     tables=[{'title': 'Comparison', 'rows': table}],
     dots={r['name']: 'student' for r in ranked['rows']} | {s: s for s in ranked['stages']},
-    figures=[shown],
+    figures=[plot],
     cards=[],
     setting=ranking.setting(ranked),
     config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
   )
 
 
-def table_html(found: Mapping) -> str:
-  """A paper's table as a page, with a plot a panel."""
-  panels, measures = found['panels'], found['measures']
-  shown = [{'title': title, 'rows': tables.rows_of(panel, measures)} for title, panel in panels.items()]
-  every = {'title': 'Every cell', 'rows': tables.details(found)}
+def table_html(results: Mapping) -> str:
+  """A paper's table as a page, with one plot per panel."""
+  panels, measures = results['panels'], results['measures']
+  sections = [{'title': title, 'rows': tables.rows_of(panel, measures)} for title, panel in panels.items()]
+  all_cells = {'title': 'Every cell', 'rows': tables.details(results)}
   return _render(
-    name=found['title'],
+    name=results['title'],
     dataset='',
     kind=None,
     badge='',
-    verdict=f'{found["status"].capitalize()}. Measured, and in brackets what the paper prints.',
-    notes=found['notes'],
-    tables=[*shown, every],
+    verdict=f'{results["status"].capitalize()}. Measured, and in brackets what the paper prints.',
+    notes=results['notes'],
+    tables=[*sections, all_cells],
     dots={},
-    figures=list(_panels(found)),
+    figures=list(_panel_plots(results)),
     cards=[],
-    setting=tables.setting(found),
+    setting=tables.setting(results),
     config='',
   )
 
 
-def index_html(found: Sequence[Mapping]) -> str:
-  """All tables on one page: how each stands, and the plots of those that were run."""
-  rows = tables.standings(found)
-  done = sum(row['status'] == 'run here' for row in rows)
+def index_html(all_results: Sequence[Mapping]) -> str:
+  """All tables on one page: the status of each, and the plots of those that were run."""
+  rows = tables.standings(all_results)
+  n_done = sum(row['status'] == 'run here' for row in rows)
   return _render(
     name='Tables of papers',
     dataset='',
     kind=None,
     badge='',
-    verdict=f'{done} of {len(found)} tables were run here; the others are recipes, ready to run.',
+    verdict=f'{n_done} of {len(all_results)} tables were run here; the others are recipes, ready to run.',
     notes=[],
     tables=[{'title': 'Tables', 'rows': [{k: v for k, v in r.items() if k != 'command'} for r in rows]}],
     dots={},
-    figures=[figure for one in found for figure in _panels(one, f'{one["title"]}: ')],
+    figures=[figure for results in all_results for figure in _panel_plots(results, f'{results["title"]}: ')],
     cards=[],
     setting=[
-      (one['title'], ' '.join((f'{one["paper"]}. {one["command"]}.', *one['notes']))) for one in found
+      (results['title'], ' '.join((f'{results["paper"]}. {results["command"]}.', *results['notes'])))
+      for results in all_results
     ],
     config='',
   )
 
 
-def _panels(found, before=''):
-  for title, panel in found['panels'].items():
-    figure, caption = table_plots.panel(panel, found['measures'])
+def _panel_plots(results, prefix=''):
+  for title, panel in results['panels'].items():
+    figure, caption = table_plots.panel(panel, results['measures'])
     if figure is not None:
-      svg = Markup(plots.svg(figure, before + title))
-      yield {'title': before + title, 'caption': caption, 'svg': svg}
+      svg = Markup(plots.svg(figure, prefix + title))
+      yield {'title': prefix + title, 'caption': caption, 'svg': svg}
 
 
 def _tables(results):
-  found = [('Comparison', rows(results)), ('Other metrics', others(results))]
-  found.append(('Missing modalities', senses.rows(results) if 'modality_robustness' in results else []))
-  return [{'title': title, 'rows': body} for title, body in found if body]
+  sections = [('Comparison', rows(results)), ('Other metrics', others(results))]
+  sections.append(('Missing modalities', senses.rows(results) if 'modality_robustness' in results else []))
+  return [{'title': title, 'rows': body} for title, body in sections if body]
 
 
-def _render(**shown):
+def _render(**context):
   template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
   )
-  return environment.from_string(template).render(**shown)
+  return environment.from_string(template).render(**context)
 
 
-def _figures(results, curves):
-  shade = 'Mean over seeds; the shade runs from the lowest to the highest seed.'
-  drawn = (
-    (plots.learning_curve(results, curves), f'{results["metric"]} during training', shade),
-    (plots.training_loss(curves), 'Training loss', shade),
+def _result_plots(results, curves):
+  curve_caption = 'Mean over seeds; the shade runs from the lowest to the highest seed.'
+  figures = (
+    (plots.learning_curve(results, curves), f'{results["metric"]} during training', curve_caption),
+    (plots.training_loss(curves), 'Training loss', curve_caption),
     (
       plots.metric_against_size(results),
       f'{results["metric"]} against size',
@@ -135,37 +136,37 @@ def _figures(results, curves):
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
     *(senses.figures(results) if 'modality_robustness' in results else ()),
   )
-  for figure, title, caption in drawn:
+  for figure, title, caption in figures:
     if figure is not None:
       yield {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title))}
 
 
 def _card(example):
   truth = example.get('truth')
-  answers = []
+  predictions = []
   for stage in words.STAGES:
-    found = example.get(stage)
-    if isinstance(found, str):
-      answers.append({'stage': stage, 'text': found, 'right': found == truth})
-    elif found is not None:
-      answers.append({'stage': stage, 'found': [_seen(one) for one in found]})
+    output = example.get(stage)
+    if isinstance(output, str):
+      predictions.append({'stage': stage, 'text': output, 'right': output == truth})
+    elif output is not None:
+      predictions.append({'stage': stage, 'retrieved': [_content(item) for item in output]})
   sound = example.get('audio')
-  return _seen(example) | {
+  return _content(example) | {
     'sound': None if sound is None else _png(plots.spectrogram(sound)),
     'truth': truth,
-    'answers': answers,
+    'predictions': predictions,
   }
 
 
-def _seen(one):
-  """The picture, words and rightness of what a card shows."""
-  image = one.get('image')
-  shown = {'image': None if image is None else _png(image), 'text': one.get('text')}
-  return shown | {'right': one.get('right')}
+def _content(item):
+  """The image, the text and the correctness that a card shows."""
+  image = item.get('image')
+  content = {'image': None if image is None else _png(image), 'text': item.get('text')}
+  return content | {'right': item.get('right')}
 
 
 def _png(image):
   image = np.asarray(image, dtype=np.uint8)
-  out = io.BytesIO()
-  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, format='PNG')
-  return 'data:image/png;base64,' + base64.b64encode(out.getvalue()).decode('ascii')
+  buffer = io.BytesIO()
+  Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, format='PNG')
+  return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode('ascii')

@@ -33,9 +33,9 @@ def training_loss(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
   The task's own term where every stage logged it: totals with and without a distillation
   term do not compare.
   """
-  drawn = [records for records in curves.values() if records]
-  same = all(any('loss/task' in r for r in records) for records in drawn)
-  key = 'loss/task' if drawn and same else 'loss/total'
+  logged = [records for records in curves.values() if records]
+  comparable = all(any('loss/task' in r for r in records) for records in logged)
+  key = 'loss/task' if logged and comparable else 'loss/total'
   return _lines(curves, key, key.replace('/', ': '), 1, may_log=True)
 
 
@@ -111,8 +111,8 @@ def latency(results: Mapping) -> Figure | None:
     return None
   figure, axes = blank('latency, batch 1 (ms)', '')
   bars = axes.barh(list(times), list(times.values()), color=[COLOURS[n] for n in times])
-  shown = [words.plain(t) for t in times.values()]
-  axes.bar_label(bars, shown, padding=4, color=INK, fontsize=10)
+  labels = [words.plain(t) for t in times.values()]
+  axes.bar_label(bars, labels, padding=4, color=INK, fontsize=10)
   axes.margins(x=0.15)
   axes.grid(visible=False, axis='y')
   return figure
@@ -128,9 +128,9 @@ def ranking(ranked: Mapping) -> Figure | None:
   )
   figure, axes = blank(label, '', (9, 1.2 + 0.24 * len(rows)))
   means, stds = ([scale * r[k] for r in rows] for k in ('mean', 'std'))
-  places = range(len(rows))
-  axes.errorbar(means, places, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
-  axes.set_yticks(places, [r['name'] for r in rows], parse_math=False)
+  positions = range(len(rows))
+  axes.errorbar(means, positions, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
+  axes.set_yticks(positions, [r['name'] for r in rows], parse_math=False)
   axes.set_ylim(-0.7, len(rows) - 0.3)
   for name, stage in ranked['stages'].items():
     axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=_LINES[name], label=name)
@@ -144,31 +144,31 @@ def spectrogram(sound: np.ndarray, bands: int = 48) -> np.ndarray:
   _, _, power = signal.spectrogram(
     np.asarray(sound, np.float64), window='hann', nperseg=size, noverlap=size * 3 // 4
   )
-  shade = 10 * np.log10(power[:bands][::-1] + 1e-10)
-  shade = np.clip((shade - shade.max() + 60) / 60, 0, 1)  # the loudest 60 dB
-  return (255 * matplotlib.colormaps['magma'](shade)[..., :3]).astype(np.uint8)
+  level = 10 * np.log10(power[:bands][::-1] + 1e-10)
+  level = np.clip((level - level.max() + 60) / 60, 0, 1)  # the loudest 60 dB
+  return (255 * matplotlib.colormaps['magma'](level)[..., :3]).astype(np.uint8)
 
 
 def svg(figure: Figure, label: str) -> str:
-  """The figure as an inline SVG element, the same text for the same figure.
+  """The figure as an inline SVG element, deterministic.
 
   Args:
     figure: what to draw.
-    label: what a screen reader says in its place.
+    label: the alternative text for screen readers.
   """
-  out = io.StringIO()
-  unset = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+  buffer = io.StringIO()
+  metadata = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
   with matplotlib.rc_context({'svg.hashsalt': label, 'svg.fonttype': 'none'}):
-    figure.savefig(out, format='svg', transparent=True, metadata=unset)
-  text = out.getvalue()
+    figure.savefig(buffer, format='svg', transparent=True, metadata=metadata)
+  text = buffer.getvalue()
   text = text[text.index('<svg') :].strip()
   colours = {hex_: f'var(--{name}, {hex_})' for name, hex_ in COLOURS.items()}
   colours |= {INK: 'currentColor', _RULE: 'var(--rule, #ccc)'}
   for hex_, css in colours.items():
     text = text.replace(hex_, css)
-  # Several figures share a page: keep only the ids that something points at.
-  used = set(re.findall(r'#([\w-]+)', text))
-  text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in used else '', text)
+  # Several figures share a page: keep only the ids that are referenced.
+  referenced = set(re.findall(r'#([\w-]+)', text))
+  text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in referenced else '', text)
   safe = re.sub(r'[<>&"]', ' ', label)
   return text.replace('<svg', f'<svg role="img" aria-label="{safe}"', 1)
 
@@ -194,17 +194,17 @@ def blank(x: str, y: str, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Figur
 
 
 def against(stages: Mapping[str, Sequence[tuple]], x: str, metric: str) -> Figure | None:
-  """The metric of each stage, [(x, its value a seed), ...], against `x`."""
+  """The metric of each stage, [(x, one value per seed), ...], against `x`."""
   scale, label = _scale(metric)
-  return _drawn({name: zip(*points, strict=True) for name, points in stages.items()}, x, label, scale)
+  return _line_plot({name: zip(*points, strict=True) for name, points in stages.items()}, x, label, scale)
 
 
 def _lines(curves, key, label, scale, may_log=False):
-  found = {name: _series(curves.get(name) or (), key) for name in words.STAGES}
-  return _drawn({name: pair for name, pair in found.items() if pair[0]}, 'step', label, scale, may_log)
+  series = {name: _series(curves.get(name) or (), key) for name in words.STAGES}
+  return _line_plot({name: pair for name, pair in series.items() if pair[0]}, 'step', label, scale, may_log)
 
 
-def _drawn(series, x, label, scale, may_log=False):
+def _line_plot(series, x, label, scale, may_log=False):
   figure, axes = blank(x, label)
   lowest, highest = np.inf, -np.inf
   for name, (steps, seeds) in series.items():

@@ -16,7 +16,7 @@ _STYLES = {'better': 'green', 'worse': 'red'}
 
 
 def rows_of(ranked: Mapping) -> list[dict[str, str]]:
-  """One row a member, best first, then the baseline and the teacher, each {column: cell}."""
+  """One row per member, best first, then the baseline and the teacher, each {column: cell}."""
   metric = ranked['metric']
   out = []
   for row in ranked['rows']:
@@ -33,16 +33,16 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
     cells |= {'p': words.plain(row['p_value']), 'p (FDR)': words.plain(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
-  own = {f'baseline of {r["name"]}': r.get('own_baseline') for r in ranked['rows']}
-  for name, stage in sorted(({k: v for k, v in own.items() if v} | ranked['stages']).items()):
+  baselines = {f'baseline of {r["name"]}': r.get('own_baseline') for r in ranked['rows']}
+  for name, stage in sorted(({k: v for k, v in baselines.items() if v} | ranked['stages']).items()):
     several = len(stage['values']) > 1
-    shown = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
-    out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: shown})
+    score = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
+    out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: score})
   return out
 
 
 def verdict(ranked: Mapping) -> str:
-  """What the ranking says, in one sentence."""
+  """The result of the ranking in one sentence."""
   tested = [r for r in ranked['rows'] if 'failed_at' not in r]
   if not tested:
     return 'No member of the cohort was trained to its end.'
@@ -59,26 +59,26 @@ def verdict(ranked: Mapping) -> str:
 
 def table(ranked: Mapping) -> Group:
   """The table and the sentence, for `rich.print`."""
-  left_out = ('95 % interval', 'd_z', 'p', 'gap')  # so that it fits into 80 columns
-  rows = [{k: v for k, v in row.items() if k not in left_out} for row in rows_of(ranked)]
-  spare = {'title_justify': 'left', 'pad_edge': False, 'collapse_padding': True}
-  shown = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), **spare)
+  hidden = ('95 % interval', 'd_z', 'p', 'gap')  # so that it fits into 80 columns
+  rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows_of(ranked)]
+  layout = {'title_justify': 'left', 'pad_edge': False, 'collapse_padding': True}
+  rich_table = Table(box=box.SIMPLE_HEAD, title=Text(title(ranked)), **layout)
   for i, column in enumerate(rows[0] if rows else ()):
-    shown.add_column(Text(column), justify='right' if i else 'left', no_wrap=True)
+    rich_table.add_column(Text(column), justify='right' if i else 'left', no_wrap=True)
   for row in rows:
-    shown.add_row(*(Text(cell, style=_STYLES.get(cell, '')) for cell in row.values()))
-  return Group(shown, Text(words.unbroken(verdict(ranked)), style='bold'))
+    rich_table.add_row(*(Text(cell, style=_STYLES.get(cell, '')) for cell in row.values()))
+  return Group(rich_table, Text(words.unbroken(verdict(ranked)), style='bold'))
 
 
 def markdown(ranked: Mapping) -> str:
-  """The table, the sentence, and what it takes to make it again."""
+  """The table, the sentence, and the setting."""
   rows = rows_of(ranked)
   lines = [f'# {title(ranked)}', '', f'**{verdict(ranked)}**', '']
   if rows:
     lines += [' | '.join(('', *rows[0], '')).strip(), '|' + '---|' + '---:|' * (len(rows[0]) - 1)]
     lines += [' | '.join(('', *(cell or ' ' for cell in row.values()), '')).strip() for row in rows]
-  told = [f'- {k}: ' + (f'`{text}`' if k == 'Command' else text) for k, text in setting(ranked)]
-  lines += ['', *told, '']
+  settings = [f'- {k}: ' + (f'`{text}`' if k == 'Command' else text) for k, text in setting(ranked)]
+  lines += ['', *settings, '']
   return '\n'.join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What a report says of missing and noisy senses."""
+"""The section of a report on missing and noisy modalities."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,32 +11,32 @@ from kdjax.report import plots, words
 def rows(results: Mapping) -> list[dict[str, str]]:
   """A row for each subset of the modalities: the score of every stage, the interval of student less
   baseline, and p of the two."""
-  felt, metric, digits = results['modality_robustness'], results['metric'], words.digits(results)
+  robustness, metric, digits = results['modality_robustness'], results['metric'], words.digits(results)
   stages = [s for s in words.STAGES if s in results['stages']]
   out = []
-  for subset, scores in felt['subsets'].items():
+  for subset, scores in robustness['subsets'].items():
     cells = {s: words.measured(scores[s], metric, digits) if s in scores else '' for s in stages}
-    p = felt['p_adjusted'].get(subset)
-    interval = words.interval(felt.get('interval', {}).get(subset), metric)
+    p = robustness['p_adjusted'].get(subset)
+    interval = words.interval(robustness.get('interval', {}).get(subset), metric)
     out.append({'modalities': subset, **cells, '95 % interval': interval, 'p, corrected': words.p_value(p)})
   return out
 
 
 def figures(results: Mapping) -> Iterator[tuple[Figure, str, str]]:
   """(figure, title, caption) of each plot."""
-  felt, metric = results['modality_robustness'], results['metric']
-  if len(felt['subsets']) > 1:
+  robustness, metric = results['modality_robustness'], results['metric']
+  if len(robustness['subsets']) > 1:
     caption = (
       'Mean over seeds; what is missing is absent from the inputs of every example. Empty: not an input.'
     )
     yield (
-      _heat_map(felt['subsets'], metric, words.digits(results)),
+      _heat_map(robustness['subsets'], metric, words.digits(results)),
       f'{metric} with missing modalities',
       caption,
     )
   curves = {}
-  for what, scores in felt['noise'].items():
-    name, level = what.rsplit(' ', 1)
+  for condition, scores in robustness['noise'].items():
+    name, level = condition.rsplit(' ', 1)
     for stage, values in scores.items():
       curves.setdefault(name, {}).setdefault(stage, []).append((float(level), values))
   for name, stages in curves.items():

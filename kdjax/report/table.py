@@ -12,9 +12,9 @@ from rich.text import Text
 from kdjax.progress import duration
 from kdjax.report import senses, words
 
-OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns where they are known
+OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns that are left out where unknown
 _WIDE = 130
-DRAWN = {'labels': 'the labels that are kept', 'order': 'the order of the data', 'teacher': 'the teacher'}
+DRAWN = {'labels': 'the labelled subset', 'order': 'the order of the data', 'teacher': 'the teacher'}
 _STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
 
 
@@ -28,7 +28,7 @@ def rows(results: Mapping) -> list[dict[str, str]]:
   out = []
   for name in words.STAGES:
     if name in results['stages']:
-      out.append(_stage(results, name))
+      out.append(_stage_row(results, name))
   for column in OPTIONAL:
     if all(row[column] == words.DASH for row in out):
       for row in out:
@@ -44,16 +44,19 @@ def others(results: Mapping) -> list[dict[str, str]]:
   """A row for each metric that has no column in `rows`, with its score in every stage."""
   stages = {s: results['stages'][s].get('others') or {} for s in words.STAGES if s in results['stages']}
   names = dict.fromkeys(k for s in stages.values() for k in s)
-  shown = ('ece', 'agreement (teacher)', 'kl_to_teacher (teacher)')
+  excluded = ('ece', 'agreement (teacher)', 'kl_to_teacher (teacher)')
   return [
     {'metric': n}
-    | {s: words.measured(found[n], n.partition(' (')[0]) if n in found else '' for s, found in stages.items()}
+    | {
+      s: words.measured(metrics[n], n.partition(' (')[0]) if n in metrics else ''
+      for s, metrics in stages.items()
+    }
     for n in names
-    if n not in shown
+    if n not in excluded
   ]
 
 
-def _stage(results, name):
+def _stage_row(results, name):
   stage = results['stages'][name]
 
   def get(key):
@@ -83,10 +86,10 @@ def table(results: Mapping) -> Group:
   style = _STYLES.get(results.get('verdict'), 'bold')
   lines = [Text(words.unbroken(words.verdict(results)), style=style)]
   lines += [Text(note, style='italic') for note in words.notes(results)]
-  return Group(_Fitting(results), *lines)
+  return Group(_ResponsiveTable(results), *lines)
 
 
-class _Fitting:
+class _ResponsiveTable:
   """A row per model where the terminal is wide enough, else a column per model."""
 
   def __init__(self, results):
@@ -101,32 +104,32 @@ class _Fitting:
     grid = [list(row) for row in body[:1]] + [list(row.values()) for row in body]
     if body is not self._rows:
       grid = list(zip(*grid, strict=True))
-    shown = Table(box=box.SIMPLE_HEAD, title=Text(self._title), title_justify='left')
+    rich_table = Table(box=box.SIMPLE_HEAD, title=Text(self._title), title_justify='left')
     for i, cell in enumerate(grid[0] if grid else ()):
-      shown.add_column(Text(cell), justify='right' if i else 'left', overflow='fold')
+      rich_table.add_column(Text(cell), justify='right' if i else 'left', overflow='fold')
     for line in grid[1:]:
-      shown.add_row(*map(Text, line))
-    yield shown
+      rich_table.add_row(*map(Text, line))
+    yield rich_table
     # A column for one number each would squeeze the models.
-    rest = [f'{r["model"]} {r[self._metric]}' for r in self._rows if r not in body]
-    if rest:
-      yield Text(f'References: {", ".join(rest)}')
+    references = [f'{r["model"]} {r[self._metric]}' for r in self._rows if r not in body]
+    if references:
+      yield Text(f'References: {", ".join(references)}')
 
 
 def markdown(results: Mapping) -> str:
   """The report as Markdown: verdict, table and setting."""
-  lines = [f'# {_plain(_title(results))}', '', f'**{_plain(words.verdict(results))}**', '']
+  lines = [f'# {_escape(_title(results))}', '', f'**{_escape(words.verdict(results))}**', '']
   for note in words.notes(results):
-    lines += [_plain(note), '']
+    lines += [_escape(note), '']
   lines += markdown_table(rows(results))
-  if more := others(results):
-    lines += ['', '## Other metrics', '', *markdown_table(more)]
+  if other_metrics := others(results):
+    lines += ['', '## Other metrics', '', *markdown_table(other_metrics)]
   if 'modality_robustness' in results:
     lines += ['', '## Missing modalities', '', *markdown_table(senses.rows(results))]
   lines += ['', '## Setting', '']
-  # A code span keeps the command fit to copy; doubled ticks, since it may hold one itself.
+  # A code span, so that the command can be copied; double backticks, since it may contain one.
   lines += [
-    f'- {label}: ' + (f'`` {text} ``' if label == 'Command' else _plain(text))
+    f'- {label}: ' + (f'`` {text} ``' if label == 'Command' else _escape(text))
     for label, text in setting(results)
   ]
   fence = '~~~~'
@@ -150,7 +153,7 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
   times = [
     f'{name} {_training(results["stages"][name])}' for name in words.STAGES if name in results['stages']
   ]
-  found = [
+  entries = [
     ('Command', results.get('command')),
     ('Hardware', results.get('hardware')),
     ('Training', '; '.join(times)),
@@ -160,13 +163,13 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
     ('Checkpoint selection', results.get('selection')),
     ('Versions', ', '.join(f'{k} {v}' for k, v in (results.get('versions') or {}).items())),
   ]
-  return [(label, str(text) if text else words.DASH) for label, text in found]
+  return [(label, str(text) if text else words.DASH) for label, text in entries]
 
 
 def seeds(results: Mapping) -> str:
-  """The seeds, and what each of them draws anew; all else they share, and p says nothing of it."""
+  """The seeds, what each of them redraws, and what they share, whose variance p leaves out."""
   drawn = ['initial weights', *(DRAWN[k] for k in results.get('redrawn') or ())]
-  shared = [what for what in DRAWN.values() if what not in drawn]
+  shared = [part for part in DRAWN.values() if part not in drawn]
   text = f'{", ".join(map(str, results.get("seeds") or ()))}; each draws {", ".join(drawn)}'
   return text + (f'; all share {", ".join(shared)}' if shared else '')
 
@@ -199,14 +202,14 @@ def markdown_table(body: Sequence[Mapping[str, str]]) -> list[str]:
   """Lines of a table of {column: cell}, numbers to the right."""
   if not body:
     return []
-  head = [_line(body[0]), _line(['---'] + ['---:'] * (len(body[0]) - 1))]
-  return head + [_line(row.values()) for row in body]
+  head = [_markdown_row(body[0]), _markdown_row(['---'] + ['---:'] * (len(body[0]) - 1))]
+  return head + [_markdown_row(row.values()) for row in body]
 
 
-def _plain(text):
-  """`text` on one line, with what Markdown would read as markup or a cell's end escaped."""
+def _escape(text):
+  """`text` on one line, with Markdown's special characters escaped."""
   return re.sub(r'([\\`*|<>\[\]])', r'\\\1', ' '.join(str(text).split()))
 
 
-def _line(cells):
-  return '| ' + ' | '.join(map(_plain, cells)) + ' |'
+def _markdown_row(cells):
+  return '| ' + ' | '.join(map(_escape, cells)) + ' |'

@@ -13,12 +13,12 @@ _LINES = tuple(plots.COLOURS.values())
 
 def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tuple[Figure | None, str]:
   """The figure of a panel and its caption; None where nothing was measured, or its units differ."""
-  every = [c for columns in cells.values() for c in columns.values()]
-  done = [c for c in every if c['status'] == 'done']
-  units = {measures[c['measure']]['unit'] for c in every}
+  all_cells = [c for columns in cells.values() for c in columns.values()]
+  done = [c for c in all_cells if c['status'] == 'done']
+  units = {measures[c['measure']]['unit'] for c in all_cells}
   if not done or len(units) > 1:
     return None, ''
-  if any(not words.missing(c['published']) for c in every):
+  if any(not words.missing(c['published']) for c in all_cells):
     return dots(cells, units.pop()), PUBLISHED
   if len({column for columns in cells.values() for column in columns}) == 1:  # rows are no axis
     return dots(cells, units.pop()), SWEEP
@@ -26,39 +26,43 @@ def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tupl
 
 
 def dots(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
-  """Every cell on a line of its own, the first one above."""
-  named = [
+  """One line per cell, the first at the top."""
+  labelled = [
     (row if len(columns) == 1 else f'{row}, {column}', cell)
     for row, columns in cells.items()
     for column, cell in columns.items()
   ][::-1]
-  figure, axes = plots.blank(unit, '', (7, 1.2 + 0.26 * len(named)))
-  for place, (_, cell) in enumerate(named):
+  figure, axes = plots.blank(unit, '', (7, 1.2 + 0.26 * len(labelled)))
+  for position, (_, cell) in enumerate(labelled):
     if cell['status'] == 'done':
       colour = plots.COLOURS[cell['stage']]
       axes.errorbar(
-        cell['mean'], place, xerr=cell.get('std') or 0.0, fmt='o', color=colour, capsize=3, markersize=5
+        cell['mean'], position, xerr=cell.get('std') or 0.0, fmt='o', color=colour, capsize=3, markersize=5
       )
     if not words.missing(cell['published']):
-      axes.plot(cell['published'], place, 'D', markerfacecolor='none', color=plots.INK, markersize=6)
-  axes.set_yticks(range(len(named)), [name for name, _ in named], parse_math=False)
-  axes.set_ylim(-0.7, len(named) - 0.3)
+      axes.plot(cell['published'], position, 'D', markerfacecolor='none', color=plots.INK, markersize=6)
+  axes.set_yticks(range(len(labelled)), [name for name, _ in labelled], parse_math=False)
+  axes.set_ylim(-0.7, len(labelled) - 0.3)
   return figure
 
 
 def lines(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
-  """A line a row over the columns, or a line a column over the rows where these are more."""
+  """One line per row over the columns, or one per column over the rows where these are more."""
   columns = list(dict.fromkeys(c for row in cells.values() for c in row))
   if len(cells) > len(columns):
-    turned = {c: {row: found[c] for row, found in cells.items() if c in found} for c in columns}
-    columns, cells = list(cells), turned
+    transposed = {
+      c: {row: row_cells[c] for row, row_cells in cells.items() if c in row_cells} for c in columns
+    }
+    columns, cells = list(cells), transposed
   figure, axes = plots.blank('', unit, (7, 3.4))
-  for i, (row, found) in enumerate(cells.items()):
-    known = [
-      (columns.index(c), x['mean'], x.get('std') or 0.0) for c, x in found.items() if x['status'] == 'done'
+  for i, (row, row_cells) in enumerate(cells.items()):
+    points = [
+      (columns.index(c), x['mean'], x.get('std') or 0.0)
+      for c, x in row_cells.items()
+      if x['status'] == 'done'
     ]
-    if known:
-      x, y, std = zip(*known, strict=True)
+    if points:
+      x, y, std = zip(*points, strict=True)
       axes.errorbar(
         x, y, yerr=std, marker='o', capsize=3, color=_LINES[i % len(_LINES)], label=row.replace('$', r'\$')
       )

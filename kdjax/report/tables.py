@@ -11,7 +11,7 @@ from kdjax.progress import duration
 from kdjax.report import words
 from kdjax.report.table import markdown_table
 
-MOST = 12  # decimals
+MAX_DIGITS = 12  # decimals
 
 
 def grid(panel: Mapping[str, Mapping[str, Mapping]]) -> tuple[list[str], dict[str, list[Mapping | None]]]:
@@ -35,10 +35,10 @@ def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
   if words.missing(value):
     return words.DASH
   sign = '+' if key == 'difference' else ''
-  digits = min(max(int(measure['digits']), 0), MOST)
-  shown = f'{value:{sign}.{digits}f}'
+  digits = min(max(int(measure['digits']), 0), MAX_DIGITS)
+  formatted = f'{value:{sign}.{digits}f}'
   several = key == 'mean' and cell.get('std') is not None
-  return f'{shown} ± {cell["std"]:.{digits}f}' if several else shown
+  return f'{formatted} ± {cell["std"]:.{digits}f}' if several else formatted
 
 
 def interval(cell: Mapping, measures: Mapping) -> str:
@@ -48,27 +48,33 @@ def interval(cell: Mapping, measures: Mapping) -> str:
 
 
 def text(cell: Mapping | None, measures: Mapping) -> str:
-  """A cell in one line: what was measured, and in brackets what was published."""
+  """A cell on one line: the measured number, and the published one in brackets."""
   if cell is None:
     return ''
-  mine = number(cell, measures) if cell['status'] == 'done' else cell['status']
+  measured = number(cell, measures) if cell['status'] == 'done' else cell['status']
   published = cell.get('published')
-  return mine if published is None else f'{mine} ({number(cell, measures, "published")})'
+  return measured if published is None else f'{measured} ({number(cell, measures, "published")})'
 
 
-def details(found: Mapping) -> list[dict[str, str]]:
-  """A row a cell that was run or published, with all that is known of it."""
-  rows, measures = [], found['measures']
-  every = [cell for body in found['panels'].values() for cells in body.values() for cell in cells.values()]
-  tested = any(cell.get('interval') for cell in every)
-  for panel, body in found['panels'].items():
+def details(results: Mapping) -> list[dict[str, str]]:
+  """One row per cell that was run or published, with all its numbers."""
+  rows, measures = [], results['measures']
+  all_cells = [
+    cell for body in results['panels'].values() for cells in body.values() for cell in cells.values()
+  ]
+  tested = any(cell.get('interval') for cell in all_cells)
+  for panel, body in results['panels'].items():
     for row, cells in body.items():
       for column, cell in cells.items():
-        base = cell.get('baseline')
-        baseline = {'measure': cell['measure'], 'mean': sum(base) / len(base)} if base else None
-        where = {'panel': panel} if len(found['panels']) > 1 else {}
+        baseline_values = cell.get('baseline')
+        baseline = (
+          {'measure': cell['measure'], 'mean': sum(baseline_values) / len(baseline_values)}
+          if baseline_values
+          else None
+        )
+        labels = {'panel': panel} if len(results['panels']) > 1 else {}
         rows.append(
-          where
+          labels
           | {
             'row': row,
             'column': column,
@@ -85,33 +91,33 @@ def details(found: Mapping) -> list[dict[str, str]]:
   return rows
 
 
-def setting(found: Mapping) -> list[tuple[str, str]]:
+def setting(results: Mapping) -> list[tuple[str, str]]:
   """What a reader needs to judge the table and to repeat it, as (label, text)."""
-  took = duration(found['wall_time_s']) if found['wall_time_s'] else words.DASH
-  given = [
-    ('Status', found['status']),
-    ('Paper', found['paper']),
-    ('Published numbers', found['source']),
-    ('Checkpoint', found['selection']),
-    ('Command', found['command']),
-    ('Hardware', '; '.join(found['hardware']) or words.DASH),
-    ('Time, all experiments together', took),
+  wall_time = duration(results['wall_time_s']) if results['wall_time_s'] else words.DASH
+  entries = [
+    ('Status', results['status']),
+    ('Paper', results['paper']),
+    ('Published numbers', results['source']),
+    ('Checkpoint', results['selection']),
+    ('Command', results['command']),
+    ('Hardware', '; '.join(results['hardware']) or words.DASH),
+    ('Time, all experiments together', wall_time),
     (
       'p',
       'paired t-test against the baseline of the same budget, corrected over all cells (FDR)',
     ),
   ]
-  return [(k, v) for k, v in given if v]
+  return [(k, v) for k, v in entries if v]
 
 
-def terminal(found: Mapping) -> Group:
-  """Every panel, for `rich.print`; one that is too wide for the terminal has a line a cell."""
-  said = f'{found["title"]}: {found["status"]}. In brackets: published.'
-  shown = [_Fitting(title, panel, found['measures']) for title, panel in found['panels'].items()]
-  return Group(Text(said, style='bold'), *shown)
+def terminal(results: Mapping) -> Group:
+  """Every panel, for `rich.print`; one that is too wide for the terminal has a line per cell."""
+  heading = f'{results["title"]}: {results["status"]}. In brackets: published.'
+  panels = [_PanelTable(title, panel, results['measures']) for title, panel in results['panels'].items()]
+  return Group(Text(heading, style='bold'), *panels)
 
 
-class _Fitting:
+class _PanelTable:
   def __init__(self, title, panel, measures):
     columns, body = grid(panel)
     self.title = title
@@ -123,79 +129,86 @@ class _Fitting:
     if wide > options.max_width:
       body = [[row[0], c, x] for row in body for c, x in zip(head[1:], row[1:], strict=True) if x]
       head = ['', '', '']
-    made = Table(box=box.SIMPLE_HEAD, title=Text(self.title), title_justify='left', show_header=any(head))
+    rich_table = Table(
+      box=box.SIMPLE_HEAD, title=Text(self.title), title_justify='left', show_header=any(head)
+    )
     for i, column in enumerate(head):
-      made.add_column(Text(column), justify='right' if i == len(head) - 1 or any(head) and i else 'left')
+      rich_table.add_column(
+        Text(column), justify='right' if i == len(head) - 1 or any(head) and i else 'left'
+      )
     for row in body:
-      made.add_row(*map(Text, row))
-    yield made
+      rich_table.add_row(*map(Text, row))
+    yield rich_table
 
 
-def markdown(found: Mapping) -> str:
-  """The panels, every cell in full, and what it takes to make it again."""
-  lines = [f'# {_line(found["title"])}', '', 'Measured, and in brackets what the paper prints.', '']
-  for title, panel in found['panels'].items():
-    lines += [f'## {_line(title)}', '', *markdown_table(rows_of(panel, found['measures'])), '']
-  lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else _line(v)) for k, v in setting(found)]
-  lines += [f'- {_line(note)}' for note in found['notes']]
-  lines += ['', '## Every cell', '', *markdown_table(details(found))]
+def markdown(results: Mapping) -> str:
+  """The panels, the setting, and every cell in full."""
+  lines = [f'# {_one_line(results["title"])}', '', 'Measured, and in brackets what the paper prints.', '']
+  for title, panel in results['panels'].items():
+    lines += [f'## {_one_line(title)}', '', *markdown_table(rows_of(panel, results['measures'])), '']
+  lines += [f'- {k}: ' + (f'`{v}`' if k == 'Command' else _one_line(v)) for k, v in setting(results)]
+  lines += [f'- {_one_line(note)}' for note in results['notes']]
+  lines += ['', '## Every cell', '', *markdown_table(details(results))]
   return '\n'.join([*lines, ''])
 
 
-def _line(given: str) -> str:
-  """On one line, and no HTML."""
-  return ' '.join(given.split()).replace('<', r'\<')
+def _one_line(string: str) -> str:
+  """The string on one line, without HTML."""
+  return ' '.join(string.split()).replace('<', r'\<')
 
 
-def latex(found: Mapping) -> str:
+def latex(results: Mapping) -> str:
   """The panels as tabular environments for booktabs."""
-  lines = [f'% {_line(found["title"])}: {_line(found["status"])}', f'% {_line(found["command"])}']
-  for title, panel in found['panels'].items():
+  lines = [
+    f'% {_one_line(results["title"])}: {_one_line(results["status"])}',
+    f'% {_one_line(results["command"])}',
+  ]
+  for title, panel in results['panels'].items():
     columns, body = grid(panel)
-    lines += [f'% {_line(title)}', r'\begin{tabular}{l' + 'r' * len(columns) + '}', r'\toprule']
-    lines += [_row(['', *map(_escaped, columns)]), r'\midrule']
+    lines += [f'% {_one_line(title)}', r'\begin{tabular}{l' + 'r' * len(columns) + '}', r'\toprule']
+    lines += [_latex_row(['', *map(_latex_escape, columns)]), r'\midrule']
     for row, cells in body.items():
-      shown = [_escaped(text(c, found['measures'])).replace('±', r'$\pm$') for c in cells]
-      lines.append(_row([_escaped(row), *shown]))
+      texts = [_latex_escape(text(c, results['measures'])).replace('±', r'$\pm$') for c in cells]
+      lines.append(_latex_row([_latex_escape(row), *texts]))
     lines += [r'\bottomrule', r'\end{tabular}', '']
   return '\n'.join(lines)
 
 
-def _row(cells):
+def _latex_row(cells):
   return ' & '.join(cells) + r' \\'
 
 
-def _escaped(given: str) -> str:
+def _latex_escape(string: str) -> str:
   special = {'\\': r'\textbackslash{}', '→': r'$\to$', '×': r'$\times$', '≥': r'$\geq$', 'γ': r'$\gamma$'}
   special |= {c: f'\\{c}' for c in '&%$#_{}'} | {'~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
   special |= {words.DASH: '--'}
-  return ''.join(special.get(c, c) for c in given)
+  return ''.join(special.get(c, c) for c in string)
 
 
-def standings(found: Sequence[Mapping]) -> list[dict[str, str]]:
-  """A row a table: how it stands, with how many of its cells, on what, and the command."""
+def standings(all_results: Sequence[Mapping]) -> list[dict[str, str]]:
+  """One row per table: its status, how many cells were run, the hardware, and the command."""
   rows = []
-  for one in found:
-    cells = [c for panel in one['panels'].values() for row in panel.values() for c in row.values()]
+  for results in all_results:
+    cells = [c for panel in results['panels'].values() for row in panel.values() for c in row.values()]
     rows.append(
       {
-        'table': one['title'],
-        'status': one['standing'],
+        'table': results['title'],
+        'status': results['standing'],
         'cells run': f'{sum(c["status"] == "done" for c in cells)} of {len(cells)}',
-        'hardware': '; '.join(one['hardware']) or words.DASH,
-        'time': duration(one['wall_time_s']) if one['wall_time_s'] else words.DASH,
-        'command': one['command'],
+        'hardware': '; '.join(results['hardware']) or words.DASH,
+        'time': duration(results['wall_time_s']) if results['wall_time_s'] else words.DASH,
+        'command': results['command'],
       }
     )
   return rows
 
 
-def index_markdown(found: Sequence[Mapping]) -> str:
-  """The standings, with links to the tables that lie beside the page."""
-  rows = standings(found)
+def index_markdown(all_results: Sequence[Mapping]) -> str:
+  """The standings, with links to the tables in the same folder."""
+  rows = standings(all_results)
   lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *markdown_table(rows)[:2]]
-  for one, row in zip(found, rows, strict=True):
-    title = _line(row['table'])
-    link = f'[{title}]({one["name"]}.md)' if one['kept'] else title
+  for results, row in zip(all_results, rows, strict=True):
+    title = _one_line(row['table'])
+    link = f'[{title}]({results["name"]}.md)' if results['written'] else title
     lines.append('| ' + ' | '.join((link, *list(row.values())[1:-1], f'`{row["command"]}`')) + ' |')
   return '\n'.join([*lines, ''])

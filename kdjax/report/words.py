@@ -1,4 +1,4 @@
-"""Numbers and sentences, as every form of the report shows them."""
+"""The numbers and sentences of a report, the same in every format."""
 
 import math
 import re
@@ -25,18 +25,18 @@ def is_share(metric: str) -> bool:
 
 
 def score(value: float | None, metric: str, digits: int = 1, std: float | None = None) -> str:
-  """A value of `metric`, with `± std` where one is given; shares as percentages."""
+  """A value of `metric`, with `± std` where there is one; shares as percentages."""
   if missing(value):
     return DASH
   if is_share(metric):
-    text, spread = f'{100 * value:.{digits}f} %', lambda s: f'{100 * s:.{digits}f}'
+    text, format_std = f'{100 * value:.{digits}f} %', lambda s: f'{100 * s:.{digits}f}'
   else:
-    text, spread = f'{value:.4g}', lambda s: f'{s:.2g}'
-  return text if missing(std) else f'{text} ± {spread(std)}'
+    text, format_std = f'{value:.4g}', lambda s: f'{s:.2g}'
+  return text if missing(std) else f'{text} ± {format_std(std)}'
 
 
 def measured(values: Sequence[float], metric: str, digits: int = 1) -> str:
-  """The mean of a value a seed, with the deviation where there are several."""
+  """The mean over seeds, with the deviation where there are several."""
   std = stdev(values) if len(values) > 1 else None
   return score(fmean(values), metric, digits, std)
 
@@ -50,7 +50,7 @@ def stage_score(results: Mapping, name: str) -> str:
 
 
 def digits(results: Mapping) -> int:
-  """Decimals of a percentage: a second one where the first would hide a difference."""
+  """Decimals of a percentage: two where one would hide a difference."""
   stages = results['stages']
   means = [stages[n].get('mean') for n in ('baseline', 'student') if n in stages]
   close = len(means) == 2 and not any(map(missing, means)) and abs(means[0] - means[1]) < 0.005
@@ -66,7 +66,7 @@ def plain(value: float | None) -> str:
 
 
 def scaled(value: float | None, units: tuple[str, ...]) -> str:
-  """`value` in the largest of `units`, each 1,000 times the one before, that suits it."""
+  """`value` in the largest fitting of `units`, each 1,000 times the one before."""
   if missing(value):
     return DASH
   for unit in units:
@@ -90,20 +90,20 @@ def verdict(results: Mapping) -> str:
   stages = results['stages']
   if any(missing(stages.get(n, {}).get('mean')) for n in ('baseline', 'student')):
     return 'No comparison: it takes a measured student and the same student trained alone.'
-  ours, alone = (stage_score(results, n) for n in ('student', 'baseline'))
+  distilled, alone = (stage_score(results, n) for n in ('student', 'baseline'))
   test = _test(results)
   if results.get('verdict') == 'better':
     return (
       f'The distilled student is better than the same student trained alone: '
-      f'{ours} against {alone} ({test}){_gain(results)}.'
+      f'{distilled} against {alone} ({test}){_gain(results)}.'
     )
   if results.get('verdict') == 'worse':
     return (
       f'The distilled student is worse than the same student trained alone: '
-      f'{ours} against {alone} ({test}). Distillation did not help here.'
+      f'{distilled} against {alone} ({test}). Distillation did not help here.'
     )
   return (
-    f'No clear difference: the distilled student scores {ours} against {alone} for the '
+    f'No clear difference: the distilled student scores {distilled} against {alone} for the '
     f'same student trained alone ({test}). This run does not show that distillation helps.'
   )
 
@@ -119,18 +119,18 @@ def notes(results: Mapping) -> list[str]:
   means = {n: s.get('mean') for n, s in stages.items() if not missing(s.get('mean'))}
   higher = results.get('higher_is_better', True)
   sign = 1 if higher else -1
-  said = [effect(results)] if not missing(results.get('difference')) else []
-  said += [results['note']] if results.get('note') else []
-  said += [] if higher else [f'Lower {metric} is better.']
+  sentences = [effect(results)] if not missing(results.get('difference')) else []
+  sentences += [results['note']] if results.get('note') else []
+  sentences += [] if higher else [f'Lower {metric} is better.']
   if {'teacher', 'baseline'} <= means.keys() and sign * means['teacher'] <= sign * means['baseline']:
-    said.append('The teacher is no better than the student trained alone, so there is no gap to close.')
+    sentences.append('The teacher is no better than the student trained alone, so there is no gap to close.')
   for name, value in (results.get('references') or {}).items():
     if 'student' in means and not missing(value) and sign * value >= sign * means['student']:
-      said.append(
+      sentences.append(
         f'The distilled student does not beat the reference “{name}” '
         f'({score(value, metric, digits(results))}).'
       )
-  return said
+  return sentences
 
 
 def effect(results: Mapping) -> str:
@@ -144,7 +144,7 @@ def effect(results: Mapping) -> str:
 
 
 def interval(ends: Sequence[float] | None, metric: str) -> str:
-  """Of a difference of `metric`, as `signed` writes it."""
+  """The interval of a difference of `metric`, each end as `signed` writes it."""
   return ' to '.join(signed(x, metric) for x in ends) if ends else DASH
 
 
@@ -169,15 +169,17 @@ def _test(results):
   if missing(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
   corrected = results.get('p_adjusted') if results.get('tests', 1) > 1 else None
-  more = '' if missing(corrected) else f', {p_value(corrected, "corrected p")} of {results["tests"]} tests'
-  return f'paired t-test over {seeds}, {p_value(p, "p")}{more}'
+  correction = (
+    '' if missing(corrected) else f', {p_value(corrected, "corrected p")} of {results["tests"]} tests'
+  )
+  return f'paired t-test over {seeds}, {p_value(p, "p")}{correction}'
 
 
 def _gain(results):
   gap, ratio = results.get('gap_recovered'), times_smaller(results, 'student')
   if missing(gap):
     return f'; it has {ratio} times fewer parameters than the teacher' if ratio else ''
-  whole = 'more than the whole' if gap > 1.005 else f'{100 * gap:.0f} % of the'
-  return f'; it recovers {whole} gap to the teacher' + (
+  share = 'more than the whole' if gap > 1.005 else f'{100 * gap:.0f} % of the'
+  return f'; it recovers {share} gap to the teacher' + (
     f' with {ratio} times fewer parameters' if ratio else ''
   )

@@ -1,6 +1,6 @@
-"""What a teacher says, kept on disk: asked once, heard by any number of students.
+"""The teacher's outputs on disk: computed once, used by any number of students.
 
-A folder with `manifest.json` (whose answers, to what, kept how) and numbered shards, each an
+A folder with `manifest.json` (which teacher, which data, which format) and numbered shards, each an
 ArrayRecord file of `store.shard` examples with all their views, and a JSON with its checksum and ids.
 """
 

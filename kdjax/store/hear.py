@@ -1,4 +1,4 @@
-"""A store in the place of the live teacher."""
+"""A store in place of the live teacher."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,30 +12,30 @@ from kdjax.errors import KdjaxError, differences
 from kdjax.setup import Setup
 from kdjax.store import layout, manifest, read
 
-HEARD = {'store': (dict, type(None))}
+SCHEMA = {'store': (dict, type(None))}
 
 
 def open(spec: manifest.Spec) -> read.Reader:
-  """The store that is wanted.
+  """Opens the store of `spec`.
 
   Raises:
-    KdjaxError: if there is none, it is not finished or damaged, or it is of another teacher, of other
-      data or of another kind; it names the difference.
+    KdjaxError: if there is none, it is not finished or damaged, or it is of another teacher, other data
+      or another format; the message names the difference.
   """
-  found = manifest.load(spec.folder)
-  if found is None:
+  metadata = manifest.load(spec.folder)
+  if metadata is None:
     raise KdjaxError(f'there is no store in {spec.folder}: {manifest.BUILD}.')
-  if said := manifest.differs(found, spec, whole=False):
-    raise KdjaxError(f'the store {spec.folder} is another one ({said}): choose another store.folder.')
-  if not found['complete']:
-    raise KdjaxError(f'the store {spec.folder} is not finished: {manifest.BUILD}, which goes on with it.')
-  return read.Reader(spec.folder, found)
+  if difference := manifest.differs(metadata, spec, whole=False):
+    raise KdjaxError(f'the store {spec.folder} is another one ({difference}): choose another store.folder.')
+  if not metadata['complete']:
+    raise KdjaxError(f'the store {spec.folder} is not finished: {manifest.BUILD}, which resumes it.')
+  return read.Reader(spec.folder, metadata)
 
 
 def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> Setup:
-  """The setup with the stored teacher in the live one's place, where that is what a student hears.
+  """The setup with the store in place of the live teacher, where `teacher.source` says so.
 
-  What was begun with one goes on with it, `folder/teacher_outputs.json` says with which.
+  A resumed training keeps its source, which `folder/teacher_outputs.json` records.
 
   Args:
     experiment: the whole, not a member of its cohort.
@@ -44,43 +44,43 @@ def use(experiment: Any, setup: Setup, sources: Iterable[str], folder: Path) -> 
     folder: of the training.
 
   Raises:
-    KdjaxError: if the store is not what is wanted, or not what the training was begun with, or nothing
-      that is stored could be heard.
+    KdjaxError: if the store does not fit the config, is not the one that the training began with, or
+      cannot be used by this training.
   """
   sources = set(sources)
   if not sources & {'store', 'auto'}:
     return setup
   if {'live', 'store'} <= sources:
-    raise KdjaxError("the members of a cohort hear one teacher: teacher.source 'live' or 'store', not both.")
+    raise KdjaxError(
+      "the members of a cohort share one teacher: set teacher.source to 'live' or 'store', not both."
+    )
   if any(member.maker for member in setup.members.values()):
     if 'store' in sources:
-      raise KdjaxError(
-        "a generator asks the live teacher about images of its own: set teacher.source='live'."
-      )
+      raise KdjaxError("a generator needs the live teacher for its own images: set teacher.source='live'.")
     return setup
-  spec, kept = manifest.spec(experiment, setup), folder / 'teacher_outputs.json'
-  anew = f'move {folder} away to train this stage again'
-  old = folder / 'heard.json'  # its name of before
-  before = files.read_json(kept if kept.exists() else old, HEARD, anew, {})
-  reader, why = None, ' (it was begun with it)' if before == {'store': None} else ''
-  if 'live' not in sources and not why:
+  spec, path = manifest.spec(experiment, setup), folder / 'teacher_outputs.json'
+  advice = f'move {folder} away to train this stage again'
+  old_path = folder / 'heard.json'  # its former name
+  previous = files.read_json(path if path.exists() else old_path, SCHEMA, advice, {})
+  reader, reason = None, ' (this training began with it)' if previous == {'store': None} else ''
+  if 'live' not in sources and not reason:
     try:
       reader = open(spec)
     except KdjaxError as e:
-      if 'store' in sources or before:
+      if 'store' in sources or previous:
         raise
-      why = f' ({e})'
-  heard = manifest.load(spec.folder)['identity'] if reader else None
-  if before and heard and before['store'] != heard:
-    said = differences(before['store'], heard, sorted(heard))
-    raise KdjaxError(f'{folder} was begun with another store ({said}): choose another --workdir.')
-  multihost_utils.sync_global_devices('heard')  # all have read it
+      reason = f' ({e})'
+  identity = manifest.load(spec.folder)['identity'] if reader else None
+  if previous and identity and previous['store'] != identity:
+    difference = differences(previous['store'], identity, sorted(identity))
+    raise KdjaxError(f'{folder} was begun with another store ({difference}): choose another --workdir.')
+  multihost_utils.sync_global_devices('teacher source read')  # all have read it
   if not jax.process_index():
-    files.write_json(kept, {'store': heard})
+    files.write_json(path, {'store': identity})
   if reader is None:
-    progress.say(f'{setup.name}: hears the live teacher{why}')
+    progress.say(f'{setup.name}: uses the live teacher{reason}')
     return setup
-  progress.say(f'{setup.name}: hears the store {spec.folder} ({progress.size(reader.bytes)})')
+  progress.say(f'{setup.name}: uses the store {spec.folder} ({progress.size(reader.bytes)})')
   return setup._replace(
     teacher=layout.model(reader.taps), teacher_variables={}, reader=reader, wanted=spec.wanted
   )

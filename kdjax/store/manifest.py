@@ -1,4 +1,4 @@
-"""What identifies a store: whose answers it holds, to what, and how they are kept."""
+"""What identifies a store: the teacher, the data, and the format of its taps."""
 
 import json
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ BUILD = 'run `python run.py store build` with the same config'
 
 
 class Spec(NamedTuple):
-  """A store that is wanted.
+  """The store that a config describes.
 
   Attributes:
-    folder: where it lies.
-    identity: all that decides what is in it, flat.
-    taps: how each is kept.
+    folder: of the store.
+    identity: all that decides its content, flat.
+    taps: how each is stored.
     wanted: names of the taps that the training reads.
     shard: examples a file.
     views: of every example.
@@ -46,27 +46,27 @@ class Spec(NamedTuple):
 
 
 def folder(experiment: Any) -> Path:
-  given = experiment.config['store']['folder']
-  return files.user_path(given) if given else experiment.workdir / 'store'
+  path = experiment.config['store']['folder']
+  return files.user_path(path) if path else experiment.workdir / 'store'
 
 
 def spec(experiment: Any, setup: Setup) -> Spec:
-  """The store that `config.store` asks for.
+  """The store that `config.store` describes.
 
   Args:
     experiment: the whole, not a member of its cohort.
     setup: of the student's training with the live teacher.
 
   Raises:
-    KdjaxError: for a tap that the teacher does not have, data without ids, views that are all alike, or views
+    KdjaxError: for a tap that the teacher does not have, data without ids, views that are all equal, or views
       that relate examples.
   """
-  config, own, given = experiment.config, experiment.config['store'], experiment.config['student']['train']
-  augment, shown = list(given['augment']), config['student']['views']
+  config, store = experiment.config, experiment.config['store']
+  augment, more_views = list(config['student']['train']['augment']), config['student']['views']
   check_stored(augment)
-  if own['views'] > 1 and not augment and not shown:
+  if store['views'] > 1 and not augment and not more_views:
     raise KdjaxError(
-      f'store.views is {own["views"]}, and student.train.augment is empty: all views would be alike, set 1.'
+      f'store.views is {store["views"]}, and student.train.augment is empty: all views would be equal, set 1.'
     )
   batch = next(pipeline.eval_batches(setup.source, setup.batch_size))
   batch.pop('mask')
@@ -74,13 +74,13 @@ def spec(experiment: Any, setup: Setup) -> Spec:
     raise KdjaxError("a store finds an example by its 'id', and the examples of this data set have none.")
   forward = make_look(setup.teacher, setup.view)
   _, shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
-  wanted = taps_read(setup, batch)
-  names = tuple(own['taps']) or wanted
+  needed = taps_read(setup, batch)
+  names = tuple(store['taps']) or needed
   for name in names:
     if name not in shapes:
       raise unknown('tap of the teacher in store.taps', name, shapes)
   rows = len(batch['id'])
-  taps = layout.plan({k: shapes[k] for k in names}, rows, own['dtype'], own['top_k'])
+  taps = layout.plan({k: shapes[k] for k in names}, rows, store['dtype'], store['top_k'])
   identity = {
     'format': FORMAT,
     'teacher.weights': hash_arrays(setup.teacher_variables),
@@ -92,13 +92,13 @@ def spec(experiment: Any, setup: Setup) -> Spec:
     **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
     'data.vocabulary': experiment.vocabulary,
     'student.train.augment': augment,
-    **flat({'student': {'views': shown}} if shown else {}),
-    'seed': config['seed'] if augment or shown else None,  # of the views
-    **{f'store.{k}': own[k] for k in ('dtype', 'top_k', 'views', 'shard')},
+    **flat({'student': {'views': more_views}} if more_views else {}),
+    'seed': config['seed'] if augment or more_views else None,  # of the views
+    **{f'store.{k}': store[k] for k in ('dtype', 'top_k', 'views', 'shard')},
     **{f'taps.{tap.name}': list(tap[1:]) for tap in taps},
   }
   identity = json.loads(json.dumps(identity))
-  return Spec(folder(experiment), identity, taps, frozenset(wanted), own['shard'], own['views'])
+  return Spec(folder(experiment), identity, taps, frozenset(needed), store['shard'], store['views'])
 
 
 def key(identity: Mapping) -> str:
@@ -107,26 +107,26 @@ def key(identity: Mapping) -> str:
 
 
 def taps(manifest: Mapping) -> tuple[layout.Tap, ...]:
-  """How a store on disk keeps its taps.
+  """How the taps of a store on disk are stored.
 
   Raises:
-    KdjaxError: if its manifest says what cannot be.
+    KdjaxError: if its manifest is not valid.
   """
-  made = []
+  loaded = []
   for name, value in sorted(manifest['identity'].items()):
     if name.startswith('taps.'):
       *array, rows, k = value if isinstance(value, list) and len(value) == 4 else [None] * 4
       shape, dtype = described(array, NAME)
       if type(rows) is not bool or type(k) is not int or not 0 <= k <= max(shape[-1:], default=0):
-        raise KdjaxError(f'{NAME} says {value!r} of {name}, which cannot be: {BUILD}.')
-      made.append(layout.Tap(name.removeprefix('taps.'), shape, dtype, rows, k))
-  return tuple(made)
+        raise KdjaxError(f'{NAME} has {value!r} for {name}, which is not valid: {BUILD}.')
+      loaded.append(layout.Tap(name.removeprefix('taps.'), shape, dtype, rows, k))
+  return tuple(loaded)
 
 
 def finished(path: Path) -> bool:
-  """Whether a store is there, and whole."""
-  found = load(path)
-  return bool(found and found['complete'])
+  """Whether there is a complete store."""
+  metadata = load(path)
+  return bool(metadata and metadata['complete'])
 
 
 def load(path: Path) -> dict | None:
@@ -137,27 +137,27 @@ def load(path: Path) -> dict | None:
   """
   if not (path / NAME).exists():
     return None
-  anew = f'delete it and {BUILD}; whole shards are kept'
-  found = files.read_json(path / NAME, SCHEMA, anew)
-  if found['key'] != key(found['identity']):
-    raise KdjaxError(f'cannot read {path / NAME} (its key is not that of its identity): {anew}.')
-  return found
+  advice = f'delete it and {BUILD}; whole shards are kept'
+  metadata = files.read_json(path / NAME, SCHEMA, advice)
+  if metadata['key'] != key(metadata['identity']):
+    raise KdjaxError(f'cannot read {path / NAME} (its key is not that of its identity): {advice}.')
+  return metadata
 
 
-def differs(found: Mapping, wanted: Spec, whole: bool) -> str:
-  """What the store on disk has otherwise than is wanted, '' where it fits.
+def differs(metadata: Mapping, required: Spec, whole: bool) -> str:
+  """How the store on disk differs from the required one, '' where it fits.
 
   Args:
-    found: its manifest.
-    wanted: the spec.
-    whole: whether taps and shards have to be the very same too; a reader takes any shards, and a
-      store that holds more than the taps it wants.
+    metadata: the manifest of the store.
+    required: the spec.
+    whole: whether taps and shards have to be the same too; a reader accepts any shards, and a store with
+      more taps than it needs.
   """
-  theirs, mine = found['identity'], wanted.identity
-  new = {'data.content'} - theirs.keys()  # of a store that is older
-  every = (theirs.keys() | mine.keys()) - new
-  keys = [k for k in every if whole or not k.startswith(('taps.', 'store.shard'))]
-  have = {tap.name for tap in taps(found)}
-  if (said := differences(theirs, mine, keys)) or whole or wanted.wanted <= have:
-    return said
-  return f'taps: {", ".join(sorted(have))} there, {", ".join(sorted(wanted.wanted))} here'
+  stored, expected = metadata['identity'], required.identity
+  absent = {'data.content'} - stored.keys()  # in a store of an older version
+  all_keys = (stored.keys() | expected.keys()) - absent
+  keys = [k for k in all_keys if whole or not k.startswith(('taps.', 'store.shard'))]
+  tap_names = {tap.name for tap in taps(metadata)}
+  if (difference := differences(stored, expected, keys)) or whole or required.wanted <= tap_names:
+    return difference
+  return f'taps: {", ".join(sorted(tap_names))} there, {", ".join(sorted(required.wanted))} here'

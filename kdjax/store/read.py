@@ -1,4 +1,4 @@
-"""A store that is read: the teacher's taps of the examples of a batch, by their ids."""
+"""Reads a store: the teacher's taps of the examples of a batch, by their ids."""
 
 import functools
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from array_record.python.array_record_module import ArrayRecordReader
 from kdjax.errors import KdjaxError
 from kdjax.store import layout, manifest, write
 
-OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # for one record here, one there
+OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # for random access
 OPEN = 256  # files at once: systems allow about a thousand
-HELD = 1e9  # bytes up to which a store is checked as a whole when it is opened, and held in memory
+HELD = 1e9  # bytes up to which a store is checked as a whole when opened, and held in memory
 
 
 class Reader:
   """A whole store.
 
-  ArrayRecord keeps a hash of every record and compares it at each reading, and a record holds its
-  example's id and view, so a byte that flips is an error when it is read and never an answer.
+  ArrayRecord checks a hash of every record at each read, and a record holds its example's id and view,
+  so a flipped byte is an error and never a wrong output.
 
   Attributes:
-    taps: how each is kept.
+    taps: how each is stored.
     views: of every example.
     bytes: of all shards.
 
@@ -30,37 +30,37 @@ class Reader:
     KdjaxError: if a shard is missing, cut off or damaged.
   """
 
-  def __init__(self, folder: Path, found: Mapping):
-    identity, self.folder = found['identity'], folder
-    self.taps = manifest.taps(found)
+  def __init__(self, folder: Path, metadata: Mapping):
+    identity, self.folder = metadata['identity'], folder
+    self.taps = manifest.taps(metadata)
     self.record, self.views = layout.record(self.taps), identity['store.views']
     self.shard, self.examples = identity['store.shard'], identity['data.examples']
     self.key, ids, self.bytes = manifest.key(identity), [], 0
     for i in range(self.count):
       self.check(i, sums=False)
-      said = write.beside(folder, i)
-      ids += said['ids']
-      self.bytes += said['bytes']
+      sidecar = write.beside(folder, i)
+      ids += sidecar['ids']
+      self.bytes += sidecar['bytes']
     self.order = np.argsort(ids, kind='stable')
     self.ids = np.asarray(ids, np.int64)[self.order]
-    held = self.bytes <= HELD
-    for i in range(self.count) if held else ():
+    in_memory = self.bytes <= HELD
+    for i in range(self.count) if in_memory else ():
       self.check(i)
-    self._file = functools.lru_cache(None if held else OPEN)(self._load if held else self._open)
+    self._file = functools.lru_cache(None if in_memory else OPEN)(self._load if in_memory else self._open)
 
   @property
   def count(self) -> int:
-    """Of shards."""
+    """The number of shards."""
     return -(-self.examples // self.shard)
 
   def check(self, shard: int, sums: bool = True) -> None:
     """Raises KdjaxError if a shard is not what was written."""
-    if wrong := write.damage(self.folder, shard, self.key, sums):
-      raise self._damaged(shard, f'is {wrong}')
+    if damage := write.damage(self.folder, shard, self.key, sums):
+      raise self._damage_error(shard, f'is {damage}')
 
-  def _damaged(self, shard, what):
+  def _damage_error(self, shard, problem):
     return KdjaxError(
-      f'the shard {write.paths(self.folder, shard)[0]} {what}: '
+      f'the shard {write.paths(self.folder, shard)[0]} {problem}: '
       'run `python run.py store build` with the same config, which writes it again.'
     )
 
@@ -79,33 +79,33 @@ class Reader:
       return np.frombuffer(b''.join(file.read(records.tolist())), self.record)
     except (OSError, RuntimeError, ValueError, IndexError) as e:
       reason = str(e).strip().split('\n')[0][:120]
-      raise self._damaged(shard, f'cannot be read ({reason})') from e
+      raise self._damage_error(shard, f'cannot be read ({reason})') from e
 
   def take(self, ids: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
-    """What a batch carries of the teacher's answers: 'stored/<field>' -> `[B, ...]`.
+    """The stored teacher outputs of a batch: 'stored/<field>' -> `[B, ...]`.
 
     Raises:
       KdjaxError: if an example is not in the store, or its record is damaged.
     """
-    at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-    for one in ids[self.ids[at] != ids][:1]:
-      raise KdjaxError(f'the store {self.folder} has nothing of the example with the id {one}.')
-    shard, row = np.divmod(self.order[at], self.shard)
+    position = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+    for missing in ids[self.ids[position] != ids][:1]:
+      raise KdjaxError(f'the store {self.folder} has nothing of the example with the id {missing}.')
+    shard, row = np.divmod(self.order[position], self.shard)
     index = row * self.views + views
-    made = np.empty(len(ids), self.record)
+    records = np.empty(len(ids), self.record)
     for i in np.unique(shard):
       where = np.flatnonzero(shard == i)
-      found = self._read(i, index[where])
-      said = np.stack([found['id'], found['view']])
-      if not np.array_equal(said, [ids[where], views[where]]):
-        raise self._damaged(i, 'holds other examples than it says')
-      made[where] = found
-    return layout.unpack(made)
+      loaded = self._read(i, index[where])
+      keys = np.stack([loaded['id'], loaded['view']])
+      if not np.array_equal(keys, [ids[where], views[where]]):
+        raise self._damage_error(i, 'holds other examples than its index lists')
+      records[where] = loaded
+    return layout.unpack(records)
 
   def join(self, batch: Mapping) -> dict[str, np.ndarray]:
-    """A batch with the teacher's answers, and 'epoch' set to the view that they are of.
+    """A batch with its stored teacher outputs, and 'epoch' set to their view.
 
-    Views that were stored come round again: epoch e of the training shows the view e mod V.
+    Stored views repeat: epoch e of the training uses the view e mod V.
     """
     views = np.asarray(batch['epoch'] % self.views, np.int32)
     return {**batch, 'epoch': views, **self.take(batch['id'], views)}

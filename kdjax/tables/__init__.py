@@ -1,7 +1,7 @@
-"""Tables of papers: planned, run, resumed, and laid beside the published numbers.
+"""Tables of papers: planned, run, resumed, and compared with the published numbers.
 
-A table is a file of `configs/tables/` with `get_table(scale) -> Table`: the experiments, as configs, and for
-each cell whose score it shows. `plan` is what that takes, `run` does it, `kdjax.report.tables` writes it.
+A table is a file of `configs/tables/` with `get_table(scale) -> Table`: the experiments, as configs, and
+those behind each cell. `plan` estimates the cost, `run` trains, `kdjax.report.tables` writes the result.
 """
 
 from kdjax.tables.measures import MEASURES, Measure

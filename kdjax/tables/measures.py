@@ -1,4 +1,4 @@
-"""What a table counts: from a seed's metrics and outputs on the test split to the number that is printed."""
+"""Measures: from a seed's metrics and outputs on the test split to the number in a table."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Measure(NamedTuple):
   Attributes:
     of: `(metrics, gathered) -> float`: name -> value of one seed, and the outputs that the task gathers,
       [N, ...].
-    unit: what stands behind the number.
+    unit: printed after the number.
     higher_is_better: which way is up; None for a number that is neither good nor bad, and not tested.
     digits: decimals.
   """
@@ -29,18 +29,18 @@ def percent(metric: str) -> Measure:
 
 
 def wrong(gathered, bias=None, among: int | None = None) -> float:
-  """How many are not answered with their label.
+  """The number of misclassified examples.
 
   Args:
     gathered: 'logits' [N, C] and 'label' [N].
-    bias: class -> what is added to its logit first.
+    bias: class -> added to its logit first.
     among: counts the examples of this class alone.
   """
   logits, label = gathered['logits'].astype(np.float64), gathered['label']
   for c, b in (bias or {}).items():
     logits[:, c] += b
-  counted = label >= 0 if among is None else label == among
-  return float(np.sum((logits.argmax(-1) != label) & counted))
+  mask = label >= 0 if among is None else label == among
+  return float(np.sum((logits.argmax(-1) != label) & mask))
 
 
 def error_rate(gathered, bias=None) -> float:
@@ -49,7 +49,7 @@ def error_rate(gathered, bias=None) -> float:
 
 
 def best_bias(gathered, classes: tuple[int, ...], reach: float = 30.0, step: float = 0.1) -> dict[int, float]:
-  """The bias, the same for these classes, with the fewest errors on these very examples.
+  """The bias, the same for these classes, with the fewest errors on these examples.
 
   That is a choice on the test data, as in Hinton et al. (1503.02531, section 3), who say so; of equally
   good ones it is the middle one.

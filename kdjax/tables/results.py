@@ -1,4 +1,4 @@
-"""The cells of a table as they stand: measured, published, and how far apart."""
+"""The cells of a table: measured, published, and the difference."""
 
 from collections.abc import Mapping
 
@@ -9,26 +9,26 @@ from kdjax.tables.table import Table
 from kdjax.tables.units import Unit, cell_values, of_cell, values
 
 
-def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
-  """What is known of every cell; a cell that was not run has no value.
+def results(table: Table, units: Mapping[str, Unit], command: str = '') -> dict:
+  """The results of every cell; a cell that was not run has no value.
 
   p is of a paired test of a student against the baseline of the same budget, corrected over all cells of the
   table by the false discovery rate.
   """
-  known = {name: values(unit) for name, unit in made.items()}
+  known = {name: values(unit) for name, unit in units.items()}
   panels, tests = {}, {}
   for (panel, row, column), cell in table.cells().items():
-    shown = one(table, cell, known)
-    panels.setdefault(panel, {}).setdefault(row, {})[column] = shown
-    if shown.get('p_value') is not None:
-      tests[panel, row, column] = shown
+    entry = one(table, cell, known)
+    panels.setdefault(panel, {}).setdefault(row, {})[column] = entry
+    if entry.get('p_value') is not None:
+      tests[panel, row, column] = entry
   adjusted = significance.false_discovery([t['p_value'] for t in tests.values()])
-  for shown, p in zip(tests.values(), adjusted.tolist(), strict=True):
-    better = table.measures[shown['measure']].higher_is_better
-    verdict = significance.verdict(p, shown['to_baseline'], better)
-    shown |= {'p_adjusted': p, 'verdict': verdict}
+  for entry, p in zip(tests.values(), adjusted.tolist(), strict=True):
+    better = table.measures[entry['measure']].higher_is_better
+    verdict = significance.verdict(p, entry['to_baseline'], better)
+    entry |= {'p_adjusted': p, 'verdict': verdict}
   cells = [c for rows in panels.values() for columns in rows.values() for c in columns.values()]
-  ran, begun = sum(c['status'] == 'done' for c in cells), [v for v in known.values() if v['values']]
+  n_done, started = sum(c['status'] == 'done' for c in cells), [v for v in known.values() if v['values']]
   return {
     'name': table.name,
     'title': table.title,
@@ -40,37 +40,42 @@ def results(table: Table, made: Mapping[str, Unit], command: str = '') -> dict:
       k: {'unit': m.unit, 'digits': m.digits, 'higher_is_better': m.higher_is_better}
       for k, m in table.measures.items()
     },
-    'status': 'done' if ran == len(cells) else f'{ran} of {len(cells)} cells' if ran else 'not run',
+    'status': 'done' if n_done == len(cells) else f'{n_done} of {len(cells)} cells' if n_done else 'not run',
     'panels': panels,
-    'hardware': sorted({v['hardware'] for v in begun}),
-    'wall_time_s': sum(v['wall_time_s'] for v in begun),
+    'hardware': sorted({v['hardware'] for v in started}),
+    'wall_time_s': sum(v['wall_time_s'] for v in started),
     'command': command,
   }
 
 
 def baseline(table: Table, cell, known: Mapping[str, Mapping], size: int) -> list[float] | None:
-  """The values that the `size` ones of a student are tested against."""
-  other = cell._replace(stage='baseline', experiments=cell.against or cell.experiments)
-  found = cell_values(table, other, known)
-  return found if found and len(found) == size else None
+  """The baseline's values that the `size` values of a student are tested against."""
+  baseline_cell = cell._replace(stage='baseline', experiments=cell.against or cell.experiments)
+  scores = cell_values(table, baseline_cell, known)
+  return scores if scores and len(scores) == size else None
 
 
 def one(table: Table, cell, known: Mapping[str, Mapping]) -> dict:
-  """The numbers of one cell, of the `values` of each experiment."""
+  """The numbers of one cell, from the `values` of each experiment."""
   name = table.measure(cell)
-  shown = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
+  entry = {'status': 'not run', 'measure': name, 'published': cell.published, 'stage': cell.stage}
   if not cell.experiments:
-    return shown | {'status': f'not run: needs {cell.needs}'}
-  found = cell_values(table, cell, known)
-  if found is None:
-    return shown | ({'status': 'loss not finite'} if {} in of_cell(cell, known) else {})
-  shown |= {'status': 'done', 'values': found, 'mean': float(np.mean(found))}
-  shown |= {'std': float(np.std(found, ddof=1)) if len(found) > 1 else None}
+    return entry | {'status': f'not run: needs {cell.needs}'}
+  scores = cell_values(table, cell, known)
+  if scores is None:
+    return entry | ({'status': 'loss not finite'} if {} in of_cell(cell, known) else {})
+  entry |= {'status': 'done', 'values': scores, 'mean': float(np.mean(scores))}
+  entry |= {'std': float(np.std(scores, ddof=1)) if len(scores) > 1 else None}
   if cell.published is not None:
-    shown['difference'] = shown['mean'] - cell.published
+    entry['difference'] = entry['mean'] - cell.published
   tested = cell.stage == 'student' and table.measures[name].higher_is_better is not None
-  if tested and (base := baseline(table, cell, known, len(found))) is not None:
-    test = significance.paired(found, base, table.measures[name].higher_is_better)
-    shown |= {'baseline': base, 'p_value': test.p, 'verdict': test.verdict, 'to_baseline': test.difference}
-    shown |= {'interval': test.interval, 'effect': test.effect}
-  return shown
+  if tested and (baseline_scores := baseline(table, cell, known, len(scores))) is not None:
+    test = significance.paired(scores, baseline_scores, table.measures[name].higher_is_better)
+    entry |= {
+      'baseline': baseline_scores,
+      'p_value': test.p,
+      'verdict': test.verdict,
+      'to_baseline': test.difference,
+    }
+    entry |= {'interval': test.interval, 'effect': test.effect}
+  return entry

@@ -30,21 +30,21 @@ def run(
   scale: str = 'cpu',
   cache: str = '',
 ) -> dict:
-  """Runs the cells that are asked for and not done, and writes the table after each unit.
+  """Runs the selected cells that are not done, and writes the table after each unit.
 
-  Processes that share the workdir share the work: a unit is locked by who runs it, and the lock goes with
-  the process. `shard`, 'i/n', takes every n-th unit, and the teachers that it needs.
+  Processes that share the workdir share the work: a unit is locked by the process that runs it, and
+  the lock ends with the process. `shard`, 'i/n', selects every n-th unit, and the teachers that it needs.
 
   Args:
     table: what to run.
     workdir: of all its experiments.
     data_dir: where TFDS keeps prepared data.
-    command: how a person runs it again.
+    command: to run it again.
     only: 'ROW,COLUMN', patterns of both.
     shard: 'i/n', i from 0.
-    planned: shows the plan alone.
-    scale: that the table was made at; for the plan.
-    cache: where compiled programs and decoded data are kept.
+    planned: only prints the plan.
+    scale: of the table; for the plan.
+    cache: where compiled programs and decoded data are cached.
 
   Returns:
     The results, as `kdjax.tables.results` describes them.
@@ -54,130 +54,135 @@ def run(
     Interrupted: when a signal asked to stop.
   """
   cells = tables.chosen(table, only)
-  made = units(table, cells, workdir, data_dir, command, cache)
-  mine = sharded(made, shard)
-  progress.console.print(plan(table, {n: made[n] for n in mine}, cells, scale, workdir))
-  everything = units(table, table.cells(), workdir, data_dir, command, cache)
+  selected = units(table, cells, workdir, data_dir, command, cache)
+  mine = sharded(selected, shard)
+  progress.console.print(plan(table, {n: selected[n] for n in mine}, cells, scale, workdir))
+  all_units = units(table, table.cells(), workdir, data_dir, command, cache)
 
   def write():
-    found = results(table, everything, command)
+    table_results = results(table, all_units, command)
     if not jax.process_index():
-      report.write_table(found, workdir)
-    return found
+      report.write_table(table_results, workdir)
+    return table_results
 
   if planned:
-    return results(table, everything, command)
+    return results(table, all_units, command)
   files.clear_parts(workdir, mine=False)
-  failed, claims = {}, workdir / 'claims'
+  failed, locks = {}, workdir / 'claims'
   with interrupt.listening() as stopped:
-    left = [n for n in mine if not done(made[n])]
-    while left:
+    pending = [n for n in mine if not done(selected[n])]
+    while pending:
       if stopped():
         raise interrupt.Interrupted('stopped; run the same command to go on.')
-      step = _round(left, made, claims, failed, lambda name: _finish(table, made[name], name, write))
-      left = [n for n in left if n not in failed and not done(made[n]) and n not in step.elsewhere]
-      if left and not step.ran:
-        progress.say(f'waiting for the teacher of {left[0]}')
+      outcome = _run_pending(
+        pending, selected, locks, failed, lambda name: _finish(table, selected[name], name, write)
+      )
+      pending = [
+        n for n in pending if n not in failed and not done(selected[n]) and n not in outcome.elsewhere
+      ]
+      if pending and not outcome.ran:
+        progress.say(f'waiting for the teacher of {pending[0]}')
         time.sleep(WAIT_S)
-  found = write()
-  progress.console.print(report.tables.terminal(found))
+  table_results = write()
+  progress.console.print(report.tables.terminal(table_results))
   progress.say(f'table: {workdir / (table.name + ".html")}')
   if failed:
     raise KdjaxError('; '.join(f'{name}: {why}' for name, why in failed.items()))
-  return found
+  return table_results
 
 
-class _Round:
+class _Outcome:
   def __init__(self):
     self.ran, self.elsewhere = False, set()
 
 
-def _round(left, made, claims, failed, finish: Callable) -> _Round:
-  """One look at all units that are left: those that can be run are."""
-  step = _Round()
-  for name in left:
-    unit = made[name]
+def _run_pending(pending, selected, locks, failed, finish: Callable) -> _Outcome:
+  """One pass over the pending units: runs those that can be run."""
+  outcome = _Outcome()
+  for name in pending:
+    unit = selected[name]
     if unit.lender in failed:
       failed[name] = f'its teacher, {unit.lender}, failed'
       continue
     if unit.lender and not teacher_done(unit):
       continue
     try:
-      with parallel.claimed(claims / f'{unit.experiment.workdir.name}.lock') as mine:
+      with parallel.claimed(locks / f'{unit.experiment.workdir.name}.lock') as mine:
         if not mine:
-          step.elsewhere.add(name)
+          outcome.elsewhere.add(name)
           continue
         if not done(unit):
           finish(name)
-        step.ran = True
+        outcome.ran = True
     except KdjaxError as e:
       failed[name] = str(e)
       progress.say(f'{name}: {e}')
-  return step
+  return outcome
 
 
 def _finish(table, unit: Unit, name: str, write: Callable) -> None:
-  """Trains what is missing of a unit and measures it."""
+  """Trains the missing stages of a unit and measures it."""
   progress.say(f'{name}: begun')
-  began = time.monotonic()
+  started = time.monotonic()
   stages.run(unit.experiment, unit.stages)
   measured = measure(table, unit)
-  before = values(unit)
-  took = before.get('wall_time_s', 0.0) + time.monotonic() - began
+  previous = values(unit)
+  wall_time = previous.get('wall_time_s', 0.0) + time.monotonic() - started
   if not jax.process_index():
-    found = {
-      'values': before['values'] | measured,
-      'wall_time_s': took,
+    record = {
+      'values': previous['values'] | measured,
+      'wall_time_s': wall_time,
       'hardware': compare.hardware(),
       'seeds': list(unit.experiment.seeds('student')),
       'n_train': {'teacher': len(unit.experiment.data.train), 'student': len(unit.experiment.data.few)},
       'finished': time.strftime('%Y-%m-%d'),
     }
-    files.write_json(unit.experiment.workdir / 'values.json', found)
-  multihost_utils.sync_global_devices(f'measured {name}')  # the others look for its values
+    files.write_json(unit.experiment.workdir / 'values.json', record)
+  multihost_utils.sync_global_devices(f'measured {name}')  # the other hosts read its values
   write()
   unit.experiment.__dict__.pop('data', None)  # a table has many
 
 
 def measure(table: tables.Table, unit: Unit) -> dict[str, dict[str, list[float]]]:
-  """'member/stage' -> measure -> a value a seed, on the test split, of what was not measured before."""
-  experiment, have, found, judged = unit.experiment, values(unit)['values'], {}, {}
+  """'member/stage' -> measure -> one value per seed, on the test split, of models not measured before."""
+  experiment, previous, measured, evaluated = unit.experiment, values(unit)['values'], {}, {}
   for member, stage in unit.wanted:
-    one = experiment if stage == 'teacher' else experiment.members.get(member, experiment)
-    if key(member, stage) in have:
+    owner = experiment if stage == 'teacher' else experiment.members.get(member, experiment)
+    if key(member, stage) in previous:
       continue
-    if not one.trained(stage):
-      found[key(member, stage)] = {}  # its loss was not finite: there is no number to show
+    if not owner.trained(stage):
+      measured[key(member, stage)] = {}  # its loss was not finite: there is no number to show
       continue
-    folder = one.folder(stage)
-    if folder not in judged:
-      data = one.data.test
-      judged[folder] = one.judge(stage)(one.variables(stage), data, f'{member} {stage}: test')
-    found[key(member, stage)] = _measures(table.measures, judged[folder])
-  return found
+    folder = owner.folder(stage)
+    if folder not in evaluated:
+      data = owner.data.test
+      evaluated[folder] = owner.judge(stage)(owner.variables(stage), data, f'{member} {stage}: test')
+    measured[key(member, stage)] = _scores(table.measures, evaluated[folder])
+  return measured
 
 
-def _measures(measures: Mapping, judged) -> dict[str, list[float]]:
-  """measure -> a value a seed."""
-  seeds = len(next(iter(judged.metrics.values())))
-  gathered = judged.gathered or [{}] * seeds
-  each = [{k: float(np.asarray(v)[i]) for k, v in judged.metrics.items()} for i in range(seeds)]
+def _scores(measures: Mapping, evaluation) -> dict[str, list[float]]:
+  """measure -> one value per seed."""
+  seeds = len(next(iter(evaluation.metrics.values())))
+  gathered = evaluation.gathered or [{}] * seeds
+  per_seed = [{k: float(np.asarray(v)[i]) for k, v in evaluation.metrics.items()} for i in range(seeds)]
   return {
-    name: [float(m.of(one, g)) for one, g in zip(each, gathered, strict=True)] for name, m in measures.items()
+    name: [float(m.of(metrics, outputs)) for metrics, outputs in zip(per_seed, gathered, strict=True)]
+    for name, m in measures.items()
   }
 
 
-def sharded(made: Mapping[str, Unit], shard: str) -> list[str]:
+def sharded(selected: Mapping[str, Unit], shard: str) -> list[str]:
   """The units of 'i/n', with the lenders of their teachers; '' for all.
 
   Raises:
-    KdjaxError: if it is no such thing.
+    KdjaxError: if it is not i/n.
   """
   if not shard:
-    return list(made)
+    return list(selected)
   i, _, n = shard.partition('/')
   if not (i.isdigit() and n.isdigit() and int(i) < int(n)):
     raise KdjaxError(f'--shard={shard}: it is i/n, i from 0 to n - 1, such as 0/4.')
-  kept = [name for k, name in enumerate(made) if k % int(n) == int(i)]
-  lenders = {made[name].lender for name in kept} - {''}
-  return [name for name in made if name in kept or name in lenders]
+  names = [name for k, name in enumerate(selected) if k % int(n) == int(i)]
+  lenders = {selected[name].lender for name in names} - {''}
+  return [name for name in selected if name in names or name in lenders]

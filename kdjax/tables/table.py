@@ -1,4 +1,4 @@
-"""What a table is made of, and what of it is asked for."""
+"""The definition of a table, and the selection of its cells."""
 
 import dataclasses
 import fnmatch
@@ -17,13 +17,13 @@ class Cell(NamedTuple):
   """One number of a table.
 
   Attributes:
-    experiments: those whose values it is the mean of; each has one a seed. () where it cannot be run.
+    experiments: the mean is over their values, one per seed of each. () where it cannot be run.
     stage: 'teacher', 'baseline' or 'student', whose model is measured.
     member: of the experiments' cohort, 'student' where there is none.
     measure: of the table's measures; '' for the first.
     published: what the paper prints, None where it prints nothing.
     against: the experiments whose baseline a student is tested against; () for its own.
-    needs: what is missing to run it, where there are no experiments.
+    needs: why it cannot be run, where there are no experiments.
   """
 
   experiments: tuple[str, ...]
@@ -44,12 +44,12 @@ class Table:
     title: what it shows, with the scale where it is not the paper's.
     paper: who published the numbers, where.
     source: where the published numbers were read.
-    experiments: name -> config, as a recipe's `get_config` gives it.
+    experiments: name -> config, as a recipe's `get_config` returns it.
     panels: title -> row -> column -> cell.
-    measures: name -> measure; the first is that of cells which name none.
-    teachers: experiment -> the experiment whose teacher it takes.
+    measures: name -> measure; the first is the default of a cell.
+    teachers: experiment -> the experiment whose teacher it uses.
     selection: what the paper evaluates: the last epoch, the best on the test data ...
-    notes: where we leave the paper, and what to know to read the numbers.
+    notes: deviations from the paper, and hints for reading the numbers.
   """
 
   name: str
@@ -78,7 +78,7 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-  """Whether a file defines a table, and no part of several."""
+  """Whether a file defines a table, not only helpers of several."""
   return path.is_file() and 'def get_table(' in path.read_text(encoding='utf-8')
 
 
@@ -86,24 +86,24 @@ def load(path: str, scale: str) -> Table:
   """The table of a file.
 
   Raises:
-    KdjaxError: if there is no such table or scale, or a cell names what is not there.
+    KdjaxError: if there is no such table or scale, or a cell names something unknown.
   """
   if scale not in SCALES:
     raise unknown('scale', scale, SCALES)
   if not is_table(Path(path)):
     raise unknown('table', path, sorted(str(p) for p in Path('configs/tables').glob('*.py') if is_table(p)))
   table = runpy.run_path(path)['get_table'](scale)
-  for where, cell in table.cells().items():
+  for position, cell in table.cells().items():
     if bool(cell.experiments) == bool(cell.needs):
-      raise KdjaxError(f'the cell {where} names either experiments or, in needs, why it has none.')
+      raise KdjaxError(f'the cell {position} names either experiments or, in needs, why it has none.')
     for name in cell.experiments:
       if name not in table.experiments:
-        raise unknown(f'experiment in the cell {where}', name, table.experiments)
+        raise unknown(f'experiment in the cell {position}', name, table.experiments)
       cohort = table.experiments[name]['cohort']
       if cell.stage == 'student' and cell.member not in (cohort or {'student': {}}):
-        raise unknown(f'member of {name!r} in the cell {where}', cell.member, cohort or {'student': {}})
+        raise unknown(f'member of {name!r} in the cell {position}', cell.member, cohort or {'student': {}})
     if table.measure(cell) not in table.measures:
-      raise unknown(f'measure in the cell {where}', cell.measure, table.measures)
+      raise unknown(f'measure in the cell {position}', cell.measure, table.measures)
   return table
 
 

@@ -1,4 +1,4 @@
-"""The experiments of a table as units of work, each with a folder, and with what of it is wanted."""
+"""The experiments of a table as units of work, each with a folder and the models to measure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +13,13 @@ MEASURED = {'values': {str: {str: [files.NUMBER]}}, 'wall_time_s': files.NUMBER,
 
 
 class Unit(NamedTuple):
-  """An experiment of a table, and what it has to give.
+  """An experiment of a table, and the models of it to measure.
 
   Attributes:
-    experiment: with the members that are wanted.
-    stages: those that are wanted, in order.
-    wanted: (member, stage) that are measured.
-    lender: the unit whose teacher it takes, '' for its own.
+    experiment: with the members that the cells need.
+    stages: those that the cells need, in order.
+    wanted: (member, stage) of the models to measure.
+    lender: the unit whose teacher it uses, '' for its own.
   """
 
   experiment: Experiment
@@ -31,35 +31,35 @@ class Unit(NamedTuple):
 def units(
   table: Table, cells: Mapping, workdir: Path, data_dir: str | None = None, command: str = '', cache: str = ''
 ) -> dict[str, Unit]:
-  """name -> unit of every experiment that the cells need, the lenders of teachers first."""
-  wanted: dict[str, set] = {}
+  """name -> unit of every experiment that the cells need, those that lend their teacher first."""
+  needed: dict[str, set] = {}
   for cell in cells.values():
     for name in cell.experiments:
-      wanted.setdefault(name, set()).add((cell.member, cell.stage))
-      if cell.stage == 'student':  # what it is tested against
-        wanted[name].add((cell.member, 'baseline'))
-  for name in list(wanted):
+      needed.setdefault(name, set()).add((cell.member, cell.stage))
+      if cell.stage == 'student':  # for the test
+        needed[name].add((cell.member, 'baseline'))
+  for name in list(needed):
     if lender := table.teachers.get(name):
-      wanted.setdefault(lender, set())
-  made: dict[str, Unit] = {}
-  order = [n for n in table.experiments if n in wanted]
+      needed.setdefault(lender, set())
+  by_name: dict[str, Unit] = {}
+  order = [n for n in table.experiments if n in needed]
   for name in sorted(order, key=lambda n: n in table.teachers):
     config = table.experiments[name]
     config = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
-    asked, lender = wanted[name], table.teachers.get(name, '')
-    members = {member for member, stage in asked if stage != 'teacher'}
+    pairs, lender = needed[name], table.teachers.get(name, '')
+    members = {member for member, stage in pairs if stage != 'teacher'}
     config['cohort'] = {k: v for k, v in config['cohort'].items() if k in members}
-    stages = {'teacher'} | {stage for _, stage in asked}
+    stages = {'teacher'} | {stage for _, stage in pairs}
     folder = workdir / 'units' / folder_name(name)
-    lent = made[lender].experiment if lender else None
-    experiment = Experiment(config, folder, data_dir, command, lender=lent, cache=cache)
-    known = tuple(s for s in TRAINED if s in stages)
-    made[name] = Unit(experiment, known, tuple(sorted(asked)), lender)
-  return made
+    lender_experiment = by_name[lender].experiment if lender else None
+    experiment = Experiment(config, folder, data_dir, command, lender=lender_experiment, cache=cache)
+    ordered = tuple(s for s in TRAINED if s in stages)
+    by_name[name] = Unit(experiment, ordered, tuple(sorted(pairs)), lender)
+  return by_name
 
 
 def folder_name(name: str) -> str:
-  """An experiment's name as that of a folder."""
+  """An experiment's name as a folder name."""
   return ''.join(c if c.isalnum() or c in '-_.=' else '_' for c in name)
 
 
@@ -68,23 +68,23 @@ def teacher_done(unit: Unit) -> bool:
 
 
 def values(unit: Unit) -> dict:
-  """What a unit has measured so far: 'member/stage' -> measure -> a value a seed, and on what machine.
+  """The measurements of a unit so far: 'member/stage' -> measure -> one value per seed, and the hardware.
 
   A member whose loss was not finite has no measures.
   """
   path = unit.experiment.workdir / 'values.json'
-  anew = 'delete it and run the table again, which measures what it held'
-  return files.read_json(path, MEASURED, anew, {'values': {}})
+  advice = 'delete it and run the table again, which measures its units again'
+  return files.read_json(path, MEASURED, advice, {'values': {}})
 
 
 def done(unit: Unit) -> bool:
-  """Whether everything that is wanted of it has been measured."""
-  have = values(unit)['values']
-  return teacher_done(unit) and all(key(*pair) in have for pair in unit.wanted)
+  """Whether its teacher is trained and all its models are measured."""
+  measured = values(unit)['values']
+  return teacher_done(unit) and all(key(*pair) in measured for pair in unit.wanted)
 
 
 def key(member: str, stage: str) -> str:
-  """Members share the teacher, and what they call it does not matter."""
+  """'member/stage'; 'teacher' for the teacher, which the members share."""
   return stage if stage == 'teacher' else f'{member}/{stage}'
 
 
@@ -95,15 +95,15 @@ def of_cell(cell: Cell, known: Mapping[str, Mapping]) -> list[dict | None]:
     cell: which model.
     known: experiment -> its `values`.
   """
-  where = key(cell.member, cell.stage)
-  return [known[name]['values'].get(where) if name in known else None for name in cell.experiments]
+  model = key(cell.member, cell.stage)
+  return [known[name]['values'].get(model) if name in known else None for name in cell.experiments]
 
 
 def cell_values(table: Table, cell: Cell, known: Mapping[str, Mapping]) -> list[float] | None:
   """The values of a cell over the seeds of its experiments; None where one of them is not measured."""
-  found, measure = [], table.measure(cell)
-  for have in of_cell(cell, known):
-    if not have or measure not in have:
+  scores, measure = [], table.measure(cell)
+  for measures in of_cell(cell, known):
+    if not measures or measure not in measures:
       return None
-    found += have[measure]
-  return found
+    scores += measures[measure]
+  return scores

@@ -1,4 +1,4 @@
-"""One label an example, from a fixed set of classes; -1 stands for a label that is not known."""
+"""One label per example, from a fixed set of classes; -1 stands for an unknown label."""
 
 from collections import Counter, defaultdict
 
@@ -16,44 +16,44 @@ from kdjax.types import Task
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
   """ECE of the arg max (Guo et al., 1706.04599, equation 3), in `bins` of equal width.
 
-  Examples whose label is not known (-1) take no part.
+  Examples of an unknown label (-1) are left out.
   """
   logits, labels = logits[labels >= 0], labels[labels >= 0]
   log_p = log_softmax(logits.astype(np.float64), -1)
   confidence = np.exp(log_p.max(-1))
-  right = log_p.argmax(-1) == labels
-  place = np.minimum((confidence * bins).astype(int), bins - 1)
+  correct = log_p.argmax(-1) == labels
+  index = np.minimum((confidence * bins).astype(int), bins - 1)
   gaps = [
-    abs(right[place == b].mean() - confidence[place == b].mean()) * np.mean(place == b)
-    for b in np.unique(place)
+    abs(correct[index == b].mean() - confidence[index == b].mean()) * np.mean(index == b)
+    for b in np.unique(index)
   ]
   return float(sum(gaps))
 
 
 def text_lookup(train, test) -> float:
-  """Accuracy of answering each known text with its most frequent label in `train`."""
-  seen = defaultdict(Counter)
+  """Accuracy of predicting for each text its most frequent label in `train`."""
+  counts = defaultdict(Counter)
   for ids, label in zip(train['text'], train['label'], strict=True):
-    seen[ids.tobytes()][int(label)] += 1
+    counts[ids.tobytes()][int(label)] += 1
   common = Counter(train['label'].tolist()).most_common(1)[0][0]
-  best = {k: c.most_common(1)[0][0] for k, c in seen.items()}
-  answers = [best.get(ids.tobytes(), common) for ids in test['text']]
-  return float(np.mean(np.asarray(answers) == test['label']))
+  best = {k: c.most_common(1)[0][0] for k, c in counts.items()}
+  predictions = [best.get(ids.tobytes(), common) for ids in test['text']]
+  return float(np.mean(np.asarray(predictions) == test['label']))
 
 
 def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
-  """Examples with the answers of all stages: up to half of them where somebody is wrong."""
-  answers = {stage: g['logits'].argmax(-1) for stage, g in gathered.items()}
+  """Examples with the predictions of all stages, up to half of them with a wrong one."""
+  predictions = {stage: g['logits'].argmax(-1) for stage, g in gathered.items()}
   truth = next(iter(gathered.values()))['label']
-  differ = np.any([a != truth for a in answers.values()], 0)
+  wrong = np.any([p != truth for p in predictions.values()], 0)
   order = np.random.default_rng(0).permutation(len(truth))
-  made = []
-  for row in np.concatenate([order[differ[order]][: size // 2], order[~differ[order]]])[:size]:
+  gallery = []
+  for row in np.concatenate([order[wrong[order]][: size // 2], order[~wrong[order]]])[:size]:
     example = examples[int(row)]
     card = {k: example[k] for k in ('image', 'text', 'audio') if k in example}
-    answered = {stage: classes[a[row]] for stage, a in answers.items()}
-    made.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | answered)
-  return made
+    predicted = {stage: classes[p[row]] for stage, p in predictions.items()}
+    gallery.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | predicted)
+  return gallery
 
 
 def answer(outputs, classes) -> list[tuple[str, float]]:
@@ -69,8 +69,8 @@ def classification(*, label_smoothing: Rate = 0.0) -> Task:
     label_smoothing: the share of each label that is spread over all classes.
   """
 
-  def known(batch, like):
-    return taps.example_mask(batch, like) * (batch['label'] >= 0)
+  def label_mask(batch, values):
+    return taps.example_mask(batch, values) * (batch['label'] >= 0)
 
   def cross_entropy(outputs, batch):
     logits = taps.raise_precision(outputs['logits'])
@@ -80,20 +80,20 @@ def classification(*, label_smoothing: Rate = 0.0) -> Task:
 
   def loss(outputs, batch):
     values = cross_entropy(outputs, batch)
-    weight = known(batch, values)
+    weight = label_mask(batch, values)
     return jnp.sum(values * weight), jnp.sum(weight)
 
   def metrics(outputs, batch):
     logits = taps.raise_precision(outputs['logits'])
-    weight = known(batch, logits)
-    right = jnp.argmax(logits, -1) == batch['label']
-    return {'top1': (jnp.sum(right * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}
+    weight = label_mask(batch, logits)
+    correct = jnp.argmax(logits, -1) == batch['label']
+    return {'top1': (jnp.sum(correct * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}
 
   def finalize(gathered):
     return {'ece': expected_calibration_error(gathered['logits'], gathered['label'])}
 
   def references(train, test):
-    """Answers that need no image: the most frequent label; the best label for each text."""
+    """Scores without the image: the most frequent label; the best label for each text."""
     train, test = ({k: v[x['label'] >= 0] for k, v in x.items()} for x in (train, test))
     labels = train['label']
     if not len(labels) or not len(test['label']):

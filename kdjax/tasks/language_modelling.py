@@ -1,4 +1,4 @@
-"""The next token of a response, given a prompt and what of the response was there before."""
+"""Next-token prediction of a response to a prompt."""
 
 from collections.abc import Sequence
 
@@ -8,86 +8,86 @@ from kdjax import losses, taps, tokenizer
 from kdjax.errors import KdjaxError
 from kdjax.types import Task
 
-TARGET = 'text/target'  # the tokens that count, where they are predicted
+TARGET = 'text/target'  # the response's tokens, at the positions that predict them
 
 
-def told(gathered) -> np.ndarray:
-  """Which positions predict a token of a response, bool [N, L]."""
+def response_mask(gathered) -> np.ndarray:
+  """The positions that predict a token of a response, bool [N, L]."""
   return gathered[TARGET] >= 0
 
 
 def finalize(gathered) -> dict[str, float]:
   """exp of the loss."""
-  loss = -gathered['likelihood'].astype(np.float64)[told(gathered)].mean()
+  loss = -gathered['likelihood'].astype(np.float64)[response_mask(gathered)].mean()
   return {'perplexity': float(np.exp(loss))}
 
 
 def references(train, test) -> dict[str, float]:
-  """The loss of the unigram distribution of the training responses, every token counted once more."""
-  seen, asked = (x[TARGET][told(x)] for x in (train, test))
-  counts = np.bincount(seen, minlength=max(seen.max(), asked.max()) + 1) + 1.0
-  return {'unigram of the training responses': float(-np.log(counts / counts.sum())[asked].mean())}
+  """The loss of the unigram distribution of the training responses, with add-one smoothing."""
+  train_tokens, test_tokens = (x[TARGET][response_mask(x)] for x in (train, test))
+  counts = np.bincount(train_tokens, minlength=max(train_tokens.max(), test_tokens.max()) + 1) + 1.0
+  return {'unigram of the training responses': float(-np.log(counts / counts.sum())[test_tokens].mean())}
 
 
 def compare(teacher, student) -> dict[str, float]:
-  """How often both have the same token for the likeliest, and by how many nats a token the teacher is ahead.
+  """How often both have the same most likely token, and by how many nats per token the teacher is ahead.
 
   The KL of all probabilities would need the whole vocabulary of each position.
   """
-  where = told(teacher)
+  mask = response_mask(teacher)
   ahead = (teacher['likelihood'] - student['likelihood']).astype(np.float64)
   same = teacher['best'] == student['best']
-  return {'agreement': float(same[where].mean()), 'nats_behind_teacher': float(ahead[where].mean())}
+  return {'agreement': float(same[mask].mean()), 'nats_behind_teacher': float(ahead[mask].mean())}
 
 
 def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
-  """Prompts with the response, and what each stage finds likeliest at every place of it: half the worst."""
-  where = told(next(iter(gathered.values())))
-  each = [np.where(where, -g['likelihood'], 0).sum(1) / where.sum(1) for g in gathered.values()]
-  order = np.argsort(-np.max(each, 0), kind='stable')
+  """Prompts with the response, and the most likely tokens of each stage; half are the worst examples."""
+  mask = response_mask(next(iter(gathered.values())))
+  nll = [np.where(mask, -g['likelihood'], 0).sum(1) / mask.sum(1) for g in gathered.values()]
+  order = np.argsort(-np.max(nll, 0), kind='stable')
   worst = order[: size // 2]
   others = np.random.default_rng(0).permutation(np.setdiff1d(order, worst))
-  made = []
+  gallery = []
   for row in np.concatenate([worst, others])[:size]:
     example = examples[int(row)]
-    answers = {s: tokenizer.spell(g['best'][row][where[row]], classes) for s, g in gathered.items()}
-    made.append({'text': example['text'], 'truth': example['response']} | answers)
-  return made
+    predictions = {s: tokenizer.spell(g['best'][row][mask[row]], classes) for s, g in gathered.items()}
+    gallery.append({'text': example['text'], 'truth': example['response']} | predictions)
+  return gallery
 
 
 def answer(outputs, classes: Sequence[str]) -> list[tuple[str, float]]:
-  """The text that was written, with the mean probability of its tokens."""
+  """The generated text, with the mean probability of its tokens."""
   ids, log_q = outputs['written'], outputs['written/likelihood']
-  kept = outputs['written/mask'] > 0
-  return [(tokenizer.spell(ids[kept], classes), float(np.exp(log_q[kept]).mean()))]
+  mask = outputs['written/mask'] > 0
+  return [(tokenizer.spell(ids[mask], classes), float(np.exp(log_q[mask]).mean()))]
 
 
 def language_modelling() -> Task:
   """Cross-entropy of a response's tokens, its end included, on `logits` [B, L, V]; metric `loss`.
 
-  It is in nats a token. Beside it `accuracy`, the share of these tokens that are the likeliest, and
-  `perplexity`. The batch has 'text/target' i32 [B, L], what each position predicts, negative for nothing.
-  The classes of its data set are the vocabulary.
+  It is in nats per token. Also `accuracy`, the share of these tokens that are the most likely, and
+  `perplexity`. The batch has 'text/target' i32 [B, L], the token that each position predicts, negative for
+  none. The classes of its data set are the vocabulary.
   """
 
-  def weighed(like, batch):
+  def position_weights(values, batch):
     if TARGET not in batch:
       raise KdjaxError(
         "the task language_modelling needs examples with a 'text' and a 'response', and the batch has "
         f'{", ".join(sorted(batch))}.'
       )
-    return taps.positions(like, batch, TARGET, 'language_modelling')
+    return taps.positions(values, batch, TARGET, 'language_modelling')
 
   def loss(outputs, batch):
     logits = taps.raise_precision(outputs['logits'])
-    weights = weighed(logits[..., 0], batch)
+    weights = position_weights(logits[..., 0], batch)
     return taps.mean_over_positions(-losses.log_likelihood(logits, batch[TARGET]), weights)
 
   def metrics(outputs, batch):
     total, count = loss(outputs, batch)
-    right = (outputs['best'] == batch[TARGET]).astype(total.dtype)
-    found = taps.mean_over_positions(right, weighed(right, batch))
-    return {'loss': (total, count), 'accuracy': found}
+    correct = (outputs['best'] == batch[TARGET]).astype(total.dtype)
+    accuracy = taps.mean_over_positions(correct, position_weights(correct, batch))
+    return {'loss': (total, count), 'accuracy': accuracy}
 
   return Task(
     loss=loss,
