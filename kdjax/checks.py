@@ -15,6 +15,7 @@ from kdjax import (
   optim,
   parallel,
   pipeline,
+  redraw,
   settings,
   start,
   validate,
@@ -45,10 +46,10 @@ def check(experiment: Experiment) -> None:
 
 def _check_redraw(config):
   """Finds what is to be drawn anew for each seed, and cannot be."""
-  redraw = config['redraw']
-  if 'labels' in redraw and config['data']['labels'] >= 1:
+  redrawn = config['redraw']
+  if 'labels' in redrawn and config['data']['labels'] >= 1:
     raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
-  if 'teacher' not in redraw:
+  if 'teacher' not in redrawn:
     return
   if config['teacher']['init']:
     raise KdjaxError("redraw has 'teacher', and teacher.init gives its weights: leave one of them out.")
@@ -176,7 +177,7 @@ def _seen(experiment, stage, batch):
 def _check_memory(experiment, stage, learned, whose):
   """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
   own, variables = experiment.own(stage)['train'], experiment.shapes(stage)[0]
-  seeds = 1 if experiment.apart(stage) else len(experiment.seeds(stage))
+  seeds = 1 if redraw.apart(experiment.config, stage) else len(experiment.seeds(stage))
   tx = optim.optimiser(own['optimiser'], own['steps'])
   kept = jax.eval_shape(tx.init, {'student': variables['params'], 'method': learned[0]})
   needs = {'for weights and optimisers': seeds * memory.size((variables, learned, kept))}

@@ -246,15 +246,6 @@ class Experiment:
     n = 1 if one else self.config['seeds']
     return tuple(self.config['seed'] + i for i in range(n))
 
-  def apart(self, stage: str) -> bool:
-    """Whether the seeds of a stage are trained one after the other, each on draws of its own."""
-    redraw = self.config['redraw']
-    return 'teacher' in redraw if stage == 'teacher' else bool(redraw)
-
-  def order(self, stage: str, i: int) -> int:
-    """The seed of the data's order, for seed i of a stage."""
-    return self.config['seed'] + (i if self.apart(stage) and 'order' in self.config['redraw'] else 0)
-
   def source(self, stage: str, i: int = 0) -> Any:
     """What seed i of a stage is trained on."""
     data = self.data

@@ -9,6 +9,7 @@ from annotated_types import Interval
 from kdjax import options
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Decay, Name, NonNegative, Rate, Share, Size, SomeShare, Weight, Whole
+from kdjax.renamed_keys import renamed
 
 Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
 Weights = Literal['float32', 'bfloat16', 'int8']
@@ -253,21 +254,6 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
       yield from leaves(annotation, f'{key}.')
     else:
       yield key, annotation
-
-
-# What keys and values were called before, in workdirs of then; in a member of a cohort too.
-RENAMED = {('senses',): 'modality_robustness', ('run', 'together'): 'members_per_program'}
-RENAMED_VALUES = {('teacher', 'source'): {'past': 'previous_epoch'}}
-
-
-def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
-  """`config` with its keys and values under the names that they have today."""
-  if not isinstance(config, Mapping):
-    new = RENAMED_VALUES.get(path, {})
-    return new.get(config, config) if isinstance(config, str) else config
-  if path == ('cohort',):
-    return {name: renamed(member) for name, member in config.items()}
-  return {RENAMED.get((*path, k), k): renamed(v, (*path, k)) for k, v in config.items()}
 
 
 def complete(config: Any, kind: type = Recipe) -> Any:

@@ -18,6 +18,7 @@ from kdjax import (
   optim,
   pipeline,
   progress,
+  redraw,
   store,
   streams,
   train,
@@ -184,9 +185,9 @@ def finish(
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
-    apart = range(len(experiment.seeds(stage))) if experiment.apart(stage) else [None]
+    apart = range(len(experiment.seeds(stage))) if redraw.apart(experiment.config, stage) else [None]
     each = [_train(experiment, stage, members, how, folder, i, stopped) for i in apart]
-    trained = {name: _joined([one[name] for one in each]) for name in members}
+    trained = {name: redraw.joined([one[name] for one in each]) for name in members}
   if not jax.process_index():
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
@@ -215,19 +216,8 @@ def _train(experiment, stage, members, how, folder, i, stopped):
     if 'store' in sources and not store.finished(store.folder(experiment)):
       store.build(experiment, training)
     training = store.use(experiment, training, sources, folder)
-  trained = train.train(training, how, folder, experiment.order(stage, i or 0), stopped)
+  trained = train.train(training, how, folder, redraw.order(experiment.config, stage, i or 0), stopped)
   return {name: summary | changed for name, summary in trained.items()}
-
-
-def _joined(each):
-  """One member's training, of the trainings of its seeds: times add up, and one seed given up is all."""
-  if len(each) == 1:
-    return each[0]
-  joined = each[0] | {'wall_time_s': sum(one['wall_time_s'] for one in each)}
-  if failed := [one['failed_at'] for one in each if 'failed_at' in one]:
-    joined.pop('variables', None)
-    return joined | {'failed_at': failed[0]}
-  return joined | {'variables': jax.tree.map(lambda *x: np.concatenate(x), *[o['variables'] for o in each])}
 
 
 def _export(experiment, stage, variables):

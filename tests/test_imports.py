@@ -23,6 +23,8 @@ LAYERS = (
     'options',
     'finite',
     'settings',
+    'renamed_keys',
+    'redraw',
     'overrides',
     'catalogue',
     'loss_entry',

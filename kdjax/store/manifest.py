@@ -92,7 +92,7 @@ def spec(experiment: Any, setup: Setup) -> Spec:
     **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
     'data.vocabulary': experiment.vocabulary,
     'student.train.augment': augment,
-    **flat({'student': {'views': more_views}} if more_views else {}),
+    **(flat({'student': {'views': more_views}}) if more_views else {}),
     'seed': config['seed'] if augment or more_views else None,  # of the views
     **{f'store.{k}': store[k] for k in ('dtype', 'top_k', 'views', 'shard')},
     **{f'taps.{tap.name}': list(tap[1:]) for tap in taps},

@@ -187,8 +187,6 @@ def test_dtkd_at_logits_of_1e4():
 @pytest.mark.parametrize('name', METHODS)
 def test_products_of_taps_have_full_precision(name):
   """On a TPU a product has bfloat16's precision where nothing else is said; a layer's, by weights, may."""
-  if name in ('mlkd', 'clip_gd'):
-    pytest.xfail('to be mended')
   method = catalogue.make('methods', name, taps.needed(name))
   params, stats = jax.eval_shape(method.init, jax.random.key(0), S, T, BATCH)
 

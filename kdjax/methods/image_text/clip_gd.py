@@ -25,7 +25,7 @@ def gradients(p, k, scale, mask, others=None):
   others = mask if others is None else others
   share = jnp.exp(losses.log_affinity(p, k, scale, others)) - jnp.eye(len(p), dtype=p.dtype)
   share = share * mask[:, None] * scale / jnp.maximum(mask.sum(), 1)
-  return share @ k, share.T @ p
+  return jnp.matmul(share, k, precision='highest'), jnp.matmul(share.T, p, precision='highest')
 
 
 def clip_gd(

@@ -14,6 +14,11 @@ from kdjax.types import Method
 WEIGHT = 0.9  # the authors' code, beside 0.1 on the labels of each view; 9 when standardised
 
 
+def gram(x):
+  """The inner products of the rows, `[N, D] -> [N, N]`."""
+  return jnp.matmul(x, x.T, precision='highest')
+
+
 def mlkd(
   *,
   temperatures: Annotated[tuple[Temperature, ...], Len(1)] = (4.0, 3.0, 5.0, 2.0, 6.0),
@@ -71,9 +76,9 @@ def mlkd(
       return T**2 * taps.once(taps.mean_over_examples(losses.kl(p, q, T), batch))[0]
 
     def correlations(T):
-      a, b = (jax.nn.softmax(x / T) * mask[:, None] for x in (q, p))
-      by_class = jnp.sum(jnp.square(b.T @ b - a.T @ a)) / q.shape[-1]
-      by_example = jnp.sum(jnp.square(b @ b.T - a @ a.T)) / n
+      a, b = (jax.nn.softmax(losses.soften(x, T)) * mask[:, None] for x in (q, p))
+      by_class = jnp.sum(jnp.square(gram(b.T) - gram(a.T))) / q.shape[-1]
+      by_example = jnp.sum(jnp.square(gram(b) - gram(a))) / n
       return classes * share_of_classes * by_class + examples * share * by_example
 
     share = share_of_classes = 1.0

@@ -27,9 +27,10 @@ def mean_probabilities(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = [taps.pair(s, t, student, name, 'mean_probabilities') for name in teachers]
-    q, logs = found[0][0] / temperature, [jax.nn.log_softmax(p / temperature) for _, p in found]
+    pairs = [taps.pair(s, t, student, name, 'mean_probabilities') for name in teachers]
+    logs = [jax.nn.log_softmax(losses.soften(p, temperature)) for _, p in pairs]
     log_mean = jax.nn.logsumexp(jnp.stack(logs), 0) - math.log(len(logs))
+    q = losses.soften(pairs[0][0], temperature)
     values = temperature**2 * taps.mean_over_axes(losses.kl(log_mean, q))
     return taps.mean_over_examples(values, batch), stats
 

@@ -1,0 +1,18 @@
+"""Keys and values of a config that had other names before, in workdirs and recipes of then."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Path of a key -> its name today, and path -> value -> value today; in a member of a cohort too.
+RENAMED = {('senses',): 'modality_robustness', ('run', 'together'): 'members_per_program'}
+RENAMED_VALUES = {('teacher', 'source'): {'past': 'previous_epoch'}}
+
+
+def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
+  """`config` with its keys and values under the names that they have today."""
+  if not isinstance(config, Mapping):
+    new = RENAMED_VALUES.get(path, {})
+    return new.get(config, config) if isinstance(config, str) else config
+  if path == ('cohort',):
+    return {name: renamed(member) for name, member in config.items()}
+  return {RENAMED.get((*path, k), k): renamed(v, (*path, k)) for k, v in config.items()}
