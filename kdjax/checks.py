@@ -39,20 +39,21 @@ def check(experiment: Experiment) -> None:
   refuse(experiment)
   _check_loop(experiment)
   for name, member in experiment.members.items():
-    _check_redraw(member.config)
+    _check_redraw(member)
     _check_models(member, f'cohort.{name}: ' if member.cohort else '')
   data_checks.check(experiment)  # last: it may read for long
 
 
-def _check_redraw(config):
+def _check_redraw(experiment):
   """Finds what is to be drawn anew for each seed, and cannot be."""
+  config = experiment.config
   redrawn = config['redraw']
   if 'labels' in redrawn and config['data']['labels'] >= 1:
     raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
   if 'teacher' not in redrawn:
     return
-  if config['teacher']['init']:
-    raise KdjaxError("redraw has 'teacher', and teacher.init gives its weights: leave one of them out.")
+  if experiment.taken:
+    raise KdjaxError("redraw has 'teacher', whose weights are taken as they are: leave one of the two out.")
   if {'store', 'auto'} & {config['teacher']['source']}:
     raise KdjaxError("redraw has 'teacher', and a store holds the outputs of one: set teacher.source='live'.")
 

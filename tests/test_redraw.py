@@ -73,7 +73,7 @@ def test_a_student_of_a_redrawn_teacher_hears_its_own(experiment, config):
   'changes,message',
   [
     ({'redraw': ('labels',)}, 'data.labels is 1'),
-    ({'redraw': ('teacher',), 'teacher.init': 'x.safetensors'}, 'teacher.init gives its weights'),
+    ({'redraw': ('teacher',), 'teacher.init': 'x.safetensors'}, 'whose weights are taken as they are'),
     ({'redraw': ('teacher',), 'teacher.source': 'store'}, 'a store holds the outputs of one'),
     ({'redraw': ('weights',)}, "list of 'labels' or 'order' or 'teacher'"),
   ],
