@@ -26,11 +26,11 @@ The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the ex
 
 if __name__ == '__main__':  # before anything that takes time
   try:
-    from kdjax import early_exit, huge_pages
+    from kdjax.runtime import early_exit, huge_pages
   except KeyboardInterrupt:
     raise SystemExit(130) from None
   early_exit.install()
-  huge_pages.take()
+  huge_pages.restart_with_huge_pages()
 
 import inspect
 import os
@@ -42,9 +42,10 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from kdjax import options, overrides, settings
+from kdjax import options, settings
 from kdjax.errors import KdjaxError, printable, unknown
-from kdjax.files import user_path
+from kdjax.experiment import overrides
+from kdjax.runtime.files import user_path
 
 KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
 KINDS |= {'generators': 'generators'}
@@ -82,18 +83,19 @@ COMMAND = shlex.join(['python', *sys.argv])
 
 def show(kind, names):
   """Prints what there is of a kind, or the documentation of the named ones."""
-  from kdjax import catalogue, trust
+  from kdjax import registry
+  from kdjax.runtime import trust
 
   trust.trust(names)
   for name in names:
-    entry = catalogue.entry(kind, name)
+    entry = registry.entry(kind, name)
     print(f'{name}\n')
-    print(catalogue.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
+    print(registry.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
     types = options.parameters(entry)
-    for option, default in catalogue.options(kind, name).items():
+    for option, default in registry.options(kind, name).items():
       what = options.describe(types[option].annotation)
       print(f'  {option} = {"(needed)" if default is inspect.Parameter.empty else repr(default)}  # {what}')
-  for entry in [] if names else catalogue.listing(kind):
+  for entry in [] if names else registry.listing(kind):
     print(f'{entry.name:24} {entry.family:12} {entry.line}' + (f' Taps: {entry.taps}.' if entry.taps else ''))
 
 
@@ -120,13 +122,14 @@ def main(argv):
   config = recipe()
 
   logging.set_verbosity(logging.ERROR)
-  from kdjax import interrupt, parallel, progress, stages, trust
-  from kdjax.experiment import Experiment
+  from kdjax.experiment import stages
+  from kdjax.experiment.experiment import Experiment
+  from kdjax.runtime import distributed, progress, signals, trust
 
   trust.trust(trust.named(config))
 
   cache = compile_once()
-  parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  distributed.distributed_init(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = user_path(WORKDIR.value or f'runs/{config["name"]}')
   experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND, cache=cache)
   if command == 'evaluate':
@@ -136,7 +139,7 @@ def main(argv):
     return None
   try:
     stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, wanted)
-  except (interrupt.Interrupted, KeyboardInterrupt) as e:
+  except (signals.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
@@ -144,15 +147,15 @@ def main(argv):
 
 def table(names):
   """Runs the table of a file."""
-  from kdjax import interrupt, parallel, progress, trust
-  from kdjax.tables import run
-  from kdjax.tables.table import load
+  from kdjax.paper_tables import run
+  from kdjax.paper_tables.table import load
+  from kdjax.runtime import distributed, progress, signals, trust
 
   if len(names) != 1:
     raise KdjaxError('which table? For instance: python run.py table configs/tables/mfh_gaussian.py')
   logging.set_verbosity(logging.ERROR)
   cache = compile_once()
-  parallel.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  distributed.distributed_init(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   planned = load(names[0], SCALE.value)
   configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in planned.experiments.values())
   trust.trust(name for config in configs for name in trust.named(config))
@@ -161,7 +164,7 @@ def table(names):
   how['cache'] = cache
   try:
     run.run(planned, workdir, DATA_DIR.value, COMMAND, **how)
-  except (interrupt.Interrupted, KeyboardInterrupt) as e:
+  except (signals.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
   return None
@@ -171,17 +174,18 @@ def explained():
   """Prints every key of the recipe."""
   from rich.console import Console
 
-  from kdjax import explain, trust, validate
+  from kdjax.experiment import explain, validate_config
+  from kdjax.runtime import trust
 
   config = recipe()
   trust.trust(trust.named(config))
-  validate.recipe(config)
+  validate_config.recipe(config)
   explain.show(config, Console())
 
 
 def index(names):
   """Writes the page of all tables."""
-  from kdjax.tables.index import index
+  from kdjax.paper_tables.index import index
 
   logging.set_verbosity(logging.ERROR)
   index(Path('configs/tables'), Path(names[0] if names else 'docs/tables'))
@@ -189,7 +193,8 @@ def index(names):
 
 def answer():
   """Answers for the files of the command line."""
-  from kdjax import predict, progress
+  from kdjax.experiment import predict
+  from kdjax.runtime import progress
 
   if not WORKDIR.value:
     raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
@@ -206,11 +211,11 @@ def compile_once():
   """Keeps what is compiled for the next start; the folder, '' where nothing is kept."""
   import jax
 
-  from kdjax import decoded
+  from kdjax.input import decoded_cache
 
   # What is damaged or does not fit is compiled anew.
   warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache')
-  cache = decoded.usable(CACHE.value)
+  cache = decoded_cache.usable(CACHE.value)
   if cache:
     jax.config.update('jax_compilation_cache_dir', cache)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

@@ -25,9 +25,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from kdjax import conv, huge_pages
-from kdjax.conv import NHWC
 from kdjax.models.vision.resnet import Resnet
+from kdjax.nn import conv
+from kdjax.nn.conv import NHWC
+from kdjax.runtime import huge_pages
 
 KINDS = {'native': lax.conv_general_dilated, 'ours': conv.conv_general_dilated}
 SHAPES = """64,32,3,64,3,1,1 64,32,32,32,3,1,1 64,32,64,64,3,1,1 64,32,64,128,3,2,1 64,16,128,128,3,1,1
@@ -118,7 +119,7 @@ def main():
   parser.add_argument('--scan', nargs='*', default=[], help='which of them to run in a scan too')
   parser.add_argument('--torch', metavar='PYTHON', help='a Python that can import torch, to compare with')
   args = parser.parse_args()
-  huge_pages.take()
+  huge_pages.restart_with_huge_pages()
   found = {'jax': jax.__version__}
   for name in args.shapes:
     found[name] = shape(*map(int, name.split(',')), repeats=args.repeats, scan=name in args.scan)

@@ -36,11 +36,16 @@ import jax
 import numpy as np
 
 from benchmarks import store as stored
-from kdjax import build, compare, cost, huge_pages, memory, optim, parallel, pipeline, progress
-from kdjax import step as steps
-from kdjax.compiled_step import compile_step
-from kdjax.setup import Loop, Member, Setup
-from kdjax.store import layout
+from kdjax.evaluation import compare, cost
+from kdjax.experiment import build
+from kdjax.input import splits
+from kdjax.nn import functional
+from kdjax.runtime import huge_pages, progress
+from kdjax.teacher_store import record
+from kdjax.training import memory, optimizers, sharding
+from kdjax.training import step as steps
+from kdjax.training.compiled_step import compile_step
+from kdjax.training.setup import Loop, Member, Setup
 
 ROOT = Path(__file__).parents[1]
 TURN = 1000  # milliseconds
@@ -86,7 +91,7 @@ class Pair:
 
   def __init__(self, name: str, size: int):
     teacher, student, self.classes, side, self.optimiser = PAIRS[name]
-    self.teacher, self.student = (build.functions(m(self.classes), {}) for m in (teacher, student))
+    self.teacher, self.student = (functional.functions(m(self.classes), {}) for m in (teacher, student))
     rng, words = np.random.default_rng(0), np.arange(size * 16, dtype=np.int32).reshape(size, 16) % 64
     self.batch = {
       'image': rng.uniform(-1, 1, (size, side, side, 3)).astype(np.float32),
@@ -97,13 +102,13 @@ class Pair:
       'epoch': np.zeros(size, np.int32),
     }
     self.variables = jax.jit(self.teacher.init)(jax.random.key(0), self.batch)
-    self.task, self.mesh = build.task({'name': 'classification'}), parallel.make_mesh()
+    self.task, self.mesh = build.task({'name': 'classification'}), sharding.make_mesh()
 
   def setup(self, methods, seeds=1, reader=None):
     """Of a student's training with methods, a member each; with none of the student alone."""
 
     def member(given):
-      tx, made = optim.optimiser(self.optimiser, 1000), build.method(given, 1000)
+      tx, made = optimizers.optimiser(self.optimiser, 1000), build.method(given, 1000)
       return Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
 
     live = any(methods.values()) and not reader
@@ -111,10 +116,10 @@ class Pair:
       name='student',
       members={name: member(given) for name, given in methods.items()},
       task=self.task,
-      view=lambda batch: batch,
-      teacher=layout.model(reader.taps) if reader else self.teacher if live else None,
+      augment=lambda batch: batch,
+      teacher=record.model(reader.taps) if reader else self.teacher if live else None,
       teacher_variables=self.variables if live else {},
-      source=pipeline.Columns(self.batch),
+      source=splits.InMemorySplit(self.batch),
       validation=None,
       seeds=tuple(range(seeds)),
       cohort=len(methods) > 1,
@@ -126,7 +131,7 @@ class Pair:
   def step(self, methods, seeds=1, reader=None):
     """`run(n)`: n steps of all members, awaited; the batch lies on the device, but for what a store adds."""
     joined = reader.join(self.batch) if reader else self.batch
-    placed = parallel.split(joined, self.mesh)
+    placed = sharding.to_global_arrays(joined, self.mesh)
     how = Loop('last', 'jit', 1, 1, 1, 1, 1, False)
     compiled, states = compile_step(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
@@ -135,7 +140,7 @@ class Pair:
         batch = placed
         if reader:
           answers = reader.take(self.batch['id'], self.batch['epoch'])
-          batch = placed | parallel.split(answers, self.mesh)
+          batch = placed | sharding.to_global_arrays(answers, self.mesh)
         batch, t = compiled.teacher_forward(batch)
         for name in states:
           states[name], losses = compiled.update(name, states[name], t, batch)
@@ -145,17 +150,17 @@ class Pair:
 
   def look(self):
     """`looks(n)`: n of the teacher's alone, awaited."""
-    look = jax.jit(steps.make_look(self.teacher, lambda batch: batch, frozenset({'logits'})))
-    placed = parallel.split(self.batch, self.mesh)
+    look = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
+    placed = sharding.to_global_arrays(self.batch, self.mesh)
     return lambda n: [jax.block_until_ready(look(self.variables, placed)) for _ in range(n)]
 
   def card(self):
     """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
     batch, student = self.batch, self.student
-    method, tx = build.method(KD, 1000), optim.optimiser(self.optimiser, 1000)
+    method, tx = build.method(KD, 1000), optimizers.optimiser(self.optimiser, 1000)
     t = jax.eval_shape(lambda v: self.teacher.apply(v, batch)[0], self.variables)
     state = jax.eval_shape(steps.make_init(student, method, tx), 0, t, batch)
-    looked = functools.partial(steps.make_look(self.teacher, dict, frozenset({'logits'})))
+    looked = functools.partial(steps.make_teacher_forward(self.teacher, dict, frozenset({'logits'})))
     programs = {'teacher': (looked, (self.variables, batch))}
     programs['student'] = steps.make_update(student, self.task, method, tx), (state, t, batch)
     made = {}
@@ -340,7 +345,7 @@ def main():
   parser.add_argument('--quick', action='store_true', help='the vqa pair alone, few and small turns')
   parser.add_argument('--peak', choices=list(PAIRS), help=argparse.SUPPRESS)
   args = parser.parse_args()
-  huge_pages.take()
+  huge_pages.restart_with_huge_pages()
   progress.silence()
   if args.quick:
     args.pairs, args.batch, args.seeds, args.repeats = ['vqa'], 8, 2, 2

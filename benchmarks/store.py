@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import files, progress
-from kdjax.store import answers, layout, manifest, read, write
+from kdjax.runtime import files, progress
+from kdjax.teacher_store import live_teacher, manifest, read, record, write
 
 BATCH = 256
 
@@ -34,14 +34,16 @@ def made(folder, shapes, top_k, args):
   """Writes a store of random taps: (its reader, seconds)."""
   rng = np.random.default_rng(0)
   t = {name: jnp.asarray(rng.normal(0, 3, (BATCH, *shape)), jnp.float32) for name, shape in shapes.items()}
-  taps = layout.plan(t, BATCH, args.dtype, top_k)
-  arrays = jax.device_get(jax.jit(lambda t: layout.encode(taps, t)[0])(t))
+  taps = record.plan(t, BATCH, args.dtype, top_k)
+  arrays = jax.device_get(jax.jit(lambda t: record.encode(taps, t)[0])(t))
   identity = {'data.examples': args.examples, 'store.views': 1, 'store.shard': args.shard}
   identity |= {f'taps.{tap.name}': tap[1:] for tap in taps}
   identity = json.loads(json.dumps(identity))
   spec = manifest.Spec(folder, identity, taps, frozenset(shapes), args.shard, 1)
   folder.mkdir()
-  ask = answers.Teacher(BATCH, None, lambda batch, view: (layout.pack(taps, batch['id'], view, arrays), t))
+  ask = live_teacher.Teacher(
+    BATCH, None, lambda batch, view: (record.pack(taps, batch['id'], view, arrays), t)
+  )
   began = time.perf_counter()
   shards = range(-(-args.examples // args.shard))
   write.shards(spec, shards, 0, lambda rows: {'id': rows}, ask, args.examples)
@@ -68,7 +70,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--examples', type=int, default=32768, help='how many of each store (32768)')
   parser.add_argument('--shard', type=int, default=4096, help='examples a file, as store.shard (4096)')
-  parser.add_argument('--dtype', choices=layout.DTYPES, default='float16', help='as store.dtype')
+  parser.add_argument('--dtype', choices=record.DTYPES, default='float16', help='as store.dtype')
   parser.add_argument('--folder', default=None, help='where; a temporary folder is made and deleted in it')
   args = parser.parse_args()
   progress.silence()

@@ -9,7 +9,7 @@ from annotated_types import Interval
 from kdjax import options
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Decay, Name, NonNegative, Rate, Share, Size, SomeShare, Weight, Whole
-from kdjax.renamed_keys import renamed
+from kdjax.runtime.renamed_keys import renamed
 
 Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
 Weights = Literal['float32', 'bfloat16', 'int8']
@@ -31,7 +31,7 @@ def section(kind: type) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Optimiser:
-  """What every optimiser has; `kdjax.optim` says what else there is."""
+  """What every optimiser has; `kdjax.training.optimizers` says what else there is."""
 
   name: Annotated[Name, 'of optax, or dot'] = 'adamw'
   lr: Annotated[LearningRate, 'the largest learning rate'] = 1e-3
@@ -48,7 +48,9 @@ class Train:
   steps: Annotated[Count, 'updates of the weights'] = 1000
   batch_size: Annotated[Size, 'examples a step'] = 128
   optimiser: Optimiser = section(Optimiser)
-  augment: Annotated[tuple[Name, ...], 'on the device: flip, crop, drop_words, …; see kdjax/augment.py'] = ()
+  augment: Annotated[
+    tuple[Name, ...], 'on the device: flip, crop, drop_words, …; see kdjax/input/augment.py'
+  ] = ()
   ema: Annotated[Decay, 'decay of an average of the weights, which is then what is evaluated'] = 0.0
   accumulate: Annotated[
     Count, 'parts in which a batch goes through, for less memory; batch norm sees one at a time'
@@ -224,7 +226,8 @@ class Recipe:
     Mapping[str, Mapping[str, Any]], 'name -> weight, schedule, taps, options; see `python run.py methods`'
   ] = section(dict)
   generator: Annotated[
-    Mapping[str, Any], 'scheme, model, optimiser, options: a student without data; see kdjax/generators'
+    Mapping[str, Any],
+    'scheme, model, optimiser, options: a student without data; see kdjax/training/schemes/generators',
   ] = section(dict)
   on_policy: OnPolicy = section(OnPolicy)
   cohort: Annotated[
@@ -264,7 +267,7 @@ def complete(config: Any, kind: type = Recipe) -> Any:
   for field in dataclasses.fields(kind):
     name, annotation = field.name, annotations[field.name]
     if annotation is Optimiser and name in filled:
-      continue  # its keys depend on its name, and so do their defaults: `optim.optimiser`
+      continue  # its keys depend on its name, and so do their defaults: `optimizers.optimiser`
     if dataclasses.is_dataclass(annotation):
       filled[name] = complete(filled.get(name, {}), annotation)
     elif name not in filled and field.default is not dataclasses.MISSING:
@@ -290,7 +293,7 @@ def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
   for name, annotation in known.items():
     if name not in config:
       raise KdjaxError(f'the recipe has no {prefix}{name}: set it.')
-    if annotation is Optimiser:  # whose keys depend on its name: `optim.check`
+    if annotation is Optimiser:  # whose keys depend on its name: `optimizers.check`
       options.check(config[name], Mapping, f'{prefix}{name}')
     elif dataclasses.is_dataclass(annotation):
       check(config[name], annotation, f'{prefix}{name}.')

@@ -219,3 +219,19 @@ class TrainState:
   stats: Any  # {'student': ..., 'method': ...}
   opt_state: Any
   ema: Any  # the student's variables averaged, or {} when no average is kept
+
+
+class GeneratorLoss(NamedTuple):
+  """What a generator is trained for, and how the student's steps follow its own.
+
+  Attributes:
+    loss: `(s, t, *, step) -> {name: (sum, count)}`, terms with their weights, of the student's and the
+      teacher's taps of the generated images; what it stops no gradient of reaches the images.
+    student_steps: of the student for one of the generator.
+    images: of the student's steps. 'same': those that the generator's step was made from, before it.
+      'noise': its noise again, through the generator after it. 'fresh': new noise for each.
+  """
+
+  loss: Callable
+  student_steps: int
+  images: str

@@ -16,8 +16,8 @@ from PIL import Image
 
 from configs import common
 from configs.common import model, training
-from kdjax import parallel
-from kdjax.experiment import Experiment
+from kdjax.experiment.experiment import Experiment
+from kdjax.training import sharding
 
 # Compiled programs are kept for the next run: compiling is most of the time that the tests take.
 COMPILED = Path.home() / '.cache' / 'kdjax-tests' / 'xla'
@@ -98,7 +98,7 @@ def one_device(request, monkeypatch):
   """Eight simulated devices share two cores: only the tests that ask for them get them."""
   if 'eight_devices' not in request.fixturenames:
     mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    monkeypatch.setattr(parallel, 'make_mesh', lambda: mesh)
+    monkeypatch.setattr(sharding, 'make_mesh', lambda: mesh)
 
 
 @pytest.fixture

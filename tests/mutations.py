@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from kdjax import catalogue, optim, options
+from kdjax import options, registry
+from kdjax.training import optimizers
 
 RECIPES = sorted(p.stem for p in Path('configs').glob('*.py') if p.stem not in ('__init__', 'common'))
 VALUES = (
@@ -103,15 +104,15 @@ def unset(config: dict) -> list[tuple]:
   found = []
   for stage in ('teacher', 'student'):
     own = config[stage]['train']['optimiser']
-    found += [(stage, 'train', 'optimiser', k) for k in optim.known_options(own['name'])]
+    found += [(stage, 'train', 'optimiser', k) for k in optimizers.known_options(own['name'])]
     for path in [(), *leaves(config[stage]['model'])]:
       model = _at(config[stage]['model'], path)
       if isinstance(model, dict) and isinstance(model.get('model'), str):
-        found += [(stage, 'model', *path, k) for k in catalogue.options('models', model['model'])]
+        found += [(stage, 'model', *path, k) for k in registry.options('models', model['model'])]
   for name, given in config['methods'].items():
-    own = catalogue.options('methods', given.get('method', name))
+    own = registry.options('methods', given.get('method', name))
     found += [('methods', name, k) for k in (*own, 'weight', 'schedule', 'start', 'stop', 'warmup', 'method')]
-  return found + [('task', k) for k in catalogue.options('tasks', config['task']['name'])]
+  return found + [('task', k) for k in registry.options('tasks', config['task']['name'])]
 
 
 def _at(tree, path):

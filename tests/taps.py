@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.types import Model, Peer
 
 B, C, L, V = 12, 5, 6, 11
@@ -79,6 +79,6 @@ def peer(seed=0, classes=C):
 
 def needed(name, classes=C):
   """The options that a method has no defaults for: models that are trained beside the student."""
-  options = inspect.signature(catalogue.entry('methods', name)).parameters
+  options = inspect.signature(registry.entry('methods', name)).parameters
   made = {Peer: peer(0, classes), Mapping[str, Peer]: {'a': peer(1, classes), 'b': peer(2, classes)}}
   return {k: made[v.annotation] for k, v in options.items() if v.annotation in made}

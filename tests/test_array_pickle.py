@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from kdjax.array_pickle import read
 from kdjax.errors import KdjaxError
+from kdjax.input.numpy_pickle import read
 from torch_files import called, group, name, number, text
 
 RNG = np.random.default_rng(0)

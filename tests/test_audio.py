@@ -13,11 +13,13 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from scipy.io import wavfile
 
-from kdjax import audio, build, sound, sources
-from kdjax.audio import PRESETS, Mel
-from kdjax.data import av_digits as digits
+from kdjax.datasets import av_digits as digits
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, load
+from kdjax.input import audio_files, tfds_source
 from kdjax.models.audio.mel_cnn import MelCnn
+from kdjax.nn import log_mel
+from kdjax.nn.log_mel import PRESETS, Mel
 
 
 def made_sound(rows=2, samples=4000, seed=0):
@@ -52,11 +54,11 @@ def whisper(x):
 
 def test_whisper_recipe():
   x = made_sound()
-  found = jax.jit(lambda x: audio.log_mel(x, PRESETS['whisper']))(x)
+  found = jax.jit(lambda x: log_mel.log_mel(x, PRESETS['whisper']))(x)
   assert found.shape == (2, 25, 80) and found.dtype == jnp.float32
   np.testing.assert_allclose(found, np.stack([whisper(row) for row in x]), atol=2e-4)
   with jax.enable_x64(True):
-    exact = audio.log_mel(jnp.asarray(x, jnp.float64), PRESETS['whisper'])
+    exact = log_mel.log_mel(jnp.asarray(x, jnp.float64), PRESETS['whisper'])
     np.testing.assert_allclose(exact, np.stack([whisper(row) for row in x]), atol=1e-10)
 
 
@@ -78,11 +80,11 @@ def kaldi(x):
 
 def test_kaldi_recipe():
   x = made_sound()
-  found = audio.read_mel({'audio': x, 'audio/mask': jnp.ones(x.shape).at[1, 1000:].set(0)}, PRESETS['ast'])
+  found = log_mel.read_mel({'audio': x, 'audio/mask': jnp.ones(x.shape).at[1, 1000:].set(0)}, PRESETS['ast'])
   np.testing.assert_allclose(found[0], np.stack([kaldi(row) for row in x]), atol=1e-4)
   assert found[1].shape == (2, 1024) and found[1].sum(1).tolist() == [23, 5]
   short = PRESETS['ast']._replace(length=10)
-  np.testing.assert_allclose(audio.fbank(x, short), found[0][:, :10], atol=1e-5)
+  np.testing.assert_allclose(log_mel.fbank(x, short), found[0][:, :10], atol=1e-5)
 
 
 @pytest.mark.parametrize(('n_fft', 'hop', 'samples'), [(256, 128, 1300), (256, 80, 1300), (200, 256, 1300)])
@@ -93,51 +95,51 @@ def test_power_is_that_of_scipy(n_fft, hop, samples):
   window = scipy.signal.get_window('hann', n_fft)
   transform = scipy.signal.ShortTimeFFT(window, hop, 8000, fft_mode='onesided')
   power = np.abs(transform.stft(x[0], 0, samples // hop, padding='even')) ** 2  # 'even' mirrors
-  corners = 700 * (10 ** (np.linspace(*audio.to_mel([50, 3500], 'htk'), 14) / 2595) - 1)
+  corners = 700 * (10 ** (np.linspace(*log_mel.to_mel([50, 3500], 'htk'), 14) / 2595) - 1)
   bank = [np.interp(transform.f, corners[m : m + 3], [0, 1, 0]) for m in range(12)]
   expected = np.log10(np.maximum(np.array(bank) @ power, 1e-8)).T
-  np.testing.assert_allclose(audio.log_mel(x, how)[0], expected, atol=1e-3)
+  np.testing.assert_allclose(log_mel.log_mel(x, how)[0], expected, atol=1e-3)
 
 
 def test_mel_scales():
   hz = np.linspace(0, 8000, 50)
   for scale in ('slaney', 'htk'):
-    np.testing.assert_allclose(audio.to_hz(audio.to_mel(hz, scale), scale), hz, atol=1e-9)
-  assert audio.to_mel(1000, 'slaney') == 15 and audio.to_mel(1000, 'htk') == pytest.approx(1000, abs=0.02)
+    np.testing.assert_allclose(log_mel.to_hz(log_mel.to_mel(hz, scale), scale), hz, atol=1e-9)
+  assert log_mel.to_mel(1000, 'slaney') == 15 and log_mel.to_mel(1000, 'htk') == pytest.approx(1000, abs=0.02)
 
 
 def test_loudness_is_lost_and_silence_is_finite():
   x, how = made_sound(1), PRESETS['digits']
-  a, b = audio.log_mel(x, how), audio.log_mel(50 * x, how)
+  a, b = log_mel.log_mel(x, how), log_mel.log_mel(50 * x, how)
   np.testing.assert_allclose(a, b, atol=1e-4)
   assert a.max() == pytest.approx(1) and a.min() >= -1 - 1e-6
   for settings in PRESETS.values():
-    total = jax.jit(jax.value_and_grad(lambda x, s=settings: audio.read_mel({'audio': x}, s)[0].sum()))
+    total = jax.jit(jax.value_and_grad(lambda x, s=settings: log_mel.read_mel({'audio': x}, s)[0].sum()))
     assert all(np.isfinite(x).all() for x in total(jnp.zeros((1, 1000))))
 
 
 def test_bfloat16_is_raised():
   x = jnp.asarray(made_sound(1), jnp.bfloat16)
-  assert audio.log_mel(x, PRESETS['digits']).dtype == jnp.float32
-  assert audio.read_mel({'audio': x}, PRESETS['digits'])[0].dtype == jnp.bfloat16
+  assert log_mel.log_mel(x, PRESETS['digits']).dtype == jnp.float32
+  assert log_mel.read_mel({'audio': x}, PRESETS['digits'])[0].dtype == jnp.bfloat16
 
 
 def test_masks_of_frames():
   mask = np.arange(1000)[None] < np.array([[1000], [500], [129]])
-  assert audio.frame_mask(mask, PRESETS['digits']).sum(1).tolist() == [7, 4, 2]
+  assert log_mel.frame_mask(mask, PRESETS['digits']).sum(1).tolist() == [7, 4, 2]
 
 
 @pytest.mark.parametrize(
   ('call', 'says'),
   [
-    (lambda: audio.settings('wisper'), "did you mean 'whisper'"),
-    (lambda: audio.settings({'preset': 'digits', 'hops': 3}), "did you mean 'hop'"),
-    (lambda: audio.filters(Mel(mels=300)), '300 mels are too many for n_fft=400'),
-    (lambda: audio.filters(Mel(high=9000.0)), 'from 0 to 9000 Hz'),
-    (lambda: audio.filters(Mel(scale='bark')), 'mel scale'),
-    (lambda: audio.log_mel(jnp.zeros((2, 200)), Mel()), 'with 201 samples or more'),
-    (lambda: audio.log_mel(jnp.zeros(2000), Mel()), 'is not [B, N]'),
-    (lambda: audio.read_mel({'image': 0}, Mel()), "the model wants the input 'audio'"),
+    (lambda: log_mel.settings('wisper'), "did you mean 'whisper'"),
+    (lambda: log_mel.settings({'preset': 'digits', 'hops': 3}), "did you mean 'hop'"),
+    (lambda: log_mel.filters(Mel(mels=300)), '300 mels are too many for n_fft=400'),
+    (lambda: log_mel.filters(Mel(high=9000.0)), 'from 0 to 9000 Hz'),
+    (lambda: log_mel.filters(Mel(scale='bark')), 'mel scale'),
+    (lambda: log_mel.log_mel(jnp.zeros((2, 200)), Mel()), 'with 201 samples or more'),
+    (lambda: log_mel.log_mel(jnp.zeros(2000), Mel()), 'is not [B, N]'),
+    (lambda: log_mel.read_mel({'image': 0}, Mel()), "the model wants the input 'audio'"),
   ],
 )
 def test_settings_that_cannot_be(call, says):
@@ -162,19 +164,19 @@ def test_files_of_every_kind(tmp_path, kind):
   else:
     scaled = {'u1': 128 * x + 128, 'i2': 2**15 * x, 'i4': 2**31 * x}.get(kind, x)
     wavfile.write(path, 8000, (scaled if kind[0] == 'f' else np.rint(scaled)).astype(kind))
-  found = sound.read_sound(path, 8000, 'here')
+  found = audio_files.read_sound(path, 8000, 'here')
   assert found.dtype == np.float32 and found.shape == x.shape
   np.testing.assert_allclose(found, x, atol=0.51 / {'u1': 2**7, 'i2': 2**15}.get(kind, 2**22))
 
 
 def test_channels_are_averaged_and_the_rate_is_changed_and_said_once(tmp_path, monkeypatch):
   said = []
-  monkeypatch.setattr(sound, 'say', said.append)
-  sound._say_resampled.cache_clear()
+  monkeypatch.setattr(audio_files, 'say', said.append)
+  audio_files._say_resampled.cache_clear()
   t = np.arange(11_025) / 11_025
   tone = np.sin(2 * np.pi * 440 * t)
   wavfile.write(tmp_path / 'a.wav', 11_025, np.stack([tone, 0.5 * tone], 1).astype(np.float32))
-  found = [sound.read_sound(tmp_path / 'a.wav', 8000, 'here') for _ in range(2)][0]
+  found = [audio_files.read_sound(tmp_path / 'a.wav', 8000, 'here') for _ in range(2)][0]
   assert found.shape == (8000,) and said == ['sound of 11025 samples a second is resampled to 8000.']
   expected = 0.75 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
   np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=2e-3)
@@ -200,10 +202,10 @@ def test_files_that_hold_no_sound(tmp_path):
   for name, content in bad.items():
     path.write_bytes(content)
     with pytest.raises(KdjaxError, match='^row 3: .*a.wav') as e:
-      sound.read_sound(path, 8000, 'row 3')
+      audio_files.read_sound(path, 8000, 'row 3')
     assert '\n' not in str(e.value), name
   with pytest.raises(KdjaxError, match='^row 3: there is no sound .*gone.wav'):
-    sound.read_sound(tmp_path / 'gone.wav', 8000, 'row 3')
+    audio_files.read_sound(tmp_path / 'gone.wav', 8000, 'row 3')
 
 
 def test_bytes_at_random(tmp_path):
@@ -217,7 +219,7 @@ def test_bytes_at_random(tmp_path):
       changed[place] = rng.integers(256)
     path.write_bytes(changed)
     try:
-      assert sound.read_sound(path, 8000, 'here').size
+      assert audio_files.read_sound(path, 8000, 'here').size
     except KdjaxError as e:
       assert '\n' not in str(e)
 
@@ -338,7 +340,7 @@ def write(folder, name, version, features, splits):
 
   Made.name = name
   builder = Made(data_dir=folder, file_format='array_record')
-  with sources.quiet_tfds(name):
+  with tfds_source.quiet_tfds(name):
     builder.download_and_prepare(file_format='array_record')
   return folder / name / version
 
@@ -388,7 +390,7 @@ def test_the_data_set(prepared, monkeypatch):
 
 
 def test_prepared_sounds_need_no_tensorflow(prepared):
-  found = build.dataset({'name': 'spoken_digit'}, str(prepared))
+  found = load.dataset({'name': 'spoken_digit'}, str(prepared))
   example = found.splits['train'][4]
   assert example.keys() == {'audio', 'label', 'id'} and example['audio'].dtype == np.int64
 

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import augment, build, parallel, stages, step
+from kdjax import types
 from kdjax.errors import KdjaxError
-from kdjax.store import manifest
+from kdjax.experiment import build, stages
+from kdjax.input import augment
+from kdjax.teacher_store import manifest
+from kdjax.training import sharding, step
 from kdjax.types import Model
 
 CROPS = {'inception_crop': 0.05, 'slight_crop': 0.9}
@@ -20,7 +23,7 @@ def batch_of(n, size=16, seed=0):
 
 
 def view_of(*names, seed=0):
-  return jax.jit(build.view({'augment': names}, seed))
+  return jax.jit(build.make_augment({'augment': names}, seed))
 
 
 def key_of(seed, epoch, example, place):
@@ -126,7 +129,7 @@ def test_mixup_depends_on_the_examples_and_not_on_their_order(eight_devices):
   one = np.asarray(view(batch)['image'])
   other = view({k: v[order] for k, v in batch.items()})['image']
   np.testing.assert_array_equal(other, one[order])
-  spread = view(parallel.split(batch, parallel.make_mesh()))['image']
+  spread = view(sharding.to_global_arrays(batch, sharding.make_mesh()))['image']
   np.testing.assert_array_equal(spread, one)
   assert (view(batch | {'epoch': batch['epoch'] + 1})['image'] != one).any()
   half = view({k: v[:8] for k, v in batch.items()})['image']
@@ -137,12 +140,16 @@ def test_the_teacher_looks_at_what_the_student_sees():
   """Crop, mirroring and mixing included: 'consistent' (2106.05237, section 3)."""
   seen_by = Model(lambda rng, batch: {}, lambda v, batch, *, train=False, rng=None: (dict(batch), {}))
   batch = batch_of(8)
-  look = jax.jit(step.make_look(seen_by, build.view({'augment': ('inception_crop', 'flip', 'mixup')}, 0)))
+  look = jax.jit(
+    step.make_teacher_forward(
+      seen_by, build.make_augment({'augment': ('inception_crop', 'flip', 'mixup')}, 0)
+    )
+  )
   students, t = look({}, batch)
   np.testing.assert_array_equal(t['image'], students['image'])
   assert (students['image'] != batch['image']).any((1, 2, 3)).all()
   update = step.make_update(seen_by, build.task({'name': 'classification'}), recorder(), tx=None)
-  state = step.TrainState(0, 0, {'student': {}, 'method': {}}, {'student': {}, 'method': {}}, None, {})
+  state = types.TrainState(0, 0, {'student': {}, 'method': {}}, {'student': {}, 'method': {}}, None, {})
   with pytest.raises(Seen) as found:
     update(state, t, students)
   s, heard, given = found.value.args
@@ -158,7 +165,7 @@ def recorder():
   def loss(params, stats, s, t, batch, *, step, rng):
     raise Seen(s, t, batch)
 
-  return build.Method(lambda *_: ({}, {}), loss)
+  return types.Method(lambda *_: ({}, {}), loss)
 
 
 def test_mixup_is_refused_where_answers_are_kept(experiment, config):
@@ -175,8 +182,8 @@ def test_mixup_is_refused_where_answers_are_kept(experiment, config):
 
 def test_what_is_unknown_or_out_of_place():
   with pytest.raises(KdjaxError, match="unknown augmentation: 'mixap'; did you mean 'mixup'"):
-    build.view({'augment': ('mixap',)}, 0)
+    build.make_augment({'augment': ('mixap',)}, 0)
   with pytest.raises(KdjaxError, match='augment is mixup, flip; mixup comes last'):
-    build.view({'augment': ('mixup', 'flip')}, 0)
+    build.make_augment({'augment': ('mixup', 'flip')}, 0)
   batch = {'text/mask': np.ones((2, 3), bool), 'id': np.arange(2), 'epoch': np.arange(2)}
-  assert build.view({'augment': ('inception_crop', 'mixup')}, 0)(batch) is batch
+  assert build.make_augment({'augment': ('inception_crop', 'mixup')}, 0)(batch) is batch

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from kdjax import catalogue, checkpoint, pretrained
+from kdjax import pretrained, registry
 from kdjax.errors import KdjaxError
 from kdjax.models.vision.bit_resnet import DEPTHS, with_standardised_weights
-from kdjax.pretrained import bit_resnet
+from kdjax.pretrained import bit_resnet, safetensors_io
 
 SMALL = {'model': 'bit_resnet', 'depth': 26, 'width': 0.5, 'num_classes': 5}
 
 
 @functools.cache
 def made(side=64, **given):
-  net = catalogue.make('models', 'bit_resnet', given)
+  net = registry.make('models', 'bit_resnet', given)
   batch = {'image': jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)}
   return jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
 
@@ -73,7 +73,7 @@ def test_a_kernel_has_a_mean_of_0_and_a_deviation_of_1_for_each_output():
 
 def test_it_computes_in_bfloat16():
   half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), like())
-  net = catalogue.make('models', 'bit_resnet', {k: v for k, v in SMALL.items() if k != 'model'})
+  net = registry.make('models', 'bit_resnet', {k: v for k, v in SMALL.items() if k != 'model'})
   taps = jax.eval_shape(net.apply, half, {'image': jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.bfloat16)})
   assert {x.dtype for x in taps.values()} == {jnp.dtype('bfloat16')}
 
@@ -136,13 +136,13 @@ def in_names_of(library):
 def test_the_names_of_three_libraries(library):
   assert names().keys() == drawn().keys()
   known = {k: v for k, v in SMALL.items() if k != 'model'}
-  found = checkpoint.fit(bit_resnet.convert(in_names_of(library), known), like(), library)
+  found = safetensors_io.fit(bit_resnet.convert(in_names_of(library), known), like(), library)
   found = flatten_dict(found['params'], sep='/')
   assert all(np.array_equal(found[k], x) for k, x in drawn().items())
   bare = bit_resnet.convert(in_names_of(library), known | {'num_classes': None})
-  checkpoint.fit(bare, like(num_classes=None), library)
+  safetensors_io.fit(bare, like(num_classes=None), library)
   with pytest.raises(KdjaxError, match=r'1 extra \(another/kernel\)'):
-    checkpoint.fit(
+    safetensors_io.fit(
       bit_resnet.convert(in_names_of(library) | {'another/kernel': np.ones(2)}, known), like(), library
     )
 

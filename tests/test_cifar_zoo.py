@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import catalogue, checkpoint
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.pretrained import safetensors_io
 
 MEASURED = Path(__file__).parents[2] / 'shared' / 'paper_tables' / 'cifar_model_shapes.json'
 IMAGE = {'image': jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)}
@@ -63,7 +64,7 @@ SMALL = {
 def made(name):
   """(taps, variables) of a model of the zoo with 100 classes, as shapes."""
   model, attributes, *_ = ZOO[name]
-  net = catalogue.make('models', model, attributes | {'num_classes': 100})
+  net = registry.make('models', model, attributes | {'num_classes': 100})
   return jax.eval_shape(net.init_with_output, jax.random.key(0), IMAGE)
 
 
@@ -100,7 +101,7 @@ def test_they_are_all_that_was_measured():
 
 
 def small(model, **given):
-  return catalogue.make('models', model, SMALL[model] | {'num_classes': 5} | given)
+  return registry.make('models', model, SMALL[model] | {'num_classes': 5} | given)
 
 
 @pytest.mark.parametrize('model', SMALL)
@@ -225,9 +226,9 @@ def test_names_of_checkpoints(model):
     theirs[name] = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
     if name.endswith('running_var'):
       theirs[name.replace('running_var', 'num_batches_tracked')] = np.zeros((), np.int64)
-  convert = catalogue.module('pretrained', model).convert
+  convert = registry.module('pretrained', model).convert
   found = convert(theirs, {'num_classes': 5})
-  checkpoint.fit(found, like, model)
+  safetensors_io.fit(found, like, model)
   assert found.keys() == ours.keys() and all((found[k] == ours[k]).all() for k in ours)
   encoder = convert(theirs, {'num_classes': None})
   assert {k for k in found if k not in encoder} == {f'params/head/linear/{k}' for k in ('kernel', 'bias')}

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import ranking, stages, step
 from kdjax.errors import KdjaxError
+from kdjax.evaluation import ranking
+from kdjax.experiment import stages
+from kdjax.training import step
 
 pytestmark = pytest.mark.optimised
 KD = {'kd': {'weight': 1.0, 'temperature': 2.0}}
@@ -114,10 +116,10 @@ def test_the_past_is_renewed_once_an_epoch(experiment, config):
   stages.run(made := experiment(), ('teacher',))
   setup = stages.setup(made, 'student')
   (member,) = setup.members.values()
-  epoch = -(-len(made.data.few) // 16)
-  assert member.past == epoch > 1
-  batch = {k: jax.numpy.asarray(v) for k, v in made.data.few.take(np.arange(16)).items()}
-  init = step.make_init(member.model, member.method, member.tx, ema=True, own=True)
+  epoch = -(-len(made.data.transfer_set) // 16)
+  assert member.previous_epoch == epoch > 1
+  batch = {k: jax.numpy.asarray(v) for k, v in made.data.transfer_set.take(np.arange(16)).items()}
+  init = step.make_init(member.model, member.method, member.tx, ema=True, self_teacher=True)
   update = step.make_update(member.model, setup.task, member.method, member.tx, ema=member.decay())
   update = jax.jit(step.from_itself(update, member.model))
   state = jax.jit(init)(0, {}, batch)

@@ -10,8 +10,8 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kdjax import conv
-from kdjax.conv import NHWC, Conv, conv_general_dilated
+from kdjax.nn import conv
+from kdjax.nn.conv import NHWC, Conv, conv_general_dilated
 
 # batch, height, width; kernel; channels in, out; groups; strides; padding
 CASES = {

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from kdjax import build, checkpoint, pretrained
+from kdjax import pretrained
 from kdjax.errors import KdjaxError
-from kdjax.pretrained import efficientnet_lite, resnet_imagenet, vit_class_token
+from kdjax.experiment import build
+from kdjax.pretrained import efficientnet_lite, resnet_imagenet, safetensors_io, vit_class_token
 from torch_files import state, stream, tensor, zipped
 
 RNG = np.random.default_rng(0)
@@ -83,7 +84,7 @@ def test_both_names_of_efficientnet_lite():
   one, two = (efficientnet_lite.convert(lite_tensors(timm), LITE) for timm in (False, True))
   assert one.keys() == two.keys()
   assert all((one[k] == two[k]).all() for k in one)
-  checkpoint.fit(one, lite_shapes(), 'one')
+  safetensors_io.fit(one, lite_shapes(), 'one')
   assert lite_tensors(True)['blocks.5.3.conv_dw.weight'].shape == (1152, 1, 5, 5)
 
 
@@ -196,7 +197,7 @@ def test_both_names_of_a_vit(tmp_path):
   assert model['mean'] == (0.4, 0.5, 0.6) and model['act'] == 'gelu_new' and model['patch'] == 8
   like = shapes(model, BATCH)
   found = pretrained.load(str(tmp_path), model, like)
-  again = checkpoint.fit(vit_class_token.convert(timm, model), like, 'timm')
+  again = safetensors_io.fit(vit_class_token.convert(timm, model), like, 'timm')
   assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), found, again)))
   value = tensors['vit.encoder.layer.1.attention.attention.value.weight']
   assert (found['params']['block2']['attention']['value']['kernel'] == value.T).all()
@@ -279,7 +280,7 @@ def test_resnet_imagenet(tmp_path):
   for name, n in norms.items():
     wanted |= {f'{name}.{leaf}': (n,) for leaf in ('weight', 'bias', 'running_mean', 'running_var')}
   tensors = drawn(wanted)
-  found = checkpoint.fit(resnet_imagenet.convert(tensors, model), like, 'resnet')
+  found = safetensors_io.fit(resnet_imagenet.convert(tensors, model), like, 'resnet')
   assert sum(x.size for x in jax.tree.leaves(found['params'])) == 25_557_032 - 995 * 2049
   assert resnet_imagenet.config({'architecture': 'resnet34.a1_in1k'}, tmp_path)['depth'] == 34
   with pytest.raises(KdjaxError, match="unknown architecture for the model resnet_imagenet: 'resnet50d'"):

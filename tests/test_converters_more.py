@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from kdjax import build, pretrained
+from kdjax import pretrained
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build
 from kdjax.models.audio.whisper_encoder import sinusoids
+from kdjax.nn import functional
 from kdjax.pretrained import ast, gpt2, siglip, whisper_encoder
 
 RNG = np.random.default_rng(0)
@@ -243,7 +245,7 @@ def test_the_positions_of_whisper_are_not_trained():
   angles = np.arange(6)[:, None] / 10000 ** (np.arange(4) / 3)
   np.testing.assert_allclose(sinusoids(6, 8), np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-6)
   config = {'model': 'whisper_encoder', 'width': 8, 'depth': 1, 'heads': 2, 'mlp': 12, 'positions': 6}
-  model, batch = build.functions(build.module(config, {}), {}), {'mel': jnp.ones((1, 12, 5))}
+  model, batch = functional.functions(build.module(config, {}), {}), {'mel': jnp.ones((1, 12, 5))}
   variables = jax.jit(model.init)(jax.random.key(0), batch)
   assert 'positions' not in variables['params']
   _, stats = jax.jit(lambda v: model.apply(v, batch, train=True, rng=jax.random.key(1)))(variables)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax import conv, cost
+from kdjax.evaluation import cost
+from kdjax.nn import conv
 
 
 def test_flops_are_those_of_the_convolution_as_it_is_defined():

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from configs.common import model
-from kdjax import checkpoint, decoded, files, log, predict, stages, tokenizer
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import predict, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.input import decoded_cache, tokenizer
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime import files
+from kdjax.training import checkpoint, metrics_log
 
 MADE_ANEW = ('report.html', 'report.md', 'results.json', 'ranking.html', 'ranking.md', 'ranking.json')
 BESIDE = {'batches': {'next': 1}, 'wall_time_s': 1.5, 'failed': {}}
@@ -118,11 +122,11 @@ def test_a_checkpoint_of_before_is_read(trees, tmp_path, monkeypatch):
 
 def test_no_byte_of_an_exported_model_may_flip(tmp_path):
   path, tree = tmp_path / 'w.safetensors', {'params': {'a': np.arange(6.0), 'b': np.ones((2, 3), np.float32)}}
-  checkpoint.export(path, tree, 'words')
-  checkpoint.export(tmp_path / 'again.safetensors', tree, 'words')
+  safetensors_io.export(path, tree, 'words')
+  safetensors_io.export(tmp_path / 'again.safetensors', tree, 'words')
   content = path.read_bytes()
   assert (tmp_path / 'again.safetensors').read_bytes() == content
-  whole, counts = checkpoint.read(path), Counter()
+  whole, counts = safetensors_io.read(path), Counter()
 
   def same(given, whole):
     return all(np.array_equal(given[0][k], v) for k, v in whole[0].items())
@@ -130,12 +134,12 @@ def test_no_byte_of_an_exported_model_may_flip(tmp_path):
   for at in range(len(content)):
     for bit in (1, 32):
       path.write_bytes(content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :])
-      counts[outcome(lambda: checkpoint.read(path), whole, f'byte {at}', same)] += 1
+      counts[outcome(lambda: safetensors_io.read(path), whole, f'byte {at}', same)] += 1
   assert counts['line'] > 0.9 * counts.total()  # else white space, or a name of the header
 
 
 def test_a_damaged_line_of_the_log_is_left_out(tmp_path, capsys):
-  made = log.Log(tmp_path, 0, False)
+  made = metrics_log.Log(tmp_path, 0, False)
   for step in (1, 2, 3):
     made.write(step, {'loss/kd': [0.5, float('nan')]})
   path, text = tmp_path / 'metrics.jsonl', (tmp_path / 'metrics.jsonl').read_text()
@@ -147,28 +151,31 @@ def test_a_damaged_line_of_the_log_is_left_out(tmp_path, capsys):
   )
   for bad in several:
     path.write_bytes(bad.encode(errors='surrogateescape'))
-    assert 2 not in [r['step'] for r in log.read_log(path)] and len(log.read_log(path)) in (1, 2)
+    assert 2 not in [r['step'] for r in metrics_log.read_log(path)] and len(metrics_log.read_log(path)) in (
+      1,
+      2,
+    )
     assert 'damaged line' in capsys.readouterr().out
   path.write_text(text[:-20])  # a crash cut it off
-  assert len(log.read_log(path)) == 2 and not capsys.readouterr().out
+  assert len(metrics_log.read_log(path)) == 2 and not capsys.readouterr().out
 
 
 def test_a_cache_heals_itself(tmp_path, capsys):
   arrays = {'image': np.arange(2400, dtype=np.uint8).reshape(100, 24), 'label': np.arange(100)}
   folder = tmp_path / 'cache' / 'decoded' / 'x' / 'train'
-  decoded.save(folder, arrays, {'text': 3})
+  decoded_cache.save(folder, arrays, {'text': 3})
   for file in sorted(folder.iterdir()):
     for name in DAMAGES:
       content = (folder / file.name).read_bytes()
       (folder / file.name).write_bytes(DAMAGES[name](content))
-      found = decoded.load(folder)
+      found = decoded_cache.load(folder)
       if found:  # white space of the JSON
         assert all(np.array_equal(found[0][k], v) for k, v in arrays.items()), (file, name)
         (folder / file.name).write_bytes(content)
         continue
       assert 'read again' in capsys.readouterr().out and not folder.exists()
-      decoded.save(folder, arrays, {'text': 3})
-      assert decoded.load(folder)[1] == {'text': 3}
+      decoded_cache.save(folder, arrays, {'text': 3})
+      assert decoded_cache.load(folder)[1] == {'text': 3}
 
 
 @pytest.mark.parametrize(

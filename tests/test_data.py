@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models
 
-from kdjax import build, pipeline, sources, tokenizer
-from kdjax.data.easy_vqa import easy_vqa
-from kdjax.data.gaussians import gaussians
-from kdjax.data.manifest import manifest as read_manifest
-from kdjax.data.manifest import rows as read_rows
+from kdjax.datasets.easy_vqa import easy_vqa
+from kdjax.datasets.gaussians import gaussians
+from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
+from kdjax.experiment import load
+from kdjax.input import encode as encode_
+from kdjax.input import images, splits, tokenizer
+from kdjax.input.table_file import rows as read_rows
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
 
@@ -93,7 +95,7 @@ def test_labels_that_are_not_known(tmp_path):
 )
 def test_images_of_any_kind_become_rgb(tmp_path, mode, value):
   Image.new(mode, (5, 4), value).save(tmp_path / 'a.png')
-  image = sources.read_image(tmp_path / 'a.png', 'here')
+  image = images.read_image(tmp_path / 'a.png', 'here')
   assert image.shape == (4, 5, 3) and image.dtype == np.uint8
   if mode == 'I;16':
     assert (image == 100).all()
@@ -115,17 +117,17 @@ def test_texts_are_padded_with_their_own_token():
 
 def test_texts_that_are_cut_are_counted(manifest, capsys):
   found = read_manifest(path=str(manifest))
-  encode = pipeline.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 4), 8, len(found.classes))
-  read = pipeline.read(found, 'test', encode)
+  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 4), 8, len(found.classes))
+  read = splits.read(found, 'test', encode)
   assert "6 of 18 have a longer 'text' than data.text_length" in capsys.readouterr().out
   assert not any(k.endswith('cut') for k in read.arrays)
 
 
 def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
   found = read_manifest(path=str(manifest))
-  encode = pipeline.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 6), 8, len(found.classes))
-  lazy, held = (pipeline.read(found, 'test', encode, memory) for memory in (0, 1e9))
-  assert isinstance(lazy, pipeline.Lazy) and isinstance(held, pipeline.Columns)
+  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 6), 8, len(found.classes))
+  lazy, held = (splits.read(found, 'test', encode, memory) for memory in (0, 1e9))
+  assert isinstance(lazy, splits.LazySplit) and isinstance(held, splits.InMemorySplit)
   rows = np.array([5, 0, 17])
   for key, value in held.take(rows).items():
     np.testing.assert_array_equal(lazy.take(rows)[key], value)
@@ -155,9 +157,9 @@ def test_a_student_trains_on_its_transfer_set(config, experiment):
   config.data.update(name='gaussians', path='', transfer='transfer', labels=0.5)
   config.data.options = {'train': 40, 'test': 20}
   data = experiment().data
-  np.testing.assert_array_equal(data.few.arrays['x1'][0], data.dataset.splits['transfer'][0]['x1'])
-  assert np.any(data.train.arrays['x1'][0] != data.few.arrays['x1'][0])
-  assert 0 < np.sum(data.few.arrays['label'] >= 0) == len(data.labelled) < 40
+  np.testing.assert_array_equal(data.transfer_set.arrays['x1'][0], data.dataset.splits['transfer'][0]['x1'])
+  assert np.any(data.train.arrays['x1'][0] != data.transfer_set.arrays['x1'][0])
+  assert 0 < np.sum(data.transfer_set.arrays['label'] >= 0) == len(data.labelled_subset) < 40
   config.data.transfer = 'nothing'
   with pytest.raises(KdjaxError, match="no split 'nothing'"):
     _ = experiment('other').data
@@ -166,14 +168,14 @@ def test_a_student_trains_on_its_transfer_set(config, experiment):
 @pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
 def test_a_transfer_set_without_some_classes():
   options = {'hold_out': 0, 'leave_out': (0, 1, 2, 3, 4, 5, 6, 9)}
-  found = build.dataset({'name': 'mnist', 'options': options}, str(SHARED))
+  found = load.dataset({'name': 'mnist', 'options': options}, str(SHARED))
   assert found.splits.keys() == {'train', 'test', 'transfer'} and len(found.splits['train']) == 60_000
   assert len(found.splits['transfer']) == 12_116
   assert {int(found.splits['transfer'][i]['label']) for i in range(0, 12_116, 500)} == {7, 8}
 
 
 def test_limits_spread_over_the_split(manifest):
-  found = build.limited(read_manifest(path=str(manifest)), {'train': 10, 'test': 0})
+  found = load.limited(read_manifest(path=str(manifest)), {'train': 10, 'test': 0})
   assert len(found.splits['train']) == 10 and len(found.splits['test']) == 18
   assert found.splits['train'][9]['id'] == read_manifest(path=str(manifest)).splits['train'][53]['id']
 
@@ -189,6 +191,6 @@ def test_limits_spread_over_the_split(manifest):
   ],
 )
 def test_prepared_data_sets_of_tfds(name, keys, classes):
-  found = build.dataset({'name': name}, str(SHARED))
+  found = load.dataset({'name': name}, str(SHARED))
   assert len(found.classes) == classes and found.splits['train'][0].keys() == keys
   assert found.splits.keys() == {'train', 'validation', 'test'}

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from configs.common import model
-from kdjax import checks, data_checks, stages
-from kdjax.store import manifest as store_manifest
+from kdjax import errors
+from kdjax.experiment import data_checks, stages, validate
+from kdjax.experiment.workdir import checked, claim_workdir
+from kdjax.teacher_store import manifest as store_manifest
 from kdjax.types import DataSet
-from kdjax.workdir import checked, claim
 
 SPLITS = {'train': 12, 'validation': 6, 'test': 6}
 
@@ -36,7 +37,7 @@ def own(small, experiment, monkeypatch):
   def make(changed=lambda split, i, one: one, memory=4e9, folder='w'):
     starts = {'train': 0, 'validation': 100, 'test': 200}
     splits = {s: [changed(s, i, example(starts[s] + i)) for i in range(n)] for s, n in SPLITS.items()}
-    monkeypatch.setattr('kdjax.build.dataset', lambda *a: DataSet(splits, ('even', 'odd'), 'mark'))
+    monkeypatch.setattr('kdjax.experiment.load.dataset', lambda *a: DataSet(splits, ('even', 'odd'), 'mark'))
     small.data.memory = memory
     return experiment(folder)
 
@@ -72,9 +73,9 @@ def set_in(split, number=None, **values):
 def test_what_is_wrong_is_found_before_a_workdir_is_claimed(own, tmp_path, changed, words, memory):
   made = own(changed, memory)
   if words is None:
-    checks.check(made)
+    validate.check(made)
     return
-  with pytest.raises(checks.KdjaxError, match=words) as caught:
+  with pytest.raises(errors.KdjaxError, match=words) as caught:
     stages.run(made)
   assert '\n' not in str(caught.value) and not (tmp_path / 'w').exists()
 
@@ -114,7 +115,7 @@ def test_a_lazy_split_is_read_through_once(own, monkeypatch):
   made = own(memory=1.0)
   data_checks.check(made)
   assert read == ['train', 'validation', 'test'] and not checked(made)
-  claim(made)
+  claim_workdir(made)
   again = own(memory=1.0)
   assert checked(again)
   data_checks.check(again)
@@ -132,10 +133,10 @@ def test_one_bad_image_is_named_with_its_row(small, experiment, manifest, tmp_pa
   (tmp_path / 'bad.png').write_bytes((manifest.parent / '3.png').read_bytes()[:200])
   (tmp_path / 'rows.jsonl').write_text('\n'.join(text))
   small.data.update(path=str(tmp_path / 'rows.jsonl'), memory=memory)
-  with pytest.raises(checks.KdjaxError, match='line 5: .*bad.png is not a readable image'):
+  with pytest.raises(errors.KdjaxError, match='line 5: .*bad.png is not a readable image'):
     stages.run(experiment())
   (tmp_path / 'rows.jsonl').write_text('\n'.join([*text[:4], good, *text[5:]]))
-  checks.check(experiment())
+  validate.check(experiment())
 
 
 @pytest.fixture
@@ -151,17 +152,17 @@ def table(small, tmp_path):
 
 
 def test_images_replaced_under_their_names_are_other_data(table, experiment):
-  claim(experiment())
+  claim_workdir(experiment())
   before = experiment().data.dataset
   first, second = ((table / f'{i}.png').read_bytes() for i in (0, 1))
   (table / '0.png').write_bytes(second)
   (table / '1.png').write_bytes(first)
-  with pytest.raises(checks.KdjaxError, match='the data have changed'):
-    claim(experiment())
+  with pytest.raises(errors.KdjaxError, match='the data have changed'):
+    claim_workdir(experiment())
   assert experiment().data.dataset.fingerprint == before.fingerprint  # that of an older version
   data = json.loads((table / 'w' / 'data.json').read_text())
   (table / 'w' / 'data.json').write_text(json.dumps({'fingerprint': data['fingerprint']}))
-  claim(experiment())
+  claim_workdir(experiment())
 
 
 def test_a_store_of_other_images_is_refused():
@@ -172,14 +173,14 @@ def test_a_store_of_other_images_is_refused():
 
 
 def test_what_only_the_comparison_reads_may_change(small, experiment):
-  claim(experiment())
+  claim_workdir(experiment())
   small.data.test, small.data.limit.test = 'validation', 3
-  claim(experiment())
+  claim_workdir(experiment())
   assert json.loads((experiment().workdir / 'config.json').read_text())['data']['test'] == 'validation'
 
 
 def test_weights_that_cannot_be_read_claim_nothing(small, experiment, tmp_path):
   small.teacher.init = str(tmp_path / 'none.safetensors')
-  with pytest.raises(checks.KdjaxError):
+  with pytest.raises(errors.KdjaxError):
     stages.run(experiment())
   assert not (tmp_path / 'w').exists()

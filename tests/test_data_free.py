@@ -10,16 +10,21 @@ import optax
 import pytest
 
 from configs.common import model
-from kdjax import build, catalogue, data_free, interrupt, parallel, stages, step
+from kdjax import registry, types
 from kdjax.errors import KdjaxError
-from kdjax.layers import Classifier, read
-from kdjax.log import read_log
+from kdjax.experiment import build, stages
 from kdjax.methods import combine
 from kdjax.methods.logits.logit_l1 import logit_l1
 from kdjax.models.vision.generator import Generator
+from kdjax.nn import functional
+from kdjax.nn.layers import Classifier, read
+from kdjax.runtime import signals
+from kdjax.training import sharding, step
+from kdjax.training.metrics_log import read_log
+from kdjax.training.schemes import data_free
 from kdjax.types import Method, Model
 
-SCHEMES = sorted(catalogue.names('generators'))
+SCHEMES = sorted(registry.names('generators'))
 B, C, NOISE = 32, 4, 8
 MAPS = {'student': ('stage1',), 'teacher': ('stage1',)}
 RECIPES = {
@@ -69,7 +74,7 @@ def dfad(s, t, weight=1.0, log=False):
 )
 def test_a_second_writing_of_each_loss_and_its_gradient(writing, options):
   with jax.enable_x64(True):
-    scheme = catalogue.make('generators', writing.__name__, options)
+    scheme = registry.make('generators', writing.__name__, options)
 
     def value(s, t):
       terms = scheme.loss(s, t, step=0)
@@ -107,7 +112,7 @@ def test_certain_scores_stay_finite():
   @jax.jit
   @jax.grad
   def grads(t):
-    schemes = [catalogue.make('generators', name, {}) for name in SCHEMES]
+    schemes = [registry.make('generators', name, {}) for name in SCHEMES]
     return sum(data_free.mean(scheme.loss(t, t, step=0)) for scheme in schemes)
 
   assert all(np.isfinite(g).all() for g in grads(t).values())
@@ -115,13 +120,13 @@ def test_certain_scores_stay_finite():
 
 @pytest.mark.parametrize('name', SCHEMES)
 def test_a_scheme_says_what_it_is(name):
-  module, entry = catalogue.module('generators', name), catalogue.entry('generators', name)
+  module, entry = registry.module('generators', name), registry.entry('generators', name)
   assert len(module.__doc__.split('\n')[0]) <= 110 and 'methods = ' in module.__doc__
   for option in inspect.signature(entry).parameters.values():
     assert option.kind is option.KEYWORD_ONLY and option.default is not option.empty
     assert f'{option.name}:' in entry.__doc__, f'{name} does not document {option.name}'
   half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (S, T))
-  made = catalogue.make('generators', name, {'student_steps': 3})
+  made = registry.make('generators', name, {'student_steps': 3})
   assert made.student_steps == 3
   assert all(total.dtype == jnp.float32 for total, _ in made.loss(*half, step=0).values())
 
@@ -150,9 +155,15 @@ def sums(images, **given):
     total, count = square(s, t)
     return {'square': (-total, count)}
 
-  loss = data_free.GeneratorLoss(apart, 2, images)
+  loss = types.GeneratorLoss(apart, 2, images)
   student, teacher, generator = models
-  parts = student, teacher, data_free.Maker(generator, NOISE, loss, optax.sgd(0.1)), method, optax.sgd(0.01)
+  parts = (
+    student,
+    teacher,
+    data_free.ImageGenerator(generator, NOISE, loss, optax.sgd(0.1)),
+    method,
+    optax.sgd(0.01),
+  )
   init = data_free.make_init(*parts, ema=bool(given.get('ema')))
   update = data_free.make_update(*parts, **given)
   return init, update
@@ -196,12 +207,12 @@ def test_seeds_loops_and_devices_give_the_same(eight_devices):
   update = jax.jit(update)
   wanted = [update(state, TAUGHT, BATCH) for state in states]
   assert wanted[0][1]['square'][0] != wanted[1][1]['square'][0]
-  mesh = parallel.make_mesh()
-  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(parallel.AXIS))
+  mesh = sharding.make_mesh()
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.AXIS))
   _, spread = sums('fresh', unroll=False, place=lambda z: jax.lax.with_sharding_constraint(z, rows))
-  stacked = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *states), parallel.everywhere(mesh))
-  batch = parallel.split({'id': np.arange(B)}, mesh)
-  made = jax.jit(step.over_seeds(spread))(stacked, TAUGHT, batch)
+  stacked = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *states), sharding.replicated(mesh))
+  batch = sharding.to_global_arrays({'id': np.arange(B)}, mesh)
+  made = jax.jit(step.vmap_seeds(spread))(stacked, TAUGHT, batch)
   for a, *b in zip(*map(jax.tree.leaves, (made, *wanted)), strict=True):
     np.testing.assert_allclose(a, np.stack(b), rtol=1e-5)
 
@@ -233,7 +244,7 @@ def adam(lr):
 def taught():
   """(student, teacher, generator, the trained teacher's variables, images, its answers to them)."""
   rng = np.random.default_rng(7)
-  student, teacher, generator = (build.functions(net, {}) for net in (Net(16), Net(32), Small()))
+  student, teacher, generator = (functional.functions(net, {}) for net in (Net(16), Net(32), Small()))
   centres, label = rng.normal(size=(C, 8, 8, 1)), rng.integers(0, C, 1024)
   image = np.float32(centres[label] + rng.normal(size=(1024, 8, 8, 1)))
   variables, tx = teacher.init(jax.random.key(0), {'image': image[:1]}), optax.adam(1e-2)
@@ -259,7 +270,7 @@ def taught():
 def parts(name, taught):
   """What a scheme's init and update are made from."""
   student, teacher, generator = taught[:3]
-  maker = data_free.Maker(generator, NOISE, catalogue.make('generators', name, {}), adam(3e-3))
+  maker = data_free.ImageGenerator(generator, NOISE, registry.make('generators', name, {}), adam(3e-3))
   return student, teacher, maker, build.method(RECIPES[name], 1000), adam(1e-2)
 
 
@@ -313,7 +324,7 @@ def test_the_state_keeps_its_form_and_the_batch_gives_its_size(taught, first, sc
   for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(state), strict=True):
     assert a.shape == b.shape and a.dtype == b.dtype
   assert new.params.keys() == {'student', 'method', 'generator'} and new.step == 1
-  steps = catalogue.make('generators', name, {}).student_steps
+  steps = registry.make('generators', name, {}).student_steps
   assert all(losses[k][1] == steps * B for k in RECIPES[name]) and losses['grad_norm'][1] == steps
   again, _ = update(state, variables, {'id': 9 - BATCH['id']})
   assert same(new, again), 'it used more of the batch than its size'
@@ -357,7 +368,7 @@ def test_a_generator_makes_images_of_a_size():
   rng, models = np.random.default_rng(0), {}
   for normalise in (True, False):
     net = Generator(noise=5, width=2, size=(12, 8), channels=3, normalise=normalise)
-    models[normalise] = build.functions(net, {})
+    models[normalise] = functional.functions(net, {})
   shapes = jax.eval_shape(models[True].init, jax.random.key(0), batch)
   variables = jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes)
 
@@ -371,7 +382,7 @@ def test_a_generator_makes_images_of_a_size():
   np.testing.assert_allclose(normal.std((0, 1, 2)), 1, atol=1e-2)
   assert np.abs(bounded).max() <= 1
   for options, wrong in (({'size': 10}, 'size=10'), ({'noise': 4}, 'noise=4')):
-    model = build.functions(Generator(**{'noise': 5} | options), {})
+    model = functional.functions(Generator(**{'noise': 5} | options), {})
     with pytest.raises(KdjaxError, match=wrong):
       jax.eval_shape(model.init, jax.random.key(0), batch)
 
@@ -391,7 +402,7 @@ def test_an_experiment_without_data(experiment, config):
   config.teacher.init = str(whole.folder('teacher') / 'seed_0.safetensors')
   stages.run(halved := experiment('halved'), ('teacher',))
   asked = iter([False, False, True, True, True])
-  with pytest.raises(interrupt.Interrupted):
+  with pytest.raises(signals.Interrupted):
     stages.finish(halved, 'student', stopped=lambda: next(asked))
   stages.finish(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))

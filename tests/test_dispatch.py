@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import dispatch, stages
 from kdjax.errors import KdjaxError
-from kdjax.log import read_log
+from kdjax.experiment import stages
+from kdjax.runtime import signals
+from kdjax.training import multi_step
+from kdjax.training.metrics_log import read_log
 
 DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 
@@ -49,7 +51,7 @@ def test_it_goes_on_in_another_stride(experiment, config):
   whole, _ = trained(experiment('whole'))
   made, asked = experiment('stopped'), iter([False, False, True])
   stages.run(made, ('teacher',))
-  with pytest.raises(stages.interrupt.Interrupted):
+  with pytest.raises(signals.Interrupted):
     stages.finish(made, 'student', stopped=lambda: next(asked, True))
   config.run.update(dispatch=2, save_every=6)
   with pytest.raises(KdjaxError, match='what is left of the steps, 3, is no multiple'):
@@ -79,18 +81,20 @@ def test_what_cannot_be(experiment, config):
     stages.run(experiment(), ('teacher',))
   assert not experiment().workdir.exists()
   with pytest.raises(KdjaxError, match='1 or more'):
-    dispatch.check(0, 'jit', {})
+    multi_step.check(0, 'jit', {})
   with pytest.raises(KdjaxError, match='alone'):
-    dispatch.check(2, 'pmap', {})
+    multi_step.check(2, 'pmap', {})
   with pytest.raises(KdjaxError, match='Choose from: auto, no, yes'):
-    dispatch.lives_on_device('always', {}, 1.0)
+    multi_step.lives_on_device('always', {}, 1.0)
   with pytest.raises(KdjaxError, match='within data.memory'):
-    dispatch.lives_on_device('yes', None, 1.0)
+    multi_step.lives_on_device('yes', None, 1.0)
 
 
 def test_auto_is_for_accelerators_with_room(monkeypatch):
   arrays = {'image': np.zeros(100, np.uint8)}
-  assert not dispatch.lives_on_device('auto', arrays, 1e9)
+  assert not multi_step.lives_on_device('auto', arrays, 1e9)
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert dispatch.lives_on_device('auto', arrays, 1000)
-  assert not dispatch.lives_on_device('auto', arrays, 300) and not dispatch.lives_on_device('auto', None, 1e9)
+  assert multi_step.lives_on_device('auto', arrays, 1000)
+  assert not multi_step.lives_on_device('auto', arrays, 300) and not multi_step.lives_on_device(
+    'auto', None, 1e9
+  )

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from configs.common import model
-from kdjax import build, members, stages, start, store
-from kdjax.checks import check
+from kdjax import teacher_store
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
 from kdjax.models.multimodal.ensemble import Ensemble, mean
 from kdjax.models.vision.mlp import Mlp
-from kdjax.store import manifest
+from kdjax.nn import functional
+from kdjax.pretrained import initialize
+from kdjax.teacher_store import manifest
+from kdjax.training import members
 
 TEACHERS = ('a/logits', 'b/logits', 'c/logits')
 METHODS = ('ca_mkd', 'mean_logits', 'mean_probabilities')
@@ -119,7 +123,7 @@ def test_teachers_of_three_workdirs_teach_by_every_method(small, tmp_path):
     np.testing.assert_allclose(said[f'{name}/logits'], logits[-1], rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(said['logits'], np.mean(logits, 0), rtol=1e-5, atol=1e-6)
   assert np.ptp(logits, 0).max() > 1e-3
-  judged = together.judge('teacher')(together.variables('teacher'), together.data.test)
+  judged = together.evaluator('teacher')(together.variables('teacher'), together.data.test)
   assert 0 <= judged.metrics['top1'][0] <= 1
   log = (together.folder('student') / 'metrics.jsonl').read_text()
   assert all(f'"loss/{name}"' in log for name in METHODS)
@@ -133,7 +137,7 @@ def test_an_ensemble_is_trained_and_stored(experiment, small):
   whole = experiment()
   stages.run(whole, ('teacher', 'student'))
   assert whole.summary('teacher')['steps'] == 6
-  kept = manifest.load(store.folder(whole))['identity']
+  kept = manifest.load(teacher_store.folder(whole))['identity']
   assert {k for k in kept if k.startswith('taps.')} == {'taps.a/logits', 'taps.b/logits'}
 
 
@@ -155,7 +159,7 @@ def test_an_init_without_frozen_is_trained_further(small, tmp_path):
 
 def test_a_member_may_read_other_inputs():
   nets = {k: Mlp(hidden=(4,), num_classes=3) for k in 'ab'}
-  net = build.functions(Ensemble(nets, {'b': {'image': 'small'}}), {})
+  net = functional.functions(Ensemble(nets, {'b': {'image': 'small'}}), {})
   batch = {'image': np.ones((2, 4, 4, 1), np.float32), 'small': np.zeros((2, 2, 2, 1), np.float32)}
   weights = jax.jit(net.init)(jax.random.key(0), batch)
   shapes = {k: weights['params'][f'members_{k}'] for k in 'ab'}
@@ -163,9 +167,9 @@ def test_a_member_may_read_other_inputs():
   assert first[0] != first[1]
   for given in ({'c': nets['a'], 'image': nets['b']}, {'a/b': nets['a']}):
     with pytest.raises(KdjaxError, match='a name is of letters'):
-      build.functions(Ensemble(given), {}).init(jax.random.key(0), batch)
+      functional.functions(Ensemble(given), {}).init(jax.random.key(0), batch)
   with pytest.raises(KdjaxError, match="'c' in inputs"):
-    build.functions(Ensemble(nets, {'c': {}}), {}).init(jax.random.key(0), batch)
+    functional.functions(Ensemble(nets, {'c': {}}), {}).init(jax.random.key(0), batch)
 
 
 def test_what_cannot_be_is_one_line(experiment, small):
@@ -174,7 +178,7 @@ def test_what_cannot_be_is_one_line(experiment, small):
   small.methods = {}
   with pytest.raises(KdjaxError, match=r'members_a is frozen, and nothing says with which weights'):
     check(experiment())
-  assert start.frozen(small.teacher.model.to_dict()) == (
+  assert initialize.frozen(small.teacher.model.to_dict()) == (
     ('members_a',),
     ('members_b',),
     ('members_a', 'head'),

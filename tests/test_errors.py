@@ -12,12 +12,17 @@ import pytest
 
 import run as command
 from configs.common import model, parse_arg
-from kdjax import build, catalogue, checkpoint, stages, tokenizer, trust
-from kdjax.data.manifest import manifest as read_manifest
+from kdjax import registry
+from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, stages
+from kdjax.experiment.workdir import claim_workdir
+from kdjax.input import tokenizer
 from kdjax.methods.logits import kd as kd_file
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime import trust
+from kdjax.training import checkpoint
 from kdjax.types import Method
-from kdjax.workdir import claim
 
 FOLDERS = itertools.count()
 
@@ -154,22 +159,22 @@ def test_labels_that_are_all_hidden(experiment, config, tmp_path):
 def test_changed_data_and_a_workdir_that_is_a_file(experiment, config, manifest, tmp_path):
   text = manifest.read_text()
   try:
-    claim(experiment())
+    claim_workdir(experiment())
     manifest.write_text(text + '\n')
     with pytest.raises(KdjaxError, match='the data have changed'):
-      claim(experiment())
+      claim_workdir(experiment())
   finally:
     manifest.write_text(text)
   (tmp_path / 'file').write_text('')
   with pytest.raises(KdjaxError, match='which is a file'):
-    claim(experiment('file'))
+    claim_workdir(experiment('file'))
 
 
 def test_a_workdir_of_another_config(experiment, config):
-  claim(experiment())
+  claim_workdir(experiment())
   config.student.train.steps, config.run.log_every = 7, 1
   with pytest.raises(KdjaxError, match=r'student.train.steps: 6 there, 7 here\).*--workdir'):
-    claim(experiment())
+    claim_workdir(experiment())
 
 
 def test_a_stage_out_of_order(experiment):
@@ -205,7 +210,7 @@ def test_a_full_disk(experiment, monkeypatch, tmp_path):
   try:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old_limit[1]))
     with pytest.raises((KdjaxError, OSError)):
-      checkpoint.export(tmp_path / 'w.safetensors', {'params': {'a': np.ones(1000)}})
+      safetensors_io.export(tmp_path / 'w.safetensors', {'params': {'a': np.ones(1000)}})
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
   assert not list(tmp_path.glob('*w.safetensors*'))
@@ -250,7 +255,7 @@ def test_a_corrupt_image(experiment, config, tmp_path):
 
 def test_a_label_outside_the_classes(experiment, config, tmp_path, monkeypatch):
   config.data.update(rows(tmp_path, *[GOOD | {'split': s} for s in ('train', 'test')]))
-  monkeypatch.setattr('kdjax.data.manifest.Rows.label', lambda *a: 3)
+  monkeypatch.setattr('kdjax.datasets.manifest.Rows.label', lambda *a: 3)
   refused(experiment, 'example 1 has the label 3', '1 classes')
 
 
@@ -273,15 +278,15 @@ def test_a_manifest_or_tokenizer_that_is_not_there(tmp_path):
 
 def test_weights_of_another_architecture(tmp_path):
   path = tmp_path / 'w.safetensors'
-  checkpoint.export(path, {'params': {'a': np.ones(2), 'b': np.ones(3)}})
+  safetensors_io.export(path, {'params': {'a': np.ones(2), 'b': np.ones(3)}})
   with pytest.raises(KdjaxError, match=r'1 missing \(params/c\); 1 extra \(params/b\); 1 of another shape'):
-    checkpoint.load(path, {'params': {'a': np.ones(3), 'c': np.ones(1)}})
-  checkpoint.export(path, {'params': {'a': np.ones(2)}}, 'one')
+    safetensors_io.load(path, {'params': {'a': np.ones(3), 'c': np.ones(1)}})
+  safetensors_io.export(path, {'params': {'a': np.ones(2)}}, 'one')
   with pytest.raises(KdjaxError, match='another vocabulary: set data.tokenizer'):
-    checkpoint.load(path, {'params': {'a': np.ones(2)}}, 'other')
+    safetensors_io.load(path, {'params': {'a': np.ones(2)}}, 'other')
   path.write_bytes(path.read_bytes()[:40])
   with pytest.raises(KdjaxError, match='cannot read the model'):
-    checkpoint.load(path, {})
+    safetensors_io.load(path, {})
 
 
 def test_a_user_module_is_imported_and_a_missing_package_named(monkeypatch, tmp_path):
@@ -291,9 +296,9 @@ def test_a_user_module_is_imported_and_a_missing_package_named(monkeypatch, tmp_
   text = 'from kdjax.methods.logits.kd import kd\ndef mykd(*, x=1):\n  return kd(temperature=x)\n'
   (tmp_path / 'pkg' / 'mykd.py').write_text(text)
   trust.trust(['pkg.mykd', 'pkg.other'])
-  assert isinstance(catalogue.make('methods', 'pkg.mykd', {'x': 3}), Method)
+  assert isinstance(registry.make('methods', 'pkg.mykd', {'x': 3}), Method)
   with pytest.raises(KdjaxError, match="'pkg.other'"):
-    catalogue.module('methods', 'pkg.other')
+    registry.module('methods', 'pkg.other')
 
 
 def test_arguments_of_a_recipe():

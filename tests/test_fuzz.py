@@ -8,9 +8,9 @@ import pytest
 
 from configs import common
 from configs.common import model, training
-from kdjax import checks, stages, validate
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import stages, validate, validate_config
+from kdjax.experiment.experiment import Experiment
 from mutations import RECIPES, mutated, recipe
 
 PAIRED = {'student': 'image/embed', 'teacher': 'image/embed'}
@@ -34,7 +34,7 @@ def test_two_thousand_mutations_of_all_recipes():
   for i in range(2000):
     name = RECIPES[i % len(RECIPES)]
     config, said = mutated(recipes[name], rng)
-    let_through += accepted(validate.recipe, config, f'{name}: {said}')
+    let_through += accepted(validate_config.recipe, config, f'{name}: {said}')
   assert 100 < let_through < 1000
 
 
@@ -54,14 +54,14 @@ def tried(bases, tmp_path, n, seed):
   while found < n:
     name = list(bases)[found % len(bases)]
     config, said = mutated(bases[name], rng)
-    if not accepted(validate.recipe, config, said):
+    if not accepted(validate_config.recipe, config, said):
       continue
     found += 1
     experiment = Experiment(config, tmp_path / f'{seed}_{found}')
     key = repr((config['data'], config['seed']))
     if key in data:
       experiment.__dict__['data'] = data[key]
-    passed = accepted(lambda _, e=experiment: checks.check(e), config, said)
+    passed = accepted(lambda _, e=experiment: validate.check(e), config, said)
     if 'data' in experiment.__dict__:
       data[key] = experiment.data
     yield experiment, passed, said
@@ -128,7 +128,7 @@ def test_a_number_out_of_range_is_refused_before_data_are_read(config, experimen
     tree = tree[part]
   tree[last] = value
   with pytest.raises(KdjaxError) as caught:
-    checks.check(Experiment(plain, None))
+    validate.check(Experiment(plain, None))
   assert str(caught.value).startswith(said)
 
 

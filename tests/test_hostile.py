@@ -18,23 +18,32 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from kdjax import array_pickle, checkpoint, files, plain_pickle, sound, sources, tokenizer
-from kdjax.data import image_text, manifest
-from kdjax.described import described
+from kdjax.datasets import image_text, manifest
 from kdjax.errors import KdjaxError
-from kdjax.pretrained import find, numpy_file, torch_file
+from kdjax.input import (
+  audio_files,
+  images,
+  numpy_pickle,
+  restricted_unpickler,
+  table_file,
+  tfds_source,
+  tokenizer,
+)
+from kdjax.pretrained import find, numpy_file, safetensors_io, torch_file
+from kdjax.runtime import files
+from kdjax.runtime.described import described
 from torch_files import SYSTEM, called, group, name, number, state, stream, tensor, text, zipped
 
 READERS = {
-  'image': lambda path: sources.read_image(path, 'here'),
-  'sound': lambda path: sound.read_sound(path, 100, 'here'),
-  'pickle': array_pickle.read,
-  'safetensors': checkpoint.read,
+  'image': lambda path: images.read_image(path, 'here'),
+  'sound': lambda path: audio_files.read_sound(path, 100, 'here'),
+  'pickle': numpy_pickle.read,
+  'safetensors': safetensors_io.read,
   'torch': torch_file.read,
   'npz': numpy_file.read,
   'tokenizer': tokenizer.load,
   'checkpoint': lambda path: find.files(str(path)),
-  'table': manifest.rows,
+  'table': table_file.rows,
   'pairs': image_text.Lines,
 }
 
@@ -126,9 +135,9 @@ KINDS = {
   'npz': (lambda path: np.savez(path, a=SAMPLE, b=SAMPLE.T), 'a.npz', numpy_file.read),
   'npz packed': (lambda path: np.savez_compressed(path, a=SAMPLE, b=SAMPLE.T), 'a.npz', numpy_file.read),
   'safetensors': (
-    lambda path: checkpoint.export(path, {'params': {'a': SAMPLE, 'b': SAMPLE[0]}}),
+    lambda path: safetensors_io.export(path, {'params': {'a': SAMPLE, 'b': SAMPLE[0]}}),
     'a.safetensors',
-    checkpoint.read,
+    safetensors_io.read,
   ),
   'png': (image('png'), 'a.png', READERS['image']),
   'jpeg': (image('jpeg'), 'a.jpg', READERS['image']),
@@ -200,7 +209,7 @@ def test_values_without_end_are_not_shown(tmp_path):
   }
   for said, body in bodies.items():
     (tmp_path / 'a.pkl').write_bytes(body + b'.')
-    refused(array_pickle.read, tmp_path / 'a.pkl', said.strip())
+    refused(numpy_pickle.read, tmp_path / 'a.pkl', said.strip())
   storage = text('storage'), name('torch', 'FloatStorage'), text('0'), text('cpu'), number(1)
   tensors = [tensor().replace(group(number(12)), double)]
   tensors += [group(*storage[:i], double, *storage[i + 1 :]) + b'Q' for i in range(5) if i != 3] + [
@@ -222,20 +231,20 @@ def test_numbers_and_calls_of_any_size_are_not_computed_with(tmp_path, monkeypat
   path, huge = tmp_path / 'a.pkl', b'\x8a\xff' + b'\xff' * 254 + b'\x7f'
   array, kind = name('numpy.core.numeric', '_frombuffer'), called(name('numpy', 'dtype'), text('f8'))
   path.write_bytes(called(array, b'C\x00', kind, group(huge * 200_000), text('C')) + b'.')
-  refused(array_pickle.read, path, 'without a type or a shape')
+  refused(numpy_pickle.read, path, 'without a type or a shape')
   many = b'(' + b'N' * 100_000 + b't\x94'  # given to a call again and again
   path.write_bytes(b'(' + many + (name('builtins', 'bytes') + b'h\x00R') * 50_000 + b't.')
-  refused(array_pickle.read, path, 'a call of what is no name')
+  refused(numpy_pickle.read, path, 'a call of what is no name')
   built = name('numpy', 'dtype') + text('f8') + b'\x85R' + b'\x94' * 50_000
   state_ = group(number(3), text('<'), b'NNN', number(-1), number(-1), number(0)) + b'r\xff\xff\x00\x00'
   path.write_bytes(b'(' + built + b'h\x00' * 50_000 + (state_ + b'b') + b't.')
-  refused(array_pickle.read, path)
+  refused(numpy_pickle.read, path)
   key = b'X' + struct.pack('<I', 5000) + b'k' * 5000
   path.write_bytes(b'}' + key + b'Ns.')
-  refused(array_pickle.read, path, 'a key of 5,000 characters')
-  monkeypatch.setattr(plain_pickle, 'MOST', 1000)
+  refused(numpy_pickle.read, path, 'a key of 5,000 characters')
+  monkeypatch.setattr(restricted_unpickler, 'MOST', 1000)
   path.write_bytes(b'}' * 2000)
-  refused(array_pickle.read, path, 'more than 1,000 operations')
+  refused(numpy_pickle.read, path, 'more than 1,000 operations')
   monkeypatch.undo()
   same = {f't{i}': tensor(size=300_000, shape=(300_000,)) for i in range(40)}
   body = zipped(tmp_path / 'a.pth', state(**same), {'0': np.zeros(300_000, np.float32)})
@@ -314,7 +323,7 @@ def prepared_folder(tmp_path):
 
 
 def opened(folder):
-  return sources.open_builder(str(folder), None)
+  return tfds_source.open_builder(str(folder), None)
 
 
 def test_a_prepared_folder_is_read(prepared_folder):
@@ -377,7 +386,7 @@ def test_a_pipe_in_a_prepared_folder(prepared_folder):
   'name', ['../..', 'mnist:../..', 'mnist/../..', 'a\0b', 'x' * 300, 'mnist?x=1', '{0}']
 )
 def test_names_of_data_sets_that_lead_elsewhere(tmp_path, name):
-  refused(lambda path: sources.open_builder(name, str(path)), tmp_path)
+  refused(lambda path: tfds_source.open_builder(name, str(path)), tmp_path)
 
 
 def replaced(pattern, content, times=1):
@@ -461,19 +470,21 @@ def tensor_entry(shape=(2,), dtype='F32', offsets=(0, 8)):
   ],
 )
 def test_a_header_that_lies(tmp_path, header):
-  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', header, bytes(8)))
+  refused(safetensors_io.read, safetensors(tmp_path / 'a.safetensors', header, bytes(8)))
 
 
 @pytest.mark.parametrize('length', [0, 2, 2**20, 2**40, 2**63, 2**64 - 1])
 def test_a_length_of_a_header_that_lies(tmp_path, length):
-  refused(checkpoint.read, safetensors(tmp_path / 'a.safetensors', {'a': tensor_entry()}, bytes(8), length))
+  refused(
+    safetensors_io.read, safetensors(tmp_path / 'a.safetensors', {'a': tensor_entry()}, bytes(8), length)
+  )
 
 
 def test_a_name_twice_in_a_header_is_one_tensor(tmp_path):
   one = json.dumps(tensor_entry())
   path = safetensors(tmp_path / 'a.safetensors', f'{{"a": {one}, "a": {one}}}'.encode(), bytes(8))
   try:
-    assert list(checkpoint.read(path)[0]) == ['a']
+    assert list(safetensors_io.read(path)[0]) == ['a']
   except KdjaxError as e:
     assert 'cannot read the model' in str(e)
 
@@ -481,7 +492,7 @@ def test_a_name_twice_in_a_header_is_one_tensor(tmp_path):
 def test_links_out_of_a_checkpoints_folder(tmp_path):
   folder = tmp_path / 'model'
   folder.mkdir()
-  checkpoint.export(tmp_path / 'elsewhere.safetensors', {'params': {'a': SAMPLE}})
+  safetensors_io.export(tmp_path / 'elsewhere.safetensors', {'params': {'a': SAMPLE}})
   link = folder / 'model.safetensors'
   link.symlink_to('../elsewhere.safetensors')
   refused(find.files, str(folder), 'outside its folder')

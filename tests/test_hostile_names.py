@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 import pytest
 from rich.progress import Progress
 
-from kdjax import predict, progress, report
+from kdjax import report
 from kdjax.errors import KdjaxError, printable, unknown
+from kdjax.experiment import predict
+from kdjax.runtime import progress
 from test_report import curves, examples, results  # noqa: F401
 
 TERMINAL = ('\x1b[2J', '\x1b]0;title\x07', '\x9b31m', '\x8f', '\u202eabc', 'a\rb', 'a\x08b', '\x00', '\ud800')

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from kdjax import huge_pages
+from kdjax.runtime import huge_pages
 
 SCRIPT = """
 import os, sys
-from kdjax import huge_pages
-huge_pages.take()
+from kdjax.runtime import huge_pages
+huge_pages.restart_with_huge_pages()
 print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])
 """
 
@@ -34,4 +34,4 @@ def test_other_systems_are_left_alone(monkeypatch):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
   monkeypatch.setattr(huge_pages.sys, 'platform', 'darwin')
   monkeypatch.setattr(huge_pages.os, 'execv', None)
-  huge_pages.take()
+  huge_pages.restart_with_huge_pages()

@@ -9,10 +9,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from configs import common
-from kdjax import build, checks, pretrained, stages, start
+from kdjax import pretrained
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
-from kdjax.pretrained import classes, images, resnet_imagenet
+from kdjax.experiment import build, stages, validate
+from kdjax.experiment.experiment import Experiment
+from kdjax.nn import functional
+from kdjax.pretrained import classes, images, initialize, resnet_imagenet
 
 SIZES = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 12}
 CONFIG = SIZES | {'model_type': 'vit', 'patch_size': 4, 'hidden_act': 'gelu', 'layer_norm_eps': 1e-12}
@@ -193,12 +195,12 @@ def test_an_encoder_with_an_init_of_its_own_reads_images_alike(folder):
   scaling = {'image_mean': [0.3, 0.4, 0.5], 'image_std': [0.2, 0.3, 0.4]}
   init = saved(folder, weights, CONFIG | kind, preprocessor_config=scaling)
   inner = {'model': 'vit_class_token', 'init': init, 'frozen': True}
-  config = start.complete({'model': 'fusion', 'encoders': {'image': inner}})
+  config = initialize.complete({'model': 'fusion', 'encoders': {'image': inner}})
   image = config['encoders']['image']
   assert image['mean'] == (0.3, 0.4, 0.5) and image['distilled'] == 'heads' and 'num_classes' not in image
   net = build.module(config, {'num_classes': 5})
   like = jax.eval_shape(net.init, jax.random.key(0), {'image': IMAGE})
-  loaded = start.load(config, start.split(like, start.frozen(config)))
+  loaded = initialize.load(config, functional.split(like, initialize.frozen(config)))
   kept = loaded['frozen']['encoders_image']
   np.testing.assert_array_equal(kept['distillation'], weights['deit.embeddings.distillation_token'])
   assert 'head' not in kept
@@ -234,7 +236,7 @@ def test_a_teacher_by_its_files_alone(folder, tmp_path, capsys):
   rows = table_of(tmp_path, ['cat', 'dog', 'emu', 'cat', 'dog', 'emu'])
   experiment = Experiment(recipe(init, tmp_path / 'rows.jsonl', rows), tmp_path / 'w')
   capsys.readouterr()
-  checks.check(experiment)
+  validate.check(experiment)
   said = ' '.join(capsys.readouterr().out.split())
   assert 'images - (0.3, 0.4, 0.5), / (0.2, 0.3, 0.4) (of preprocessor_config.json), trained on 8×8' in said
   assert 'bilinear' in said
@@ -250,5 +252,5 @@ def test_another_number_of_classes_is_known_in_the_checking_phase(folder, tmp_pa
   rows = table_of(tmp_path, ['a', 'b', 'c', 'd', 'a', 'b'])
   experiment = Experiment(recipe(init, tmp_path / 'rows.jsonl', rows), tmp_path / 'w')
   with pytest.raises(KdjaxError, match='has 3 classes, and the data set has 4'):
-    checks.check(experiment)
+    validate.check(experiment)
   assert not (tmp_path / 'w').exists()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from kdjax import build, pretrained
+from kdjax import pretrained
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build
 from kdjax.pretrained import images
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

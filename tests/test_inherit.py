@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from kdjax import build
 from kdjax.errors import KdjaxError
-from kdjax.inherit import WIDTHS, inherit
+from kdjax.experiment import build
+from kdjax.pretrained.inherit import WIDTHS, inherit
 
 GPT = {'model': 'gpt2', 'vocab_size': 20, 'width': 12, 'depth': 4, 'heads': 3, 'mlp': 10, 'positions': 9}
 TEXT = {'text': jnp.array([[3, 4, 5, 0, 0], [7, 8, 9, 2, 1]])}

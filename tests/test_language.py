@@ -12,28 +12,34 @@ from tokenizers import Tokenizer, models
 
 from configs import common, instructions
 from configs.common import model, training
-from kdjax import build, generate, interrupt, on_policy, parallel, predict, stages, tokenizer, written
-from kdjax.checks import check
-from kdjax.data.manifest import manifest as read_manifest
-from kdjax.data.number_words import in_words, number_words
+from kdjax.datasets.manifest import manifest as read_manifest
+from kdjax.datasets.number_words import in_words, number_words
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
-from kdjax.files import read_json, write_json
-from kdjax.log import read_log
+from kdjax.evaluation import generation_metrics
+from kdjax.experiment import build, predict, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
+from kdjax.experiment.workdir import claim_workdir
+from kdjax.input import tokenizer
 from kdjax.methods import combine
 from kdjax.methods.sequence.forward_kl import forward_kl
 from kdjax.models.text.gpt2 import Gpt2
-from kdjax.step import make_init, make_update
+from kdjax.nn import functional, generate
+from kdjax.runtime import signals
+from kdjax.runtime.files import read_json, write_json
 from kdjax.tasks.language_modelling import language_modelling
+from kdjax.training import sharding
+from kdjax.training.metrics_log import read_log
+from kdjax.training.schemes import on_policy
+from kdjax.training.step import make_init, make_update
 from kdjax.types import Model
-from kdjax.workdir import claim
 
 L, P, V, END = 12, 6, 11, 2
 FOLDERS = itertools.count()
 
 
 def tiny(width=8, depth=1):
-  made = build.functions(Gpt2(V, width=width, depth=depth, heads=2, mlp=16, positions=L + 4), {})
+  made = functional.functions(Gpt2(V, width=width, depth=depth, heads=2, mlp=16, positions=L + 4), {})
   return Model(jax.jit(made.init), jax.jit(made.apply, static_argnames='train'))
 
 
@@ -265,7 +271,9 @@ def test_samples_are_of_the_distribution_and_end(talk):
 
 
 def test_a_model_that_cannot_go_on_is_refused():
-  plain = build.functions(build.module(model('transformer', vocab_size=V, width=8, depth=1, heads=2), {}), {})
+  plain = functional.functions(
+    build.module(model('transformer', vocab_size=V, width=8, depth=1, heads=2), {}), {}
+  )
   batch = {'text': np.ones((2, P), np.int32), 'text/mask': np.ones((2, P), bool), 'id': np.arange(2)}
   variables = plain.init(jax.random.key(0), batch)
   with pytest.raises(KdjaxError, match='the model cannot go on with a text'):
@@ -334,17 +342,17 @@ def test_devices_share_a_batch(talk, eight_devices):
   student, variables, teacher, taught, batch = talk
   batch = {k: np.concatenate([v, v[:2]]) for k, v in batch.items()} | {'id': np.arange(8, dtype=np.int32)}
   update, state = trained((student, variables, teacher, taught, batch), 1.0)
-  mesh = parallel.make_mesh()
-  whole = jax.device_put(jax.tree.map(np.asarray, (state, taught)), parallel.everywhere(mesh))
-  one, many = update(state, taught, batch)[0], update(*whole, parallel.split(batch, mesh))[0]
+  mesh = sharding.make_mesh()
+  whole = jax.device_put(jax.tree.map(np.asarray, (state, taught)), sharding.replicated(mesh))
+  one, many = update(state, taught, batch)[0], update(*whole, sharding.to_global_arrays(batch, mesh))[0]
   for a, b in zip(*(jax.tree.leaves(s.params) for s in (one, many)), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_rouge_l():
   pytest.importorskip('rouge_score')
-  assert written.rouge_l(['twenty seven'], ['twenty seven']) == 1
-  two = written.rouge_l(['a cat sat', 'dogs run'], ['the cat sat down', 'birds fly'])
+  assert generation_metrics.rouge_l(['twenty seven'], ['twenty seven']) == 1
+  two = generation_metrics.rouge_l(['a cat sat', 'dogs run'], ['the cat sat down', 'birds fly'])
   assert two == pytest.approx((2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3)) / 2)
 
 
@@ -389,7 +397,7 @@ def test_the_recipe_from_end_to_end(config, tmp_path):
   before['on_policy'] |= {'share': 0.0}
   write_json(tmp_path / 'w' / 'config.json', before)
   with pytest.raises(KdjaxError, match='on_policy.share: 0.0 there, 0.5 here'):
-    claim(made(config, tmp_path))
+    claim_workdir(made(config, tmp_path))
 
 
 def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
@@ -399,7 +407,7 @@ def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
   config.teacher.init = str(whole.folder('teacher') / 'seed_0.safetensors')
   stages.run(halved := made(config, tmp_path, 'halved'), ('teacher',))
   asked = iter([False, False, True, True, True])
-  with pytest.raises(interrupt.Interrupted):
+  with pytest.raises(signals.Interrupted):
     stages.finish(halved, 'student', stopped=lambda: next(asked))
   stages.finish(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))
@@ -407,16 +415,16 @@ def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
 
 def test_a_workdir_of_before_these_keys_is_still_its_own(config, tmp_path):
   one = made(config, tmp_path)
-  claim(one)
+  claim_workdir(one)
   path = one.workdir / 'config.json'
   old = read_json(path, dict, '')
   del old['on_policy'], old['generation'], old['data']['columns']['response']
   write_json(path, old)
   config.generation.seeds = (1,)
-  claim(made(config, tmp_path))
+  claim_workdir(made(config, tmp_path))
   config.data.prompt_length = 5
   with pytest.raises(KdjaxError, match='data.prompt_length'):
-    claim(made(config, tmp_path))
+    claim_workdir(made(config, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import jax
 import pytest
 
 import taps
-from kdjax import build, catalogue, loss_entry, trust
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, loss_entry
+from kdjax.runtime import trust
 from kdjax.types import Method
 
 KEY = jax.random.key(0)
@@ -24,8 +26,8 @@ def values(config, step):
 
 
 def test_no_option_of_a_method_is_called_as_a_key_of_its_entry():
-  for name in catalogue.names('methods'):
-    assert not set(loss_entry.KEYS) & catalogue.options('methods', name).keys(), name
+  for name in registry.names('methods'):
+    assert not set(loss_entry.KEYS) & registry.options('methods', name).keys(), name
 
 
 def test_start_is_the_window_of_the_loss_and_never_an_option():

@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 
-from kdjax import build, optim, stages, step
-from kdjax.experiment import Experiment
+from kdjax.experiment import build, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.training import optimizers, step
 
 
 def test_few_labels_are_few_for_the_student_too(experiment, config, monkeypatch):
@@ -30,7 +31,7 @@ def test_the_teacher_answers_in_evaluation_mode(experiment):
   whole = experiment()
   teacher, batch = whole.model('teacher'), whole.data.train.take(np.arange(8))
   variables = jax.jit(teacher.init)(jax.random.key(0), batch)
-  _, t = step.make_look(teacher, lambda batch: batch)(variables, batch)
+  _, t = step.make_teacher_forward(teacher, lambda batch: batch)(variables, batch)
   evaluated, _ = teacher.apply(variables, batch, train=False)
   trained, _ = teacher.apply(variables, batch, train=True, rng=jax.random.key(1))
   np.testing.assert_array_equal(t['logits'], evaluated['logits'])
@@ -44,8 +45,8 @@ def test_the_teacher_sees_what_the_student_sees(experiment, config):
   teacher, batch = whole.model('teacher'), whole.data.train.take(np.arange(8))
   batch |= {'epoch': np.zeros(8, np.int32)}
   variables = jax.jit(teacher.init)(jax.random.key(0), batch)
-  view = build.view(whole.config['student']['train'], 0)
-  augmented, t = step.make_look(teacher, view)(variables, batch)
+  view = build.make_augment(whole.config['student']['train'], 0)
+  augmented, t = step.make_teacher_forward(teacher, view)(variables, batch)
   assert np.any(augmented['image'] != batch['image'])
   np.testing.assert_array_equal(t['logits'], teacher.apply(variables, augmented, train=False)[0]['logits'])
 
@@ -57,7 +58,7 @@ def test_the_weight_of_a_loss_weighs_its_gradient(experiment, config):
   teacher = whole.model('teacher')
   variables = jax.jit(teacher.init)(jax.random.key(9), batch)
   t, _ = teacher.apply(variables, batch, train=False)
-  tx = optim.optimiser({'name': 'sgd', 'lr': 1.0, 'schedule': 'constant'}, 6)
+  tx = optimizers.optimiser({'name': 'sgd', 'lr': 1.0, 'schedule': 'constant'}, 6)
 
   def moved(task_weight, weight):
     method = build.method({'kd': {'weight': weight, 'temperature': 2.0}}, 6)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build
 from kdjax.models.vision.maxout import pooled
-from kdjax.tables.table import load
+from kdjax.paper_tables.table import load
 
 TABLE = str(Path(__file__).parents[1] / 'configs' / 'tables' / 'fitnets_mnist.py')
 SMALL = {
@@ -50,7 +51,7 @@ def plainly(params, x):
 
 
 def test_it_is_a_max_over_pieces_and_windows():
-  net, rng = catalogue.make('models', 'maxout', SMALL), np.random.default_rng(0)
+  net, rng = registry.make('models', 'maxout', SMALL), np.random.default_rng(0)
   image = rng.integers(0, 256, (2, 7, 7, 1)).astype(np.uint8)
   like = jax.eval_shape(net.init, jax.random.key(0), {'image': image})['params']
   params = jax.tree.map(lambda x: (0.3 * rng.normal(size=x.shape)).astype(np.float32), like)
@@ -81,7 +82,7 @@ def test_windows_hang_over_the_end(side, size, stride, wanted):
 
 
 def test_dropout_and_the_start():
-  net = catalogue.make('models', 'maxout', SMALL | {'dropout': 0.5, 'input_dropout': 0.2, 'spread': 0.005})
+  net = registry.make('models', 'maxout', SMALL | {'dropout': 0.5, 'input_dropout': 0.2, 'spread': 0.005})
   batch = {'image': np.full((2, 7, 7, 1), 255, np.uint8)}
 
   def run(rng):
@@ -102,7 +103,7 @@ def test_dropout_and_the_start():
 
 
 def test_layers_are_counted():
-  net = catalogue.make('models', 'maxout', SMALL | {'pad': (0,)})
+  net = registry.make('models', 'maxout', SMALL | {'pad': (0,)})
   with pytest.raises(KdjaxError, match='a number a layer'):
     jax.eval_shape(net.init, jax.random.key(0), {'image': jnp.zeros((1, 7, 7, 1))})
 
@@ -116,7 +117,7 @@ def test_layers_are_counted():
 )
 def test_sizes_are_those_of_the_paper(stage, weights, maps):
   given = load(TABLE, 'paper').experiments['MNIST'][stage].model.to_dict()
-  net = catalogue.make('models', given.pop('model'), given | {'num_classes': 10})
+  net = registry.make('models', given.pop('model'), given | {'num_classes': 10})
   batch = {'image': jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)}
   taps, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
   assert sum(x.size for x in jax.tree.leaves(variables) if x.ndim > 1) == weights  # biases are not counted

@@ -9,8 +9,10 @@ import optax
 import pytest
 
 import taps
-from kdjax import build, checks, memory, parallel, stages, step
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, stages, validate
+from kdjax.nn import functional
+from kdjax.training import accumulate, memory, remat, sharding, step
 from kdjax.types import Model
 
 PARTS = 3
@@ -50,7 +52,7 @@ def test_parts_add_up_to_the_whole():
   _, t, batch = taps.example()
   batch['mask'][[1, 5, 6]] = 0  # the parts hold no equal numbers of examples
   method = build.method({n: {'weight': 0.7, **taps.needed(n)} for n in SOME}, 6)
-  (whole, losses), (parts, summed) = updates(echo(), method, t, batch, gradient=memory.in_parts(PARTS))
+  (whole, losses), (parts, summed) = updates(echo(), method, t, batch, gradient=accumulate.in_parts(PARTS))
   close(losses, summed)
   close(whole.params, parts.params)
   assert all(np.abs(x - 1).max() > 1e-3 for x in jax.tree.leaves(whole.params['student']['logits']))
@@ -58,7 +60,7 @@ def test_parts_add_up_to_the_whole():
 
 def test_statistics_go_from_part_to_part():
   _, t, batch = taps.example()
-  _, (state, _) = updates(taps.peer(), build.method({}, 6), t, batch, gradient=memory.in_parts(PARTS))
+  _, (state, _) = updates(taps.peer(), build.method({}, 6), t, batch, gradient=accumulate.in_parts(PARTS))
   mean = np.zeros(3)
   for i in range(PARTS):
     mean = 0.9 * mean + 0.1 * batch['x'][i::PARTS].mean(0)
@@ -68,17 +70,17 @@ def test_statistics_go_from_part_to_part():
 def test_parts_stay_on_their_devices(eight_devices):
   """Eight devices with two parts give the step of one device at once, under 'jit' and under 'pmap'."""
   _, _, batch = (taps.rows(x, np.arange(16) % taps.B) for x in taps.example())
-  mesh, student, method = parallel.make_mesh(), taps.peer(), build.method({'kd': {'weight': 1.0}}, 6)
+  mesh, student, method = sharding.make_mesh(), taps.peer(), build.method({'kd': {'weight': 1.0}}, 6)
   t = student.apply(taps.peer(1).init(jax.random.key(9), batch), batch)[0]
   (wanted, losses), _ = updates(student, method, t, batch)
-  task, tx, gradient = build.task({'name': 'classification'}), optax.sgd(1.0), memory.in_parts(2)
-  for how, axis in (('jit', None), ('pmap', parallel.AXIS)):
-    state = jax.device_put(step.make_init(student, method, tx)(0, t, batch), parallel.everywhere(mesh))
+  task, tx, gradient = build.task({'name': 'classification'}), optax.sgd(1.0), accumulate.in_parts(2)
+  for how, axis in (('jit', None), ('pmap', sharding.AXIS)):
+    state = jax.device_put(step.make_init(student, method, tx)(0, t, batch), sharding.replicated(mesh))
     update = step.make_update(student, task, method, tx, axis=axis, gradient=gradient)
-    update = parallel.compile_update(update, mesh, how, False, t, 16)
+    update = sharding.compile_update(update, mesh, how, False, t, 16)
     if how == 'pmap':  # two rows a device are two parts of one
       assert len(batch['x']) // mesh.size == 2
-    new, found = update(state, parallel.split(t, mesh), parallel.split(batch, mesh))
+    new, found = update(state, sharding.to_global_arrays(t, mesh), sharding.to_global_arrays(batch, mesh))
     close((new.params, found), (wanted.params, losses))
 
 
@@ -91,7 +93,7 @@ def test_parts_stay_on_their_devices(eight_devices):
   ids=lambda c: c['model'],
 )
 def test_a_forward_made_anew_has_the_same_gradient(config):
-  model, rng = build.functions(build.module(config, {'num_classes': 3}), {}), jax.random.key(1)
+  model, rng = functional.functions(build.module(config, {'num_classes': 3}), {}), jax.random.key(1)
   batch = {'image': jax.random.normal(rng, (8, 16, 16, 3))}
   variables = jax.jit(model.init)(jax.random.key(0), batch)
 
@@ -104,7 +106,7 @@ def test_a_forward_made_anew_has_the_same_gradient(config):
       jax.eval_shape(lambda p: jax.vjp(lambda p: loss(p, model)[0], p)[1], variables['params'])
     )
 
-  both = model, memory.remat(model)
+  both = model, remat.remat(model)
   grads = [jax.jit(jax.grad(lambda p, m=m: loss(p, m), has_aux=True))(variables['params']) for m in both]
   close(*grads, rtol=1e-4, atol=1e-4)
   assert kept(both[1]) < 0.6 * kept(both[0])
@@ -113,10 +115,10 @@ def test_a_forward_made_anew_has_the_same_gradient(config):
 def test_what_does_not_fit_is_said_before_it_is_compiled(experiment, config, monkeypatch):
   config.student.train.accumulate = 2
   monkeypatch.setattr(memory, 'free', lambda mesh: 1000.0)
-  monkeypatch.setattr(parallel, 'compile_update', None)
+  monkeypatch.setattr(sharding, 'compile_update', None)
   with pytest.raises(KdjaxError, match='teacher: .* choose smaller options of teacher.model'):
     stages.run(experiment(), ('baseline',))  # known from its weights alone
-  monkeypatch.setattr(checks, '_check_memory', lambda *_: None)
+  monkeypatch.setattr(validate, '_check_memory', lambda *_: None)
   with pytest.raises(KdjaxError, match=r'baseline: .* at least .*kB .* 1 kB: lower .*batch_size \(16\)') as e:
     stages.run(experiment(), ('baseline',))
   assert '\n' not in str(e.value) and 'student.train.accumulate (2)' in str(e.value)
@@ -126,13 +128,13 @@ def test_what_does_not_fit_is_said_before_it_is_compiled(experiment, config, mon
 def test_what_a_step_makes_on_its_way_counts(experiment, monkeypatch):
   made = mock.Mock()
   made.lower().compile().memory_analysis().temp_size_in_bytes = 10**15
-  monkeypatch.setattr(parallel, 'compile_update', lambda *_: made)
+  monkeypatch.setattr(sharding, 'compile_update', lambda *_: made)
   with pytest.raises(KdjaxError, match='at least 1e.03 TB .*1e.03 TB for what a step makes on its way'):
     stages.run(experiment(), ('baseline',))
 
 
 def test_free_memory_is_a_share_of_the_machines():
-  there = memory.free(parallel.make_mesh())
+  there = memory.free(sharding.make_mesh())
   assert 1e6 < there < 1e15
 
 

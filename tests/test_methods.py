@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 
-METHODS = sorted(catalogue.names('methods'))
+METHODS = sorted(registry.names('methods'))
 SEED = jax.random.key(0)
 EXAMPLE = taps.example()
 
@@ -28,7 +28,7 @@ class Built(NamedTuple):
 
 @functools.cache
 def build(name):
-  method = catalogue.make('methods', name, taps.needed(name))
+  method = registry.make('methods', name, taps.needed(name))
   params, stats = jax.jit(method.init)(SEED, *EXAMPLE)
 
   def loss(params, s, t, batch):
@@ -50,13 +50,13 @@ def mean(pair):
 
 
 def test_names_are_unique():
-  modules = [path.rpartition('.')[2] for path in catalogue.names('methods').values()]
+  modules = [path.rpartition('.')[2] for path in registry.names('methods').values()]
   assert len(modules) == len(set(modules))
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_it_says_what_it_is(name):
-  module, entry = catalogue.module('methods', name), catalogue.entry('methods', name)
+  module, entry = registry.module('methods', name), registry.entry('methods', name)
   assert isinstance(module.WEIGHT, float) and module.WEIGHT > 0
   assert module.__doc__ and len(module.__doc__.split('\n')[0]) <= 110
   for option in inspect.signature(entry).parameters.values():
@@ -127,4 +127,4 @@ def test_the_documentation_says_nothing_else():
   """A new method is in the page when that is written next, and in `run.py methods` at once."""
   page = (Path(__file__).parents[1] / 'docs' / 'methods.md').read_text().splitlines()
   listed = [line for line in page if line.startswith('| `')]
-  assert listed and set(listed) <= set(catalogue.markdown('methods').splitlines())
+  assert listed and set(listed) <= set(registry.markdown('methods').splitlines())

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import catalogue
+from kdjax import registry
 from test_cifar_zoo import quick, size
 
 
 def test_size_and_maps():
-  net = catalogue.make('models', 'mobilenet_v1', {'num_classes': 1000})
+  net = registry.make('models', 'mobilenet_v1', {'num_classes': 1000})
   batch = {'image': jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.uint8)}
   taps, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
   assert size(variables) == 4_231_976  # the 4.2 million of 1704.04861
@@ -23,14 +23,14 @@ def test_size_and_maps():
   assert {k: (taps[k].shape[1], taps[k].shape[3]) for k in maps} == maps
   assert all(taps[f'{k}_before'].shape == taps[k].shape for k in maps if k != 'stem')
   assert taps['embed'].shape == (1, 1024) and taps['logits'].shape == (1, 1000) and len(taps) == 11
-  encoder = catalogue.make('models', 'mobilenet_v1', {'width': 0.25})
+  encoder = registry.make('models', 'mobilenet_v1', {'width': 0.25})
   taps, variables = jax.eval_shape(encoder.init_with_output, jax.random.key(0), batch)
   assert 'logits' not in taps and 'head' not in variables['params'] and taps['embed'].shape == (1, 256)
 
 
 def test_a_step_is_finite():
   rng, label = np.random.default_rng(0), jnp.array([0, 2])
-  net = catalogue.make('models', 'mobilenet_v1', {'width': 0.0625, 'num_classes': 3})
+  net = registry.make('models', 'mobilenet_v1', {'width': 0.0625, 'num_classes': 3})
   batch = {'image': rng.integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)}
   like = jax.eval_shape(net.init, jax.random.key(0), batch)
   variables = jax.tree.map(lambda x: rng.uniform(-0.5, 1, x.shape).astype(np.float32), like)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from configs import mosei as recipe
-from kdjax import pipeline, stages
-from kdjax.data.mosei import mosei
+from kdjax.datasets.mosei import mosei
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.input import pipeline
 from kdjax.models.multimodal.feature_encoder import FeatureEncoder
 from kdjax.models.multimodal.mult import Mult, positions
 from kdjax.tasks.sentiment import name, sentiment

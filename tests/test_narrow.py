@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import checkpoint, memory, narrow, stages, train
 from kdjax.errors import KdjaxError
+from kdjax.experiment import stages
+from kdjax.pretrained import safetensors_io
+from kdjax.training import memory, quantize, trainer
 
 RNG = np.random.default_rng(0)
 
@@ -15,23 +17,23 @@ def test_int8_is_off_by_half_a_step_of_its_channel():
   kernel[..., 2] = 0
   words = RNG.normal(size=(7, 5)).astype(np.float32) * np.logspace(-3, 3, 7, dtype=np.float32)[:, None]
   given = {'params': {'a': {'kernel': kernel, 'bias': kernel[0, 0, 0]}, 'b': {'embedding': words}}}
-  small = narrow.variables(given, 'int8')
-  wide = narrow.widened(small)['params']
+  small = quantize.variables(given, 'int8')
+  wide = quantize.dequantize(small)['params']
   for x, y, axes in ((kernel, wide['a']['kernel'], (0, 1, 2)), (words, wide['b']['embedding'], 1)):
     step = np.abs(x).max(axes, keepdims=True) / 127
     assert (np.abs(x - y) <= 0.5001 * step).all() and (np.abs(x - y).max(axes) > 0).sum() >= 5
   np.testing.assert_array_equal(wide['a']['bias'], kernel[0, 0, 0])
   assert small['params']['a']['kernel'].values.dtype == np.int8
   assert memory.size(small) < 0.4 * memory.size(given)
-  half = narrow.widened(narrow.variables(given, 'bfloat16'))['params']
+  half = quantize.dequantize(quantize.variables(given, 'bfloat16'))['params']
   np.testing.assert_allclose(half['a']['kernel'], kernel, rtol=2**-8)
-  assert narrow.variables(given, 'float32')['params']['a']['kernel'] is kernel
+  assert quantize.variables(given, 'float32')['params']['a']['kernel'] is kernel
 
 
 def test_a_student_hears_a_narrow_teacher(experiment, config, tmp_path, monkeypatch, capsys):
   drawn = experiment('drawn')
   first = drawn.model('teacher').init(jax.random.key(0), drawn.data.train.take([0]))
-  checkpoint.export(tmp_path / 'drawn.safetensors', first, drawn.vocabulary)
+  safetensors_io.export(tmp_path / 'drawn.safetensors', first, drawn.vocabulary)
   with config.unlocked():
     config.teacher.update(weights='int8', init=str(tmp_path / 'drawn.safetensors'))
   heard = []
@@ -41,7 +43,7 @@ def test_a_student_hears_a_narrow_teacher(experiment, config, tmp_path, monkeypa
     nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     return {'student': {'variables': None, **nothing}}
 
-  monkeypatch.setattr(train, 'train', trained)
+  monkeypatch.setattr(trainer, 'train', trained)
   stages.run(made := experiment(), ('teacher', 'student'))
   found = made.summary('student')['teacher_weights']
   assert found['weights'] == 'int8' and found['bytes'] < 0.5 * found['bytes_before']

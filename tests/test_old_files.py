@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from kdjax import predict, settings, stages, store, train
-from kdjax.experiment import Experiment
-from kdjax.tables import MEASURES, Cell, Table
-from kdjax.tables.run import run
+from kdjax import settings, teacher_store
+from kdjax.experiment import predict, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.paper_tables.run import run
+from kdjax.training import trainer
 
 ARCHIVE = Path(__file__).parent / 'old_files' / 'first_layout.tar.xz'
 
@@ -54,7 +56,7 @@ def test_an_old_checkpoint_is_resumed(old, capsys):
 
 def test_an_old_store_is_read(old):
   experiment = old('stored')
-  assert store.finished(store.folder(experiment))
+  assert teacher_store.finished(teacher_store.folder(experiment))
   stages.keep(experiment, 'verify')
 
 
@@ -71,7 +73,7 @@ def test_an_old_table_is_read_and_nothing_is_trained(old, monkeypatch):
   table = Table(
     'old', 'Old', 'nobody', 'nowhere', {'one': config}, {'Accuracy': row}, {'top1': MEASURES['top1']}
   )
-  monkeypatch.setattr(train, 'train', None)
+  monkeypatch.setattr(trainer, 'train', None)
   after = run(table, Path('table').absolute())['panels']['Accuracy']
   assert after['KD']['one']['values'] == before['KD']['one']['values']
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import build
-from kdjax.data import flickr8k as photos
-from kdjax.data import openmoji as module
-from kdjax.data.flickr8k import flickr8k
-from kdjax.data.openmoji import openmoji
+from kdjax.datasets import flickr8k as photos
+from kdjax.datasets import openmoji as module
+from kdjax.datasets.flickr8k import flickr8k
+from kdjax.datasets.openmoji import openmoji
 from kdjax.errors import KdjaxError
+from kdjax.experiment import load
 
 LANGUAGES = 'en', 'de', 'ja'
 NEEDS = pytest.mark.skipif(
@@ -196,9 +196,9 @@ def test_flickr8k_of_an_earlier_version_still_reads(download, tmp_path):
 def test_a_path_may_begin_with_the_home_folder(download, manifest, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(download.parent))
   given = {'name': 'flickr8k', 'path': '~/download', 'options': {'side': 16}}
-  assert len(build.dataset(given, str(tmp_path / 'tfds')).splits['test']) == 10
+  assert len(load.dataset(given, str(tmp_path / 'tfds')).splits['test']) == 10
   monkeypatch.setenv('HOME', str(manifest.parent))
-  assert len(build.dataset({'name': 'manifest', 'path': '~/rows.jsonl'}).splits['test']) == 18
+  assert len(load.dataset({'name': 'manifest', 'path': '~/rows.jsonl'}).splits['test']) == 18
 
 
 def test_splits_without_lists_and_captions_of_kaggle(tmp_path):

@@ -8,9 +8,12 @@ import optax
 import pytest
 
 from configs import common
-from kdjax import catalogue, dot, optim, options, settings, validate
+from kdjax import options, registry, settings
 from kdjax.errors import KdjaxError
-from kdjax.tables.table import is_table, load
+from kdjax.experiment import validate_config
+from kdjax.paper_tables.table import is_table, load
+from kdjax.training import optimizers
+from kdjax.training.schemes import dot
 
 KINDS = ('methods', 'models', 'tasks', 'data', 'generators')
 WRONG = (float('nan'), -float('inf'), 10**400, -1e300, object(), {3: 3})
@@ -36,8 +39,8 @@ def ranged(schema) -> bool:
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_option_has_a_type_and_a_range_that_its_default_is_in(kind):
-  for name in catalogue.names(kind):
-    for option, p in options.parameters(catalogue.entry(kind, name)).items():
+  for name in registry.names(kind):
+    for option, p in options.parameters(registry.entry(kind, name)).items():
       where = f'{kind} {name}.{option}'
       assert p.annotation not in (inspect.Parameter.empty, Any, tuple, list, dict), where
       assert ranged(options.adapter(p.annotation).json_schema()), where
@@ -56,16 +59,16 @@ def test_every_key_of_a_recipe_has_a_type_a_range_and_an_explanation():
   settings.check(common.base('x').to_dict())
 
 
-@pytest.mark.parametrize('name', optim.OPTIMISERS)
+@pytest.mark.parametrize('name', optimizers.OPTIMISERS)
 def test_every_option_of_an_optimiser_has_a_range(name):
-  known = optim.known_options(name)
+  known = optimizers.known_options(name)
   make = dot.dot if name == 'dot' else getattr(optax, name)
   ours = {'learning_rate', 'weight_decay_rate', 'decay_offset'}  # `lr`; what weight_decay does; of a restart
   for option in inspect.signature(make).parameters:
     assert option in known or option in ours or 'mask' in option or 'dtype' in option, option
   for value in (float('nan'), -1, 'x', None, True):
     with pytest.raises(KdjaxError, match='the optimiser.lr is'):
-      optim.optimiser({'name': name, 'lr': value}, 10)
+      optimizers.optimiser({'name': name, 'lr': value}, 10)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +108,4 @@ TABLES = sorted(p.stem for p in Path('configs/tables').glob('*.py') if is_table(
 def test_every_experiment_of_a_table_is_in_range(name):
   for scale in ('cpu', 'paper'):
     for config in load(f'configs/tables/{name}.py', scale).experiments.values():
-      validate.recipe(config.to_dict())
+      validate_config.recipe(config.to_dict())

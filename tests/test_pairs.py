@@ -12,10 +12,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs.common import model, training
-from kdjax import build, stages
-from kdjax.data import image_text as module
-from kdjax.data.image_text import Lines, Pairs, image_text
+from kdjax.datasets import image_text as module
+from kdjax.datasets.image_text import Lines, Pairs, image_text
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, stages
 from kdjax.models.vision import vit_class_token
 from kdjax.models.vision.vit_class_token import VitClassToken, unmasked
 from kdjax.tasks import retrieval as task

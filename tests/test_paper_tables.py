@@ -12,11 +12,14 @@ import optax
 import pytest
 
 from configs.tables import cifar100_dkd_same, cifar100_logit_standardisation_same, repdistiller
-from kdjax import build, catalogue, pipeline, tokenizer
-from kdjax.checks import check
-from kdjax.config_tree import flat
-from kdjax.experiment import Experiment
-from kdjax.tables.table import SCALES, load
+from kdjax import registry
+from kdjax.experiment import build, load
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
+from kdjax.input import splits, tokenizer
+from kdjax.paper_tables.table import SCALES
+from kdjax.paper_tables.table import load as load_
+from kdjax.runtime.config_tree import flat
 from kdjax.types import DataSet
 from test_cifar_zoo import ZOO
 
@@ -37,7 +40,7 @@ SIZES = {k.lower().replace('_', '').replace('shufflev', 'shufflenetv'): v[2] for
 
 @functools.cache
 def table(name, scale='paper'):
-  return load(str(FOLDER / f'{name}.py'), scale)
+  return load_(str(FOLDER / f'{name}.py'), scale)
 
 
 @functools.cache
@@ -63,10 +66,10 @@ def experiment(config, folder):
   if given['name'] == 'image_text':
     rows, words = (4, given['text_length']), tokenizer.train(['a text'], 9)
     arrays |= {'text': np.zeros(rows, np.int32), 'text/mask': np.ones(rows, bool)}
-  held = pipeline.Columns(arrays)
+  held = splits.InMemorySplit(arrays)
   found = DataSet({'train': [0]}, tuple(map(str, range(classes))), 'made up')
   validation = held if config['select'] == 'best' else None
-  made.__dict__['data'] = build.Data(found, words, None, held, held, held, validation, held)
+  made.__dict__['data'] = load.Data(found, words, None, held, held, held, validation, held)
   made.__dict__['shared'] = parts((given['name'], side))
   return made
 
@@ -79,10 +82,10 @@ def talking(made):
   rows = 4, config['data']['text_length']
   arrays = {'text': np.zeros(rows, np.int32), 'text/target': np.zeros(rows, np.int32)}
   arrays |= {'text/mask': np.ones(rows, bool), 'text/response': np.ones(rows, bool)}
-  held = pipeline.Columns({'id': np.arange(4, dtype=np.int32), **arrays})
+  held = splits.InMemorySplit({'id': np.arange(4, dtype=np.int32), **arrays})
   words = tokenizer.cut(tokenizer.train(['a text'], 9, end=True), rows[1])
   found = DataSet({'train': [0]}, ('',) * tokenizer.size(words), 'made up')
-  made.__dict__['data'] = build.Data(found, words, None, held, held, held, None, held)
+  made.__dict__['data'] = load.Data(found, words, None, held, held, held, None, held)
   made.__dict__['shared'] = parts('talking')
   return made
 
@@ -137,7 +140,7 @@ def count(variables):
 
 def made_of(given, image=32, classes=100):
   given = dict(given)
-  net = catalogue.make('models', given.pop('model'), given | {'num_classes': classes})
+  net = registry.make('models', given.pop('model'), given | {'num_classes': classes})
   batch = {'image': jax.ShapeDtypeStruct((1, image, image, 3), jnp.uint8)}
   return jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
 

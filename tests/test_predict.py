@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import checkpoint, predict, stages
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
-from kdjax.files import read_json, write_json
+from kdjax.experiment import predict, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime.files import read_json, write_json
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_weights_that_are_not_finite_answer_nothing(trained, tmp_path):
   broken = {k: _first(v) for k, v in trained.variables('student').items()}
   leaf = jax.tree.leaves(broken)[0]
   broken = jax.tree.map(lambda x: np.full_like(x, np.nan) if x is leaf else np.array(x), broken)
-  checkpoint.export(path, broken, trained.vocabulary)
+  safetensors_io.export(path, broken, trained.vocabulary)
   with pytest.raises(KdjaxError, match='not finite'):
     predict.load(tmp_path / 'copy')
 

@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import save_file
 from scipy.special import erf
 
-from kdjax import catalogue, checkpoint, pretrained, tokenizer
+from kdjax import pretrained, registry
 from kdjax.errors import KdjaxError
-from kdjax.pretrained import find
-from kdjax.sources import fingerprint
+from kdjax.input import tokenizer
+from kdjax.pretrained import find, safetensors_io
+from kdjax.runtime.files import fingerprint
 
 WORDS = tokenizer.train(['the cat sat on the mat', 'a dog ran'], 50)
 BERT = {
@@ -71,7 +72,7 @@ def text_batch():
 
 
 def shapes(model, batch):
-  net = catalogue.make('models', model['model'], {k: v for k, v in model.items() if k != 'model'})
+  net = registry.make('models', model['model'], {k: v for k, v in model.items() if k != 'model'})
   return net, jax.eval_shape(net.init, jax.random.key(0), batch)
 
 
@@ -226,7 +227,7 @@ def test_a_vocabulary_that_does_not_match(folder):
 def test_what_kdjax_exported_itself(folder, tmp_path):
   _, like = shapes(BERT, text_batch())
   variables = pretrained.load(str(folder), BERT, like)
-  checkpoint.export(tmp_path / 'own.safetensors', variables, 'abc')
+  safetensors_io.export(tmp_path / 'own.safetensors', variables, 'abc')
   again = pretrained.load(str(tmp_path / 'own.safetensors'), BERT, like, 'abc')
   assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), variables, again)))
   refused('another vocabulary', init=tmp_path / 'own.safetensors', vocabulary='abd')

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from kdjax import build, pretrained
+from kdjax import pretrained
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build
 from kdjax.pretrained import tensors
 from kdjax.pretrained.find import files
 from kdjax.pretrained.rename import rename

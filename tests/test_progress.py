@@ -1,6 +1,6 @@
 """What a log says while something takes time."""
 
-from kdjax import progress
+from kdjax.runtime import progress
 
 
 def test_a_log_has_plain_lines(capsys, monkeypatch):

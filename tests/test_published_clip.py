@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from configs.tables import clip_kd, tinyclip
-from kdjax import build
-from kdjax.inherit import inherit
-from kdjax.start import parts
-from kdjax.tables.results import one
+from kdjax.experiment import build
+from kdjax.paper_tables.results import one
+from kdjax.pretrained.inherit import inherit
+from kdjax.pretrained.initialize import parts
 from test_paper_tables import table
 from test_published_tables import published
 

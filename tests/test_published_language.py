@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs.tables import gpt2_distillm
-from kdjax import catalogue
+from kdjax import registry
 from test_paper_tables import count, table
 
 PUBLISHED = Path(__file__).parents[2] / 'shared' / 'paper_tables'
@@ -95,7 +95,7 @@ def test_the_teacher():
 @pytest.mark.parametrize('size', gpt2_distillm.SIZES)
 def test_models_have_the_size_of_gpt2(size):
   given = gpt2_distillm.gpt2(size)
-  net = catalogue.make('models', given.pop('model'), {k: v for k, v in given.items() if k != 'init'})
+  net = registry.make('models', given.pop('model'), {k: v for k, v in given.items() if k != 'init'})
   batch = {'text': jax.ShapeDtypeStruct((1, 8), jnp.int32)}
   assert count(jax.eval_shape(net.init, jax.random.key(0), batch)) == PARAMETERS[size]
 

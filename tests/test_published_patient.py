@@ -7,8 +7,11 @@ import optax
 import pytest
 
 from configs.tables import patient_teacher
-from kdjax import build, checkpoint, optim, pipeline, stages
-from kdjax.experiment import Experiment
+from kdjax.experiment import load, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.input import splits
+from kdjax.pretrained import safetensors_io
+from kdjax.training import optimizers, schedules
 from kdjax.types import DataSet
 from test_paper_tables import table
 from test_published_tables import published
@@ -70,8 +73,8 @@ def test_small_data_sets(data):
 def test_an_update_is_that_of_big_vision():
   """Clip, Adam with half a first moment, the rate, the decay beside it, the schedule over both."""
   given, steps = table('patient_teacher').experiments['Pets fast'].student.train.optimiser.to_dict(), 6468
-  ours, rate, decay = optim.optimiser(given, steps), 0.01, 1e-3
-  schedule = optim.learning_rate(1.0, steps, warmup=1500 / steps)
+  ours, rate, decay = optimizers.optimiser(given, steps), 0.01, 1e-3
+  schedule = schedules.learning_rate(1.0, steps, warmup=1500 / steps)
   theirs = optax.chain(
     optax.clip_by_global_norm(1.0),
     optax.scale_by_adam(mu_dtype='bfloat16'),
@@ -97,7 +100,7 @@ def smoke(folder, name='Pets medium'):
   config = table('patient_teacher', 'smoke').experiments[name].to_dict()
   rng, n = np.random.default_rng(0), 24
   arrays = {'id': np.arange(n, dtype=np.int32), 'label': np.arange(n, dtype=np.int32) % 3}
-  held = pipeline.Columns(arrays | {'image': rng.integers(0, 256, (n, 32, 32, 3)).astype(np.uint8)})
+  held = splits.InMemorySplit(arrays | {'image': rng.integers(0, 256, (n, 32, 32, 3)).astype(np.uint8)})
   config['seeds'], config['student']['train']['batch_size'] = 1, 8
   config['run']['eval_batch'] = 8
   config['student']['train']['steps'] = 2
@@ -105,7 +108,7 @@ def smoke(folder, name='Pets medium'):
     config[stage]['model']['width'] = 0.5
   made = Experiment(config, folder)
   found = DataSet({'train': [0]}, ('a', 'b', 'c'), 'made')
-  made.__dict__['data'] = build.Data(found, None, None, held, held, held, None, held)
+  made.__dict__['data'] = load.Data(found, None, None, held, held, held, None, held)
   return made
 
 
@@ -113,7 +116,7 @@ def test_the_smoke_scale_traces(tmp_path):
   made = smoke(tmp_path)
   assert made.config['data']['image_size'] == 32 and made.config['teacher']['init'] == ''
   assert made.shapes('student')[1]['logits'].shape[-1] == 3
-  assert stages.setup(made, 'baseline').view is not None
+  assert stages.setup(made, 'baseline').augment is not None
 
 
 @pytest.mark.slow
@@ -123,7 +126,7 @@ def test_the_smoke_scale_runs(tmp_path):
   teacher = jax.jit(made.model('teacher').init)(jax.random.key(1), batch)
   head = teacher['params']['head']
   head['kernel'] = jax.random.normal(jax.random.key(2), head['kernel'].shape)
-  checkpoint.export(tmp_path / 'teacher.safetensors', teacher)
+  safetensors_io.export(tmp_path / 'teacher.safetensors', teacher)
   made.config['teacher']['init'] = str(tmp_path / 'teacher.safetensors')
   stages.run(made, ('teacher', 'student'))
   after = made.variables('student')['params']

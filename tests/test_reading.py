@@ -9,10 +9,12 @@ import pytest
 from PIL import Image, ImageCms
 from tokenizers import pre_tokenizers
 
-from kdjax import content, encode, images, layers, notices, pipeline, sources, table_file, tokenizer
-from kdjax.class_labels import read_labels
-from kdjax.data.manifest import manifest
+from kdjax.datasets.manifest import manifest
 from kdjax.errors import KdjaxError
+from kdjax.input import content, encode, images, splits, table_file, tokenizer
+from kdjax.input.class_labels import read_labels
+from kdjax.nn import layers
+from kdjax.runtime import notices
 from kdjax.types import DataSet
 
 RAMP = np.tile(np.linspace(0, 255, 32), (24, 1))
@@ -20,7 +22,7 @@ RAMP = np.tile(np.linspace(0, 255, 32), (24, 1))
 
 def read(path, image, **how):
   image.save(path, **how)
-  return sources.read_image(path, 'here')
+  return images.read_image(path, 'here')
 
 
 WIDE = {
@@ -61,7 +63,7 @@ def test_photos_are_upright(tmp_path, number):
   Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
   with Image.open(tmp_path / 'a.png') as image:
     upright = np.asarray(ImageOps.exif_transpose(image))
-  np.testing.assert_array_equal(sources.read_image(tmp_path / 'a.png', 'here'), upright)
+  np.testing.assert_array_equal(images.read_image(tmp_path / 'a.png', 'here'), upright)
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'P', 'L', 'RGB'])
@@ -131,7 +133,7 @@ def test_names_of_files(tmp_path, name):
 def test_an_image_that_cannot_be_read_is_named(tmp_path, made, words):
   made(tmp_path / 'a.png')
   with pytest.raises(KdjaxError, match=f'line 3: .*{words}') as caught:
-    sources.read_image(tmp_path / 'a.png', 'rows.csv, line 3')
+    images.read_image(tmp_path / 'a.png', 'rows.csv, line 3')
   assert 'a.png' in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -371,7 +373,7 @@ def test_ids_of_any_kind(ids):
   examples = [{'x': np.zeros(2)} | ({'id': kinds.get(ids, int)(i)} if ids else {}) for i in range(3)]
   found = encode.with_ids(DataSet({'train': examples}, (), ''))
   for memory in (0, 1e9):
-    source = pipeline.read(found, 'train', encode.make_encode(), memory)
+    source = splits.read(found, 'train', encode.make_encode(), memory)
     batch = source.take(np.arange(3))
     assert batch['id'].tolist() == [0, 1, 2] and batch['id'].dtype == np.int32
 
@@ -420,7 +422,7 @@ def test_english_is_split_as_before():
 def test_unknown_words_are_counted(capsys):
   words = tokenizer.cut(tokenizer.train(['is it red'], 20), 6)
   found = DataSet({'train': [{'text': 'is it blue or green', 'id': 0}]}, (), '')
-  pipeline.read(found, 'train', encode.make_encode(words))
+  splits.read(found, 'train', encode.make_encode(words))
   assert "train: 3 of the 5 words of 'text' are unknown" in capsys.readouterr().out
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import redraw, stages
 from kdjax.errors import KdjaxError
-from kdjax.log import read_logs
+from kdjax.experiment import redraw, stages
+from kdjax.training.metrics_log import read_logs
 
 ALL = ('labels', 'order', 'teacher')
 

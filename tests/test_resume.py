@@ -11,9 +11,10 @@ import jax
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import files, interrupt, stages
 from kdjax.errors import KdjaxError
-from kdjax.log import read_log
+from kdjax.experiment import stages
+from kdjax.runtime import files, signals
+from kdjax.training.metrics_log import read_log
 
 pytestmark = pytest.mark.optimised
 ROOT = Path(__file__).parents[1]
@@ -21,12 +22,13 @@ RUN = """
 import sys, json
 import jax
 jax.config.update('jax_compilation_cache_dir', sys.argv[3])
-from kdjax import interrupt, stages
-from kdjax.experiment import Experiment
+from kdjax.runtime import signals
+from kdjax.experiment import stages
+from kdjax.experiment.experiment import Experiment
 config = json.load(open(sys.argv[1]))
 try:
   stages.run(Experiment(config, __import__('pathlib').Path(sys.argv[2])), tuple(sys.argv[4:]))
-except interrupt.Interrupted:
+except signals.Interrupted:
   sys.exit(143)
 """
 
@@ -134,7 +136,7 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
 def test_a_signal_in_the_last_step_is_heard(experiment, config):
   made = experiment()
   last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
-  with pytest.raises(interrupt.Interrupted, match='saved at step 6'):
+  with pytest.raises(signals.Interrupted, match='saved at step 6'):
     stages.finish(made, 'teacher', stopped=lambda: next(last))
   assert not made.done('teacher')
   stages.run(made, ('teacher',))

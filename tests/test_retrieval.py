@@ -7,13 +7,16 @@ import pytest
 from scipy.special import log_expit, logsumexp
 
 from configs.common import model
-from kdjax import build, evaluate, parallel, pipeline, predict, stages
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, predict, stages
+from kdjax.input import splits
 from kdjax.models.multimodal.two_tower import TwoTower
 from kdjax.models.text.hashed_words import HashedWords, buckets
 from kdjax.models.vision.resnet import Resnet
+from kdjax.nn import functional
 from kdjax.tasks import retrieval as module
 from kdjax.tasks.retrieval import retrieval
+from kdjax.training import evaluate, sharding
 
 METHODS = {'clip_fd', 'clip_kd', 'clip_icl', 'clip_crd', 'clip_gd', 'clip_afd', 'tinyclip', 'mobileclip'}
 
@@ -250,12 +253,12 @@ def test_hashed_words_do_not_depend_on_padding(batch):
 
 
 def test_evaluation_does_not_depend_on_the_batch(batch):
-  source = pipeline.Columns({k: np.concatenate([v, v[::-1]]) for k, v in batch.items()})
-  model = build.functions(towers(), {})
+  source = splits.InMemorySplit({k: np.concatenate([v, v[::-1]]) for k, v in batch.items()})
+  model = functional.functions(towers(), {})
   variables = jax.tree.map(lambda x: x[None], model.init(jax.random.key(0), batch))
   each = []
   for size in (8, 20):
-    judge = evaluate.make_evaluate(model, retrieval(), parallel.make_mesh(), size, gather=False)
+    judge = evaluate.make_evaluate(model, retrieval(), sharding.make_mesh(), size, gather=False)
     each.append(judge(variables, source))
   assert each[0].metrics.keys() == each[1].metrics.keys()
   for key, scores in each[0].metrics.items():

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import senses, stages
 from kdjax.errors import KdjaxError
+from kdjax.evaluation import modality_robustness
+from kdjax.experiment import stages
+from kdjax.nn import missing_modality
 from kdjax.types import Model
 
 NAMES = ('image', 'text')
@@ -28,12 +30,14 @@ def batch():
 def seen(batch, present, level=(0.0, 0.0)):
   """What a model is given."""
   told = np.broadcast_to(np.stack([present, level], -1).astype(np.float32), (4, 2, 2))
-  model = senses.deprived(Model(None, lambda v, b, train=False: (b, {})), {n: n for n in NAMES})
-  return jax.jit(lambda b: model.apply({}, b, train=False)[0])(batch | {senses.TOLD: told})
+  model = modality_robustness.with_missing(
+    Model(None, lambda v, b, train=False: (b, {})), {n: n for n in NAMES}
+  )
+  return jax.jit(lambda b: model.apply({}, b, train=False)[0])(batch | {modality_robustness.ABLATED: told})
 
 
 def test_all_subsets():
-  assert senses.subsets(('a', 'b', 'c')) == [
+  assert modality_robustness.subsets(('a', 'b', 'c')) == [
     ('a', 'b', 'c'), ('a', 'b'), ('a', 'c'), ('b', 'c'), ('a',), ('b',), ('c',)
   ]  # fmt: skip
 
@@ -91,19 +95,21 @@ def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
 
 
 def test_a_student_of_one_modality_has_one_subset(batch):
-  names = senses.modalities({'image': 'image'}, batch)
-  assert names == {'image': 'image'} and senses.subsets(tuple(names)) == [('image',)]
-  assert tuple(senses.modalities({}, batch)) == NAMES
+  names = modality_robustness.modalities({'image': 'image'}, batch)
+  assert names == {'image': 'image'} and modality_robustness.subsets(tuple(names)) == [('image',)]
+  assert tuple(modality_robustness.modalities({}, batch)) == NAMES
 
 
 def test_an_input_of_another_name_is_hidden_too(batch):
   """A teacher that reads 'english' as its text lacks it where the student lacks its own."""
   batch = batch | {'english': batch['text'], 'english/mask': batch['text/mask']}
-  names = senses.modalities({'image': 'image', 'text': 'english'}, batch)
+  names = modality_robustness.modalities({'image': 'image', 'text': 'english'}, batch)
   assert names == {'image': 'image', 'text': 'english'}
   model = Model(None, lambda variables, seen, **_: seen)
   told = np.broadcast_to(np.float32([[1, 0], [0, 0]]), (len(batch['id']), 2, 2))
-  found = senses.deprived(model, names).apply({}, batch | {senses.TOLD: told})
+  found = modality_robustness.with_missing(model, names).apply(
+    {}, batch | {modality_robustness.ABLATED: told}
+  )
   assert not np.any(found['english']) and not np.any(found['english/present'])
   assert np.any(found['text']) and np.any(found['image'])
 
@@ -130,5 +136,5 @@ def test_fusion_ignores_what_is_absent(experiment):
     outs = []
     for shift in (0, 1):
       b = batch | {absent: np.roll(batch[absent], shift, 0)}
-      outs.append(model.apply(variables, senses.hide(b, absent, jnp.zeros(4)))[0]['logits'])
+      outs.append(model.apply(variables, missing_modality.hide(b, absent, jnp.zeros(4)))[0]['logits'])
     np.testing.assert_array_equal(*outs)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdjax import ranking, report, significance
+from kdjax import report
+from kdjax.evaluation import ranking, significance
+from kdjax.evaluation.significance import paired
 from kdjax.report import words
-from kdjax.significance import paired
 
 NAN = math.nan
 ONE = {'values': [0.8, 0.82, 0.81], 'mean': 0.81, 'std': 0.01, 'steps': 1, 'wall_time_s': 1.0}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from kdjax import stages, step, train
-from kdjax.files import read_json
-from kdjax.log import read_log
-from kdjax.setup import Loop
+from kdjax.experiment import stages
+from kdjax.runtime.files import read_json
+from kdjax.training import step, trainer
+from kdjax.training.metrics_log import read_log
+from kdjax.training.setup import Loop
 
 KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
 
@@ -73,7 +74,7 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   setup = stages.setup(made, 'student')
   held = jax.tree.map(np.array, setup.teacher_variables)
   how = Loop.of('last', made.config['run'])
-  train.train(setup, how, made.folder('student'), 0)
+  trainer.train(setup, how, made.folder('student'), 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
   assert same(before, weights(made.folder('teacher')))
   saved = json.loads((made.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
@@ -137,11 +138,11 @@ def test_a_trained_teacher_is_taken_over(experiment, config):
 def test_few_labels_reach_student_and_baseline_alone(experiment, config):
   config.data.labels = 0.3
   data = experiment().data
-  known = data.few.arrays['label'] >= 0
-  assert 0.2 < known.mean() < 0.4 and len(data.labelled) == known.sum()
+  known = data.transfer_set.arrays['label'] >= 0
+  assert 0.2 < known.mean() < 0.4 and len(data.labelled_subset) == known.sum()
   assert (data.train.arrays['label'] >= 0).all()
-  assert set(data.labelled.arrays['label']) == set(data.train.arrays['label'])
-  np.testing.assert_array_equal(data.few.arrays['image'], data.train.arrays['image'])
+  assert set(data.labelled_subset.arrays['label']) == set(data.train.arrays['label'])
+  np.testing.assert_array_equal(data.transfer_set.arrays['image'], data.train.arrays['image'])
 
 
 def test_the_best_on_validation_is_kept(experiment, config):
@@ -167,7 +168,7 @@ def test_the_teachers_weights_are_an_argument_of_the_step(experiment):
   stages.run(made, ('teacher',))
   setup = stages.setup(made, 'student')
   batch = {k: v[:8] for k, v in made.data.train.take(np.arange(8)).items()} | {'epoch': np.zeros(8, np.int32)}
-  look = step.make_look(setup.teacher, setup.view)
+  look = step.make_teacher_forward(setup.teacher, setup.augment)
   text = jax.jit(look).lower(setup.teacher_variables, batch).as_text()
   constants = [line for line in text.splitlines() if 'stablehlo.constant' in line and 'dense<"0x' in line]
   assert not constants

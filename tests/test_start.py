@@ -7,8 +7,11 @@ from flax import traverse_util
 from safetensors.numpy import save_file
 
 from configs.common import model
-from kdjax import checkpoint, predict, stages, start, streams
 from kdjax.errors import KdjaxError
+from kdjax.experiment import predict, stages
+from kdjax.nn import functional
+from kdjax.pretrained import initialize, safetensors_io
+from kdjax.training import streams
 
 
 @pytest.fixture
@@ -20,12 +23,12 @@ def encoder(experiment, tmp_path):
   image = {kind: dict(tree.get('encoders_image', {})) for kind, tree in trained.items()}
   image['params']['head'] = {'linear': {'kernel': np.ones((3, 7), np.float32)}}
   path = tmp_path / 'image.safetensors'
-  checkpoint.export(path, image)
+  safetensors_io.export(path, image)
   return path, image
 
 
 def of(variables, part='encoders_image'):
-  return {kind: tree[part] for kind, tree in start.merge(variables).items() if part in tree}
+  return {kind: tree[part] for kind, tree in functional.merge(variables).items() if part in tree}
 
 
 def begun(config, experiment, path, lr=1e-30, **more):
@@ -73,7 +76,7 @@ def test_another_architecture_is_one_line(config, experiment, encoder):
 def test_paths_follow_the_names_of_flax():
   tower = model('clip', image=model('vit_class_token', init='a'), text=model('clip_text', frozen=True))
   whole = model('fusion', encoders={'both': tower})
-  found = {p.path: (p.init, p.frozen) for p in start.parts(whole)}
+  found = {p.path: (p.init, p.frozen) for p in initialize.parts(whole)}
   assert found == {
     (): ('', False),
     ('encoders_both',): ('', False),
@@ -87,10 +90,10 @@ def test_split_and_merge_are_inverse():
     'params': {'a': {'w': np.ones(2), 'head': np.ones(1)}, 'b': np.zeros(3)},
     'stats': {'a': np.ones(1)},
   }
-  apart = start.split(tree, (('a',),))
+  apart = functional.split(tree, (('a',),))
   assert apart['frozen'] == {'a': {'w': tree['params']['a']['w']}}
   assert set(apart['params']) == {'a', 'b'} and set(apart['params']['a']) == {'head'}
-  jax.tree.map(np.testing.assert_array_equal, start.merge(apart), tree)
+  jax.tree.map(np.testing.assert_array_equal, functional.merge(apart), tree)
 
 
 @pytest.mark.parametrize('old', [False, True], ids=['new', 'old'])
@@ -100,9 +103,9 @@ def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, expe
   first = experiment('first')
   stages.run(first, ('teacher',))
   path = first.folder('teacher') / 'seed_0.safetensors'
-  assert {k.split('/')[0] for k in checkpoint.read(path)[0]} == {'params', 'batch_stats'}
+  assert {k.split('/')[0] for k in safetensors_io.read(path)[0]} == {'params', 'batch_stats'}
   written = jax.tree.map(lambda x: x[0], first.variables('teacher'))
-  params = start.merge(written)['params']
+  params = functional.merge(written)['params']
   assert 'encoders_image' in written['frozen'] and 'encoders_image' in params
   if old:
     save_file(traverse_util.flatten_dict(written, sep='/'), path, {'vocabulary': first.vocabulary})
@@ -112,21 +115,21 @@ def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, expe
     config.teacher.model.encoders.image.update(frozen=image)
     config.teacher.model.encoders.text.update(frozen=text)
     config.teacher.model.update(init=str(path))
-    begun = start.merge(experiment(f'part {image} {text}').start('teacher'))['params']
+    begun = functional.merge(experiment(f'part {image} {text}').start('teacher'))['params']
     jax.tree.map(np.testing.assert_array_equal, begun, {k: v for k, v in params.items() if k != 'head'})
     config.teacher.model.update(init='')
     config.teacher.init = str(path)
     taken = experiment(f'whole {image} {text}')
     stages.run(taken, ('teacher',))
-    found = start.merge(jax.tree.map(lambda x: x[0], taken.variables('teacher')))['params']
+    found = functional.merge(jax.tree.map(lambda x: x[0], taken.variables('teacher')))['params']
     jax.tree.map(np.testing.assert_array_equal, found, params)
     config.teacher.init = ''
 
 
 def test_a_model_that_is_frozen_as_a_whole(tmp_path):
   tree = {'params': {}, 'frozen': {'a': np.ones(2, np.float32)}}
-  checkpoint.export(tmp_path / 'a.safetensors', tree)
-  found = checkpoint.load(tmp_path / 'a.safetensors', tree)
+  safetensors_io.export(tmp_path / 'a.safetensors', tree)
+  found = safetensors_io.load(tmp_path / 'a.safetensors', tree)
   assert found.keys() == tree.keys() and not found['params'] and (found['frozen']['a'] == 1).all()
 
 
@@ -156,10 +159,10 @@ def test_what_cannot_be_inherited_is_one_line(init, said):
   config = model('bag_of_words', init=init)
   like = {'params': {'words': np.zeros(2)}}
   with pytest.raises(KdjaxError, match=said.replace('{', r'\{')):
-    start.load(config, like, teacher=lambda: (model('bag_of_words'), like))
+    initialize.load(config, like, teacher=lambda: (model('bag_of_words'), like))
 
 
 def test_a_scalar_is_exported_as_one(tmp_path):
   tree = {'params': {'logit_scale': np.float32(2.0), 'w': np.ones((2, 3), np.float32).T}}
-  checkpoint.export(tmp_path / 'a.safetensors', tree)
-  jax.tree.map(np.testing.assert_array_equal, checkpoint.load(tmp_path / 'a.safetensors', tree), tree)
+  safetensors_io.export(tmp_path / 'a.safetensors', tree)
+  jax.tree.map(np.testing.assert_array_equal, safetensors_io.load(tmp_path / 'a.safetensors', tree), tree)

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import augment, build, dot, optim, parallel, pipeline, stages, step
 from kdjax.errors import KdjaxError
-from kdjax.evaluate import make_evaluate
+from kdjax.experiment import build, stages
+from kdjax.input import pipeline
 from kdjax.models.multimodal.fusion import Fusion
 from kdjax.models.multimodal.two_tower import TwoTower
+from kdjax.nn import missing_modality
+from kdjax.training import optimizers, schedules, sharding, step
+from kdjax.training.evaluate import make_evaluate
+from kdjax.training.schemes import dot
 
 # Batch norm sees the whole batch under jit; the rest of a model sees an example at a time.
 EMBEDS = {'student': 'image/embed', 'teacher': 'image/embed'}
@@ -25,8 +29,8 @@ def parts(experiment, config):
   student, teacher = made.model('student'), made.model('teacher')
   batch = {k: jnp.asarray(v) for k, v in made.data.train.take(np.arange(16)).items()}
   variables = teacher.init(jax.random.key(9), batch)
-  _, t = step.make_look(teacher, lambda batch: batch)(variables, batch)
-  method, tx = build.method(RELATIONS, 6), optim.optimiser({'name': 'sgd', 'lr': 0.1}, 6)
+  _, t = step.make_teacher_forward(teacher, lambda batch: batch)(variables, batch)
+  method, tx = build.method(RELATIONS, 6), optimizers.optimiser({'name': 'sgd', 'lr': 0.1}, 6)
   state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
   update = jax.jit(step.make_update(student, made.task, method, tx))
   return student, teacher, variables, update, state, t, batch
@@ -39,10 +43,12 @@ def close(a, b, rtol=2e-5, atol=2e-6):
 
 def test_eight_devices_give_the_update_of_one(parts, eight_devices):
   _, _, _, update, state, t, batch = parts
-  mesh = parallel.make_mesh()
-  spread = {k: v for k, v in parallel.split({k: np.asarray(v) for k, v in batch.items()}, mesh).items()}
-  outputs = parallel.split({k: np.asarray(v) for k, v in t.items()}, mesh)
-  copied = jax.device_put(state, parallel.everywhere(mesh))
+  mesh = sharding.make_mesh()
+  spread = {
+    k: v for k, v in sharding.to_global_arrays({k: np.asarray(v) for k, v in batch.items()}, mesh).items()
+  }
+  outputs = sharding.to_global_arrays({k: np.asarray(v) for k, v in t.items()}, mesh)
+  copied = jax.device_put(state, sharding.replicated(mesh))
   new, losses = update(copied, outputs, spread)
   wanted, wanted_losses = update(state, t, batch)
   close(losses, wanted_losses)
@@ -55,7 +61,7 @@ def test_padding_changes_no_evaluation(experiment, eight_devices):
   student = made.model('student')
   variables = jax.tree.map(lambda x: x[None], student.init(jax.random.key(0), made.data.train.take([0])))
   results = []
-  for mesh, size in ((parallel.make_mesh(), 8), (parallel.make_mesh(), 64), (parallel.make_mesh(), 16)):
+  for mesh, size in ((sharding.make_mesh(), 8), (sharding.make_mesh(), 64), (sharding.make_mesh(), 16)):
     found = make_evaluate(student, made.task, mesh, size)(variables, made.data.test)
     assert len(found.gathered[0]['label']) == len(made.data.test)
     results.append(found.metrics)
@@ -91,17 +97,17 @@ def test_pmap_refuses_relations(experiment, config, eight_devices):
 
 def test_pmap_agrees_with_jit_without_batch_norm(eight_devices):
   _, _, batch = (taps.rows(x, np.arange(taps.B).repeat(2)) for x in taps.example())
-  mesh, student, teacher = parallel.make_mesh(), taps.peer(), taps.peer(1)
+  mesh, student, teacher = sharding.make_mesh(), taps.peer(), taps.peer(1)
   variables, method = teacher.init(jax.random.key(9), batch), build.method({'kd': {'weight': 1.0}}, 6)
-  tx, task = optim.optimiser({'name': 'sgd', 'lr': 0.1}, 6), build.task({'name': 'classification'})
-  look, rows = step.make_look(teacher, lambda b: b), 2 * taps.B
-  look = parallel.compile_look(look, mesh, jax.eval_shape(look, variables, batch), rows)
-  seen, t = look(variables, parallel.split(batch, mesh))
+  tx, task = optimizers.optimiser({'name': 'sgd', 'lr': 0.1}, 6), build.task({'name': 'classification'})
+  look, rows = step.make_teacher_forward(teacher, lambda b: b), 2 * taps.B
+  look = sharding.compile_teacher_forward(look, mesh, jax.eval_shape(look, variables, batch), rows)
+  seen, t = look(variables, sharding.to_global_arrays(batch, mesh))
   results = []
-  for how, axis in (('jit', None), ('pmap', parallel.AXIS)):
-    state = jax.device_put(step.make_init(student, method, tx)(0, t, seen), parallel.everywhere(mesh))
+  for how, axis in (('jit', None), ('pmap', sharding.AXIS)):
+    state = jax.device_put(step.make_init(student, method, tx)(0, t, seen), sharding.replicated(mesh))
     update = step.make_update(student, task, method, tx, axis=axis)
-    update = parallel.compile_update(update, mesh, how, method.relational, t, rows)
+    update = sharding.compile_update(update, mesh, how, method.relational, t, rows)
     for _ in range(3):
       state, losses = update(state, t, seen)
     results.append((state.params, losses))
@@ -109,16 +115,16 @@ def test_pmap_agrees_with_jit_without_batch_norm(eight_devices):
 
 
 def test_a_scheduled_weight_acts_inside_its_window():
-  made = optim.weight_schedule(100, schedule='linear', start=0.2, stop=0.6, warmup=0.1)
+  made = schedules.weight_schedule(100, schedule='linear', start=0.2, stop=0.6, warmup=0.1)
   values = np.array([made(i) for i in range(100)])
   assert (values[:20] == 0).all() and (values[60:] == 0).all() and (values[20:60] > 0).all()
   assert values.argmax() in (28, 29, 30)
-  assert optim.weight_schedule(10)(9) == 1
+  assert schedules.weight_schedule(10)(9) == 1
 
 
 @pytest.mark.parametrize('schedule', ['constant', 'linear', 'cosine', 'steps'])
 def test_a_learning_rate_rises_and_falls(schedule):
-  made = optim.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
+  made = schedules.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
   values = np.array([made(i) for i in range(101)])
   assert values[0] == 0 and values[10] == pytest.approx(1.0)
   end = {'constant': 1.0, 'linear': 0.0, 'cosine': 0.0, 'steps': 0.5}[schedule]
@@ -128,7 +134,7 @@ def test_a_learning_rate_rises_and_falls(schedule):
 def test_only_kernels_decay():
   params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   for name in ('adamw', 'sgd'):
-    tx = optim.optimiser({'name': name, 'lr': 0.1, 'schedule': 'constant', 'weight_decay': 0.5}, 10)
+    tx = optimizers.optimiser({'name': name, 'lr': 0.1, 'schedule': 'constant', 'weight_decay': 0.5}, 10)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert (updates['kernel'] < 0).all() and (updates['bias'] == 0).all()
 
@@ -152,7 +158,7 @@ def test_batches_are_a_function_of_seed_and_step(experiment):
 
 def test_a_view_is_a_function_of_seed_epoch_and_id(experiment):
   batch = experiment().data.train.take(np.arange(6)) | {'epoch': np.zeros(6, np.int32)}
-  view = jax.jit(build.view({'augment': ('flip', 'crop')}, 0))
+  view = jax.jit(build.make_augment({'augment': ('flip', 'crop')}, 0))
   one, rows = view(batch)['image'], np.array([3, 1])
   np.testing.assert_array_equal(view({k: v[rows] for k, v in batch.items()})['image'], one[rows])
   later = view(batch | {'epoch': batch['epoch'] + 1})['image']
@@ -173,8 +179,8 @@ def test_two_momenta_that_are_alike_are_one():
     return state.params, losses
 
   options = {'lr': 0.1, 'schedule': 'constant', 'momentum': 0.9}
-  sgd = optim.optimiser({'name': 'sgd', **options}, 6)
-  equal, different = (optim.optimiser({'name': 'dot', 'delta': d, **options}, 6) for d in (0.0, 0.075))
+  sgd = optimizers.optimiser({'name': 'sgd', **options}, 6)
+  equal, different = (optimizers.optimiser({'name': 'dot', 'delta': d, **options}, 6) for d in (0.0, 0.075))
   close(after(equal, method, dot.make_update), after(sgd, method, step.make_update))
   close(after(different, nothing, dot.make_update), after(sgd, nothing, step.make_update))
   with pytest.raises(AssertionError):
@@ -183,7 +189,7 @@ def test_two_momenta_that_are_alike_are_one():
 
 def test_a_dropped_modality_is_absent_and_never_all_of_them():
   inputs = {'image': np.ones((4000, 1)), 'text': np.ones((4000, 3)), 'text/present': np.arange(4000) % 2}
-  made = augment.drop_modalities(jax.random.key(0), inputs, {'image': 0.3, 'text': 0.5})
+  made = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.3, 'text': 0.5})
   image, text = (np.asarray(made[f'{k}/present']) for k in ('image', 'text'))
   assert image.mean() == pytest.approx(0.7 + 0.15, abs=0.03)
   assert (text[::2] == 0).all() and text[1::2].mean() == pytest.approx(0.5 + 0.15, abs=0.03)
@@ -192,7 +198,9 @@ def test_a_dropped_modality_is_absent_and_never_all_of_them():
 
 def test_a_fusion_keeps_what_it_takes_no_notice_of():
   inputs = {'image': np.ones((8, 2, 2, 3), np.float32), 'text': np.ones((8, 3), np.int32)}
-  made = augment.drop_modalities(jax.random.key(0), inputs, {'image': 0.9, 'text': 0.9}, hidden=False)
+  made = missing_modality.drop_modalities(
+    jax.random.key(0), inputs, {'image': 0.9, 'text': 0.9}, hidden=False
+  )
   assert np.all(made['image'] == 1) and 0 < np.sum(made['image/present']) < 8
   assert Fusion.IGNORES_ABSENT and not hasattr(TwoTower, 'IGNORES_ABSENT')
 
@@ -200,7 +208,7 @@ def test_a_fusion_keeps_what_it_takes_no_notice_of():
 def test_what_is_dropped_leaves_nothing_behind():
   image = np.full((64, 2, 2, 3), 255, np.uint8)
   inputs = {'image': image, 'words': np.ones((64, 3, 2)), 'words/mask': np.ones((64, 3))}
-  made = augment.drop_modalities(jax.random.key(0), inputs, {'image': 0.5, 'words': 0.5})
+  made = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.5, 'words': 0.5})
   for name in ('image', 'words'):
     gone = np.asarray(made[f'{name}/present']) == 0
     assert 0 < gone.sum() < 64 and not np.any(made[name][gone]) and np.all(made[name][~gone])
@@ -211,7 +219,7 @@ def test_what_is_dropped_leaves_nothing_behind():
 @pytest.mark.parametrize('name', ['crop_black', 'jitter'])
 def test_a_moved_image_is_black_at_its_border(name):
   batch = {'image': np.full((50, 32, 32, 1), 9, np.uint8), 'id': np.arange(50), 'epoch': np.zeros(50, int)}
-  moved = np.asarray(build.view({'augment': (name,)}, 0)(batch)['image'])
+  moved = np.asarray(build.make_augment({'augment': (name,)}, 0)(batch)['image'])
   by = {'crop_black': 4, 'jitter': 2}[name]
   rows = (moved == 0).all((2, 3)).sum(1)
   assert moved.shape == batch['image'].shape and set(rows) == set(range(by + 1))
@@ -221,7 +229,7 @@ def test_a_moved_image_is_black_at_its_border(name):
 def test_no_unit_outgrows_its_norm():
   params = {'kernel': jnp.ones((4, 3)) * jnp.array([1.0, 2, 0.1]), 'bias': jnp.ones(3)}
   config = {'name': 'sgd', 'lr': 1.0, 'schedule': 'constant', 'max_norm': 3.0}
-  tx = optim.optimiser(config, 10)
+  tx = optimizers.optimiser(config, 10)
   grads = {'kernel': -0.5 * jnp.ones((4, 3)), 'bias': -9 * jnp.ones(3)}
   updates, _ = tx.update(grads, tx.init(params), params)
   new = jax.tree.map(jnp.add, params, updates)
@@ -232,7 +240,7 @@ def test_no_unit_outgrows_its_norm():
 def test_everything_decays_where_it_is_asked():
   params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   config = {'name': 'sgd', 'lr': 0.1, 'schedule': 'constant', 'weight_decay': 0.5, 'decay_all': True}
-  tx = optim.optimiser(config, 10)
+  tx = optimizers.optimiser(config, 10)
   updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
   assert all((u < 0).all() for u in updates.values())
 

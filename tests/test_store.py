@@ -11,13 +11,15 @@ import pytest
 from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 
-from kdjax import build, checkpoint, stages, store
+from kdjax import teacher_store
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
-from kdjax.files import write_json
-from kdjax.store import answers, layout, manifest, read
-from kdjax.store import write as store_write
-from kdjax.workdir import claim
+from kdjax.experiment import build, stages, validate
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.workdir import claim_workdir
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime.files import write_json
+from kdjax.teacher_store import live_teacher, manifest, read, record
+from kdjax.teacher_store import write as store_write
 
 pytestmark = pytest.mark.optimised
 METHODS = {
@@ -42,7 +44,7 @@ def begun(config, experiment, tmp_path, kept):
   if not init.exists():
     first = Experiment(config.to_dict(), kept / 'first')
     batch = first.data.train.take(np.arange(1))
-    checkpoint.export(init, jax.jit(first.model('teacher').init)(jax.random.key(0), batch))
+    safetensors_io.export(init, jax.jit(first.model('teacher').init)(jax.random.key(0), batch))
   config.teacher.init = str(init)
   if not (kept / 'teacher').exists():
     stages.run(Experiment(config.to_dict(), kept), ('teacher',))
@@ -64,8 +66,8 @@ def built(begun, kept):
     made = begun(folder)
     if not (kept / 'store').exists():
       stages.keep(made, 'build')
-      shutil.copytree(store.folder(made), kept / 'store')
-    shutil.copytree(kept / 'store', store.folder(made), dirs_exist_ok=True)
+      shutil.copytree(teacher_store.folder(made), kept / 'store')
+    shutil.copytree(kept / 'store', teacher_store.folder(made), dirs_exist_ok=True)
     return made
 
   return make
@@ -101,11 +103,11 @@ def test_taps_come_back(dtype, eps):
   }
   t = {k: jnp.asarray(v, jnp.bfloat16 if v.dtype == jnp.bfloat16 else jnp.float32) for k, v in t.items()}
   t |= {'text/mask': jnp.arange(24).reshape(6, 4) % 3 > 0, 'text/tokens': jnp.arange(24).reshape(6, 4)}
-  taps = layout.plan(t, 6, dtype, 0)
-  arrays, checks = layout.encode(taps, t)
-  records = layout.pack(taps, np.arange(6), 1, jax.device_get(arrays))
-  again = np.frombuffer(records.tobytes(), layout.record(taps))
-  found = layout.decode(taps, layout.unpack(again))
+  taps = record.plan(t, 6, dtype, 0)
+  arrays, checks = record.encode(taps, t)
+  records = record.pack(taps, np.arange(6), 1, jax.device_get(arrays))
+  again = np.frombuffer(records.tobytes(), record.record(taps))
+  found = record.decode(taps, record.unpack(again))
   assert found.keys() == t.keys() and all(fits for fits, _ in checks.values())
   for name, x in t.items():
     assert found[name].shape == x.shape
@@ -120,10 +122,10 @@ def test_top_k_keeps_the_probabilities_and_the_tail(dtype, eps):
   rng = np.random.default_rng(1)
   x = rng.normal(0, 3, (5, 2, 1000)).astype(np.float32) + 40  # the level is kept too
   t = {'text/logits': jnp.asarray(x)}
-  taps = layout.plan(t, 5, dtype, 16)
-  arrays, _ = layout.encode(taps, t)
-  batch = layout.unpack(layout.pack(taps, np.arange(5), 0, jax.device_get(arrays)))
-  dense = np.float64(layout.decode(taps, batch)['text/logits'])
+  taps = record.plan(t, 5, dtype, 16)
+  arrays, _ = record.encode(taps, t)
+  batch = record.unpack(record.pack(taps, np.arange(5), 0, jax.device_get(arrays)))
+  dense = np.float64(record.decode(taps, batch)['text/logits'])
   p, q = (np.exp(y - y.max(-1, keepdims=True)) for y in (np.float64(x), dense))
   p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
   top = np.argsort(-p, -1)[..., :16]
@@ -139,8 +141,8 @@ def test_top_k_keeps_the_probabilities_and_the_tail(dtype, eps):
 def test_a_record_of_imagenet_is_small():
   shapes = {'logits': (8, 1000), 'embed': (8, 512)}
   shapes = {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
-  assert layout.record(layout.plan(shapes, 8, 'float16', 16)).itemsize + store_write.OVERHEAD <= 1200
-  assert layout.plan(shapes, 8, 'float16', 1000)[1].k == 0
+  assert record.record(record.plan(shapes, 8, 'float16', 16)).itemsize + store_write.OVERHEAD <= 1200
+  assert record.plan(shapes, 8, 'float16', 1000)[1].k == 0
 
 
 def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config):
@@ -156,27 +158,27 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
   one, two = weights(live), weights(stored)
   assert one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
   assert not (live.folder('student') / 'teacher_outputs.json').exists()
-  errors = store.verify(stored, stages.setup(stored, 'student'), 64)
+  errors = teacher_store.verify(stored, stages.setup(stored, 'student'), 64)
   assert errors == {'image/embed': 0.0, 'logits': 0.0}
   # The third epoch shows the first one's views, to the teacher and to the student.
-  setup, reader = stages.setup(stored, 'student'), store.open(spec_of(stored))
+  setup, reader = stages.setup(stored, 'student'), teacher_store.open_reader(spec_of(stored))
   batch = setup.source.take(np.arange(16))
   joined = reader.join(batch | {'epoch': np.arange(16, dtype=np.int32)})
   assert joined['epoch'].tolist() == [0, 1] * 8
-  t = layout.decode(reader.taps, joined)
-  ask = answers.make(setup, reader.taps, batch | {'epoch': np.zeros(16, np.int32)})
+  t = record.decode(reader.taps, joined)
+  ask = live_teacher.make(setup, reader.taps, batch | {'epoch': np.zeros(16, np.int32)})
   for view in (0, 1):
-    mine = ask.look(batch, view)
+    mine = ask.teacher_forward(batch, view)
     np.testing.assert_array_equal(t['logits'][view::2], mine['logits'][view::2])
-  assert not np.array_equal(ask.look(batch, 0)['logits'], ask.look(batch, 1)['logits'])
+  assert not np.array_equal(ask.teacher_forward(batch, 0)['logits'], ask.teacher_forward(batch, 1)['logits'])
 
 
 def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
   config.student.train.augment, config.store.views = ('flip', 'crop'), 2
   config.teacher.source = 'store'
-  claim(made := begun())
+  claim_workdir(made := begun())
   batch = made.data.train.take(np.arange(8))
-  baseline, live = (stages.setup(made, 'baseline').view, build.view(config.student.train, 0))
+  baseline, live = (stages.setup(made, 'baseline').augment, build.make_augment(config.student.train, 0))
   epochs = [np.full(8, e, np.int32) for e in range(3)]
   a, b, again = (baseline(batch | {'epoch': e})['image'] for e in epochs)
   np.testing.assert_array_equal(a, again)
@@ -184,14 +186,14 @@ def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
   assert (a != b).any()
   config.store.views = 1
   with pytest.raises(KdjaxError, match='store.views'):  # the views of the baseline are part of the workdir
-    stages.check(Experiment(config.to_dict(), made.workdir))
+    validate.check(Experiment(config.to_dict(), made.workdir))
   config.store.views, config.teacher.source = 2, 'auto'
   with pytest.raises(KdjaxError, match="teacher.source is 'auto' and student.train.augment is not empty"):
-    stages.check(Experiment(config.to_dict(), made.workdir / 'other'))
+    validate.check(Experiment(config.to_dict(), made.workdir / 'other'))
 
 
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
-  whole = files(store.folder(built('whole')))
+  whole = files(teacher_store.folder(built('whole')))
   assert len(whole) == 6
   made, wrote = begun(), write_json
 
@@ -201,33 +203,33 @@ def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
     wrote(path, value, **how)
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-    patched.setattr('kdjax.files.write_json', killed)
+    patched.setattr('kdjax.runtime.files.write_json', killed)
     stages.keep(made, 'build')
   with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
-    store.open(spec_of(made))
-  first = (store.folder(made) / '00000.array_record').stat().st_mtime_ns
-  (store.folder(made) / '.00002.array_record.7').write_text('half')
+    teacher_store.open_reader(spec_of(made))
+  first = (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns
+  (teacher_store.folder(made) / '.00002.array_record.7').write_text('half')
   stages.keep(made, 'info')
   assert '1 of 3 shards, not finished' in capsys.readouterr().out
   stages.keep(made, 'build')
   assert 'going on, 1 of 3 shards are whole' in capsys.readouterr().out
-  assert files(store.folder(made)) == whole
-  assert (store.folder(made) / '00000.array_record').stat().st_mtime_ns == first
-  assert not list(store.folder(made).glob('.0*'))
+  assert files(teacher_store.folder(made)) == whole
+  assert (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns == first
+  assert not list(teacher_store.folder(made).glob('.0*'))
   stages.keep(made, 'build')
   assert 'done before' in capsys.readouterr().out
 
 
 def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
   made = built()
-  spec, path = spec_of(made), store.folder(made) / '00001.array_record'
+  spec, path = spec_of(made), teacher_store.folder(made) / '00001.array_record'
   good = path.read_bytes()
-  reader = store.open(spec)
+  reader = teacher_store.open_reader(spec)
   ids, views = reader.ids, np.zeros(len(reader.ids), np.int64)
   true = reader.take(ids, views)
   path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
   with pytest.raises(KdjaxError, match='00001.array_record is damaged: run `python run.py store build`'):
-    store.open(spec)
+    teacher_store.open_reader(spec)
   monkeypatch.setattr(read, 'HELD', 0)  # as with a store too large to be held in memory
   caught = []
   for name in ('00001.array_record', '00001.json', 'manifest.json'):
@@ -237,7 +239,7 @@ def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
     for at in places + [0, len(whole) - 1]:
       file.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
       try:
-        found = store.open(spec).take(ids, views)
+        found = teacher_store.open_reader(spec).take(ids, views)
       except KdjaxError as e:
         assert '\n' not in str(e)
         caught.append(name)
@@ -247,26 +249,26 @@ def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
   assert len(set(caught)) == 3
   path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
   with pytest.raises(KdjaxError, match='damaged'):
-    store.verify(made, stages.setup(made, 'student'))
+    teacher_store.verify(made, stages.setup(made, 'student'))
   stages.keep(made, 'build')  # writes that shard again
   assert path.read_bytes() == good
 
 
 def test_a_store_that_is_cut_off_is_refused(built):
   made = built()
-  spec, folder = spec_of(made), store.folder(made)
+  spec, folder = spec_of(made), teacher_store.folder(made)
   with pytest.raises(KdjaxError, match='nothing of the example with the id 4321'):
-    store.open(spec).take(np.array([4321]), np.array([0]))
+    teacher_store.open_reader(spec).take(np.array([4321]), np.array([0]))
   path = folder / '00002.array_record'
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(KdjaxError, match='00002.array_record is cut off'):
-    store.open(spec)
+    teacher_store.open_reader(spec)
   path.unlink()
   with pytest.raises(KdjaxError, match='00002.array_record is missing'):
-    store.open(spec)
+    teacher_store.open_reader(spec)
   (folder / 'manifest.json').write_text('{')
   with pytest.raises(KdjaxError, match='manifest'):
-    store.open(spec)
+    teacher_store.open_reader(spec)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
     save_file(tensors | {first: tensors[first] + 1e-6}, path)
   spec = spec_of(made)
   with pytest.raises(KdjaxError) as error:
-    store.open(spec)
+    teacher_store.open_reader(spec)
   assert named in said(error)
   with pytest.raises(KdjaxError, match='holds another store .*there'):
     stages.keep(made, 'build')
@@ -303,7 +305,7 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
 def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys):
   def hears(made, source='auto'):
     capsys.readouterr()
-    setup = store.use(made, stages.setup(made, 'student'), {source}, made.folder('student'))
+    setup = teacher_store.use_store(made, stages.setup(made, 'student'), {source}, made.folder('student'))
     return setup.reader is not None, ' '.join(capsys.readouterr().out.split())
 
   fallen = begun('live')
@@ -314,7 +316,7 @@ def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys
   made = built('stored')
   heard, told = hears(made)
   assert heard and 'uses the store' in told
-  shutil.rmtree(store.folder(made))
+  shutil.rmtree(teacher_store.folder(made))
   with pytest.raises(KdjaxError, match='there is no store'):
     hears(made)
   config.store.dtype = 'float32'
@@ -329,16 +331,16 @@ def test_a_cohort_shares_a_store_and_hears_one_teacher(built, config):
   with config.unlocked():
     config.cohort = {'kd': {'methods': {'kd': METHODS['kd']}}, 'rkd': {'methods': {'rkd': METHODS['rkd']}}}
   made = built()
-  setup = store.use(made, stages.setup(made, 'student'), {'store', 'ema'}, made.workdir)
+  setup = teacher_store.use_store(made, stages.setup(made, 'student'), {'store', 'ema'}, made.workdir)
   assert setup.wanted == {'logits', 'image/embed'} and setup.teacher_variables == {}
   with pytest.raises(KdjaxError, match="'live' or 'store', not both"):
-    store.use(made, setup, {'store', 'live'}, made.workdir)
+    teacher_store.use_store(made, setup, {'store', 'live'}, made.workdir)
 
 
 def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
   made = begun()
-  store.folder(made).mkdir()
-  with FileLock(store.folder(made) / '.lock'), pytest.raises(KdjaxError) as error:
+  teacher_store.folder(made).mkdir()
+  with FileLock(teacher_store.folder(made) / '.lock'), pytest.raises(KdjaxError) as error:
     stages.keep(made, 'build')
   assert 'another builder' in said(error)
 
@@ -357,7 +359,7 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
     stages.keep(made, 'build')
   assert 'the disk is full' in said(error) and '1 shards that are whole are kept' in said(error)
   stages.keep(made, 'build')
-  assert files(store.folder(made)) == files(store.folder(built('other')))
+  assert files(teacher_store.folder(made)) == files(teacher_store.folder(built('other')))
 
 
 def test_a_mistake_is_one_line(begun, config, experiment):
@@ -389,15 +391,15 @@ def test_values_that_do_not_fit_are_not_stored(begun, value, match):
   save_file({k: np.full_like(v, value) if v.ndim == 1 else v for k, v in tensors.items()}, path)
   with pytest.raises(KdjaxError, match=match):
     stages.keep(made, 'build')
-  assert not files(store.folder(made))
+  assert not files(teacher_store.folder(made))
 
 
 def test_eight_devices_store_the_same(eight_devices, begun, kept, config):
   made = begun()
   stages.keep(made, 'build')
-  reader = store.open(spec_of(made))
+  reader = teacher_store.open_reader(spec_of(made))
   batch = stages.setup(made, 'student').source.take(np.arange(16))
   assert reader.join(batch | {'epoch': np.full(16, 7, np.int32)})['epoch'].tolist() == [0] * 16
-  errors = store.verify(made, stages.setup(made, 'student'), 16)
+  errors = teacher_store.verify(made, stages.setup(made, 'student'), 16)
   assert max(errors.values()) < 5e-3
-  assert json.loads((store.folder(made) / 'manifest.json').read_text())['complete']
+  assert json.loads((teacher_store.folder(made) / 'manifest.json').read_text())['complete']

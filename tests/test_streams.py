@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import build, optim, stages, step, streams
-from kdjax.workdir import claim
+from kdjax.experiment import build, stages
+from kdjax.experiment.workdir import claim_workdir
+from kdjax.training import optimizers, schedules, step, streams
 
 
 def data_of(key):
@@ -50,7 +51,7 @@ def test_student_and_baseline_share_a_stream_that_is_not_the_teachers():
 
 def test_a_teacher_of_the_same_architecture_is_not_the_baseline(experiment):
   _, t, batch = taps.example()
-  init = step.make_init(taps.peer(), build.method({}, 6), optim.optimiser({'name': 'sgd', 'lr': 0.5}, 6))
+  init = step.make_init(taps.peer(), build.method({}, 6), optimizers.optimiser({'name': 'sgd', 'lr': 0.5}, 6))
   made = experiment()
   seeds = {s: jnp.array(stages.setup(made, s).seeds[0], jnp.uint32) for s in ('teacher', 'baseline')}
   states = [jax.jit(init)(seed, t, batch) for seed in seeds.values()]
@@ -59,31 +60,31 @@ def test_a_teacher_of_the_same_architecture_is_not_the_baseline(experiment):
 
 
 def test_a_workdir_stays_with_the_streams_it_was_begun_with(experiment):
-  claim(made := experiment())
+  claim_workdir(made := experiment())
   path = made.workdir / 'protocol.json'
   assert json.loads(path.read_text())['protocol'] == streams.PROTOCOL > 1
   assert experiment().protocol == streams.PROTOCOL
   path.unlink()  # as a workdir of before was begun
-  claim(old := experiment())
+  claim_workdir(old := experiment())
   (member,) = stages.setup(old, 'baseline').members.values()
   assert experiment().protocol == 1 and stages.setup(old, 'baseline').seeds == ((0, 0),) and not member.warm
 
 
 def test_an_average_longer_than_the_training_is_not_of_the_random_start():
-  decay, average = optim.average_decay(0.9999), 1.0  # what is left of the start
+  decay, average = schedules.average_decay(0.9999), 1.0  # what is left of the start
   for t in range(20):
     average *= float(decay(t))
   assert average < 1e-6
-  assert [float(optim.average_decay(0.5)(t)) for t in (0, 100)] == pytest.approx([0.1, 0.5])
-  assert float(optim.average_decay(0.999)(1_000_000)) == pytest.approx(0.999)
+  assert [float(schedules.average_decay(0.5)(t)) for t in (0, 100)] == pytest.approx([0.1, 0.5])
+  assert float(schedules.average_decay(0.999)(1_000_000)) == pytest.approx(0.999)
 
 
 def test_the_average_of_a_training_follows_it():
   _, t, batch = taps.example()
   student, task, method = taps.peer(), build.task({'name': 'classification'}), build.method({}, 6)
-  tx = optim.optimiser({'name': 'sgd', 'lr': 0.5, 'schedule': 'constant'}, 6)
+  tx = optimizers.optimiser({'name': 'sgd', 'lr': 0.5, 'schedule': 'constant'}, 6)
   losses = []
-  for decay in (optim.average_decay(0.9999), 0.9999):
+  for decay in (schedules.average_decay(0.9999), 0.9999):
     state = jax.jit(step.make_init(student, method, tx, ema=True))(0, t, batch)
     update = jax.jit(step.make_update(student, task, method, tx, ema=decay))
     first = task.loss(student.apply(state.ema, batch)[0], batch)[0]

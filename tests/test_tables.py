@@ -9,16 +9,17 @@ import pytest
 from filelock import FileLock
 
 from configs.common import model
-from kdjax import interrupt, stages
 from kdjax.errors import KdjaxError
-from kdjax.files import read_json
+from kdjax.experiment import stages
+from kdjax.paper_tables import MEASURES, Cell, Measure, Table, measures
+from kdjax.paper_tables import index as pages
+from kdjax.paper_tables import table as tables
+from kdjax.paper_tables.results import results
+from kdjax.paper_tables.run import run, sharded
+from kdjax.paper_tables.units import units
 from kdjax.report import tables as shown
-from kdjax.tables import MEASURES, Cell, Measure, Table, measures
-from kdjax.tables import index as pages
-from kdjax.tables import table as tables
-from kdjax.tables.results import results
-from kdjax.tables.run import run, sharded
-from kdjax.tables.units import units
+from kdjax.runtime import signals
+from kdjax.runtime.files import read_json
 
 
 @pytest.fixture
@@ -104,12 +105,12 @@ def test_a_stopped_table_goes_on(table, tmp_path, monkeypatch):
 
   def once(experiment, wanted):
     if calls:
-      raise interrupt.Interrupted('stopped')
+      raise signals.Interrupted('stopped')
     calls.append(experiment)
     return real(experiment, wanted)
 
   monkeypatch.setattr(stages, 'run', once)
-  with pytest.raises(interrupt.Interrupted):
+  with pytest.raises(signals.Interrupted):
     run(table, tmp_path)
   before = weights(tmp_path)
   monkeypatch.setattr(stages, 'run', real)

@@ -99,7 +99,7 @@ def stacked(module, attribute):
     (called(name('numpy._core.multiarray', 'scalar')), 'numpy._core.multiarray.scalar'),
     (called(name('torch._utils', '_rebuild_sparse_tensor')), 'torch._utils._rebuild_sparse_tensor'),
     (called(name('torch', 'load'), text('/etc/passwd')), 'torch.load'),
-    (called(name('kdjax.checkpoint', 'export')), 'kdjax.checkpoint.export'),
+    (called(name('kdjax.pretrained.safetensors_io', 'export')), 'kdjax.pretrained.safetensors_io.export'),
     (b'(' + text('true') + b'ios\nsystem\n', 'os.system'),
     (name('torch', 'FloatStorage') + b')\x81', 'NEWOBJ'),
     (b'\x82\x01', 'EXT1'),

@@ -7,8 +7,10 @@ import pytest
 
 import run
 from configs import common
-from kdjax import build, catalogue, predict, trust
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, predict
+from kdjax.runtime import trust
 from kdjax.types import Method
 
 MODEL = """
@@ -76,7 +78,7 @@ def test_a_workdir_runs_nothing(workdir, monkeypatch, tmp_path, model, task):
   with pytest.raises(KdjaxError, match=f'names code that is no part of kdjax, {name}: .* --trust={name}'):
     predict.load(folder)
   with pytest.raises(KdjaxError, match=f"'{name}' is no part of kdjax"):
-    catalogue.make('models', name, {})
+    registry.make('models', name, {})
   assert not (tmp_path / 'ran').exists() and not hasattr(__builtins__, 'imported')
   assert not [m for m in sys.modules if m.startswith('my_project')]
 
@@ -88,7 +90,7 @@ def test_what_a_person_trusts_is_run(workdir, capsys, project):
   with pytest.raises(KdjaxError, match='needs the option'):  # past the question
     predict.load(folder, trusted=['my_project.my_model'])
   assert not capsys.readouterr().out
-  assert catalogue.entry('models', 'my_project.my_model').__name__ == 'MyModel'
+  assert registry.entry('models', 'my_project.my_model').__name__ == 'MyModel'
   (project / 'my_model.py').write_text(MODEL + '# other\n')
   with pytest.raises(KdjaxError, match=r'my_model \(its source differs from the recorded one\)'):
     predict.load(folder)
@@ -106,18 +108,18 @@ def test_only_the_kinds_own_type_is_called(project):
     ('models', 'my_project.my_method'),
   ):
     with pytest.raises(KdjaxError, match='defines no'):
-      catalogue.entry(kind, name)
+      registry.entry(kind, name)
   with pytest.raises(KdjaxError, match="the task 'my_project.my_method' returns a Method, and no Task"):
-    catalogue.make('tasks', 'my_project.my_method', {})
+    registry.make('tasks', 'my_project.my_method', {})
   with pytest.raises(KdjaxError, match='named by a text, and not by a list'):
-    catalogue.module('models', ['distutils.spawn'])
+    registry.module('models', ['distutils.spawn'])
   with pytest.raises(KdjaxError, match="unknown converter: '../evil'"):
-    catalogue.module('pretrained', '../evil')
+    registry.module('pretrained', '../evil')
 
 
 def test_every_entry_is_of_its_kind():
   for kind in ('methods', 'models', 'tasks', 'data', 'generators'):
-    assert all(catalogue.entry(kind, name) for name in catalogue.names(kind))
+    assert all(registry.entry(kind, name) for name in registry.names(kind))
 
 
 def test_names_of_a_config():

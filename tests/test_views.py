@@ -7,12 +7,15 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from configs.common import model
-from kdjax import augment, build, stages, store, views
-from kdjax.checks import check
+from kdjax import teacher_store
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, stages
+from kdjax.experiment.validate import check
+from kdjax.input import augment, views
+from kdjax.input.rand_augment import OPERATIONS, rand_augment
 from kdjax.models.vision.resnet import Resnet
-from kdjax.rand_augment import OPERATIONS, rand_augment
-from kdjax.store import manifest
+from kdjax.nn import functional
+from kdjax.teacher_store import manifest
 
 TURNS = {f'view{i}': (f'rotate_{90 * i}',) for i in (1, 2, 3)}
 STRONG = {'strong': ('rand_augment',)}
@@ -26,7 +29,7 @@ def batch_of(n, size=16, seed=0):
 
 
 def view_of(shown, augmented=(), seed=0):
-  return jax.jit(build.view({'augment': augmented}, seed, shown))
+  return jax.jit(build.make_augment({'augment': augmented}, seed, shown))
 
 
 def shear(image, v, axis):
@@ -110,7 +113,7 @@ def test_a_view_is_a_function_of_seed_epoch_id_and_its_name():
 
 def test_views_leave_the_statistics_as_they_are():
   """Each has taps of its own, and batch norm keeps what it keeps without them."""
-  net = build.functions(Resnet(widths=(4,), blocks=(1,), num_classes=3), {'image': 'image'})
+  net = functional.functions(Resnet(widths=(4,), blocks=(1,), num_classes=3), {'image': 'image'})
   batch, rng = batch_of(8), jax.random.key(1)
   variables = jax.jit(net.init)(jax.random.key(0), batch)
   seen = view_of(TURNS | MOVED)(batch)
@@ -148,7 +151,7 @@ def test_mlkd_learns_from_a_strong_view(experiment, small):
   small.teacher.source = 'store'
   stored = experiment('stored')
   stages.run(stored, ('teacher', 'student'))
-  kept = manifest.load(store.folder(stored))['identity']
+  kept = manifest.load(teacher_store.folder(stored))['identity']
   assert kept['student.views.strong'] == ['rand_augment'] and 'taps.strong/logits' in kept
   weights = (x.variables('student') for x in (whole, stored))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), *weights)
@@ -172,7 +175,9 @@ def test_sskd_learns_from_turned_views(experiment, small):
   assert all(f'"loss/{name}"' in losses(whole) for name in small.methods)
   setups = {stage: stages.setup(whole, stage) for stage in ('teacher', 'baseline', 'student')}
   batch = whole.data.train.take(np.arange(4)) | {'epoch': np.zeros(4, np.int32)}
-  shown = {stage: [k for k in made.view(batch) if k.startswith(views.VIEW)] for stage, made in setups.items()}
+  shown = {
+    stage: [k for k in made.augment(batch) if k.startswith(views.VIEW)] for stage, made in setups.items()
+  }
   assert shown == {'teacher': [], 'baseline': [], 'student': [f'view:{name}/image' for name in TURNS]}
 
 
@@ -199,7 +204,7 @@ def test_a_view_of_nothing_and_a_tap_of_no_view(experiment, small):
   small.student.views = {'strong': ('drop_words',)}
   check(experiment('b'))
   with pytest.raises(KdjaxError, match='student.views.strong changes nothing: the data have'):
-    augment.make_view((), 0, {'strong': ('drop_words',)})(batch_of(2))
+    augment.make_augment((), 0, {'strong': ('drop_words',)})(batch_of(2))
   small.teacher.source = 'auto'
   with pytest.raises(KdjaxError, match='auto'):
     check(experiment('c'))

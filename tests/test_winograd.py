@@ -7,8 +7,8 @@ import pytest
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kdjax import winograd
-from kdjax.conv import NHWC, conv_general_dilated
+from kdjax.nn import winograd
+from kdjax.nn.conv import NHWC, conv_general_dilated
 
 # images, height, width, channels in, out, padding
 CASES = {

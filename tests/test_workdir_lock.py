@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 
 from configs.common import model
-from kdjax import checkpoint, decoded, files, predict, stages, tokenizer, workdir_lock
 from kdjax.errors import KdjaxError
-from kdjax.experiment import Experiment
+from kdjax.experiment import predict, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.input import decoded_cache, tokenizer
+from kdjax.runtime import files, workdir_lock
+from kdjax.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +56,7 @@ def test_a_second_run_hears_who_is_first(experiment, tmp_path):
 def test_a_lock_goes_with_its_process(tmp_path):
   script = f"""
 from pathlib import Path
-from kdjax import workdir_lock
+from kdjax.runtime import workdir_lock
 with workdir_lock.held(Path({str(tmp_path / 'w')!r})):
   print('mine', flush=True)
   input()
@@ -178,10 +181,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_half(tiny_disk, capfd, kilobytes)
 
 def test_a_full_cache_is_no_error(tiny_disk, capsys):
   folder = tiny_disk(100) / 'decoded' / 'x' / 'train'
-  decoded.save(folder, {'x': np.zeros(10**6, np.uint8)}, {})
-  assert decoded.load(folder) is None and not list(folder.parents[1].glob('begun-*'))
-  assert decoded.usable('/proc/x') == '' and 'nothing is kept' in capsys.readouterr().out
-  assert decoded.usable(str(folder)) == str(folder)
+  decoded_cache.save(folder, {'x': np.zeros(10**6, np.uint8)}, {})
+  assert decoded_cache.load(folder) is None and not list(folder.parents[1].glob('begun-*'))
+  assert decoded_cache.usable('/proc/x') == '' and 'nothing is kept' in capsys.readouterr().out
+  assert decoded_cache.usable(str(folder)) == str(folder)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

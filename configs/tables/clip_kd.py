@@ -9,7 +9,7 @@ peak in bfloat16. Published: README.md of winycg/CLIP-KD at f3ae18b; recipe: its
 
 from configs import common
 from configs.tables.clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 PAIRS, EPOCHS, BATCH, WARMUP = 12_860_000, 32, 1024, 10_000  # 2.89 M of CC3M and 9.97 M of CC12M
 STEPS = EPOCHS * PAIRS // BATCH

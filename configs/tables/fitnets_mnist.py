@@ -9,8 +9,8 @@ errors on the 10,000 test images. 2 cores: 51 min, other work beside it.
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Measure, Table
-from kdjax.tables.measures import error_rate
+from kdjax.paper_tables import MEASURES, Cell, Measure, Table
+from kdjax.paper_tables.measures import error_rate
 
 # Epochs of the teacher, of the hint, and of soft targets and labels after it.
 EPOCHS = {'smoke': (0.1, 0.1, 0.2), 'cpu': (8, 2, 4), 'paper': (300, 150, 500)}

@@ -8,7 +8,7 @@ the scripts of jongwooko/distillm at d47e77f. The tables of the papers could not
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 EXAMPLES, GPUS = 11_435, 4  # 12,435 less 1,000 for validation; the hardware that the README names
 HUB = 'hf:openai-community/gpt2'

@@ -10,7 +10,7 @@ recipe: configs/imagenet of the latter. The teachers are torchvision's first wei
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 EXAMPLES, EPOCHS, BATCH = 1_281_167, 100, 512
 STEPS = EPOCHS * EXAMPLES // BATCH

@@ -10,7 +10,7 @@ docs/tables/mfh_gaussian.md; 2 cores: 19 min, other work beside it.
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 # γ as printed -> decisive values of x1 alone and of both; published: regular teacher, general teacher, no KD,
 # KD from the regular teacher, KD from the general one.

@@ -9,7 +9,7 @@ there. Expect docs/tables/mfh_gaussian_figures.md; 2 cores: 22 min, other work b
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 NOTES = (
   'The figures print no numbers, so that no published value stands here. The released code, run with torch '

@@ -10,8 +10,8 @@ docs/tables/mnist_hinton.md; 2 cores: 42 min, other work beside it.
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Measure, Table
-from kdjax.tables.measures import best_bias, error_rate, wrong
+from kdjax.paper_tables import MEASURES, Cell, Measure, Table
+from kdjax.paper_tables.measures import best_bias, error_rate, wrong
 
 TEMPERATURES = (1.0, 2.0, 2.5, 4.0, 8.0, 20.0)
 EPOCHS = {'smoke': (0.1, 0.1), 'cpu': (60, 20), 'paper': (500, 200)}  # teacher, student

@@ -14,7 +14,7 @@ import os
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 HUB = 'hf:timm/resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k'
 FILE = os.environ.get('BIT_MODELS', '~/bit_models') + '/R152x2_T_{}128.npz'

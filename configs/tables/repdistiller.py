@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from configs import common
 from configs.common import model, training
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 MODELS = {
   **{f'resnet{depth}': model('cifar_resnet', depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},

@@ -10,7 +10,7 @@ src/training/params.py, as in microsoft/Cream.
 
 from configs import common
 from configs.tables.clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
-from kdjax.tables import MEASURES, Cell, Table
+from kdjax.paper_tables import MEASURES, Cell, Table
 
 PAIRS, EPOCHS, BATCH, WARMUP, SCALE = 400_000_000, 6, 32 * 1024, 2000, 50.0
 STEPS = EPOCHS * PAIRS // BATCH

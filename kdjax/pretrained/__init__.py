@@ -12,14 +12,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer
 
-from kdjax import audio, catalogue, checkpoint, progress
-from kdjax import tokenizer as tokenizers
+from kdjax import registry
 from kdjax.errors import KdjaxError, unknown
-from kdjax.files import user_path
+from kdjax.input import tokenizer as tokenizers
+from kdjax.nn import log_mel
 from kdjax.pretrained import classes as classes_
-from kdjax.pretrained import images, tensors, texts
+from kdjax.pretrained import images, safetensors_io, tensors, texts
 from kdjax.pretrained.find import Files, companion, files, read_json
-from kdjax.sources import fingerprint
+from kdjax.runtime import progress
+from kdjax.runtime.files import fingerprint, user_path
 
 FREE = ('dropout', 'num_classes', 'pool', 'normalise', 'dense')  # may differ from the checkpoint's
 SHOWN = ('pool', 'dense', 'normalise', 'mel')  # attributes of the checkpoint to print
@@ -28,13 +29,13 @@ PROBLEM = 'single_label_classification'
 
 def architectures() -> list[str]:
   """The models that have a converter."""
-  return [name for name in catalogue.names('pretrained') if name in catalogue.names('models')]
+  return [name for name in registry.names('pretrained') if name in registry.names('models')]
 
 
 def _converter(name: str) -> ModuleType:
   if name not in architectures():
     raise unknown('architecture with a converter', name, architectures())
-  return catalogue.module('pretrained', name)
+  return registry.module('pretrained', name)
 
 
 def _config_attributes(paths: Files, converter: ModuleType, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def complete(init: str, model: Mapping[str, Any]) -> dict[str, Any]:
 def _attributes(model: Mapping[str, Any]) -> dict[str, Any]:
   """All attributes of a config, with the defaults of the module and of those within it."""
   explicit = {k: _attributes(v) if isinstance(v, Mapping) and 'model' in v else v for k, v in model.items()}
-  return catalogue.options('models', model['model']) | explicit
+  return registry.options('models', model['model']) | explicit
 
 
 def _check_attributes(
@@ -99,7 +100,7 @@ def _check_attributes(
   for key, value in stored.items():
     ours = attributes.get(key, inspect.Parameter.empty)
     if key == 'mel' and ours is not inspect.Parameter.empty:
-      ours, value = audio.settings(ours), audio.settings(value)
+      ours, value = log_mel.settings(ours), log_mel.settings(value)
       if ours._replace(length=0) != value._replace(length=0):
         raise KdjaxError(f'{init} has {prefix}mel {value}, and the model {ours}: leave its {prefix}mel out.')
     elif isinstance(value, Mapping) and isinstance(ours, Mapping):
@@ -155,7 +156,7 @@ def _load_message(paths: Files, stored: Mapping[str, Any], unread: list[str], no
   return f'weights from {source}{skipped}' + ''.join(f'; {line}' for line in lines if line)
 
 
-def words(init: str) -> Tokenizer:
+def load_tokenizer(init: str) -> Tokenizer:
   """The tokenizer of a checkpoint or file, with its padding and case, for `data.tokenizer`.
 
   Raises:
@@ -192,9 +193,9 @@ def load(
   paths, expected = files(init), flatten_dict(template, sep='/')
   weights = tensors.traced(tensors.read(paths.weights))
   permutation = classes_.order(classes_.names(paths), classes, init) if classes else None
-  if any(checkpoint.whole(name).startswith('params/') for name in weights):
-    classes_.check({checkpoint.whole(k): x for k, x in weights.items()}, expected, init)
-    variables = checkpoint.load(paths.weights[0], template, vocabulary, without)
+  if any(safetensors_io.whole(name).startswith('params/') for name in weights):
+    classes_.check({safetensors_io.whole(k): x for k, x in weights.items()}, expected, init)
+    variables = safetensors_io.load(paths.weights[0], template, vocabulary, without)
     flat = flatten_dict(variables, sep='/')
     tensors.refuse_not_finite(flat, init)
     return unflatten_dict(classes_.reordered(flat, permutation), sep='/') if permutation else variables
@@ -218,7 +219,7 @@ def load(
   classes_.check(converted, expected, init)
   images.check_side(converted, expected, attributes, init)
   converted = classes_.reordered(converted, permutation) if permutation else converted
-  variables = checkpoint.fit(converted, template, init)
+  variables = safetensors_io.fit(converted, template, init)
   tensors.refuse_not_finite(converted, init)
   reorder_note = 'its classes in the order of the data, by their names' if permutation else ''
   notes = [images.describe(paths, attributes), reorder_note]

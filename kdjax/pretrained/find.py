@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdjax import files as json_files
 from kdjax.errors import KdjaxError
-from kdjax.files import regular_file, user_path
+from kdjax.runtime import files as json_files
+from kdjax.runtime.files import regular_file, user_path
 
 TORCH = ('.bin', '.pth', '.pt')
 PATTERNS = ('*.safetensors', '*.json', '*.txt')

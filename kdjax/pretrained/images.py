@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kdjax import options
 from kdjax.errors import KdjaxError
 from kdjax.pretrained.find import Files, companion, files, read_json
-from kdjax.progress import say
+from kdjax.runtime.progress import say
 
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 TIMM = 'pretrained_cfg'

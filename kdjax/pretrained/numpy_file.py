@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from kdjax.errors import KdjaxError
-from kdjax.files import regular_file
-from kdjax.progress import size
+from kdjax.runtime.files import regular_file
+from kdjax.runtime.progress import size
 
 WEIGHTS = 'params/'  # of big_vision's trainer, which keeps its optimiser beside them
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax import checkpoint
 from kdjax.errors import KdjaxError
-from kdjax.pretrained import numpy_file, torch_file
+from kdjax.pretrained import numpy_file, safetensors_io, torch_file
 
 # Of data parallelism, torch.compile, trainers, and timm within transformers.
 WRAPPERS = ('module.', '_orig_mod.', 'model.', 'timm_model.')
@@ -26,7 +25,7 @@ class Traced(np.ndarray):
 
 def _file(path: Path) -> dict[str, np.ndarray]:
   if path.suffix == '.safetensors':
-    return checkpoint.read(path)[0]
+    return safetensors_io.read(path)[0]
   return numpy_file.read(path) if path.suffix == '.npz' else torch_file.read(path)
 
 

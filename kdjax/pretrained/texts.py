@@ -7,8 +7,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from kdjax import tokenizer as tokenizers
 from kdjax.errors import KdjaxError
+from kdjax.input import tokenizer as tokenizers
 from kdjax.pretrained import sentence
 from kdjax.pretrained.find import Files, companion, files
 

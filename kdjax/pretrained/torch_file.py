@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from kdjax import plain_pickle
 from kdjax.errors import KdjaxError
-from kdjax.files import regular_file
-from kdjax.plain_pickle import Allowed, whole_numbers
+from kdjax.input import restricted_unpickler
+from kdjax.input.restricted_unpickler import Allowed, whole_numbers
+from kdjax.runtime.files import regular_file
 
 MAGIC = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'  # a pickle of torch's own number, before 1.6
 STORAGES = {
@@ -49,7 +49,9 @@ def _sequence(values=()):
 
 def _ordered(pairs=()):
   ordered = _Dict()
-  plain_pickle.put(ordered, [x for key, value in map(_sequence, _sequence(pairs)) for x in (key, value)])
+  restricted_unpickler.put(
+    ordered, [x for key, value in map(_sequence, _sequence(pairs)) for x in (key, value)]
+  )
   return ordered
 
 
@@ -98,7 +100,7 @@ def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
     kind, cls, key, _, size, *view = pid
     if kind != 'storage' or type(cls) is not Allowed or cls.dtype is None or any(v is not None for v in view):
       raise ValueError('a persistent id that is no plain storage')
-    if type(key) is not str or len(key) > plain_pickle.KEY or not whole_numbers((size,)):
+    if type(key) is not str or len(key) > restricted_unpickler.KEY or not whole_numbers((size,)):
       raise ValueError('a storage without a key or a size')
     entry = _Storage(key, cls.dtype, size)
     if storages.setdefault(key, entry) != entry:
@@ -106,8 +108,10 @@ def _unpickle(file) -> tuple[Any, dict[str, _Storage]]:
     return entry
 
   instead = 'a checkpoint: save model.state_dict() alone, or as safetensors'
-  dialect = plain_pickle.Dialect(NAMES, plain_pickle.BASIC | {'BINPERSID'}, 'tensor', instead, storage)
-  return plain_pickle.load(file, dialect), storages
+  dialect = restricted_unpickler.Dialect(
+    NAMES, restricted_unpickler.BASIC | {'BINPERSID'}, 'tensor', instead, storage
+  )
+  return restricted_unpickler.load(file, dialect), storages
 
 
 def _state_dict(saved: Any) -> dict[str, _Tensor]:
@@ -182,7 +186,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
   Nothing but tensors is understood, in a dict of names or under 'state_dict' or 'model' of one. No size is
   trusted that the file does not confirm: the numbers are held once, and their names and shapes are bounded
-  as in `plain_pickle.load`.
+  as in `restricted_unpickler.load`.
 
   Raises:
     KdjaxError: if it is damaged, no such file, or refers to anything else, which the message names.
@@ -198,5 +202,5 @@ def read(path: Path) -> dict[str, np.ndarray]:
       if start.startswith(b'PK'):
         return _read_zip(file, size)
   except Exception as e:  # a damaged pickle shows up as any of a dozen types
-    raise plain_pickle.cannot(path, e) from e
+    raise restricted_unpickler.cannot(path, e) from e
   raise KdjaxError(f'cannot load {path}: it is no file of torch.save.')

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import printable, printable_lines
-from kdjax.files import write as write_whole
-from kdjax.files import write_json
 from kdjax.report import ranking, tables
 from kdjax.report.page import html, index_html, ranking_html, table_html
 from kdjax.report.table import markdown, table
+from kdjax.runtime.files import write as write_whole
+from kdjax.runtime.files import write_json
 
 __all__ = ['ranking', 'table', 'tables', 'write', 'write_index', 'write_ranking', 'write_table']
 

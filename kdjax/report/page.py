@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import plots, ranking, senses, table_plots, tables, words
+from kdjax.report import modality_robustness, plots, ranking, table_plots, tables, words
 from kdjax.report.table import config_text, others, rows, setting
 
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
@@ -111,7 +111,9 @@ def _panel_plots(results, prefix=''):
 
 def _tables(results):
   sections = [('Comparison', rows(results)), ('Other metrics', others(results))]
-  sections.append(('Missing modalities', senses.rows(results) if 'modality_robustness' in results else []))
+  sections.append(
+    ('Missing modalities', modality_robustness.rows(results) if 'modality_robustness' in results else [])
+  )
   return [{'title': title, 'rows': body} for title, body in sections if body]
 
 
@@ -134,7 +136,7 @@ def _result_plots(results, curves):
       'Bars: one standard deviation over seeds. Dashed lines: references.',
     ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
-    *(senses.figures(results) if 'modality_robustness' in results else ()),
+    *(modality_robustness.figures(results) if 'modality_robustness' in results else ()),
   )
   for figure, title, caption in figures:
     if figure is not None:

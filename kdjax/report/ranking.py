@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.progress import duration
 from kdjax.report import words
 from kdjax.report.table import seeds
+from kdjax.runtime.progress import duration
 
 COLUMNS = ('difference', '95 % interval', 'd_z', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
 _STYLES = {'better': 'green', 'worse': 'red'}

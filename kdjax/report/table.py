@@ -9,8 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.progress import duration
-from kdjax.report import senses, words
+from kdjax.report import modality_robustness, words
+from kdjax.runtime.progress import duration
 
 OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns that are left out where unknown
 _WIDE = 130
@@ -125,7 +125,7 @@ def markdown(results: Mapping) -> str:
   if other_metrics := others(results):
     lines += ['', '## Other metrics', '', *markdown_table(other_metrics)]
   if 'modality_robustness' in results:
-    lines += ['', '## Missing modalities', '', *markdown_table(senses.rows(results))]
+    lines += ['', '## Missing modalities', '', *markdown_table(modality_robustness.rows(results))]
   lines += ['', '## Setting', '']
   # A code span, so that the command can be copied; double backticks, since it may contain one.
   lines += [

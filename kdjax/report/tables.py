@@ -7,9 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.progress import duration
 from kdjax.report import words
 from kdjax.report.table import markdown_table
+from kdjax.runtime.progress import duration
 
 MAX_DIGITS = 12  # decimals
 

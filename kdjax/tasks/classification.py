@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from scipy.special import log_softmax, softmax
 
-from kdjax import taps
+from kdjax.nn import taps
 from kdjax.options import Rate
 from kdjax.types import Task
 

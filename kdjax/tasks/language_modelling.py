@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdjax import losses, taps, tokenizer
 from kdjax.errors import KdjaxError
+from kdjax.input import tokenizer
+from kdjax.nn import losses, taps
 from kdjax.types import Task
 
 TARGET = 'text/target'  # the response's tokens, at the positions that predict them

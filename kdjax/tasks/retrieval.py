@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import gammaln
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Name
 from kdjax.types import Task
 
@@ -225,7 +225,7 @@ def retrieval(
     else:
       z = scale * jnp.matmul(v, w.T, precision='highest') + bias[0]
       values = -jnp.sum(jax.nn.log_sigmoid(jnp.where(same, z, -z)) * mask, -1)
-    return taps.once(taps.mean_over_examples(values, {'mask': mask}))
+    return taps.as_batch_term(taps.mean_over_examples(values, {'mask': mask}))
 
   def corpora(gathered):
     """Language -> pairs; '' for all texts at once."""

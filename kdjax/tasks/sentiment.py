@@ -5,8 +5,8 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import taps
 from kdjax.errors import unknown
+from kdjax.nn import taps
 from kdjax.types import Task
 
 LOSSES = {'l1': jnp.abs, 'l2': jnp.square}

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 
 from golden_cases import Case, scalar, value
-from kdjax import losses
 from kdjax.methods.image_text import clip_gd as clip_gd_file
 from kdjax.methods.image_text import mobileclip as mobileclip_file
 from kdjax.methods.image_text.clip_afd import clip_afd
@@ -15,6 +14,7 @@ from kdjax.methods.image_text.clip_icl import clip_icl
 from kdjax.methods.image_text.clip_kd import clip_kd
 from kdjax.methods.image_text.mobileclip import mobileclip
 from kdjax.methods.image_text.tinyclip import tinyclip
+from kdjax.nn import losses
 
 FEATURES = ('student_image_features', 'student_text_features')
 WEIGHTS = tuple(f'param.{tower}_proj.{kind}' for tower in ('visual', 'text') for kind in ('weight', 'bias'))

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 
 from golden_cases import Case, nhwc, scalar, value
-from kdjax import dot, losses
 from kdjax.methods.dynamic import ctkd as ctkd_file
 from kdjax.methods.dynamic import cwsm, flsw
 from kdjax.methods.dynamic.ctkd import ctkd
@@ -19,6 +18,8 @@ from kdjax.methods.logits.logit_mse import logit_mse
 from kdjax.methods.logits.mlkd import mlkd
 from kdjax.methods.logits.nkd import nkd
 from kdjax.methods.logits.soft_cross_entropy import soft_cross_entropy
+from kdjax.nn import losses
+from kdjax.training.schemes import dot
 
 WEAK, STRONG = 'student_logits_weak', 'student_logits_strong'
 

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 
 from golden_cases import Case, scalar, value
-from kdjax import losses
 from kdjax.methods.sequence import minillm as minillm_file
 from kdjax.methods.sequence.forward_kl import forward_kl
 from kdjax.methods.sequence.gkd import gkd
@@ -15,6 +14,7 @@ from kdjax.methods.sequence.skewed_forward_kl import skewed_forward_kl
 from kdjax.methods.sequence.skewed_reverse_kl import skewed_reverse_kl
 from kdjax.methods.sequence.symmetric_kl import symmetric_kl
 from kdjax.methods.sequence.tvd import tvd
+from kdjax.nn import losses
 
 MASKED = {'mask': 'label'}
 DISTILLM = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 
 B, DIM, RNG = 4, 2, np.random.default_rng(0)
@@ -50,17 +50,17 @@ def afd(s, t, params, still):
 
 
 def test_the_second_writing_and_its_gradient():
-  second_writing.check(catalogue.make('methods', 'afd', OPTIONS), afd, S, T, BATCH)
+  second_writing.check(registry.make('methods', 'afd', OPTIONS), afd, S, T, BATCH)
 
 
 @pytest.mark.parametrize('case', second_writing.CASES)
 def test_it_stays_finite(case):
-  method = catalogue.make('methods', 'afd', {'dim': DIM, 'student': ('a',), 'teacher': ('a',)})
+  method = registry.make('methods', 'afd', {'dim': DIM, 'student': ('a',), 'teacher': ('a',)})
   second_writing.check_finite(method, {'a': S['a']}, {'a': T['d']}, BATCH, case, True)
 
 
 def test_tokens_are_refused():
-  method = catalogue.make('methods', 'afd', OPTIONS)
+  method = registry.make('methods', 'afd', OPTIONS)
   s = S | {'a': S['a'].reshape(B, 9, 2)}
   with pytest.raises(KdjaxError, match=r"'a' is \[4, 9, 2\]"):
     method.init(jax.random.key(0), s, T, BATCH)

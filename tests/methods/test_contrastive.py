@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.methods.contrastive.crd import draw
 
@@ -18,7 +18,7 @@ KEYS = ('embed', *(f'{view}/embed' for view in VIEWS))
 S, T = ({k: RNG.normal(size=(B, width)) for k in KEYS} for width in (2, 3))
 S32, T32 = ({k: v.astype(np.float32) for k, v in x.items()} for x in (S, T))
 SMALL = {'size': 10, 'negatives': 4, 'dim': 3}
-CRD = catalogue.make('methods', 'crd', SMALL)
+CRD = registry.make('methods', 'crd', SMALL)
 
 
 def unit(x):
@@ -86,7 +86,7 @@ WRITINGS = [
 @pytest.mark.parametrize('name,options,writing', WRITINGS)
 def test_the_second_writing_and_its_gradient(name, options, writing):
   keys = KEYS if name == 'sskd' else ['embed']
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   second_writing.check(method, writing, {k: S[k] for k in keys}, T, BATCH)
 
 
@@ -95,7 +95,7 @@ def test_the_second_writing_and_its_gradient(name, options, writing):
   'name,options', [('crd', SMALL), ('crd_in_batch', {}), ('sskd', {}), ('sskd', {'head': False})]
 )
 def test_it_stays_finite(name, options, case):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   second_writing.check_finite(method, S, T, BATCH, case, 'head' in options)
 
 
@@ -133,6 +133,6 @@ def test_crd_stops_at_an_id_that_it_has_no_place_for():
 
 
 def test_views_of_different_shapes_are_refused():
-  method = catalogue.make('methods', 'sskd', {})
+  method = registry.make('methods', 'sskd', {})
   with pytest.raises(KdjaxError, match='all of one shape'):
     method.init(jax.random.key(0), S32 | {'view2/embed': np.zeros((B, 7), np.float32)}, T32, BATCH)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 
 B, C, RNG = 6, 4, np.random.default_rng(0)
@@ -114,27 +114,27 @@ VARIANTS = [
   ('c2kd', {'proxies': False, 'keep_target': True}),
   ('dmd', {'apart': 10.0}),
   *(('alignment', {'distance': distance}) for distance in ('scale_invariant', 'mean', 'norm')),
-  *((name, {}) for name, path in catalogue.names('methods').items() if path.split('.')[2] == 'cross_modal'),
+  *((name, {}) for name, path in registry.names('methods').items() if path.split('.')[2] == 'cross_modal'),
 ]
 NOT_ZERO = {'c2kd', 'dmd', 'orthogonality'}  # of equal taps: proxies, one model alone, a push apart
 
 
 @pytest.mark.parametrize('name,options,keys,writing', WRITINGS)
 def test_the_second_writing_and_its_gradient(name, options, keys, writing):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   second_writing.check(method, writing, {k: S[k] for k in keys}, T, BATCH)
 
 
 @pytest.mark.parametrize('case', second_writing.CASES)
 @pytest.mark.parametrize('name,options', VARIANTS)
 def test_it_stays_finite(name, options, case):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   zero = name not in NOT_ZERO or 'proxies' in options
   second_writing.check_finite(method, S, T, BATCH, case, zero)
 
 
 def test_orthogonal_embeddings_cost_nothing():
-  method, shift = catalogue.make('methods', 'orthogonality', {}), np.array([1, -1, 1, -1], np.float32)
+  method, shift = registry.make('methods', 'orthogonality', {}), np.array([1, -1, 1, -1], np.float32)
   other = np.array([1, 1, -1, -1], np.float32)
   s, t = {'embed': shift[:, None]}, {'embed': other[:, None] * np.ones((1, 3), np.float32)}
   assert second_writing.loss(method, {}, {}, s, t, {}) < 1e-12
@@ -143,12 +143,12 @@ def test_orthogonal_embeddings_cost_nothing():
 
 def test_what_does_not_fit_is_said():
   with pytest.raises(KdjaxError, match='Choose from: mse'):
-    catalogue.make('methods', 'alignment', {'distance': 'mes'})
+    registry.make('methods', 'alignment', {'distance': 'mes'})
   with pytest.raises(KdjaxError, match='name at least one that teaches another'):
-    catalogue.make('methods', 'dmd', {'student': ('image',)})
+    registry.make('methods', 'dmd', {'student': ('image',)})
   with pytest.raises(KdjaxError, match='2 edges .* the prior 3 entries'):
-    catalogue.make('methods', 'dmd', {'prior': (0.1, 0.2, 0.7)})
+    registry.make('methods', 'dmd', {'prior': (0.1, 0.2, 0.7)})
   for options in ({'logits': 'embed'}, {'apart': 10}):
-    method = catalogue.make('methods', 'dmd', {'teacher': ('image',)} | options)
+    method = registry.make('methods', 'dmd', {'teacher': ('image',)} | options)
     with pytest.raises(KdjaxError, match='of one shape from every modality'):
       method.init(jax.random.key(0), S, T, BATCH)

@@ -13,8 +13,9 @@ import pytest
 from jax.extend.core import Literal
 
 import taps
-from kdjax import catalogue, losses
+from kdjax import registry
 from kdjax.methods.dynamic.dtkd import dtkd
+from kdjax.nn import losses
 from test_methods import METHODS, build
 
 S, T, BATCH = taps.example()
@@ -187,7 +188,7 @@ def test_dtkd_at_logits_of_1e4():
 @pytest.mark.parametrize('name', METHODS)
 def test_products_of_taps_have_full_precision(name):
   """On a TPU a product has bfloat16's precision where nothing else is said; a layer's, by weights, may."""
-  method = catalogue.make('methods', name, taps.needed(name))
+  method = registry.make('methods', name, taps.needed(name))
   params, stats = jax.eval_shape(method.init, jax.random.key(0), S, T, BATCH)
 
   def loss(params, s, t):
@@ -228,7 +229,7 @@ def products(jaxpr, of_taps):
 @functools.cache
 def anew(name, same, rows):
   """(value, gradients) of a method made for a student of the teacher's shapes, or for a few examples."""
-  method = catalogue.make('methods', name, taps.needed(name))
+  method = registry.make('methods', name, taps.needed(name))
   s, t, batch = (taps.rows(x, np.arange(rows)) for x in (T if same else S, T, BATCH))
   params, stats = method.init(jax.random.key(0), s, t, batch)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.methods.features import mgd as mgd_file
 from kdjax.methods.features import ofd as ofd_file
@@ -248,9 +248,7 @@ VARIANTS = [
   ('gram_match', {'over': 'features'} | both(('text/states',) * 2)),
   *(('attention_match', {'match': match}) for match in ('mse_sum', 'ce', 'ce_mean')),
   *(
-    (name, {})
-    for name, path in sorted(catalogue.names('methods').items())
-    if path.split('.')[2] == 'features'
+    (name, {}) for name, path in sorted(registry.names('methods').items()) if path.split('.')[2] == 'features'
   ),
 ]
 # Of the rest, with nothing learned where the widths agree, the loss is 0 at student = teacher.
@@ -280,7 +278,7 @@ def test_the_second_writing_and_its_gradient(name):
   entry, options, writing = WRITINGS[name]
   s, t = ({k: v[REAL] for k, v in x.items()} for x in (S, T))
   with jax.enable_x64(True):
-    method = catalogue.make('methods', entry, options)
+    method = registry.make('methods', entry, options)
     params, stats = jax.jit(method.init)(jax.random.key(1), S, T, BATCH)
     # No bias stays at 0, where a masked map would lie on the kink of a ReLU.
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.1 * RNG.normal(size=x.shape), params)
@@ -307,7 +305,7 @@ def example():
 
 @pytest.mark.parametrize('name,options', VARIANTS)
 def test_it_stays_finite(name, options):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   s, t, batch = example()
   params, stats = jax.jit(method.init)(jax.random.key(1), s, t, batch)
   run = jax.jit(jax.value_and_grad(lambda p, s, t, b: value(method, p, stats, s, t, b), (0, 1)))
@@ -324,7 +322,7 @@ def test_it_stays_finite(name, options):
 
 @pytest.mark.parametrize('name,options', VARIANTS)
 def test_equal_outputs(name, options):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   _, t, batch = example()
   params, stats = jax.jit(method.init)(jax.random.key(1), t, t, batch)
   made, grads = jax.jit(jax.value_and_grad(lambda s: value(method, params, stats, s, t, batch)))(t)
@@ -335,7 +333,7 @@ def test_equal_outputs(name, options):
 
 def test_factor_transfer_in_two_stages():
   s, t, batch = example()
-  method = catalogue.make('methods', 'ft', {'reconstruction_steps': 5})
+  method = registry.make('methods', 'ft', {'reconstruction_steps': 5})
   params, stats = jax.jit(method.init)(jax.random.key(1), s, t, batch)
   for step, learns in ((4, 'paraphraser'), (5, 'translator')):
     grads = jax.grad(lambda p, n=step: value(method, p, stats, s, t, batch, n))(params)
@@ -357,7 +355,7 @@ def test_the_mask_of_a_tap():
   s, t, batch = example()
 
   def run(tap, s, t, batch, **options):
-    method = catalogue.make('methods', 'hidden_state', options | both((tap,)))
+    method = registry.make('methods', 'hidden_state', options | both((tap,)))
     return value(method, *method.init(jax.random.key(1), s, t, batch), s, t, batch)
 
   masked = run('text/block1', s, t, batch)
@@ -395,6 +393,6 @@ def test_the_mask_of_a_tap():
 def test_what_cannot_pair_says_so_in_one_line(name, options, says):
   s, t, batch = example()
   with pytest.raises(KdjaxError, match=says) as raised:
-    method = catalogue.make('methods', name, options)
+    method = registry.make('methods', name, options)
     method.loss(*method.init(jax.random.key(1), s, t, batch), s, t, batch, step=0, rng=jax.random.key(0))
   assert '\n' not in str(raised.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 
 GROUP = np.array([3, 3, 1, 0, 1, 7, 3, 8, 9, 9, 4, 5], np.int32)
 REAL = taps.B - 2
@@ -122,7 +122,7 @@ WRITINGS = [
 def test_a_second_writing_agrees(name, options, writing, tolerance):
   with jax.enable_x64(True):
     s, t, batch = example()
-    method = catalogue.make('methods', name, options)
+    method = registry.make('methods', name, options)
     params = jax.tree.map(lambda x: x.astype(jnp.float64), method.init(SEED, s, t, batch)[0])
     found = value(method, params, s, t, batch)
     np.testing.assert_allclose(found, writing(params, s, t), rtol=tolerance)
@@ -135,10 +135,10 @@ def test_a_second_writing_agrees(name, options, writing, tolerance):
 def test_clip_kd_is_the_sum_of_its_terms_in_groups():
   with jax.enable_x64(True):
     s, t, batch = example()
-    whole = catalogue.make('methods', 'clip_kd', {})
+    whole = registry.make('methods', 'clip_kd', {})
     params = jax.tree.map(lambda x: x.astype(jnp.float64), whole.init(SEED, s, t, batch)[0])
     weights = {'clip_fd': (2000, params['projection']), 'clip_icl': (1, params), 'clip_crd': (1, {})}
-    terms = [w * value(catalogue.make('methods', n, {}), p, s, t, batch) for n, (w, p) in weights.items()]
+    terms = [w * value(registry.make('methods', n, {}), p, s, t, batch) for n, (w, p) in weights.items()]
     np.testing.assert_allclose(value(whole, params, s, t, batch), sum(terms), rtol=1e-12)
 
 
@@ -148,7 +148,7 @@ SOFT = ('clip_crd', 'clip_cross_kd', 'clip_fd', 'tinyclip', 'mobileclip', 'sigli
 @pytest.mark.parametrize('name', SOFT)
 def test_what_the_teacher_gives_is_matched_whatever_the_groups(name):
   s, t, batch = taps.example()
-  method = catalogue.make('methods', name, {})
+  method = registry.make('methods', name, {})
   params, _ = method.init(SEED, s, t, batch)
   assert value(method, params, s, t, batch) == value(method, params, s, t, batch | {'group': GROUP})
 
@@ -156,7 +156,7 @@ def test_what_the_teacher_gives_is_matched_whatever_the_groups(name):
 def test_the_head_of_sskd_learns_to_tell_groups_apart():
   with jax.enable_x64(True):
     _, t, batch = example()
-    method = catalogue.make('methods', 'sskd', {})
+    method = registry.make('methods', 'sskd', {})
     head = jax.tree.map(lambda x: x.astype(jnp.float64), method.init(SEED, t, t, batch)[0]['teacher'])
 
     def seen(x):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 
 SEED = jax.random.key(0)
-NAMES = sorted(n for n, path in catalogue.names('methods').items() if '.image_text.' in path)
+NAMES = sorted(n for n, path in registry.names('methods').items() if '.image_text.' in path)
 
 
 def example():
@@ -149,7 +149,7 @@ WRITINGS = [
 def test_a_second_writing_agrees(name, options, writing, tolerance):
   with jax.enable_x64(True):
     s, t, batch = example()
-    method = catalogue.make('methods', name, options)
+    method = registry.make('methods', name, options)
     params, _ = method.init(SEED, s, t, batch)
     params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
     got = value(method, params, s, t, batch)
@@ -160,7 +160,7 @@ def test_a_second_writing_agrees(name, options, writing, tolerance):
 def test_the_gradient_is_that_of_the_value(name, options):
   with jax.enable_x64(True):
     s, t, batch = example()
-    method = catalogue.make('methods', name, options)
+    method = registry.make('methods', name, options)
     params, _ = method.init(SEED, s, t, batch)
     at = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (params, s))
     rng = np.random.default_rng(0)
@@ -174,7 +174,7 @@ def test_the_gradient_is_that_of_the_value(name, options):
 @pytest.mark.parametrize('name', ['clip_fd', 'clip_crd', 'clip_gd', 'siglip'])
 def test_it_is_zero_where_student_and_teacher_agree(name):
   _, t, batch = example()
-  assert abs(value(catalogue.make('methods', name, {}), {}, t, t, batch)) < 1e-6
+  assert abs(value(registry.make('methods', name, {}), {}, t, t, batch)) < 1e-6
 
 
 def large(x):
@@ -193,7 +193,7 @@ def test_it_stays_finite(name, case):
     batch = batch | {'mask': np.zeros(taps.B, np.float32)}
   else:
     s = t
-  method = catalogue.make('methods', name, {})
+  method = registry.make('methods', name, {})
   params, _ = method.init(SEED, s, t, batch)
   found, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((found, grads)))

@@ -11,9 +11,9 @@ import optax
 import pytest
 from second_writing import quotients
 
-from kdjax import catalogue
-from kdjax.dot import dot
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.training.schemes.dot import dot
 
 B, C = 6, 5
 LABEL = np.array([0, 3, 2, 4, 1, 3], np.int32)
@@ -189,7 +189,7 @@ VARIANTS = [
   ('difficulty', {'order': 'easy', 'measure': 'label'}),
   *(
     (name, {})
-    for name, path in sorted(catalogue.names('methods').items())
+    for name, path in sorted(registry.names('methods').items())
     if path.split('.')[2] in ('logits', 'dynamic')
   ),
 ]
@@ -215,7 +215,7 @@ def value(method, params, s, t, batch, step=0):
 def test_the_second_writing_and_its_gradient(name):
   entry, options, writing = WRITINGS[name]
   with jax.enable_x64(True):
-    method, batch = catalogue.make('methods', entry, options), {'label': LABEL}
+    method, batch = registry.make('methods', entry, options), {'label': LABEL}
     params, _ = method.init(jax.random.key(1), S, T, batch)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     made, grads = jax.value_and_grad(lambda p, s: value(method, p, s, T, batch, step=5), (0, 1))(params, S)
@@ -233,7 +233,7 @@ def test_the_second_writing_and_its_gradient(name):
 @pytest.mark.parametrize('case', ['equal', 'saturated', 'zero', 'padding'])
 @pytest.mark.parametrize('name,options', VARIANTS)
 def test_it_stays_finite(name, options, case):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   s = {k: v.astype(np.float32) for k, v in S.items()}
   t = {k: v.astype(np.float32) for k, v in T.items()}
   batch = {'label': LABEL, 'mask': np.full(B, case != 'padding', np.float32)}
@@ -267,7 +267,7 @@ def test_it_stays_finite(name, options, case):
   ],
 )
 def test_an_unknown_label_takes_no_part(name, options):
-  method, known = catalogue.make('methods', name, options), LABEL != 3
+  method, known = registry.make('methods', name, options), LABEL != 3
   batch = {'label': np.where(known, LABEL, -1)}
   s, t = ({'logits': x['logits'].astype(np.float32)} for x in (S, T))
   wanted = value(method, {}, *({'logits': x['logits'][known]} for x in (s, t)), {'label': LABEL[known]})
@@ -295,8 +295,8 @@ def test_dot_with_one_momentum_is_sgd():
 
 def test_a_wrong_choice_says_what_there_is():
   with pytest.raises(KdjaxError, match='Choose from: max, entropy, label'):
-    catalogue.make('methods', 'confidence', {'measure': 'maxx'})
+    registry.make('methods', 'confidence', {'measure': 'maxx'})
   with pytest.raises(KdjaxError, match='Choose from: easy, hard'):
-    catalogue.make('methods', 'difficulty', {'order': 'random'})
+    registry.make('methods', 'difficulty', {'order': 'random'})
   with pytest.raises(KdjaxError, match='or neither'):
-    catalogue.make('methods', 'mlkd', {'student_strong': 'strong'})
+    registry.make('methods', 'mlkd', {'student_strong': 'strong'})

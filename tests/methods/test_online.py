@@ -10,12 +10,12 @@ import pytest
 import second_writing
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.methods import combine
 from kdjax.methods.online import kdcl as kdcl_file
-from kdjax.step import make_init, make_update
 from kdjax.tasks.classification import classification
+from kdjax.training.step import make_init, make_update
 
 B, C, RNG = 6, 4, np.random.default_rng(0)
 LABEL = np.array([0, 2, -1, 1, 3, 1], np.int32)
@@ -34,7 +34,7 @@ T = {'logits': RNG.normal(size=(B, C)), 'vector': RNG.normal(size=(B, 3))}
 
 
 def make(name, options=None):
-  return catalogue.make('methods', name, taps.needed(name, C) | (options or {}))
+  return registry.make('methods', name, taps.needed(name, C) | (options or {}))
 
 
 def score(p):
@@ -237,7 +237,7 @@ def test_mutual_learning_teaches_each_side_by_the_other_held_still():
   model, batch, s = taps.peer(0, C), narrow(BATCH), {'logits': jnp.float32(S['logits'])}
   _, params, stats = compiled('dml', ())
   (value, _), (to_params, to_s), _ = terms('dml', {})
-  kd = catalogue.make('methods', 'kd', {'temperature': 1.0})
+  kd = registry.make('methods', 'kd', {'temperature': 1.0})
 
   def scores(params):
     return model.apply({'params': params, **stats}, batch)[0]

@@ -7,9 +7,11 @@ import optax
 import pytest
 
 import taps
-from kdjax import build, catalogue, checks, memory, stages, step
+from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, stages, validate
 from kdjax.methods import combine, related
+from kdjax.training import accumulate, step
 from kdjax.types import Method, Model
 
 PARTS = 4
@@ -27,7 +29,7 @@ VARIANTS = [
     {'reduction': 'sum', 'student': ('image/stage2', 'image/stage3'), 'teacher': ('image/stage2',) * 2},
   ),
 ]
-ALL = [(name, {}) for name in sorted(catalogue.names('methods'))] + VARIANTS
+ALL = [(name, {}) for name in sorted(registry.names('methods'))] + VARIANTS
 
 
 def wide(tree, dtype):
@@ -52,14 +54,14 @@ def both_ways(name, options, dtype):
   s, t, batch = (wide(x, dtype) for x in taps.example())
   batch['mask'] = batch['mask'].copy()
   batch['mask'][[1, 5, 6]] = 0  # the parts hold no equal numbers of examples
-  method = catalogue.make('methods', name, {**taps.needed(name), **options})
+  method = registry.make('methods', name, {**taps.needed(name), **options})
   if related(method, *jax.eval_shape(method.init, jax.random.key(0), s, t, batch)):
     return None
   student, task, tx = echo(s), build.task({'name': 'classification'}), optax.sgd(1.0)
   method = combine({name: (0.7, method, lambda step: 1.0)})
   state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
   state = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, state)  # layers too
-  ways = ({}, {'gradient': memory.in_parts(PARTS)})
+  ways = ({}, {'gradient': accumulate.in_parts(PARTS)})
   updates = [step.make_update(student, task, method, tx, **way) for way in ways]
   return jax.jit(lambda *given: [update(*given) for update in updates])(state, t, batch)
 
@@ -111,7 +113,7 @@ def test_batch_norm_relates_examples_where_there_is_some(name, options, wanted):
   s, t, batch = taps.example()
   if wanted is None:  # of the teacher's own width no map needs a connector
     s, wanted = t, False
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   learned = jax.eval_shape(method.init, jax.random.key(0), s, t, batch)
   assert related(method, *learned) == wanted
   several = combine({n: (1.0, m, lambda step: 1.0) for n, m in (('a', method), ('b', Method(*method[:2])))})
@@ -122,18 +124,22 @@ def test_a_student_with_hints_on_vectors_learns_in_parts(experiment, config):
   config.student.train.accumulate = 2
   tap = {'student': 'image/embed', 'teacher': 'image/embed'}
   config.methods = {'fitnet': {'weight': 1.0, **tap}}
-  checks.check(experiment('vectors'))
+  validate.check(experiment('vectors'))
   config.methods = {'fitnet': {'weight': 1.0, 'norm': True, **tap}}
   with pytest.raises(KdjaxError, match='relates the examples of the whole batch'):
-    checks.check(experiment('normed'))
+    validate.check(experiment('normed'))
 
 
 def test_crd_has_a_place_for_every_example_and_says_beforehand_where_it_has_not(experiment, config):
   tap = {'student': 'image/embed', 'teacher': 'image/embed'}
   config.methods = {'crd': {'weight': 1.0, 'negatives': 4, **tap}}
   made = experiment('all')
-  last = int(made.data.few.arrays['id'].max())
-  s, t, batch = made.shapes('student')[1], made.shapes('teacher')[1], made.data.few.take(np.arange(4))
+  last = int(made.data.transfer_set.arrays['id'].max())
+  s, t, batch = (
+    made.shapes('student')[1],
+    made.shapes('teacher')[1],
+    made.data.transfer_set.take(np.arange(4)),
+  )
   _, stats = jax.eval_shape(made.method().init, jax.random.key(0), s, t, batch)
   assert stats['crd']['label'].shape == (last + 1,)
   config.methods.crd.size = last

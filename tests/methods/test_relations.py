@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 
 B, RNG = 5, np.random.default_rng(0)
@@ -108,28 +108,28 @@ VARIANTS = [
   ('cc_rd', {'pairs': 'consecutive'}),
   ('cc_rd', {'dim': None, 'student': 'logits', 'teacher': 'logits'}),
   ('cckd', {'kernel': 'bilinear'}),
-  *((name, {}) for name, path in catalogue.names('methods').items() if path.split('.')[2] == 'relations'),
+  *((name, {}) for name, path in registry.names('methods').items() if path.split('.')[2] == 'relations'),
 ]
 LEARNED = {'cc_rd', 'cckd', 'ickd'}  # equal taps are not equal behind their layers
 
 
 @pytest.mark.parametrize('name,options,keys,writing', WRITINGS)
 def test_the_second_writing_and_its_gradient(name, options, keys, writing):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   second_writing.check(method, writing, {k: S[k] for k in keys}, T, BATCH)
 
 
 @pytest.mark.parametrize('case', second_writing.CASES)
 @pytest.mark.parametrize('name,options', VARIANTS)
 def test_it_stays_finite(name, options, case):
-  method = catalogue.make('methods', name, options)
+  method = registry.make('methods', name, options)
   zero = name not in LEARNED or options.get('dim', 0) is None
   second_writing.check_finite(method, S, T, BATCH, case, zero)
 
 
 def test_one_embedding_for_two_equal_taps_gives_zero():
   for name in ('cc_rd', 'cckd'):
-    method = catalogue.make('methods', name, {})
+    method = registry.make('methods', name, {})
     params, stats = method.init(jax.random.key(1), T32, T32, BATCH)
     shared = {side: params['student'] for side in params}
     assert second_writing.loss(method, shared, stats, T32, T32, BATCH) == 0
@@ -137,15 +137,15 @@ def test_one_embedding_for_two_equal_taps_gives_zero():
 
 def test_what_does_not_fit_is_said():
   with pytest.raises(KdjaxError, match='Choose from: all, consecutive'):
-    catalogue.make('methods', 'cc_rd', {'pairs': 'some'})
+    registry.make('methods', 'cc_rd', {'pairs': 'some'})
   with pytest.raises(KdjaxError, match='Choose from: gaussian, bilinear'):
-    catalogue.make('methods', 'cckd', {'kernel': 'gausian'})
+    registry.make('methods', 'cckd', {'kernel': 'gausian'})
   with pytest.raises(KdjaxError, match='2 and 1'):
-    catalogue.make('methods', 'irg', {'student': ('embed', 'logits'), 'teacher': ('logits',)})
+    registry.make('methods', 'irg', {'student': ('embed', 'logits'), 'teacher': ('logits',)})
   backwards = ('image/stage3', 'image/stage2', 'logits')
-  method = catalogue.make('methods', 'irg', {'student': backwards, 'teacher': backwards})
+  method = registry.make('methods', 'irg', {'student': backwards, 'teacher': backwards})
   with pytest.raises(KdjaxError, match='a multiple of the channels'):
     method.loss({}, {}, S32, T32, BATCH, step=0, rng=None)
-  method = catalogue.make('methods', 'ickd', {'student': 'embed'})
+  method = registry.make('methods', 'ickd', {'student': 'embed'})
   with pytest.raises(KdjaxError, match='two maps'):
     method.init(jax.random.key(0), S32, T32, BATCH)

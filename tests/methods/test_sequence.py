@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import taps
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.methods.sequence.minillm import minillm
 from kdjax.methods.sequence.uld import uld
 
 SEED = jax.random.key(0)
-NAMES = sorted(n for n, path in catalogue.names('methods').items() if '.sequence.' in path)
+NAMES = sorted(n for n, path in registry.names('methods').items() if '.sequence.' in path)
 LOGITS = 'text/logits'
 
 
@@ -151,7 +151,7 @@ WRITINGS = [
 def test_a_second_writing_agrees_and_the_gradient_is_that_of_the_value(name, options, writing):
   with jax.enable_x64(True):
     s, t, batch = example()
-    method = catalogue.make('methods', name, options)
+    method = registry.make('methods', name, options)
     np.testing.assert_allclose(value(method, s, t, batch), writing(s, t, batch), rtol=1e-7)
     along = np.random.default_rng(0).normal(size=s[LOGITS].shape)
     f = jax.jit(lambda x: value(method, {LOGITS: x}, t, batch))
@@ -164,8 +164,8 @@ def test_top_k_reads_a_store_of_the_top_scores(rest):
   with jax.enable_x64(True):
     s, t, batch = example()
     scores, ids = jax.lax.top_k(jax.nn.log_softmax(t[LOGITS]), 3)
-    stored = catalogue.make('methods', 'top_k', {'rest': rest, 'indices': 'ids', 'teacher': 'scores'})
-    live = catalogue.make('methods', 'top_k', {'rest': rest, 'k': 3})
+    stored = registry.make('methods', 'top_k', {'rest': rest, 'indices': 'ids', 'teacher': 'scores'})
+    live = registry.make('methods', 'top_k', {'rest': rest, 'k': 3})
     got = value(stored, s, {'scores': scores, 'ids': ids}, batch)
     np.testing.assert_allclose(got, value(live, s, t, batch), rtol=1e-9)
 
@@ -228,7 +228,7 @@ ZERO = [n for n in NAMES if n not in ('seq_kd', 'minillm')]
 @pytest.mark.parametrize('name', ZERO)
 def test_it_is_zero_where_student_and_teacher_agree(name):
   _, t, batch = example()
-  assert abs(value(catalogue.make('methods', name, {}), t, t, batch)) < 1e-6
+  assert abs(value(registry.make('methods', name, {}), t, t, batch)) < 1e-6
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -246,7 +246,7 @@ def test_it_stays_finite(name, case):
     batch = batch | {'text/target': batch['text/target'] % 8}
     for x, out in ((s, (8, 10)), (t, (9, 10))):
       x[LOGITS][..., out] = -np.inf
-  method = catalogue.make('methods', name, {})
+  method = registry.make('methods', name, {})
   (total, count), grads = jax.value_and_grad(lambda s: sum_count(method, s, t, batch), has_aux=True)(s)
   assert all(np.isfinite(x).all() for x in (total, count, grads[LOGITS]))
   if case == 'all masked':

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 
 B, C, RNG = 6, 4, np.random.default_rng(0)
@@ -32,17 +32,17 @@ def skd(s, t, params, still):
 
 
 def test_the_second_writing_and_its_gradient():
-  second_writing.check(catalogue.make('methods', 'skd', {'direction': 3.0}), skd, S, T, BATCH)
+  second_writing.check(registry.make('methods', 'skd', {'direction': 3.0}), skd, S, T, BATCH)
 
 
 @pytest.mark.parametrize('case', second_writing.CASES)
 def test_it_stays_finite(case):
-  second_writing.check_finite(catalogue.make('methods', 'skd', {}), S, T, BATCH, case, True)
+  second_writing.check_finite(registry.make('methods', 'skd', {}), S, T, BATCH, case, True)
 
 
 def test_the_direction_alone_is_free_of_scale():
-  method = catalogue.make('methods', 'skd', {'direction': 1.0})
-  plain = catalogue.make('methods', 'skd', {'direction': 0.0})
+  method = registry.make('methods', 'skd', {'direction': 1.0})
+  plain = registry.make('methods', 'skd', {'direction': 0.0})
 
   def direction(factor):
     s = {'logits': np.float32(factor * S['logits'])}
@@ -57,4 +57,4 @@ def test_the_direction_alone_is_free_of_scale():
 def test_a_sequence_of_logits_is_refused():
   x = {'logits': np.zeros((B, 3, C), np.float32)}
   with pytest.raises(KdjaxError, match=r'\[6, 3, 4\]'):
-    jax.eval_shape(lambda: catalogue.make('methods', 'skd', {}).loss({}, {}, x, x, BATCH, step=0, rng=None))
+    jax.eval_shape(lambda: registry.make('methods', 'skd', {}).loss({}, {}, x, x, BATCH, step=0, rng=None))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import second_writing
 
-from kdjax import catalogue
+from kdjax import registry
 from kdjax.errors import KdjaxError
 
 B, C, RNG = 6, 4, np.random.default_rng(0)
@@ -53,14 +53,14 @@ def ca_mkd(s, t, params, still):
 
 @pytest.mark.parametrize('name', METHODS)
 def test_the_second_writing_and_its_gradient(name):
-  method = catalogue.make('methods', name, {'temperature': 3, 'teachers': NAMES})
+  method = registry.make('methods', name, {'temperature': 3, 'teachers': NAMES})
   second_writing.check(method, globals()[name], S, T, BATCH)
 
 
 @pytest.mark.parametrize('case', second_writing.CASES)
 @pytest.mark.parametrize('name', METHODS)
 def test_it_stays_finite(name, case):
-  method = catalogue.make('methods', name, {'teachers': ('logits', 'logits')})
+  method = registry.make('methods', name, {'teachers': ('logits', 'logits')})
   second_writing.check_finite(method, S, {'logits': T['a/logits']}, BATCH, case, True)
 
 
@@ -69,7 +69,7 @@ def test_one_teacher_is_plain_distillation(name):
   s, t = {'logits': jnp.float32(S['logits'])}, {'logits': jnp.float32(T['a/logits'])}
   label = {'label': np.zeros(B, np.int32)}
   wanted, made = (
-    second_writing.loss(catalogue.make('methods', n, {}), {}, {}, s, t, label) for n in ('kd', name)
+    second_writing.loss(registry.make('methods', n, {}), {}, {}, s, t, label) for n in ('kd', name)
   )
   np.testing.assert_allclose(made, wanted, rtol=1e-5)
 
@@ -83,14 +83,14 @@ def test_the_mean_of_probabilities_has_the_gradient_of_the_mean_of_the_losses():
 
     return jax.grad(mean)(jnp.float32(S['logits']))
 
-  together = catalogue.make('methods', 'mean_probabilities', {'teachers': NAMES})
-  alone = [catalogue.make('methods', 'kd', {'teacher': name}) for name in NAMES]
+  together = registry.make('methods', 'mean_probabilities', {'teachers': NAMES})
+  alone = [registry.make('methods', 'kd', {'teacher': name}) for name in NAMES]
   np.testing.assert_allclose(gradient(together), gradient(*alone), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('name', METHODS)
 def test_a_teacher_that_is_not_there_is_named(name):
-  method = catalogue.make('methods', name, {'teachers': ('a/logits', 'd/logits')})
+  method = registry.make('methods', name, {'teachers': ('a/logits', 'd/logits')})
   s, t = ({k: np.float32(v) for k, v in x.items()} for x in (S, T))
   with pytest.raises(KdjaxError, match="'d/logits'.*a/logits"):
     second_writing.loss(method, {}, {}, s, t, BATCH)

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, catalogue, checkpoint, pretrained
+from kdjax import pretrained, registry
+from kdjax.experiment import build
+from kdjax.pretrained import safetensors_io
 
 try:
   import torch
@@ -35,12 +37,12 @@ def ours():
   """`ours(name, attributes, state_dict, batch) -> taps` of the model and its converter."""
 
   def run(name, attributes, state, batch):
-    net = catalogue.make('models', name, attributes)
+    net = registry.make('models', name, attributes)
     like = jax.eval_shape(net.init, jax.random.key(0), batch)
     tensors = {k: v.detach().numpy() for k, v in state.items()}
-    known = catalogue.options('models', name) | attributes
-    converted = catalogue.module('pretrained', name).convert(tensors, known)
-    return jax.jit(net.apply)(checkpoint.fit(converted, like, name), batch)
+    known = registry.options('models', name) | attributes
+    converted = registry.module('pretrained', name).convert(tensors, known)
+    return jax.jit(net.apply)(safetensors_io.fit(converted, like, name), batch)
 
   return run
 

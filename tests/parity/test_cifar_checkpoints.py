@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import build, pretrained
+from kdjax import pretrained
+from kdjax.experiment import build
 
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.parity

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdjax.audio import PRESETS, fbank, filters, log_mel
+from kdjax.nn.log_mel import PRESETS, fbank, filters, log_mel
 
 pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')

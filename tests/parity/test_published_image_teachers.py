@@ -15,8 +15,8 @@ from test_cifar_checkpoints import STD as CIFAR_STD
 from test_published_teachers import close, labels, recipe, table, taught
 
 from configs.tables import imagenet_dist_dkd
-from kdjax import build, checks
-from kdjax.experiment import Experiment
+from kdjax.experiment import load, validate
+from kdjax.experiment.experiment import Experiment
 from kdjax.types import DataSet
 
 torch = pytest.importorskip('torch')
@@ -181,11 +181,11 @@ def test_the_table_of_imagenet_passes_the_checks(tmp_path, monkeypatch, capsys, 
   rows = [{'image': x, 'label': i, 'id': i} for i, x in enumerate(pictures(40, 4))]
   named = tuple(f'n{i:08}' for i in range(1000))
   found = DataSet({'train': rows, 'validation': rows}, named, 'made')
-  monkeypatch.setattr(build, 'dataset', lambda *_: found)
+  monkeypatch.setattr(load, 'dataset', lambda *_: found)
   config = imagenet_dist_dkd.experiment(name, 'paper').to_dict()
   assert config['teacher']['init'].startswith(f'hf:timm/resnet{depth}')
   assert 'num_classes' not in config['teacher']['model']
   config['teacher']['init'] = str(tmp_path / 'model')
-  checks.check(Experiment(config, tmp_path / 'w'))
+  validate.check(Experiment(config, tmp_path / 'w'))
   said = ' '.join(capsys.readouterr().out.split())
   assert '(0.229, 0.224, 0.225) (of config.json), trained on 224×224' in said

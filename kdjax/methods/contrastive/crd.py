@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
-from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
+from kdjax.nn.adapters import TwoEmbeddings
 from kdjax.options import Count, Decay, Size, Tap, Temperature
 from kdjax.types import Method
 

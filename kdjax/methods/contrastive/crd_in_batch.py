@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
-from kdjax.adapters import TwoEmbeddings
+from kdjax.nn import groups, losses, taps
+from kdjax.nn.adapters import TwoEmbeddings
 from kdjax.options import Size, Tap, Temperature
 from kdjax.types import Method
 
@@ -53,6 +53,6 @@ def crd_in_batch(
     allowed |= jnp.eye(len(scores), dtype=bool)
     both = [jax.nn.log_softmax(jnp.where(allowed, x, -jnp.inf)) for x in (scores, scores.T)]
     values = -sum(jnp.diagonal(x) for x in both) / 2
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import groups, losses, taps
 from kdjax.options import Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
@@ -77,7 +77,7 @@ def sskd(
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
   learns nothing from it, and the weight of the method is on it too. Among mistakes of one rank the
   nearer comes first; the authors' code takes any. Each view goes through on its own, see
-  `kdjax/views.py`; the authors send all four as one batch, over which batch norm takes its means.
+  `kdjax/input/views.py`; the authors send all four as one batch, over which batch norm takes its means.
 
   Args:
     temperature: T.

@@ -4,8 +4,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 

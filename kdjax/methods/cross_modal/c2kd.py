@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Size, Tap, Taps
 from kdjax.types import Method
 
@@ -108,7 +108,7 @@ def dmd(
       if apart:
         distance += apart * jnp.maximum(jnp.sum(losses.unit(e) * losses.unit(other), -1), 0)
       values += (w[:, k] + p[k]) * distance
-    total, count = taps.once(taps.mean_over_examples(values, batch))
+    total, count = taps.as_batch_term(taps.mean_over_examples(values, batch))
     m = taps.example_mask(batch, w)[:, None]
     mean = jnp.sum(w * m, 0) / jnp.maximum(m.sum(), 1)
     total += regularise * jnp.sum(jnp.square(mean - p) * (m.sum() > 0))

@@ -1,6 +1,6 @@
 """Class scores of a teacher of another modality: plain KL at T = 1 (Xue et al., 2206.06487)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 

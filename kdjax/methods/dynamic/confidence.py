@@ -5,8 +5,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
@@ -55,6 +55,6 @@ def confidence(
     if not normalise:
       return weighted, stats
     total, _ = taps.mean_over_examples(taps.mean_over_axes(weights), batch)
-    return taps.once((weighted[0], total)), stats
+    return taps.as_batch_term((weighted[0], total)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=normalise)

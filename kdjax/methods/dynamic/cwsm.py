@@ -2,7 +2,7 @@
 
 import jax
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
@@ -43,6 +43,6 @@ def cwsm(
     q, p = taps.pair(s, t, student, teacher, 'cwsm')
     tau = temperatures(jax.lax.stop_gradient(q), batch, temperature, beta, minimum)[..., None]
     values = taps.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

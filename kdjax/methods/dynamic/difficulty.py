@@ -5,8 +5,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import unknown
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Share, Tap, Temperature, Whole
 from kdjax.types import Method
 

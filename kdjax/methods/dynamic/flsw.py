@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
@@ -56,6 +56,6 @@ def flsw(
     fixed = jax.lax.stop_gradient(q)
     tau = temperatures(fixed, p, batch, temperature, beta, gamma, minimum)[..., None]
     values = taps.mean_over_axes(losses.soft_cross_entropy(p, q, tau))
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import adapters, losses, taps
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import NonNegative, Stages
 from kdjax.types import Method
 

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import Size, Taps
 from kdjax.types import Method
 

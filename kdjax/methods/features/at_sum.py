@@ -5,7 +5,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

@@ -3,9 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import taps
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.nn import taps
+from kdjax.nn.conv import Conv
 from kdjax.options import Tap
 from kdjax.types import Method
 

@@ -4,8 +4,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from kdjax import taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

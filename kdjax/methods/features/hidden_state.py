@@ -4,8 +4,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses, taps
 from kdjax.errors import unknown
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import adapters, losses, taps
-from kdjax.conv import Conv
 from kdjax.errors import unknown
+from kdjax.nn import adapters, losses, taps
+from kdjax.nn.conv import Conv
 from kdjax.options import Rate, Stages
 from kdjax.types import Method
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, ndtr
 
-from kdjax import adapters, losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import Number, Stages, Tap
 from kdjax.types import Method
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import adapters, losses, taps
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 

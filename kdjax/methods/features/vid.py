@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Eps, Positive, Stages
 from kdjax.types import Method
 

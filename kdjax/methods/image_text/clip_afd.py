@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
+from kdjax.nn import groups, losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -55,6 +55,6 @@ def clip_afd(
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     others = groups.contrasted(batch, taps.example_mask(batch, image))
     values = losses.clip_info_nce(image, text, scale, others)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -4,8 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
-from kdjax.adapters import TowerProjection
+from kdjax.nn import losses, taps
+from kdjax.nn.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -52,6 +52,6 @@ def clip_cross_kd(
       losses.kl(losses.log_affinity(x, y, scale_t, mask), losses.log_affinity(z, y, scale, mask))
       for x, y, z in ((vt, wt, vs), (wt, vt, ws))
     )
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
-from kdjax.adapters import TowerProjection
+from kdjax.nn import losses, taps
+from kdjax.nn.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
 

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
-from kdjax.adapters import TowerProjection
+from kdjax.nn import groups, losses, taps
+from kdjax.nn.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -71,6 +71,6 @@ def clip_gd(
 
     pairs = zip(four(vs, ws, log_s), four(vt, wt, log_t), strict=True)
     values = sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in pairs)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -4,8 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
-from kdjax.adapters import TowerProjection
+from kdjax.nn import groups, losses, taps
+from kdjax.nn.adapters import TowerProjection
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -50,6 +50,6 @@ def clip_icl(
     crossed = (vs, wt), (ws, vt)
     rows = [losses.log_affinity(losses.unit(x), losses.unit(y), scale, mask) for x, y in crossed]
     values = -0.5 * sum(jnp.diagonal(x) for x in rows)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

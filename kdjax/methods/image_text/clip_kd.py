@@ -4,8 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from kdjax import groups, losses, taps
-from kdjax.adapters import TowerProjection
+from kdjax.nn import groups, losses, taps
+from kdjax.nn.adapters import TowerProjection
 from kdjax.options import NonNegative, Taps
 from kdjax.types import Method
 
@@ -62,6 +62,6 @@ def clip_kd(
     for p, q in (((vt, wt), (v, w)), ((wt, vt), (w, v))):
       log_p, log_q = losses.log_affinity(*p, scale_t, mask), losses.log_affinity(*q, scale_s, mask)
       values += 0.5 * crd * losses.kl(log_p, log_q)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

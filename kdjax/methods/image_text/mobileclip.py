@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -53,6 +53,6 @@ def mobileclip(
     v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
     rows = [losses.log_affinity(*pair, scale, mask) for pair in ((v, w), (w, v))]
     values = -0.5 * sum(jnp.sum(p * log_q, -1) for p, log_q in zip(targets, rows, strict=True))
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

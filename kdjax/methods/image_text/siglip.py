@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -47,6 +47,6 @@ def siglip(
       pairs = p * (log_sigmoid(target) - log_sigmoid(z))
       pairs += jax.nn.sigmoid(-target) * (log_sigmoid(-target) - log_sigmoid(-z))
     values = jnp.sum(pairs * taps.example_mask(batch, z), -1)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -36,6 +36,6 @@ def tinyclip(
 
     pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
     values = 0.5 * sum(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -1,6 +1,6 @@
 """Softened class scores: KL to the teacher at a temperature (Hinton et al., 1503.02531)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 

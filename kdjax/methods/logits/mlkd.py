@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Len
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
@@ -73,7 +73,7 @@ def mlkd(
     def level(q, p, T):
       if standardise:
         q, p = losses.standardise(q), losses.standardise(p)
-      return T**2 * taps.once(taps.mean_over_examples(losses.kl(p, q, T), batch))[0]
+      return T**2 * taps.as_batch_term(taps.mean_over_examples(losses.kl(p, q, T), batch))[0]
 
     def correlations(T):
       a, b = (jax.nn.softmax(losses.soften(x, T)) * mask[:, None] for x in (q, p))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Positive, Tap, Temperature
 from kdjax.types import Method
 
@@ -56,6 +56,6 @@ def skd(
     factor = jnp.linalg.cholesky(covariance + tikhonov * jnp.eye(len(m), dtype=q.dtype))
     distances = losses.norm(jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True), 0)
     values = losses.kl(p, q, temperature) + direction * distances
-    return taps.once(taps.mean_over_examples(values, batch)), stats
+    return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -1,6 +1,6 @@
 """Softened class scores: cross-entropy to the teacher, with no T² factor (TextBrewer, 2002.12620)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
@@ -53,7 +53,7 @@ def srd(
   def loss(params, stats, s, t, batch, *, step, rng):
     q, p = taps.pair(s, t, student, teacher, 'srd')
     values = temperature**2 * taps.mean_over_axes(losses.kl(p, q, temperature))
-    total, one = taps.once(taps.mean_over_examples(values, batch))
+    total, one = taps.as_batch_term(taps.mean_over_examples(values, batch))
     a, b, projector = embeds(s, t)
     mask = taps.example_mask(batch, a)[:, None]
     n = jnp.maximum(mask.sum(), 1)

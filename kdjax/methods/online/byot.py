@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax import layers, losses, taps
+from kdjax.nn import layers, losses, taps
 from kdjax.options import NonNegative, Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
@@ -85,7 +85,7 @@ def byot(
       soft += alpha * temperature**2 * losses.kl(deep, z, temperature)
       soft += features * jnp.sum((f - feature) ** 2, -1)
     parts = taps.mean_over_examples(hard, known), taps.mean_over_examples(soft, batch)
-    total = sum(taps.once(part)[0] for part in parts)
+    total = sum(taps.as_batch_term(part)[0] for part in parts)
     return (total, jnp.ones_like(total)), stats
 
   return Method(init, loss, relational=True)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Decay, NoOrSize, Tap, Temperature
 from kdjax.types import Method
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method, Peer
 
@@ -45,7 +45,7 @@ def dml(*, peer: Peer, student: Tap = 'logits') -> Method:
     label, known = taps.labelled(q, batch, 'dml')
 
     def mean(values, batch):
-      return taps.once(taps.mean_over_examples(values, batch))[0]
+      return taps.as_batch_term(taps.mean_over_examples(values, batch))[0]
 
     still = jax.lax.stop_gradient
     own = mean(-losses.log_likelihood(p, label), known) + mean(losses.kl(still(q), p), batch)

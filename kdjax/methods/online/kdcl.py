@@ -6,8 +6,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Array, Method, Peer
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import adapters, losses, taps
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
+from kdjax.nn import adapters, losses, taps
+from kdjax.nn.conv import Conv
 from kdjax.options import NoOrSize, Tap, Temperature, Whole
 from kdjax.types import Method
 
@@ -115,7 +115,7 @@ def one(
     if rampup:
       soft *= jnp.exp(-5 * (1 - jnp.minimum(step / rampup, 1)) ** 2)
     parts = taps.mean_over_examples(hard, known), taps.mean_over_examples(soft, batch)
-    total = sum(taps.once(part)[0] for part in parts)
+    total = sum(taps.as_batch_term(part)[0] for part in parts)
     return (total, jnp.ones_like(total)), stats
 
   return Method(init, loss, relational=True)

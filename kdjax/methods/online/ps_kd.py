@@ -1,6 +1,6 @@
 """Progressive self-distillation: the labels, mixed with one's own past scores (Kim et al., 2006.12000)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 

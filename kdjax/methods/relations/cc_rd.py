@@ -4,9 +4,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
-from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import unknown
+from kdjax.nn import losses, taps
+from kdjax.nn.adapters import TwoEmbeddings
 from kdjax.options import Size, Tap
 from kdjax.types import Method
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Order, Tap
 from kdjax.types import Method
 

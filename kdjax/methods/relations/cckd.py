@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax import losses, taps
-from kdjax.adapters import TwoEmbeddings
 from kdjax.errors import unknown
+from kdjax.nn import losses, taps
+from kdjax.nn.adapters import TwoEmbeddings
 from kdjax.options import Order, Size, Tap
 from kdjax.types import Method
 

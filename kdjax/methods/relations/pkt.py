@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 

@@ -1,6 +1,6 @@
 """Generalised Jensen-Shannon divergence of the next token (GKD: Agarwal et al., 2306.13649)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Share, Tap, Temperature
 from kdjax.types import Method
 

@@ -1,6 +1,6 @@
 """Skewed Jensen-Shannon divergence of the next token (as in DistiLLM: Ko et al., 2402.03898)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Share, Tap
 from kdjax.types import Method
 

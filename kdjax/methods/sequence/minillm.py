@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Rate, Share, Tap
 from kdjax.types import Method
 

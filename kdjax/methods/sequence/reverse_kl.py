@@ -1,6 +1,6 @@
 """Next-token KL from student to teacher, mean over tokens (as in MiniLLM: Gu et al., 2306.08543)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap
 from kdjax.types import Method
 

@@ -1,7 +1,7 @@
 """Cross-entropy on tokens that the teacher generated (sequence-level KD: Kim & Rush, 1606.07947)."""
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import losses, taps
 from kdjax.options import Name, Tap
 from kdjax.types import Method
 

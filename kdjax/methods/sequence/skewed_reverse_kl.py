@@ -1,6 +1,6 @@
 """Next-token KL from the student to a mixture of both (DistiLLM: Ko et al., 2402.03898)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Rate, Tap
 from kdjax.types import Method
 

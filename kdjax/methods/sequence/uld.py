@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax import taps
 from kdjax.errors import KdjaxError
+from kdjax.nn import taps
 from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 

@@ -1,6 +1,6 @@
 """Several teachers as one: KL to the mean of their logits (as in TextBrewer)."""
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Taps, Temperature
 from kdjax.types import Method
 

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from kdjax import losses, taps
+from kdjax.nn import losses, taps
 from kdjax.options import Tap, Taps, Temperature
 from kdjax.types import Method
 

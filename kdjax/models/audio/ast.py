@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.audio import read_mel, settings
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Activation, Block
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Activation, Block
+from kdjax.nn.log_mel import read_mel, settings
 from kdjax.options import Depth, Eps, Rate, Size
 
 
@@ -25,7 +25,7 @@ class Ast(nn.Module):
   before the softmax; padding is attended to as any other frame. The defaults are those of the AudioSet model.
 
   Attributes:
-    mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`, for `audio`.
+    mel: a preset of `kdjax.nn.log_mel`, or `{'preset': ..., setting: value}`, for `audio`.
     width: D.
     depth: blocks.
     heads: attention heads, a divisor of `width`.

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.audio import read_mel, settings
-from kdjax.conv import Conv
 from kdjax.errors import unknown
-from kdjax.layers import Classifier, masked_mean
 from kdjax.models.vision.resnet import BasicBlock
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, masked_mean
+from kdjax.nn.log_mel import read_mel, settings
 from kdjax.options import Blocks, Size, Sizes
 
 POOLS = ('mean', 'max')
@@ -23,7 +23,7 @@ class MelCnn(nn.Module):
   its `audio/mask` where there is one, or a spectrogram `mel` [B, T, M].
 
   Attributes:
-    mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`.
+    mel: a preset of `kdjax.nn.log_mel`, or `{'preset': ..., setting: value}`.
     widths: channels of each stage; each but the first halves the map.
     blocks: blocks of each stage.
     patch: frames and mels of the patches that the stem projects.

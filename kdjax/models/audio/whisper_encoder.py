@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.audio import read_mel, settings
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import Activation, Block, Classifier, activation, masked_mean
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Activation, Block, Classifier, activation, masked_mean
+from kdjax.nn.log_mel import read_mel, settings
 from kdjax.options import Depth, Eps, Rate, Size
 from kdjax.types import Array
 
@@ -36,7 +36,7 @@ class WhisperEncoder(nn.Module):
   `length`. The defaults are those of whisper-tiny.
 
   Attributes:
-    mel: a preset of `kdjax.audio`, or `{'preset': ..., setting: value}`.
+    mel: a preset of `kdjax.nn.log_mel`, or `{'preset': ..., setting: value}`.
     width: D, even.
     depth: blocks.
     heads: attention heads, a divisor of `width`.

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from annotated_types import Len
 
-from kdjax import losses, taps
 from kdjax.errors import KdjaxError
-from kdjax.layers import mapped
+from kdjax.nn import losses, taps
+from kdjax.nn.layers import mapped
 from kdjax.options import Name
 from kdjax.types import Module
 

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Classifier, feature_sequence, masked_mean
+from kdjax.nn.layers import Classifier, feature_sequence, masked_mean
 from kdjax.options import Name, Rate, Size
 
 

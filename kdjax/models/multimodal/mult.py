@@ -5,9 +5,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
 from kdjax.errors import unknown
-from kdjax.layers import Block, feature_sequence, masked_mean
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Block, feature_sequence, masked_mean
 from kdjax.options import Depth, Rate, Size, Taps
 
 POOLS = ('last', 'mean')

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.layers import Classifier, read
+from kdjax.nn.layers import Classifier, read
 from kdjax.options import Size, Vocabulary
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from annotated_types import Len
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.layers import Activation, Block, Classifier, activation, read
+from kdjax.nn.layers import Activation, Block, Classifier, activation, read
 from kdjax.options import Depth, Eps, NoOrSize, Rate, Size, Vocabulary
 
 Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean', 'tanh', 'relu']

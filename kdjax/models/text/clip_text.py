@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.layers import Activation, Block, Classifier, read
+from kdjax.nn.layers import Activation, Block, Classifier, read
 from kdjax.options import Depth, Eps, Rate, Size, Vocabulary, Whole
 
 

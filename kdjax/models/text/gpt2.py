@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.layers import Activation, Block, read
+from kdjax.nn.layers import Activation, Block, read
+from kdjax.nn.taps import raise_precision
 from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
-from kdjax.taps import raise_precision
 
 
 class Gpt2(nn.Module):

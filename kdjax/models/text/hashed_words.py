@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax.layers import Classifier, read
+from kdjax.nn.layers import Classifier, read
 from kdjax.options import Rate, Size, Vocabulary
 
 # Odd numbers that spread the ids, one a hash: the fraction of φ and others of no pattern, 32 bits.

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Block, Classifier, masked_mean, read
+from kdjax.nn.layers import Block, Classifier, masked_mean, read
 from kdjax.options import Depth, Rate, Size, Vocabulary
 
 

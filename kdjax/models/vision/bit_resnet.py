@@ -6,9 +6,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import conv_general_dilated
 from kdjax.errors import unknown
-from kdjax.layers import standardised
+from kdjax.nn.conv import conv_general_dilated
+from kdjax.nn.layers import standardised
 from kdjax.options import Eps, Means, Multiplier, Scales, Size
 
 DEPTHS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks of each stage

@@ -5,8 +5,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
-from kdjax.layers import Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Blocks, Means, Multiplier, Scales, Size
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

@@ -2,8 +2,8 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Classifier, standardised
 from kdjax.models.vision.cifar_resnet import residual_taps
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Blocks, Means, Scales, Size, Sizes
 
 

@@ -5,9 +5,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
-from kdjax.layers import Classifier, standardised
 from kdjax.models.vision.cifar_shufflenet_v1 import UNIFORM, shuffled
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Blocks, Means, Scales, Size, Sizes
 
 

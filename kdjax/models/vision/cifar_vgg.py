@@ -5,9 +5,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
 from kdjax.errors import unknown
-from kdjax.layers import Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Means, Scales, Size
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

@@ -5,9 +5,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Depth, Means, Scales, Size
 
 FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Means, Rate, Scales, Size
 
 # Kernel, stride, expansion, channels and blocks of a stage, before scaling.

@@ -5,9 +5,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import read
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import read
 from kdjax.options import Size
 from kdjax.types import Array
 

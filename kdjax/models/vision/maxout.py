@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from annotated_types import Len
 
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Classifier, read, scale_image
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, read, scale_image
 from kdjax.options import NonNegative, Rate, Size, Sizes, Whole
 
 

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Classifier, read, scale_image
+from kdjax.nn.layers import Classifier, read, scale_image
 from kdjax.options import Rate, Size
 
 

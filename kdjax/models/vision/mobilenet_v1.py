@@ -5,8 +5,8 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
-from kdjax.layers import Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, standardised
 from kdjax.options import Means, Multiplier, Scales, Size
 
 # Of each block: channels before scaling, stride, and the stage that it ends, if any.

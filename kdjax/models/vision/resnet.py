@@ -6,8 +6,8 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
-from kdjax.layers import Classifier, patches, read, scale_image
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Classifier, patches, read, scale_image
 from kdjax.options import Blocks, Size, Sizes
 
 

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from kdjax.layers import Block, Classifier, patches, read, scale_image
+from kdjax.nn.layers import Block, Classifier, patches, read, scale_image
 from kdjax.options import Depth, Rate, Size
 
 

@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.conv import Conv
 from kdjax.errors import KdjaxError
-from kdjax.layers import Activation, Block, Classifier, standardised
+from kdjax.nn.conv import Conv
+from kdjax.nn.layers import Activation, Block, Classifier, standardised
 from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 from kdjax.types import Array
 

@@ -1,0 +1,1 @@
+"""Whether it helped: the comparison, its test, ranking, cost and robustness."""

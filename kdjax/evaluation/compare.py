@@ -1,0 +1,242 @@
+"""The comparison: is the distilled student better than the same student trained alone?"""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import report
+from kdjax.errors import KdjaxError
+from kdjax.evaluation import cost, modality_robustness, ranking, significance
+from kdjax.input import splits
+from kdjax.runtime import files, progress
+from kdjax.training import sharding
+from kdjax.training.evaluate import make_evaluate
+from kdjax.training.metrics_log import read_logs
+
+VERSIONS = ('jax', 'flax', 'optax', 'numpy')
+
+
+class Compared(NamedTuple):
+  """One comparison, before it is written.
+
+  Attributes:
+    results: what results.json holds.
+    curves: the logged records of each stage.
+    cards: answered examples.
+    folder: where it belongs.
+  """
+
+  results: dict
+  curves: Mapping[str, Sequence[Mapping]]
+  cards: Sequence[Mapping]
+  folder: Path
+
+
+def run(experiment: Any) -> dict:
+  """Compares the student, or every member of a cohort and then all of them with each other.
+
+  Returns:
+    The results of the one comparison, or of a cohort the ranking.
+
+  Raises:
+    KdjaxError: if there is nothing to compare.
+  """
+  members = experiment.members
+  if not experiment.config['cohort']:
+    compared = compare(experiment)
+    write(compared)
+    return compared.results
+  compared, failed, shared = {}, {}, ()
+  for name, member in members.items():
+    if member.trained('student'):
+      compared[name] = compare(member)
+      shared += (name,) if member.folder('baseline') == experiment.folder('baseline') else ()
+    elif member.done('student'):
+      failed[name] = member.summary('student')['failed_at']
+    else:
+      progress.say(f'{name}: not trained yet, and left out')
+  if not compared:
+    raise KdjaxError(f'{experiment.workdir} holds no finished student to compare: run the student first.')
+  results = ranking.corrected({name: one.results for name, one in compared.items()})
+  ranked = ranking.rank(results, failed, shared, experiment.command)
+  for name, one in compared.items():
+    write(one._replace(results=results[name]), shown=False)
+  if not jax.process_index():
+    report.write_ranking(ranked, experiment.workdir)
+    progress.console.print(report.ranking.table(ranked))
+    progress.say(f'report: {experiment.workdir / "ranking.html"}')
+  return ranked
+
+
+def compare(experiment: Any) -> Compared:
+  """Evaluates every finished stage on the test split."""
+  config, data, task = experiment.config, experiment.data, experiment.task
+  present = [s for s in ('teacher', 'baseline', 'student') if experiment.trained(s)]
+  if not present:
+    raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
+  variables = {s: experiment.variables(s) for s in present}
+  evaluated = {}
+  for stage in present:
+    whose = config['name'] if experiment.cohort and stage == 'student' else stage
+    title = f'{whose}: {config["data"]["test"]}'
+
+    def evaluate(stage=stage, title=title):
+      return experiment.evaluator(stage)(variables[stage], data.test, title)
+
+    key = 'evaluated', experiment.folder(stage)
+    evaluated[stage] = evaluate() if stage == 'student' else experiment.cached(key, evaluate)
+  costs = _costs(experiment, variables)
+  robustness = _robustness(experiment, variables) if any(config['modality_robustness'].values()) else {}
+  stages = {}
+  for stage in present:
+    metrics = evaluated[stage].metrics
+    values = metrics[task.metric].tolist()
+    others = {k: v for k, v in metrics.items() if k not in (task.metric, 'loss')}
+    trained = experiment.summary(stage)
+    stages[stage] = {
+      'values': values,
+      'mean': float(np.mean(values)),
+      'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+      **costs[stage],
+      **{k: trained[k] for k in ('wall_time_s', 'steps', 'update_s', 'members', 'training')},
+      **{k: float(v.mean()) for k, v in others.items()},
+      'others': {k: v.tolist() for k, v in others.items()},
+    }
+    if stage != 'teacher' and 'teacher' in evaluated:
+      teachers, mine = evaluated['teacher'].gathered, evaluated[stage].gathered
+      teachers = teachers if len(teachers) > 1 else [teachers[0]] * len(mine)
+      each = [task.compare(*pair) for pair in zip(teachers, mine, strict=True)]
+      stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in each] for k in each[0]}
+  results = {
+    'name': config['name'],
+    'dataset': config['data']['name'],
+    'task': config['task']['name'],
+    'metric': task.metric,
+    'higher_is_better': task.higher_is_better,
+    'stages': stages,
+    'references': _references(task, data),
+    **_judgement(stages, task, len(data.test)),
+    **({'modality_robustness': robustness} if robustness else {}),
+    **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
+    'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
+    'seeds': list(experiment.seeds('student')),
+    'redrawn': list(config['redraw']),
+    'split': config['data']['test'],
+    'n_examples': len(data.test),
+    'n_train': {
+      'teacher': len(data.train),
+      'baseline': len(data.labelled_subset),
+      'student': len(data.transfer_set),
+    },
+    'data_fingerprint': data.dataset.fingerprint,
+    'data_licence': data.dataset.licence,
+    'hardware': hardware(),
+    'versions': {'python': platform.python_version()} | {v: metadata.version(v) for v in VERSIONS},
+    'command': experiment.command,
+    'config': config,
+  }
+  curves, cards = {}, ()
+  if not jax.process_index():
+    curves = {s: read_logs(experiment.folder(s)) for s in present}
+    examples = data.dataset.splits[config['data']['test']]
+    cards = task.cards({s: e.gathered[0] for s, e in evaluated.items()}, examples, data.dataset.classes)
+  return Compared(results, curves, cards, experiment.workdir)
+
+
+def write(compared: Compared, shown: bool = True) -> None:
+  """Writes results.json and the reports, and prints the table where it is to be shown."""
+  if jax.process_index():
+    return
+  files.write_json(compared.folder / 'results.json', compared.results)
+  report.write(compared.results, compared.curves, compared.cards, compared.folder)
+  if shown:
+    progress.console.print(report.table(compared.results))
+    progress.say(f'report: {compared.folder / "report.html"}')
+
+
+def _costs(experiment, variables):
+  """Stage -> cost of inference, of each architecture once: two figures would differ by noise alone."""
+  each = {experiment.architecture(s): (experiment.model(s), v) for s, v in variables.items()}
+
+  def measure():
+    progress.say('measuring the cost of inference')
+    test = experiment.data.test
+    measured = {k: (model, jax.tree.map(lambda x: x[0], v)) for k, (model, v) in each.items()}
+    taps = experiment.task.outputs(experiment.data.dataset)
+    return cost.measure(measured, test.take(np.arange(min(256, len(test)))), taps)
+
+  costs = experiment.cached(('costs', *sorted(each)), measure)
+  return {s: costs[experiment.architecture(s)] for s in variables}
+
+
+def _robustness(experiment, variables):
+  """The score of every stage with each subset of its modalities, and in noise; see `modality_robustness`.
+
+  p of the paired test of student and baseline is corrected over all subsets.
+  """
+  config, task, data = experiment.config, experiment.task, experiment.data
+  by_kind = {'subsets': {}, 'noise': {}}
+  for stage, stacked in variables.items():
+    own = experiment.stage_config(stage)
+    names = modality_robustness.modalities(own['inputs'], data.test.take([0]))
+    model = modality_robustness.with_missing(experiment.model(stage), names)
+    evaluator = make_evaluate(model, task, sharding.make_mesh(), config['run']['eval_batch'], gather=False)
+
+    def evaluate(source, title, evaluator=evaluator, stacked=stacked):
+      return evaluator(stacked, source, title).metrics[task.metric].tolist()
+
+    wanted = config['modality_robustness']
+    measured = modality_robustness.measure(
+      evaluate, data.test, tuple(names), wanted['subsets'], wanted['noise'], stage
+    )
+    for kind, scores in measured.items():
+      for what, values in scores.items():
+        by_kind[kind].setdefault(what, {})[stage] = values
+  pairs = {k: v for k, v in by_kind['subsets'].items() if {'student', 'baseline'} <= v.keys()}
+  step = 1 / len(data.test)
+  tests = {k: _paired(v['student'], v['baseline'], task, step) for k, v in pairs.items()}
+  tests = {k: test for k, test in tests.items() if test.p is not None}
+  adjusted = significance.false_discovery([test.p for test in tests.values()])
+  by_kind |= {'interval': {k: test.interval for k, test in tests.items()}}
+  return by_kind | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
+
+
+def _paired(student, baseline, task, step):
+  return significance.paired(student, baseline, task.higher_is_better, step)
+
+
+def _judgement(stages: Mapping, task, examples: int) -> dict:
+  """What the test says of student and baseline; a score's smallest step is an example's share of it."""
+  if not {'baseline', 'student'} <= stages.keys():
+    unknown = ('gap_recovered', 'difference', 'interval', 'effect', 'p_value')
+    return dict.fromkeys(unknown) | {'verdict': 'inconclusive', 'note': ''}
+  student, baseline = stages['student'], stages['baseline']
+  test = _paired(student['values'], baseline['values'], task, 1 / examples)
+  gap = stages.get('teacher', baseline)['mean'] - baseline['mean']
+  closes = gap > 0 if task.higher_is_better else gap < 0
+  share = (student['mean'] - baseline['mean']) / gap if closes else None
+  outcome = {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
+  return {'gap_recovered': share, 'p_value': test.p, **outcome}
+
+
+def _references(task, data) -> dict[str, float]:
+  """What no model is needed for; only where the data lie in memory."""
+  if not all(isinstance(source, splits.InMemorySplit) for source in (data.train, data.test)):
+    return {}
+  return task.references(data.train.arrays, data.test.arrays)
+
+
+def hardware() -> str:
+  """Devices as a person would name them."""
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return f'{jax.device_count()} x {device.device_kind}'
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  return f'CPU, {cores} cores ({platform.machine()})'

@@ -1,0 +1,117 @@
+"""How good are the responses that a language model writes: ROUGE-L, and how many are exactly right."""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.input import pipeline
+from kdjax.input import tokenizer as tokenizers
+from kdjax.nn import generate
+from kdjax.runtime.progress import bar
+from kdjax.training import sharding
+from kdjax.types import Model
+
+
+class RowSubset:
+  """The examples of a source at some rows."""
+
+  def __init__(self, source: Any, rows: np.ndarray):
+    self.source, self.rows = source, rows
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    return self.source.take(self.rows[np.asarray(indices)])
+
+
+def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> float:
+  """The mean F of ROUGE-L (Lin, 2004) with stemming, a share of 1."""
+  from rouge_score.rouge_scorer import RougeScorer
+
+  scorer = RougeScorer(['rougeL'], use_stemmer=True)
+  pairs = zip(wanted, written, strict=True)
+  return float(np.mean([scorer.score(a, b)['rougeL'].fmeasure for a, b in pairs]))
+
+
+def room(tokenizer: Any, settings: Mapping, prompt_length: int) -> tuple[int, int]:
+  """The longest prompt and the longest response, of the config's 'generation'.
+
+  Raises:
+    KdjaxError: if there is no room for a response, or nothing to score it with.
+  """
+  if tokenizer is None:
+    raise KdjaxError("generation needs examples with a 'text' and a 'response', and the data have no text.")
+  if find_spec('rouge_score') is None:
+    raise KdjaxError('generation is scored with ROUGE-L: pip install rouge-score, or set generation.seeds=()')
+  most = tokenizers.longest(tokenizer, prompt_length)
+  return most, settings['length'] or tokenizer.truncation['max_length'] - most
+
+
+def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int) -> Callable:
+  """`write(variables, batch, seed) -> (ids i32 [S, B, N], those of the data's responses [B, L], 'mask')`.
+
+  Ids are -1 where there is none; the variables are stacked over S seeds.
+  """
+  most, length = room(tokenizer, settings, prompt_length)
+  write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, settings['temperature'])
+
+  def written(variables, batch, seed):
+    begun, responses = generate.prompts(batch, most), []
+    for i in range(len(jax.tree.leaves(variables)[0])):
+      one = jax.tree.map(lambda x, i=i: x[i], variables)
+      written_ = write(one, begun, jax.random.key(seed))
+      responses.append(jnp.where(written_.mask, written_.ids, -1))
+    own = jnp.where(batch['text/response'] > 0, batch['text'], -1)
+    return jnp.stack(responses), own, batch['mask']
+
+  return written
+
+
+def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int, mesh, batch_size: int):
+  """`score(variables, source, examples, title) -> {name: f64 [S]}`, of models stacked over S seeds.
+
+  'rouge_l' and 'exact_match', the share of responses of which every token is right, are means over the
+  seeds of the sampling, 'rouge_l (seed 10)' of one.
+
+  Args:
+    model: a language model.
+    tokenizer: its tokenizer.
+    settings: the config's 'generation'.
+    prompt_length: of the config's 'data'.
+    mesh: the devices; they divide `batch_size`.
+    batch_size: of all devices together.
+
+  Raises:
+    KdjaxError: as `room` does.
+  """
+  whole, spelt = sharding.replicated(mesh), tokenizers.vocabulary(tokenizer)
+  write = jax.jit(make_write(model, tokenizer, settings, prompt_length), out_shardings=whole)
+
+  def score(variables, source, examples, title=''):
+    n = min(settings['examples'] or len(source), len(source))
+    rows = np.linspace(0, len(source) - 1, n).astype(int)
+    wanted = [examples[int(i)]['response'] for i in rows]
+    variables, scores = jax.device_put(variables, whole), {}
+    for seed in settings['seeds']:
+      texts, right = [], []
+      with bar(f'{title or "writing"}, sampling seed {seed}', n, 'example') as shown:
+        for batch in pipeline.eval_batches(RowSubset(source, rows), batch_size):
+          ids, own, mask = jax.device_get(write(variables, sharding.to_global_arrays(batch, mesh), seed))
+          for row in np.flatnonzero(mask):
+            written, truth = ids[:, row], own[row][own[row] >= 0]
+            texts.append([tokenizers.spell(one, spelt) for one in written])
+            right.append([np.array_equal(one[one >= 0], truth) for one in written])
+          shown.update(len(texts))
+      by_model = zip(*texts, strict=True)
+      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(wanted, each) for each in by_model])
+      scores.setdefault('exact', []).append(np.mean(right, 0))
+    exact = {'exact_match': np.mean(scores.pop('exact'), 0)}
+    return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores
+
+  return score

@@ -1,0 +1,119 @@
+"""Missing and noisy senses: one model, evaluated with every subset of its modalities, and in noise."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.input.views import MODALITIES
+from kdjax.nn.layers import scale_image
+from kdjax.nn.missing_modality import hide
+from kdjax.types import Batch, Model
+
+ABLATED = 'senses'  # what a source tells the model of each example, beside the example
+
+
+def modalities(inputs: Mapping[str, str], batch: Batch) -> dict[str, str]:
+  """The modalities that a model with these inputs is given -> the batch key of each."""
+  return {m: inputs.get(m, m) for m in MODALITIES if m in (inputs or batch)}
+
+
+def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+  """All 2^M - 1 that are not empty, the whole first."""
+  return [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
+
+
+def add_noise(batch: Batch, name: str, level: jax.Array, where: str = '') -> dict:
+  """`batch` with a share `level` [B] of the modality replaced by noise, drawn from the example's id.
+
+  Numbers: (1 - level)·x + level·n, with n Gaussian of the mean and deviation of the example itself. Words:
+  each vanishes from the mask with probability `level`.
+
+  Args:
+    batch: what is disturbed.
+    name: the modality.
+    level: [B], in [0, 1].
+    where: the batch key of it, where that is another.
+  """
+  where = where or name
+  x, noisy = batch[where], dict(batch)
+  key = jax.random.key(MODALITIES.index(name))
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch['id'])
+  if jnp.issubdtype(x.dtype, jnp.integer) and name == 'text':
+    stays = jax.vmap(lambda k, p: jax.random.uniform(k, x.shape[1:]) >= p)(keys, level)
+    return noisy | {f'{where}/mask': batch.get(f'{where}/mask', x > 0) & stays}
+
+  def one(k, x, p):
+    noise = x.mean() + x.std() * jax.random.normal(k, x.shape, x.dtype)
+    return jnp.where(p > 0, (1 - p) * x + p * noise, x)
+
+  return noisy | {where: jax.vmap(one)(keys, scale_image(x), level)}
+
+
+def with_missing(model: Model, names: Mapping[str, str]) -> Model:
+  """The model on batches that lack, or have noise in, what an `AblatedSource` says of its `modalities`."""
+
+  def apply(variables, batch, **how):
+    ablation = batch[ABLATED]  # [B, M, 2]: present, level
+    batch = {k: v for k, v in batch.items() if k != ABLATED}
+    for i, (name, where) in enumerate(names.items()):
+      batch = add_noise(batch, name, ablation[:, i, 1], where)
+      batch = hide(batch, where, ablation[:, i, 0])
+    return model.apply(variables, batch, **how)
+
+  return Model(model.init, apply)
+
+
+class AblatedSource:
+  """A source whose examples say which modalities are present, and how noisy each is."""
+
+  def __init__(
+    self, source: Any, names: tuple[str, ...], present: tuple[str, ...], level: Mapping[str, float]
+  ):
+    self.source = source
+    self.ablated = np.array([(float(n in present), level.get(n, 0.0)) for n in names], np.float32)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    batch = self.source.take(indices)
+    return batch | {ABLATED: np.broadcast_to(self.ablated, (len(indices), *self.ablated.shape))}
+
+
+def measure(
+  evaluate: Callable,
+  source: Any,
+  names: tuple[str, ...],
+  all_subsets: bool,
+  noise: Sequence[float],
+  title: str,
+) -> dict[str, dict[str, list[float]]]:
+  """The score of a `with_missing` model in the states of its senses.
+
+  Args:
+    evaluate: `(source, title) -> [S]`, a score a seed.
+    source: the examples.
+    names: the modalities of the model.
+    all_subsets: whether to try them all, or what is whole alone.
+    noise: the levels to try on each modality, the others being whole.
+    title: said while it runs.
+
+  Returns:
+    'subsets': 'image+audio' -> scores; 'noise': 'image 0.25' -> scores.
+  """
+
+  def score(present, level, what):
+    return evaluate(AblatedSource(source, names, present, level), f'{title}, {what}')
+
+  tried = subsets(names) if all_subsets else [names]
+  scores = {'+'.join(s): score(s, {}, ' and '.join(s)) for s in tried}
+  noisy = {}
+  for name, level in itertools.product(names, noise):
+    whole = scores['+'.join(names)]
+    what = f'noise {level:g} in {name}'
+    noisy[f'{name} {level:g}'] = score(names, {name: level}, what) if level else whole
+  return {'subsets': scores, 'noise': noisy}

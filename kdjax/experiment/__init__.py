@@ -1,0 +1,1 @@
+"""An experiment: a recipe, a folder, and the four stages."""

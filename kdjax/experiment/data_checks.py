@@ -1,0 +1,184 @@
+"""What can be wrong with the examples of every split that is read: found once, before anything is trained."""
+
+from collections.abc import Iterable, Mapping
+
+import jax
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.workdir import checked
+from kdjax.input import encode, images, pipeline
+from kdjax.input import splits as splits_
+from kdjax.runtime.progress import bar, say
+from kdjax.types import Task
+
+NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
+
+
+def check(experiment: Experiment) -> None:
+  """Reads every example that training or evaluation will read, and says what is odd about them.
+
+  What is held in memory was read before; a split that is read as it goes is read through here, once for a
+  workdir.
+
+  Raises:
+    KdjaxError: for an example that cannot be read, examples of different shapes and types, numbers that are
+      not finite, labels that the task cannot read, and a split without any label that needs some.
+  """
+  data, config, task = experiment.data, experiment.config['data'], experiment.task
+  again = checked(experiment)
+  splits = {'train': data.train, (config['transfer'] or 'train'): data.transfer_set}
+  splits |= {} if data.validation is None else {'validation': data.validation}
+  splits |= {config['test']: data.test}
+  first, seen, there = {}, {}, "in the first of 'train'"
+  for split, source in splits.items():
+    if isinstance(source, splits_.LazySplit) and again:
+      continue
+    seen[split] = Seen(split, task)
+    for arrays in _chunks(split, source):
+      first = first or arrays
+      both = arrays.keys() & first.keys()
+      splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', there, both)
+      seen[split].add(arrays)
+    if arrays.keys() != first.keys():
+      _check_inputs(experiment, split, source)
+  if not again:
+    for one in seen.values():
+      one.tell()
+    _tell_twice(seen)
+  if task.label:
+    _check_labels(experiment, {split: one.known for split, one in seen.items()})
+
+
+def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
+  """The arrays of a split: all at once, or of a part of the examples at a time."""
+  if isinstance(source, splits_.InMemorySplit):
+    yield source.arrays
+    return
+  counts, at_once = {}, splits_.chunk(source.examples[0])
+  with bar(f'checking {split}', len(source), 'example') as shown:
+    for start in range(0, len(source), at_once):
+      rows = range(start, min(start + at_once, len(source)))
+      examples = images.in_threads(lambda i: source.examples[i], rows)
+      arrays, counts = encode.count(source.encode(examples), counts)
+      yield arrays
+      shown.update(rows.stop)
+  encode.tell(split, len(source), counts)
+
+
+class Seen:
+  """What is known of a split after its examples went by.
+
+  Attributes:
+    known: how many have a label, None where no task reads any.
+    hashes: of each example's inputs.
+  """
+
+  def __init__(self, split: str, task: Task):
+    self.split, self.task = split, task
+    self.n, self.known, self.flat, self.high = 0, 0, 0, 0
+    self.hashes, self.ids = [], []
+
+  def add(self, arrays: Mapping[str, np.ndarray]) -> None:
+    """Counts some of the examples.
+
+    Raises:
+      KdjaxError: as `check` does.
+    """
+    n = len(next(iter(arrays.values())))
+    for key, array in arrays.items():
+      if key != 'label' and array.dtype.kind == 'f':
+        for row in np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(1))[:1]:
+          raise KdjaxError(f'{self._name(arrays, row)} has values in {key!r} that are no finite numbers.')
+    if self.task.label:
+      self.known += _known(self.task.label, arrays, self._name(arrays, 0))
+    if 'image' in arrays and arrays['image'].dtype == np.uint8:
+      pixels = arrays['image'].reshape(n, -1)
+      low, high = pixels.min(1), pixels.max(1)
+      self.flat, self.high = self.flat + int(np.sum(low == high)), max(self.high, int(high.max()))
+    self.hashes.append(_hashes({k: v for k, v in arrays.items() if k not in NO_INPUT}, n))
+    self.ids.append(np.asarray(arrays['id']) if 'id' in arrays else np.arange(self.n, self.n + n))
+    self.n += n
+
+  def _name(self, arrays, row):
+    of = f' {arrays["id"][row]}' if 'id' in arrays else ''
+    return f'the example{of} of the split {self.split!r}'
+
+  def tell(self) -> None:
+    """Prints what is odd."""
+    if 2 * self.flat > self.n:
+      say(f'warning: {self.split}: {self.flat:,} of {self.n:,} images are of one colour alone.')
+    elif 0 < self.high <= 1:
+      say(f'warning: {self.split}: all images are of bytes 0 and 1, of 255: black to the eye.')
+    ids = np.concatenate(self.ids)
+    if many := len(ids) - len(np.unique(ids)):
+      say(
+        f"warning: {self.split}: {many:,} examples have the 'id' of another: augmentation draws the same for "
+        'both, and a teacher store refuses them.'
+      )
+
+
+def _check_inputs(experiment, split, source) -> None:
+  """Raises KdjaxError where a split lacks what a model reads."""
+  batch = next(pipeline.eval_batches(source, jax.process_count()))
+  for stage in ('teacher', 'student'):
+    model, variables = experiment.model(stage), experiment.shapes(stage)[0]
+    try:
+      jax.eval_shape(lambda v, b, m=model: m.apply(v, b, train=False)[0], variables, batch)
+    except (KeyError, KdjaxError) as e:
+      have = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
+      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {have}: {e}') from e
+
+
+def _known(kind, arrays, name) -> int:
+  """How many labels are known, once their type and rank are what the task reads."""
+  if 'label' not in arrays:
+    raise KdjaxError(f"{name} has no 'label', and the task needs one: it has {', '.join(arrays)}.")
+  label, one = arrays['label'], 'one whole number' if kind == 'class' else 'one number'
+  if label.ndim != 1 or label.dtype.kind not in ('iu' if kind == 'class' else 'iuf'):
+    raise KdjaxError(
+      f"{name} has a 'label' that is {label.dtype} {list(label.shape[1:])}; the task reads {one}, []."
+    )
+  return encode.known_labels(kind, label)
+
+
+def _hashes(arrays, n) -> np.ndarray:
+  """64 bits of each example's inputs, [n]."""
+  hashes = np.zeros(n, np.uint64)
+  for key in sorted(arrays):
+    rows = np.ascontiguousarray(arrays[key]).reshape(n, -1)
+    own = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
+    hashes = hashes * np.uint64(6364136223846793005) + own
+  return hashes
+
+
+def _tell_twice(seen) -> None:
+  """Prints how many examples of a split for evaluation stand in the training split too."""
+  train = np.unique(np.concatenate(seen['train'].hashes)) if 'train' in seen else np.array([], np.uint64)
+  for split, one in seen.items():
+    if split == 'train' or not one.hashes or split.startswith('transfer'):
+      continue
+    if twice := int(np.isin(np.concatenate(one.hashes), train).sum()):
+      say(f'warning: {twice:,} of {one.n:,} examples of {split!r} stand in train too, with the same inputs.')
+
+
+def _check_labels(experiment, known: Mapping[str, int]) -> None:
+  """Raises KdjaxError where a split has no label and needs some; says where it does without."""
+  config, data = experiment.config, experiment.data
+  test = config['data']['test']
+  if known.get(test) == 0:
+    others = [s for s in data.dataset.splits if s not in ('train', test) and known.get(s, 1)]
+    advice = f'set data.test={others[0]}' if others else 'give it labels'
+    raise KdjaxError(f'no example has a label in {test!r}, and the comparison needs some: {advice}.')
+  if known.get('validation') == 0:  # too large for memory: others were left out when they were read
+    raise KdjaxError("no example has a label in 'validation': give it some, or leave the split out.")
+  if config['select'] == 'best' and test == 'validation':
+    say("warning: select='best' chooses weights on 'validation', which the comparison is of too.")
+  if known.get('train') == 0:
+    if not experiment.taken and not experiment.teacher_from:
+      raise KdjaxError(
+        "no example has a label in 'train', and the teacher learns from labels: give it some, or "
+        'take a teacher that is trained, with teacher.init.'
+      )
+    say("warning: no example has a label in 'train': the baseline learns nothing.")

@@ -1,0 +1,288 @@
+"""An experiment: a config, a folder, and the models, data and members that follow from them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from kdjax import pretrained, settings
+from kdjax.errors import KdjaxError, explained
+from kdjax.evaluation import generation_metrics
+from kdjax.experiment import build, load
+from kdjax.experiment.cohort import member_config
+from kdjax.input import pipeline, splits, tokenizer
+from kdjax.input.encode import known_labels
+from kdjax.pretrained import safetensors_io
+from kdjax.pretrained.initialize import complete, parts
+from kdjax.pretrained.initialize import load as load_initial
+from kdjax.runtime.config_tree import digest
+from kdjax.runtime.files import NUMBER, read_json
+from kdjax.runtime.progress import say
+from kdjax.training import finite, sharding, streams
+from kdjax.training.evaluate import make_evaluate
+
+PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
+STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
+STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
+ANEW = 'delete it and run the same command, which writes it anew'
+DATA = {'fingerprint': str, 'content?': str, 'vocabulary?': str, 'tokenizer?': str}
+
+
+@dataclasses.dataclass
+class Experiment:
+  """A config, a folder, and what is made from them when it is first asked for.
+
+  Attributes:
+    config: a recipe as plain dicts; `kdjax/settings.py` has its keys, and the defaults of those left out.
+    workdir: where everything of this experiment lies.
+    data_dir: where TFDS keeps prepared data.
+    command: how a person runs it again, for the report.
+    cohort: the experiment whose data, teacher and baseline a member of it shares.
+    teacher_from: the experiment whose teacher this one takes, of the same architecture.
+    cache: the folder of what is kept for the next start, '' for none.
+  """
+
+  config: Mapping[str, Any]
+  workdir: Path
+  data_dir: str | None = None
+  command: str = ''
+  cohort: 'Experiment | None' = None
+  teacher_from: 'Experiment | None' = None
+  cache: str = ''
+
+  def __post_init__(self):
+    self.config = settings.complete(self.config)
+
+  @cached_property
+  def members(self) -> dict[str, 'Experiment']:
+    """The students, each as an experiment of its own: those of `config.cohort`, or the one there is."""
+    if not self.config['cohort']:
+      return {'student': self}
+    members = {}
+    for name, changes in self.config['cohort'].items():
+      config = member_config(self.config, name, changes)
+      members[name] = dataclasses.replace(self, config=config, workdir=self.workdir / name, cohort=self)
+    return members
+
+  @cached_property
+  def shared(self) -> dict:
+    """What the members of a cohort need not make twice."""
+    return self.cohort.shared if self.cohort else {}
+
+  def cached(self, key: tuple, make: Callable) -> Any:
+    """`make()`, or what it gave to another member of the cohort."""
+    if key not in self.shared:
+      self.shared[key] = make()
+    return self.shared[key]
+
+  def stage_config(self, stage: str) -> Mapping[str, Any]:
+    """The config of a stage's model and training: a baseline's is the student's."""
+    return self.config['teacher' if stage == 'teacher' else 'student']
+
+  def architecture(self, stage: str) -> str:
+    """A hash of all that a stage's model is made from."""
+    own = self.stage_config(stage)
+    return digest({k: own[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
+
+  @cached_property
+  def data(self) -> load.Data:
+    if self.cohort:
+      return self.cohort.data
+    data = load.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    labels = getattr(data.validation, 'arrays', {}).get('label')
+    if self.task.label and labels is not None and not known_labels(self.task.label, labels):
+      say("warning: no example has a label in 'validation', which is left out.")
+      data = data._replace(validation=None)
+    return data
+
+  @cached_property
+  def task(self):
+    return build.task(self.config['task'])
+
+  @cached_property
+  def vocabulary(self) -> str:
+    """A hash of the tokenizer, '' without one."""
+    return tokenizer.mark(self.data.tokenizer)
+
+  def model(self, stage: str):
+    """One object for one architecture, so that what is compiled for it is shared by a cohort."""
+    own = self.stage_config(stage) | {'model': self.attributes(stage)}
+    return self.cached(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
+
+  def attributes(self, stage: str) -> dict:
+    """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
+    own = self.stage_config(stage)
+
+    def make():  # once: it may lie on a hub
+      attributes = complete(own['model'])
+      return (
+        pretrained.complete(own['init'], attributes) if stage == 'teacher' and own['init'] else attributes
+      )
+
+    return self.cached(('attributes', stage, digest(own['model'])), make)
+
+  @cached_property
+  def taken(self) -> bool:
+    """Whether the teacher's weights are taken as they are: `teacher.init`, or all of its parts are frozen."""
+    weights = {} if self.config['teacher']['init'] else self.shapes('teacher')[0]
+    return not weights.get('params') and bool(weights.get('frozen') or not weights)
+
+  def published(self) -> dict:
+    """The variables of a teacher that is taken as it is.
+
+    Raises:
+      KdjaxError: if a part of it is frozen and has no weights to be taken.
+    """
+
+    def make():
+      if not self.config['teacher']['init']:
+        return self._of_parts()
+      source = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
+      return pretrained.load(*source, self.vocabulary, classes=self.data.dataset.classes)
+
+    return self.cached(PUBLISHED, make)
+
+  def _of_parts(self):
+    loaded, wanted = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
+    for part in parts(self.attributes('teacher')):
+      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in wanted.keys() - loaded.keys()):
+        raise KdjaxError(
+          f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
+          "'init', or leave its 'frozen' out."
+        )
+    return self.start('teacher')
+
+  def start(self, stage: str, i: int = 0) -> dict:
+    """The variables that a stage's model starts from, a part of all or none.
+
+    A baseline starts from what the student does, a teacher's layers too: those of the teacher of seed i.
+    """
+
+    def teacher():
+      return self.attributes('teacher'), self.one_teacher(i)
+
+    def make():
+      target = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
+      return load_initial(*target, teacher if stage != 'teacher' else None, self.data.dataset.classes)
+
+    return self.cached(('start', stage, self.architecture(stage), i), make)
+
+  def one_teacher(self, i: int = 0) -> dict:
+    """The variables of the teacher of seed i: the one teacher, or one of those that are redrawn."""
+    variables = self.variables('teacher')
+    return jax.tree.map(lambda x: x[i if len(self.seeds('teacher')) > 1 else 0], variables)
+
+  def method(self):
+    """The distillation losses, combined."""
+    own = self.config['student']
+
+    def peer(attributes):
+      return build.model({**own, 'model': attributes}, self.data, self.task)
+
+    def examples():
+      return self.cached(('examples',), lambda: pipeline.places(self.data.transfer_set))
+
+    counted = examples if self.protocol > 1 else None  # a workdir begun before keeps what it began with
+    return build.method(self.config['methods'], own['train']['steps'], peer, counted)
+
+  def shapes(self, stage: str) -> tuple[dict, dict]:
+    """The variables of a stage's model and its outputs, as shapes."""
+    model = self.model(stage)
+
+    def make():
+      batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
+      key = jax.random.key(0)
+      with explained(f'the model of the {stage} cannot be built with its options for these data'):
+        variables = jax.eval_shape(model.init, key, batch)
+        jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
+        return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
+
+    return self.cached(('shapes', self.architecture(stage)), make)
+
+  def evaluator(self, stage: str) -> Callable:
+    """Evaluates variables of a stage's model over a source, as `make_evaluate` does."""
+
+    def make():
+      size, mesh = self.config['run']['eval_batch'], sharding.make_mesh()
+      evaluate = make_evaluate(self.model(stage), self.task, mesh, size)
+      return self._writing(stage, evaluate, mesh, size) if self.config['generation']['seeds'] else evaluate
+
+    return self.cached(('evaluator', self.architecture(stage)), make)
+
+  def _writing(self, stage, evaluate, mesh, size):
+    """`evaluate`, which on the test split also scores what the model writes."""
+    config = self.config['data']
+    settings = self.data.tokenizer, self.config['generation'], config['prompt_length']
+    score = generation_metrics.make_score(self.model(stage), *settings, mesh, size)
+
+    def both(variables, source, title=''):
+      evaluated = evaluate(variables, source, title)
+      if source is not self.data.test:
+        return evaluated
+      examples = splits.examples_of(self.data.dataset, config['test'])
+      return evaluated._replace(metrics=evaluated.metrics | score(variables, source, examples, title))
+
+    return both
+
+  @cached_property
+  def protocol(self) -> int:
+    """How its random numbers are drawn, see `streams.PROTOCOL`: as when the workdir was begun."""
+    return self.cohort.protocol if self.cohort else streams.protocol(self.workdir)
+
+  def seeds(self, stage: str) -> tuple[int, ...]:
+    if self.teacher_from and stage == 'teacher':
+      return self.teacher_from.seeds(stage)
+    one = stage == 'teacher' and 'teacher' not in self.config['redraw']
+    n = 1 if one else self.config['seeds']
+    return tuple(self.config['seed'] + i for i in range(n))
+
+  def source(self, stage: str, i: int = 0) -> Any:
+    """What seed i of a stage is trained on."""
+    data = self.data
+    if stage == 'teacher':
+      return data.train
+    few, labelled = data.transfer_set, data.labelled_subset
+    if i and 'labels' in self.config['redraw']:
+      few, labelled = load.few_labels(data.transfer, self.config['data']['labels'], self.config['seed'] + i)
+    return labelled if stage == 'baseline' else few
+
+  def folder(self, stage: str) -> Path:
+    """Members share the cohort's teacher, and its baseline where their students are the same."""
+    if self.teacher_from and stage == 'teacher':
+      return self.teacher_from.folder(stage)
+    if self.cohort and stage == 'teacher':
+      return self.cohort.folder(stage)
+    if self.cohort and stage == 'baseline':
+      if self.config['student'] == self.cohort.config['student']:
+        return self.cohort.folder(stage)
+      return self.cohort.workdir / 'baselines' / digest(self.config['student'])
+    return self.workdir / stage
+
+  def done(self, stage: str) -> bool:
+    return (self.folder(stage) / 'stage.json').exists()
+
+  def trained(self, stage: str) -> bool:
+    """Whether it is done and gave weights: a member of a cohort may have been given up."""
+    return self.done(stage) and 'failed_at' not in self.summary(stage)
+
+  def summary(self, stage: str) -> dict:
+    return read_json(self.folder(stage) / 'stage.json', STAGE, f'{ANEW} from the last checkpoint')
+
+  def variables(self, stage: str) -> dict:
+    """The weights that a finished stage gave, stacked over its seeds.
+
+    Raises:
+      KdjaxError: if the stage has not been run.
+    """
+    if not self.trained(stage):
+      raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
+    files = [self.folder(stage) / f'seed_{s}.safetensors' for s in self.seeds(stage)]
+    loaded = [safetensors_io.load(f, self.shapes(stage)[0], self.vocabulary) for f in files]
+    for file, tree in zip(files, loaded, strict=True):
+      finite.check(tree, str(file), f'remove {self.folder(stage)} and train the {stage} anew')
+    return jax.tree.map(lambda *x: np.stack(x), *loaded)

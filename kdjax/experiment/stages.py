@@ -1,0 +1,283 @@
+"""The stages of an experiment: teacher, baseline, student, comparison, each run once."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from kdjax import teacher_store
+from kdjax.errors import KdjaxError, unknown
+from kdjax.experiment import build, redraw
+from kdjax.experiment.cohort import TRAINED
+from kdjax.experiment.experiment import PUBLISHED, Experiment
+from kdjax.experiment.validate import TAUGHT, check
+from kdjax.experiment.workdir import check_workdir, claim_workdir
+from kdjax.input import augment, splits
+from kdjax.methods import combine
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime import files, progress, signals, trust, workdir_lock
+from kdjax.runtime.config_tree import digest
+from kdjax.training import optimizers, quantize, streams, trainer
+from kdjax.training.schemes import on_policy
+from kdjax.training.setup import Loop, Member, Setup
+
+STAGES = (*TRAINED, 'compare')
+
+
+def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None:
+  """Runs the stages that are not done yet, and gives the comparison's results if it is wanted.
+
+  Raises:
+    KdjaxError: for anything that the user can put right.
+    kdjax.runtime.signals.Interrupted: when a signal asked to stop.
+  """
+  for stage in wanted:
+    if stage not in STAGES:
+      raise unknown('stage', stage, STAGES)
+  with workdir_lock.held(experiment.workdir):
+    check(experiment)
+    claim_workdir(experiment)
+    return _run(experiment, wanted)
+
+
+def _run(experiment, wanted):
+  with signals.listening() as stopped:
+    for stage in wanted:
+      if stopped():
+        raise signals.Interrupted(f'stopped before {stage}; run the same command to go on.')
+      if stage == 'compare':
+        break
+      missing = {m.folder(stage): (n, m) for n, m in experiment.members.items() if not m.done(stage)}
+      if not missing:
+        progress.say(f'{stage}: done before')
+      elif stage == 'student' and not experiment.done('teacher'):
+        raise KdjaxError(f'{experiment.workdir} has no teacher for the student: run the teacher first.')
+      members, n = list(missing.values()), experiment.config['run']['members_per_program']
+      for i in range(0, len(members), n):
+        finish(experiment, stage, dict(members[i : i + n]), stopped)
+  if stopped():
+    raise signals.Interrupted('stopped; run the same command to go on.')
+  if 'compare' not in wanted:
+    return None
+  from kdjax.evaluation import compare  # its plots and statistics take a second to import
+
+  return compare.run(experiment)  # has nothing to save: a signal ends it at once
+
+
+def setup(
+  experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
+) -> Setup:
+  """The training of one stage: the baseline is the student's, without a teacher.
+
+  Args:
+    experiment: the whole.
+    stage: one of `TRAINED`.
+    members: those of the cohort that are trained, by name; None for all.
+    i: which seed alone; None for all of them together.
+  """
+  config, data = experiment.config, experiment.data
+  own, whose = experiment.stage_config(stage)['train'], experiment.seeds(stage)
+  source = experiment.source(stage, i or 0)
+  members = members or experiment.members
+  live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
+  return Setup(
+    name=stage,
+    members={name: _member(m, stage, len(source), i) for name, m in members.items()},
+    task=experiment.task,
+    augment=_augmentation(experiment, stage, members),
+    teacher=quantize.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
+    teacher_variables=quantize.variables(experiment.one_teacher(i or 0), config['teacher']['weights'])
+    if live
+    else {},
+    source=source,
+    validation=data.validation,
+    seeds=streams.seeds(whose if i is None else whose[i : i + 1], stage, experiment.protocol),
+    cohort=bool(config['cohort']) and stage != 'teacher',
+    steps=own['steps'],
+    batch_size=own['batch_size'],
+  )
+
+
+def _augmentation(experiment, stage, members):
+  """What augments the stage's batches: a baseline sees no more views of an example than a stored teacher's
+  student."""
+  config, own = experiment.config, experiment.stage_config(stage)['train']
+  shown = config['student']['views'] if stage == 'student' else {}  # nobody else reads them
+  augmentation = build.make_augment(own, config['seed'], shown)
+  stored = augment.of_store(m.config for m in experiment.members.values())
+  if stage == 'baseline' and stored and experiment.protocol > 1:
+    return augment.repeated(augmentation, config['store']['views'])
+  return augmentation
+
+
+def _member(experiment, stage, examples, i):
+  config = experiment.config
+  own, distilled = experiment.stage_config(stage)['train'], stage == 'student'
+  itself = distilled and config['teacher']['source'] not in TAUGHT
+  epoch, generator, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
+  image_generator = (
+    build.image_generator(generator, experiment.data, steps) if generator and distilled else None
+  )
+  steps *= image_generator.loss.student_steps if image_generator else 1
+  return Member(
+    model=experiment.model(stage),
+    method=experiment.method() if distilled else combine({}),
+    tx=optimizers.optimiser(own['optimiser'], steps),
+    task_weight=config['task_weight'] if distilled else 1.0,
+    ema=own['ema'],
+    warm=experiment.protocol > 1,
+    previous_epoch=epoch if itself and config['teacher']['source'] == 'previous_epoch' else 0,
+    self_teacher=itself,
+    image_generator=image_generator,
+    writer=on_policy.writer(config, experiment.data.tokenizer) if distilled else None,
+    folder=_of_seed(experiment, stage, i, experiment.folder(stage)),
+    parts=own['accumulate'],
+    remat=own['remat'],
+    start=experiment.start(stage, i or 0),
+  )
+
+
+def _of_seed(experiment, stage, i, folder):
+  """Where one seed that is trained apart keeps its log and checkpoints."""
+  return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
+
+
+def finish(
+  experiment: Experiment,
+  stage: str,
+  members: Mapping[str, Experiment] | None = None,
+  stopped: Callable[[], bool] = lambda: False,
+) -> None:
+  """Trains a stage to its end, or takes over the weights of `teacher.init`, and exports them.
+
+  Args:
+    experiment: the whole.
+    stage: one of `TRAINED`.
+    members: those of the cohort that are not done, by name; None for all.
+    stopped: as `trainer.train` takes it.
+
+  Raises:
+    KdjaxError, Interrupted: as `trainer.train` does.
+  """
+  config, members = experiment.config, members or experiment.members
+  if stage == 'teacher':
+    members = {'teacher': experiment}
+  init = (config['teacher']['init'] or 'its parts') if stage == 'teacher' and experiment.taken else ''
+  if init:
+    loaded = experiment.published()
+    experiment.shared.pop(PUBLISHED)
+    nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
+    trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
+    progress.say(f'{stage}: weights from {init}')
+  else:
+    how = Loop.of(config['select'], config['run'])
+    folder = next(iter(members.values())).folder(stage)
+    if len(members) > 1:
+      folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
+    apart = range(len(experiment.seeds(stage))) if redraw.apart(experiment.config, stage) else [None]
+    each = [_train(experiment, stage, members, how, folder, i, stopped) for i in apart]
+    trained = {name: redraw.joined([one[name] for one in each]) for name in members}
+  if not jax.process_index():
+    for name, member in members.items():
+      _export(member, stage, trained[name].pop('variables', None))
+    for name, member in members.items():  # last, so that a kill between two members loses no training
+      of = '' if init else str(folder.relative_to(experiment.workdir))
+      _finished(member, stage, trained[name] | {'members': len(members), 'training': of})
+  multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
+
+
+def _train(experiment, stage, members, how, folder, i, stopped):
+  """What `trainer.train` gives, of all seeds together or of seed i."""
+  training, changed, weights = (
+    setup(experiment, stage, members, i),
+    {},
+    experiment.config['teacher']['weights'],
+  )
+  folder = _of_seed(experiment, stage, i, folder)
+  if i is not None:
+    progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
+  if training.teacher and weights != 'float32':
+    batch = training.source.take(np.arange(min(len(training.source), 256)))
+    of = experiment.model('teacher'), experiment.one_teacher(i or 0)
+    changed = {'teacher_weights': quantize.change(*of, weights, batch)}
+  if stage == 'student':
+    sources = {m.config['teacher']['source'] for m in members.values()}
+    if 'store' in sources and not teacher_store.finished(teacher_store.folder(experiment)):
+      teacher_store.build(experiment, training)
+    training = teacher_store.use_store(experiment, training, sources, folder)
+  trained = trainer.train(training, how, folder, redraw.order(experiment.config, stage, i or 0), stopped)
+  return {name: summary | changed for name, summary in trained.items()}
+
+
+def _export(experiment, stage, variables):
+  folder = experiment.folder(stage)
+  for i, seed in enumerate(experiment.seeds(stage) if variables else ()):
+    one = jax.tree.map(lambda x, i=i: x[i], variables)
+    safetensors_io.export(folder / f'seed_{seed}.safetensors', one, experiment.vocabulary)
+
+
+def _finished(experiment, stage, trained):
+  own, folder = experiment.stage_config(stage), experiment.folder(stage)
+  files.write_json(
+    folder / 'stage.json',
+    {
+      'stage': stage,
+      'seeds': experiment.seeds(stage),
+      **trained,
+      'model': experiment.attributes(stage),
+      'modules': trust.digests({'model': experiment.attributes(stage), 'config': experiment.config}),
+      'fill': build.fill(experiment.data, experiment.task),
+      'inputs': own['inputs'],
+      'classes': experiment.data.dataset.classes,
+      'rate': experiment.data.dataset.rate,
+      'example': {k: (v.shape[1:], str(v.dtype)) for k, v in experiment.data.test.take([0]).items()},
+      'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
+    },
+  )
+
+
+def keep(experiment: Experiment, what: str) -> None:
+  """The command `store`: 'build', 'verify' or 'info'.
+
+  Raises:
+    KdjaxError: if the teacher is not finished, or as `kdjax.teacher_store` does.
+  """
+  if what == 'info':
+    teacher_store.info(teacher_store.folder(experiment))
+    return
+  check(experiment)
+  training = setup(experiment, 'student')
+  if training.teacher is None:
+    raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
+  if what == 'verify':
+    teacher_store.verify(experiment, training)
+    return
+  with workdir_lock.held(experiment.workdir):
+    claim_workdir(experiment)
+    teacher_store.build(experiment, training)
+
+
+def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:
+  """stage -> metric -> a value a seed, of every finished stage, on a split of the data set.
+
+  Raises:
+    KdjaxError: if there is no such split, or no stage was finished.
+  """
+  check_workdir(experiment)  # reads alone: the folder may be somebody else's
+  data, config, results = experiment.data, experiment.config, {}
+  held = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
+  source = held.get(split)
+  if source is None:
+    source = splits.read(data.dataset, split, data.encode, config['data']['memory'])
+  for name, member in experiment.members.items():
+    for stage in filter(member.trained, TRAINED):
+      own = member.folder(stage) != experiment.folder(stage)
+      whose = f'{name}/{stage}' if own else stage
+      if whose not in results:
+        metrics = member.evaluator(stage)(member.variables(stage), source, f'{whose}: {split}').metrics
+        results[whose] = {k: v.tolist() for k, v in metrics.items()}
+  if not results:
+    raise KdjaxError(f'{experiment.workdir} holds no finished stage: run one first.')
+  return results

@@ -1,0 +1,176 @@
+"""What can be known to be wrong before anything is written, compiled or trained."""
+
+from typing import get_args
+
+import jax
+
+from kdjax import methods, settings
+from kdjax.errors import KdjaxError, explained
+from kdjax.evaluation import generation_metrics
+from kdjax.experiment import build, data_checks, redraw, validate_config
+from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.workdir import check_workdir
+from kdjax.input import augment, pipeline, splits
+from kdjax.pretrained import images, initialize
+from kdjax.training import accumulate, memory, multi_step, optimizers, sharding
+from kdjax.training.schemes import on_policy
+
+TAUGHT = get_args(settings.Taught)
+
+
+def check(experiment: Experiment) -> None:
+  """Finds what cannot be run before anything is written, compiled or trained.
+
+  Raises:
+    KdjaxError: for the first thing that is found, with the key that it is about.
+  """
+  validate_config.recipe(experiment.config)
+  check_workdir(experiment)
+  _check_loop(experiment)
+  for name, member in experiment.members.items():
+    _check_redraw(member)
+    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
+  data_checks.check(experiment)  # last: it may read for long
+
+
+def _check_redraw(experiment):
+  """Finds what is to be drawn anew for each seed, and cannot be."""
+  config = experiment.config
+  redrawn = config['redraw']
+  if 'labels' in redrawn and config['data']['labels'] >= 1:
+    raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
+  if 'teacher' not in redrawn:
+    return
+  if experiment.taken:
+    raise KdjaxError("redraw has 'teacher', whose weights are taken as they are: leave one of the two out.")
+  if {'store', 'auto'} & {config['teacher']['source']}:
+    raise KdjaxError("redraw has 'teacher', and a store holds the outputs of one: set teacher.source='live'.")
+
+
+def _check_loop(experiment):
+  """Finds strides that do not end where something is due, and data that cannot live on the device."""
+  config, data = experiment.config, experiment.data
+  run, stages = config['run'], ('student',) if experiment.taken else ('teacher', 'student')
+  due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
+  every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))
+  multi_step.check(run['dispatch'], run['parallel'], due | {f'run.{k}': run[k] for k in every})
+  stored = {m.config['teacher']['source'] for m in experiment.members.values()} & {'store', 'auto'}
+  held = isinstance(data.train, splits.InMemorySplit) and not stored
+  multi_step.lives_on_device(run['resident'], {} if held else None, None)
+
+
+def _check_inputs(experiment, stage, whose):
+  """Finds texts and sounds that a stage's model does not read, and reads its checkpoints."""
+  data, chosen = experiment.data, experiment.config['data']['tokenizer']
+  init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
+  model = experiment.attributes(stage) | ({'init': init} if init else {})
+  initialize.check(model, data.tokenizer, chosen, data.dataset.rate, whose + stage)
+  inits = [part.init for part in initialize.parts(experiment.attributes(stage)) if part.init]
+  if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
+    experiment.start(stage)
+  if stage == 'teacher' and experiment.taken and not experiment.done(stage):
+    experiment.published()
+  image = data.train.take([0]).get(experiment.stage_config(stage)['inputs'].get('image', 'image'))
+  for part in initialize.parts(model) if image is not None and not experiment.done(stage) else ():
+    if part.init and isinstance(part.init, str):
+      given = part.init, part.config, image.shape[1:3]
+      experiment.cached(('size', *map(str, given)), lambda given=given: images.say_size(*given))
+
+
+def _check_models(experiment, whose=''):
+  """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
+  if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
+    task = experiment.config['task']['name']
+    raise KdjaxError(
+      f'data.labels hides class labels, and the task {task!r} has none that it can do without.'
+    )
+  data, config, mesh = experiment.data, experiment.config, sharding.make_mesh()
+  for stage in ('teacher', 'student'):
+    _check_inputs(experiment, stage, whose)
+  outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
+  for stage in outputs:
+    for tap, size in experiment.task.outputs(data.dataset).items():
+      have = outputs[stage].get(tap)
+      if size == 0:
+        raise KdjaxError(f'the task {config["task"]["name"]!r} needs classes, and the data set has none.')
+      if have is None and size is None:
+        raise KdjaxError(
+          f'the task {config["task"]["name"]!r} reads {tap!r}, and the {stage} has '
+          f'{", ".join(outputs[stage])}.'
+        )
+      if size is not None and (have is None or have.shape[-1] != size):
+        raise KdjaxError(
+          f'the {stage} has {f"{have.shape[-1]} values" if have else "nothing"} in {tap!r}, and the data '
+          f'set has {size} classes: leave num_classes out, or set it to {size}.'
+        )
+    sharding.check_batch(config[stage]['train']['batch_size'], mesh, f'{stage}.train.batch_size')
+  sharding.check_batch(config['run']['eval_batch'], mesh, 'run.eval_batch')
+  if config['select'] == 'best' and data.validation is None:
+    raise KdjaxError("select='best' needs a validation split, and the data set has none.")
+
+  batch = next(pipeline.eval_batches(data.train, jax.process_count()))
+  source, ema = config['teacher']['source'], config['student']['train']['ema']
+  if (source == 'ema') != (source not in TAUGHT and ema > 0):
+    raise KdjaxError(
+      f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
+      "above 0, and the source 'previous_epoch' keeps last epoch's weights in its place."
+    )
+  if source in ('store', 'auto'):
+    augment.check_stored(config['student']['train']['augment'])
+    seen = [*config['student']['train']['augment'], *config['student']['views']]
+    augment.check_source(source, seen, whose)
+  if config['generator']:
+    build.image_generator(config['generator'], data, 1)
+  if writer := on_policy.writer(config, data.tokenizer):
+    rewrite = on_policy.make_rewrite(experiment.model(writer.who), writer)
+    jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+  if config['generation']['seeds']:
+    for stage in outputs:
+      given = data.tokenizer, config['generation'], config['data']['prompt_length']
+      write = generation_metrics.make_write(experiment.model(stage), *given)
+      stacked = jax.tree.map(lambda x: x.update(shape=(1, *x.shape)), experiment.shapes(stage)[0])
+      jax.eval_shape(write, stacked, batch, 0)
+  if config['generator'] and source != 'live':
+    raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
+  if config['student']['views']:
+    batch = jax.eval_shape(build.make_augment({'augment': ()}, 0, config['student']['views']), batch)
+    outputs = {stage: _seen(experiment, stage, batch) for stage in outputs}
+  taught = outputs['teacher' if source in TAUGHT else 'student']
+  method = experiment.method()
+
+  def losses(s, t, batch):
+    params, stats = method.init(jax.random.key(0), s, t, batch)
+    return params, stats, method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
+
+  try:
+    with explained('the methods cannot pair these models with their options'):
+      learned = jax.eval_shape(losses, outputs['student'], taught, batch)[:2]
+  except KdjaxError as e:
+    raise KdjaxError(f'{whose}{e}') from e
+  whole = experiment.task.relational
+  together = whole or methods.related(method, *learned)
+  sharding.check_relational(config['run']['parallel'], mesh, together)
+  for stage, related in (('teacher', whole), ('student', together)):
+    own = config[stage]['train']
+    accumulate.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')
+    if stage == 'student' or not experiment.taken:
+      _check_memory(experiment, stage, learned if stage == 'student' else ({}, {}), whose)
+
+
+def _seen(experiment, stage, batch):
+  """The taps of a stage's model, as shapes, of a batch with views."""
+  apply, variables = experiment.model(stage).apply, experiment.shapes(stage)[0]
+  with explained(f'the model of the {stage} cannot see the views of student.views'):
+    return jax.eval_shape(lambda v, b: apply(v, b, train=False)[0], variables, batch)
+
+
+def _check_memory(experiment, stage, learned, whose):
+  """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
+  own, variables = experiment.stage_config(stage)['train'], experiment.shapes(stage)[0]
+  seeds = 1 if redraw.apart(experiment.config, stage) else len(experiment.seeds(stage))
+  tx = optimizers.optimiser(own['optimiser'], own['steps'])
+  kept = jax.eval_shape(tx.init, {'student': variables['params'], 'method': learned[0]})
+  needs = {'for weights and optimisers': seeds * memory.size((variables, learned, kept))}
+  needs['for a copy of these while it is saved'] = needs['for weights and optimisers']
+  shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({seeds})' * (seeds > 1)
+  memory.check(f'{whose}{stage}', needs, memory.free(sharding.make_mesh()), shrink)

@@ -1,0 +1,124 @@
+"""What a config alone shows to be wrong: in milliseconds, before data are read or anything is traced."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax import options, registry, settings
+from kdjax.errors import KdjaxError
+from kdjax.experiment import build
+from kdjax.experiment.cohort import member_config
+from kdjax.input import augment, views
+from kdjax.pretrained import initialize
+from kdjax.runtime import trust
+from kdjax.training import optimizers
+from kdjax.types import Model
+
+
+def recipe(config: Mapping) -> None:
+  """Checks every key of a recipe and every option of what it names, of the members of a cohort too.
+
+  Raises:
+    KdjaxError: one line for the first mistake, with its key.
+  """
+  settings.check(config)
+  _student(config)
+  teacher(config['teacher'])
+  data(config['data'])
+  name, options_ = named(config['task'], 'name', 'task')
+  registry.make('tasks', name, options_, 'task')
+  if config['generator']:
+    generator(config['generator'])
+  for name, changes in config['cohort'].items():
+    try:
+      member = member_config(config, name, changes)
+      settings.check(member)
+      _student(member)
+    except KdjaxError as e:
+      raise KdjaxError(str(e) if str(e).startswith('cohort.') else f'cohort.{name}: {e}') from e
+
+
+def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
+  """The name that stands under `key` of an open dict, and the rest of it."""
+  options_ = dict(config)
+  name = options_.pop(key, None)
+  if not isinstance(name, str) or not name:
+    raise KdjaxError(f'{where}.{key} is {options.shown(name)}; it has to be a name.')
+  return name, options_
+
+
+def teacher(config: Mapping) -> None:
+  model(config['model'], 'teacher.model', complete=not config['init'])
+  training(config['train'], 'teacher.train')
+
+
+def _student(config):
+  own = config['student']
+  model(own['model'], 'student.model')
+  training(own['train'], 'student.train')
+  augment.make_augment((), 0, own['views'])
+  views.check(config)
+
+  def peer(config):
+    model(config, 'a peer in methods')
+    return Model(None, None)
+
+  build.method(config['methods'], own['train']['steps'], peer)
+
+
+def training(config: Mapping, where: str) -> None:
+  optimizers.check(config['optimiser'], f'{where}.optimiser')
+  augment.make_augment(tuple(config['augment']), 0)
+
+
+def data(config: Mapping) -> None:
+  name = config['name']
+  if name and (name in registry.names('data') or trust.dotted(name)):
+    registry.check('data', name, config['options'], 'data.options')
+
+
+def generator(config: Mapping) -> None:
+  scheme, options_ = named(config, 'scheme', 'generator')
+  for key in ('model', 'optimiser'):
+    if key not in options_:
+      raise KdjaxError(f'generator has no {key!r}: it needs a scheme, a model and an optimiser.')
+  model(options_.pop('model'), 'generator.model')
+  optimizers.check(options_.pop('optimiser'), 'generator.optimiser')
+  registry.make('generators', scheme, options_, 'generator')
+
+
+def model(config: Any, where: str, complete: bool = True) -> Any:
+  """Checks a model's dict and those within it.
+
+  Args:
+    config: the dict.
+    where: its key.
+    complete: whether no checkpoint fills in what it leaves out.
+
+  Returns:
+    The module, or another in its place.
+  """
+  if not isinstance(config, Mapping) or not isinstance(config.get('model'), str):
+    raise KdjaxError(f"{where} is {options.shown(config)}; a model is a dict, {{'model': its name, ...}}.")
+  name, attributes = named(config, 'model', where)
+  init, frozen = attributes.pop('init', ''), attributes.pop('frozen', False)
+  options.check(init, str | Mapping[str, Any], f'{where}.init')
+  options.check(frozen, bool, f'{where}.frozen')
+  complete = complete and not init
+
+  def inner(value, key):
+    if not isinstance(value, Mapping):
+      return value
+    if 'model' in value:
+      return model(value, key, complete)
+    return {k: inner(v, f'{key}.{k}') for k, v in value.items()}
+
+  attributes = {k: inner(v, f'{where}.{k}') for k, v in attributes.items()}
+  if not complete:
+    registry.check('models', name, attributes, where)
+    return initialize.Frozen(None)
+  filled = {'vocab_size': 3} if 'vocab_size' in registry.options('models', name) else {}  # the data decide
+  built = registry.make('models', name, filled | attributes, where)
+  heads, width = getattr(built, 'heads', None), getattr(built, 'width', 0)
+  if heads and width % heads:
+    raise KdjaxError(f'{where}.heads is {heads}; it has to divide the width, {width}.')
+  return built

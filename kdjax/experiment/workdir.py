@@ -1,0 +1,86 @@
+"""Who a workdir belongs to: the config and the data that it was begun with."""
+
+import json
+
+import jax
+
+from kdjax import settings
+from kdjax.errors import KdjaxError, differences
+from kdjax.experiment.experiment import ANEW, DATA, Experiment
+from kdjax.input import augment, tokenizer
+from kdjax.runtime import files
+from kdjax.runtime.config_tree import flat
+from kdjax.runtime.files import fingerprint
+
+
+def claim_workdir(experiment: Experiment) -> None:
+  """Makes the workdir this experiment's own, and each member's folder the member's.
+
+  Raises:
+    KdjaxError: as `check_workdir` does.
+  """
+  check_workdir(experiment)
+  all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
+  for one in all_of_them if not jax.process_index() else ():
+    files.write_json(one.workdir / 'protocol.json', {'protocol': one.protocol})
+    files.write_json(one.workdir / 'config.json', one.config)
+    data, words = _data_mark(one), one.workdir / tokenizer.FILE
+    if one.data.tokenizer is not None:
+      if not words.exists():
+        files.write(words, one.data.tokenizer.to_str())
+      data |= {'tokenizer': fingerprint(words.read_bytes())}
+    files.write_json(one.workdir / 'data.json', data)
+
+
+def check_workdir(experiment: Experiment) -> None:
+  """Changes nothing.
+
+  Raises:
+    KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
+      differs.
+  """
+  path = experiment.workdir / 'config.json'
+  mine = flat(json.loads(json.dumps(experiment.config)))
+  if experiment.workdir.exists() and not experiment.workdir.is_dir():
+    raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
+  if path.exists():
+    theirs = files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW)
+    theirs = flat(json.loads(json.dumps(settings.complete(theirs))))
+    bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
+    members = experiment.members.values()
+    bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
+    # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
+    free = (
+      'run.',
+      'cohort.',
+      'store.',
+      'modality_robustness.',
+      'generation.',
+      'data.test',
+      'data.limit.test',
+    )
+    keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
+    if recorded := differences(theirs, mine, keys):
+      raise KdjaxError(
+        f'{experiment.workdir} belongs to another config ({recorded}): choose another --workdir.'
+      )
+  mine, recorded = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  for key in (k for k in mine if recorded.get(k, mine[k]) != mine[k]):
+    what = 'vocabulary has' if key == 'vocabulary' else 'data have'
+    raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
+  for member in experiment.members.values():
+    if member is not experiment:
+      check_workdir(member)
+
+
+def checked(experiment: Experiment) -> bool:
+  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
+  recorded = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
+  return all(recorded.get(key) == now for key, now in _data_mark(experiment).items())
+
+
+def _data_mark(experiment):
+  """What a workdir knows its data by; that of an older version has the first alone."""
+  dataset = experiment.data.dataset
+  mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary}
+  return mark | ({'content': dataset.content} if dataset.content else {})

@@ -1,0 +1,78 @@
+"""Prepared folders of TFDS, which may come from anybody: checked before TFDS believes what they say."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from kdjax.errors import KdjaxError
+from kdjax.runtime import trust
+from kdjax.runtime.files import regular_file
+
+VERSION = re.compile(r'\d+\.\d+\.\d+')
+NAME = re.compile(r'[A-Za-z_]\w{0,200}')  # it becomes a part of files' names
+LARGEST = 64e6  # bytes of a JSON file
+EXAMPLES = 1000  # for each byte of the folder: records that are alike take almost nothing
+
+_class_of = tfds.features.FeatureConnector.cls_from_name.__func__
+
+
+def _feature_class(cls, name):
+  """The class of a feature that a folder names; TFDS would import any module."""
+  module = str(name).rpartition('.')[0]
+  own = module.startswith(('tensorflow_datasets.', 'kdjax.')) or module in trust.TRUSTED
+  if name not in cls._registered_features and not own:
+    raise KdjaxError(f'a prepared folder names the feature {name!r}, which is none of TFDS: no code is run.')
+  return _class_of(cls, name)
+
+
+tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)
+
+
+def read(folder: Path) -> Any:
+  """The builder of a prepared folder.
+
+  Raises:
+    KdjaxError: if what it says of itself is damaged, leads out of it, or needs code that is not of TFDS.
+  """
+  try:
+    size = sum(
+      regular_file(p, 'file of a data set').stat().st_size for p in folder.iterdir() if not p.is_dir()
+    )
+    _check(folder, size)
+    return tfds.builder_from_directory(folder)
+  except (KdjaxError, ImportError):
+    raise
+  except Exception as e:  # TFDS and protobuf raise all sorts
+    reason = ' '.join(str(e).split())[:300]
+    raise KdjaxError(f'TFDS cannot open the folder {folder} ({type(e).__name__}: {reason}).') from e
+
+
+def _check(folder, size):
+  path = folder / 'dataset_info.json'
+  description = json.loads(
+    regular_file(path, 'description of a data set', LARGEST).read_text(encoding='utf-8')
+  )
+  regular_file(folder / 'features.json', 'description of a data set', LARGEST)
+
+  def field(value, *names):  # protobuf takes either spelling
+    return next((value[n] for n in names if n in value), None) if isinstance(value, Mapping) else None
+
+  splits = field(description, 'splits') or []
+  for what, pattern, value in (
+    ('name', NAME, field(description, 'name')),
+    ('version', VERSION, field(description, 'version')),
+    *(('split', NAME, field(split, 'name')) for split in splits),
+  ):
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+      raise KdjaxError(f'{path} has the {what} {str(value)[:200]!r}, which is none.')
+  for split in splits:
+    template = field(split, 'filepathTemplate', 'filepath_template') or ''
+    if not isinstance(template, str) or Path(template).name != template:
+      raise KdjaxError(f'{path} names files outside its folder.')
+  lengths = [int(n) for s in splits for n in field(s, 'shardLengths', 'shard_lengths') or ()]
+  if any(n < 0 for n in lengths) or sum(lengths) > EXAMPLES * size:
+    raise KdjaxError(f'{path} says that {sum(lengths):,} examples are in {size:,} bytes.')

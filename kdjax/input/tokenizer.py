@@ -1,0 +1,222 @@
+"""Text to ids with HF `tokenizers`, and back: word vocabularies trained on the spot, or a tokenizer.json."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from kdjax.errors import KdjaxError
+from kdjax.input import tokenizer_bounds
+from kdjax.runtime import files
+from kdjax.runtime.files import fingerprint, regular_file
+
+FILE = 'tokenizer.json'  # in a workdir
+PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
+ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
+LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
+# Scripts without spaces between words: each character, with the marks on it, is a token. Thai to Khmer, kana,
+# ideographs; not Hangul, which has spaces.
+UNSPACED = '\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff'
+UNSPACED += '\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003134f'
+MOST = 2**24  # tokens of a vocabulary
+NOTHING = -100  # in the place of a token that is no target
+BETWEEN = re.compile(f'(?<=[{UNSPACED}]) (?=[{UNSPACED}])')
+# How the tokens of a vocabulary are spelt -> what puts them together.
+SPELLINGS = {'Ġ': decoders.ByteLevel(), '▁': decoders.Metaspace(), '##': decoders.WordPiece()}
+
+
+def train(texts: Iterable[str], vocab_size: int, end: bool = False) -> Tokenizer:
+  """A lower-cased vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 an end.
+
+  In scripts without spaces (`UNSPACED`) a character is a word.
+  """
+  tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
+  tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+  characters = pre_tokenizers.Split(Regex(rf'[{UNSPACED}]\p{{M}}*'), 'isolated')
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.BertPreTokenizer(), characters])
+  special = [PAD, UNKNOWN, *([END] if end else [])]
+  trainer = trainers.WordLevelTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+  tokenizer.train_from_iterator(texts, trainer)
+  return tokenizer
+
+
+def load(path: str | Path) -> Tokenizer:
+  """Reads a tokenizer.json.
+
+  Raises:
+    KdjaxError: if there is none, or it cannot be read.
+  """
+  try:
+    tokenizer = Tokenizer.from_file(str(regular_file(path, 'tokenizer', LARGEST)))
+    tokenizer_bounds.check(tokenizer)
+    return tokenizer
+  except BaseException as e:  # the library raises bare Exception, and panics
+    if isinstance(e, KeyboardInterrupt | SystemExit):
+      raise
+    raise KdjaxError(f'cannot read the tokenizer {path}: {e}') from e
+
+
+def kept(workdir: Path) -> Tokenizer | None:
+  """The tokenizer of a workdir, if its file is what data.json says it is; None where there is none.
+
+  Raises:
+    KdjaxError: if it is damaged.
+  """
+  path, beside = workdir / FILE, workdir / 'data.json'
+  if not path.exists():
+    return None
+  anew = 'delete it and run the same command, which writes it anew'
+  recorded = files.read_json(beside, {'tokenizer?': str}, anew, {})
+  if recorded.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
+    raise KdjaxError(f'cannot read {path} (it is not what was written): {anew}.')
+  return load(path)
+
+
+def mark(tokenizer: Tokenizer | None) -> str:
+  """A hash of the vocabulary, '' without one."""
+  return fingerprint(sorted(tokenizer.get_vocab().items())) if tokenizer is not None else ''
+
+
+def size(tokenizer: Tokenizer) -> int:
+  """How many ids there are: the largest and one, since not every id need have a token."""
+  return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
+def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
+  """The tokenizer, set to make texts of one length, filled up with its own padding token."""
+  own = tokenizer.padding or {}
+  named = ((tokenizer.token_to_id(t), t) for t in (own.get('pad_token', PAD), PAD, '<pad>'))
+  number, token = next(((i, t) for i, t in named if i is not None), (own.get('pad_id', 0), PAD))
+  tokenizer.enable_truncation(length)
+  tokenizer.enable_padding(length=length, pad_id=number, pad_token=token)
+  _check(tokenizer)
+  return tokenizer
+
+
+def _check(tokenizer: Tokenizer) -> None:
+  """Raises KdjaxError for a tokenizer with too many tokens or none, or with ids that no embedding has."""
+  tokens = size(tokenizer)
+  if not 0 < tokens <= MOST:
+    raise KdjaxError(f'the tokenizer has ids up to {tokens - 1}; it needs 1 to {MOST:,} tokens.')
+  largest = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
+  if largest >= tokens:
+    raise KdjaxError(
+      f'the tokenizer gives the id {largest}, and the largest of its vocabulary is {tokens - 1}: its padding '
+      'or post-processor does not fit its vocabulary.'
+    )
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], **how) -> list:
+  try:
+    return tokenizer.encode_batch(list(texts), **how)
+  except BaseException as e:  # the library raises bare Exception, and panics
+    if isinstance(e, (KeyboardInterrupt, SystemExit)):
+      raise
+    why = ' '.join(str(e).split())[:200]
+    raise KdjaxError(f'the tokenizer cannot read a text ({why}): it needs a token for unknown words.') from e
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Ids i32 [N, L], their validity bool [N, L], and whether a text was too long [N]; for `cut` tokenizers."""
+  encoded = _encoded(tokenizer, texts)
+  ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
+  return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])
+
+
+def unknown(tokenizer: Tokenizer) -> int | None:
+  """The id of the token that stands for unknown words, None without one."""
+  named = getattr(tokenizer.model, 'unk_token', None)
+  ids = (tokenizer.token_to_id(token) for token in (named, UNKNOWN, '<unk>') if token)
+  return next((i for i in ids if i is not None), None)
+
+
+def end(tokenizer: Tokenizer) -> int:
+  """The id of the token that ends a text.
+
+  Raises:
+    KdjaxError: if the vocabulary has none of those that are known.
+  """
+  end_id = next((i for i in map(tokenizer.token_to_id, ENDS) if i is not None), None)
+  if end_id is None:
+    raise KdjaxError(f'the tokenizer has no token that ends a text: it needs one of {", ".join(ENDS)}.')
+  return end_id
+
+
+def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
+  """The longest prompt in tokens: half of a text of a `cut` tokenizer where it is not said.
+
+  Raises:
+    KdjaxError: if it leaves no room for a response.
+  """
+  length = tokenizer.truncation['max_length']
+  prompt = prompt_length or length // 2
+  if not 0 < prompt < length:
+    raise KdjaxError(
+      f'data.prompt_length is {prompt_length} and data.text_length {length}: a text is a prompt and a '
+      'response, and both need room.'
+    )
+  return prompt
+
+
+def targets(ids, response, like=np):
+  """What each position predicts, i32 [N, L]: the next token where that is of the response, else `NOTHING`."""
+  shifted = like.where(response[:, 1:], ids[:, 1:], NOTHING)
+  return like.pad(shifted, ((0, 0), (0, 1)), constant_values=NOTHING)
+
+
+def encode_pairs(
+  tokenizer: Tokenizer, prompts: Sequence[str], responses: Sequence[str], prompt_length: int = 0
+) -> dict[str, np.ndarray]:
+  """A prompt, its response and the end token as one text, padded on the right; for `cut` tokenizers.
+
+  Of a prompt that is too long the last tokens are kept, since what it asks for stands there; a response
+  that is too long has no end.
+
+  Args:
+    prompt_length: the longest prompt in tokens, as `longest` has it.
+
+  Returns:
+    '' the ids i32 [N, L], '/mask' their validity, '/response' which of them are the response's,
+    '/target' as `targets` gives it, '/cut' whether either was too long [N].
+
+  Raises:
+    KdjaxError: if a prompt has no token.
+  """
+  most, length = longest(tokenizer, prompt_length), tokenizer.truncation['max_length']
+  pad, last = tokenizer.padding['pad_id'], end(tokenizer)
+  ids = np.full((len(prompts), length), pad, np.int32)
+  mask, response = np.zeros((2, *ids.shape), bool)
+  cut = np.zeros(len(prompts), bool)
+  both = (_encoded(tokenizer, texts, add_special_tokens=False) for texts in (prompts, responses))
+  for row, (prompt, answer) in enumerate(zip(*map(_whole, both), strict=True)):
+    if not prompt:
+      raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')
+    kept = prompt[-most:]
+    text = [*kept, *answer, last]
+    cut[row] = len(text) > length or len(prompt) > most
+    text = text[:length]
+    ids[row, : len(text)], mask[row, : len(text)] = text, True
+    response[row, len(kept) : len(text)] = True
+  encoded = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
+  return encoded | {'/cut': cut}
+
+
+def _whole(encoded):
+  """The ids of each text, with those that were cut off and without padding."""
+  for one in encoded:
+    pieces = (one, *one.overflowing)
+    yield [i for piece in pieces for i, m in zip(piece.ids, piece.attention_mask, strict=True) if m]
+
+
+def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
+  """The tokens by id."""
+  return tuple(tokenizer.id_to_token(i) or '' for i in range(size(tokenizer)))
+
+
+def spell(ids: Iterable[int], words: Sequence[str]) -> str:
+  """Ids as text, without tokens that end it, pad it or are not of `words`, the tokens by id."""
+  pieces = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
+  style = next((s for s in SPELLINGS if any(w.startswith(s) for w in words)), None)
+  return SPELLINGS[style].decode(pieces).strip() if style else BETWEEN.sub('', ' '.join(pieces))

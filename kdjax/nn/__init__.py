@@ -1,0 +1,1 @@
+"""Layers, losses and functions over taps that models, methods and tasks share."""

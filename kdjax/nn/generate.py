@@ -1,0 +1,120 @@
+"""Texts that a language model writes: prompts padded on the right, each row going on at its own length."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import KdjaxError
+from kdjax.input.tokenizer import targets
+from kdjax.types import Array, Batch
+
+
+class Written(NamedTuple):
+  """What was written after each prompt, up to N tokens.
+
+  Attributes:
+    ids: i32 [B, N].
+    mask: bool [B, N], which of them there are; the end token is one.
+    log_q: f32 [B, N], log-probabilities at a temperature of 1, 0 where there is no token.
+  """
+
+  ids: Array
+  mask: Array
+  log_q: Array
+
+
+def prompts(batch: Batch, most: int) -> dict:
+  """The prompts of a batch of prompts and responses: 'text' and 'text/mask' [B, most], and 'id'."""
+  mask = batch['text/mask'] > 0
+  own = mask & ~(batch['text/response'] > 0)
+  return {'text': batch['text'][:, :most], 'text/mask': own[:, :most], 'id': batch['id']}
+
+
+def make_generate(apply: Callable, end: int, length: int, temperature: float = 1.0) -> Callable:
+  """`generate(variables, batch, rng, wanted=True) -> Written`, a pure function.
+
+  The batch has 'text' i32 [B, P] and 'text/mask', valid from the left, and 'id' [B]. A token is drawn with
+  the key of `rng`, the example's id and the position, so that a text does not depend on the batch that it is
+  in, up to rounding. `wanted` [] False writes nothing, and takes no time beyond the forward of the prompt.
+
+  Args:
+    apply: `(variables, batch) -> (taps, stats)` of a model that takes 'text/at', as `models.text.gpt2` does.
+    end: the token after which nothing is written.
+    length: N, the most tokens that are written.
+    temperature: divides the logits; 0 takes the likeliest token.
+
+  Raises:
+    KdjaxError: from `generate`, for a model that cannot go on with a text.
+  """
+
+  def forward(variables, ids, mask, at, cache):
+    inputs = {'text': ids, 'text/mask': mask, 'text/at': at} | cache
+    taps, _ = apply(variables, inputs)
+    if 'cache' not in taps:
+      raise KdjaxError('the model cannot go on with a text: it takes no text/at. The model gpt2 does.')
+    return taps['logits'].astype(jnp.float32), {'text/cache': taps['cache']}
+
+  def draw(rng, ids, at, logits):
+    if not temperature:
+      return jnp.argmax(logits, -1).astype(jnp.int32)
+
+    def one(i, position, row):
+      key = jax.random.fold_in(jax.random.fold_in(rng, i), position)
+      return jax.random.categorical(key, row / temperature)
+
+    return jax.vmap(one)(ids, at, logits).astype(jnp.int32)
+
+  def generate(variables, batch: Batch, rng, wanted=True) -> Written:
+    text, mask = batch['text'], batch['text/mask']
+    rows, most = text.shape
+    start = mask.sum(1).astype(jnp.int32)
+    room = {'text/room': jnp.zeros((rows, most + length))}
+    at = jnp.broadcast_to(jnp.arange(most), text.shape)
+    logits, cache = forward(variables, text, mask, at, room)
+    nothing = jnp.zeros((rows, length))
+    written = Written(nothing.astype(jnp.int32), nothing > 0, nothing)
+    alive = jnp.broadcast_to(wanted, (rows,))
+
+    def say(n, written, alive, logits):
+      """Token n of every row that goes on: (made, alive, token)."""
+      token = jnp.where(alive, draw(rng, batch['id'], start + n, logits), end)
+      log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
+      new = Written(token, alive, jnp.where(alive, log_q, 0))
+      written = jax.tree.map(lambda whole, x: whole.at[:, n].set(x), written, new)
+      return written, alive & (token != end), token
+
+    def step(carry):
+      n, written, alive, token, cache = carry
+      here = jnp.ones((rows, 1), bool)
+      logits, cache = forward(variables, token[:, None], here, (start + n)[:, None], cache)
+      return n + 1, *say(n + 1, written, alive, logits), cache
+
+    def going(carry):
+      return (carry[0] + 1 < length) & carry[2].any()
+
+    first = jnp.int32(0), *say(0, written, alive, logits), cache
+    return jax.lax.while_loop(going, step, first)[1]
+
+  return generate
+
+
+def answered(batch: Batch, most: int, written: Written) -> dict:
+  """`batch` with what was written in the place of its responses, and no token after it.
+
+  Args:
+    batch: prompts and responses of L tokens, the prompts of `most` at most.
+    most: as above; with what is written, no longer than L.
+    written: after its `prompts`.
+  """
+  begun = prompts(batch, most)
+  start = begun['text/mask'].sum(1, keepdims=True)
+  column, width = jnp.arange(batch['text'].shape[1]), batch['text'].shape[1]
+  places = jnp.where(written.mask, start + jnp.arange(written.ids.shape[1]), width)
+  put = jax.vmap(lambda row, i, new: row.at[i].set(new, mode='drop'))
+  text = put(jnp.where(column < start, batch['text'], 0), places, written.ids)
+  mask = column < start + written.mask.sum(1, keepdims=True)
+  response = mask & (column >= start)
+  answered_batch: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
+  return dict(batch) | answered_batch | {'text/target': targets(text, response, jnp)}

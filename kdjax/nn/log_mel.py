@@ -1,0 +1,248 @@
+"""Log-mel spectrograms of sound, in JAX: frames, window, power spectrum, mel filters, logarithm."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import KdjaxError, unknown
+from kdjax.nn.layers import COMPUTED, read
+from kdjax.nn.taps import raise_precision
+from kdjax.types import Array
+
+
+class Mel(NamedTuple):
+  """How a spectrogram is made.
+
+  Attributes:
+    rate: samples a second of the sound.
+    n_fft: samples of a frame, all of them under the window.
+    hop: samples from one frame to the next.
+    mels: filters, M.
+    low, high: Hz where the first filter begins and the last ends; 0 for `high` is half the rate.
+    scale: 'slaney' (linear up to 1 kHz, logarithmic above) or 'htk' (2595 log10(1 + f / 700)).
+    area: whether every filter is divided by half its width in Hz, so that all have one area.
+    floor: the least power whose logarithm is taken.
+    span: powers of ten under the loudest value of an example that are told apart; 0 for all.
+    levelled: whether the loudest value of every example becomes 1, so that loudness is lost.
+    length: frames that are given, of the sound cut or filled up with silence; 0 for as many as there are.
+  """
+
+  rate: int = 16_000
+  n_fft: int = 400
+  hop: int = 160
+  mels: int = 80
+  low: float = 0.0
+  high: float = 0.0
+  scale: str = 'slaney'
+  area: bool = True
+  floor: float = 1e-10
+  span: float = 8.0
+  levelled: bool = False
+  length: int = 0
+
+
+class Fbank(NamedTuple):
+  """Kaldi's filter banks, as the Audio Spectrogram Transformer takes them (Gong et al., 2104.01778).
+
+  Attributes:
+    rate: samples a second of the sound.
+    window: samples of a frame.
+    n_fft: what it is filled up to with zeros.
+    hop: samples from one frame to the next.
+    mels: filters, M.
+    low, high: Hz where the first filter begins and the last ends; 0 for `high` is half the rate.
+    emphasis: the share of the sample before that is taken from each sample of a frame.
+    floor: the least power whose logarithm is taken.
+    length: frames that are given, cut or filled up with zeros; 0 for as many as there are.
+    mean, std: of the values of AudioSet; what is given is (x - mean) / (2 std).
+  """
+
+  rate: int = 16_000
+  window: int = 400
+  n_fft: int = 512
+  hop: int = 160
+  mels: int = 128
+  low: float = 20.0
+  high: float = 0.0
+  emphasis: float = 0.97
+  floor: float = 2.0**-23
+  length: int = 1024
+  mean: float = -4.2677393
+  std: float = 4.5689974
+
+
+# whisper: Radford et al., 2212.04356, section 2.2, and the code they published.
+# digits: for short words at 8 kHz from speakers of very different loudness.
+PRESETS = {
+  'whisper': Mel(),
+  'ast': Fbank(),
+  'digits': Mel(8000, 256, 128, 40, scale='htk', area=False, span=4.0, levelled=True),
+}
+
+
+def settings(front_end: str | Mapping[str, Any] | Mel | Fbank) -> Mel | Fbank:
+  """A preset by its name, `{'preset': its name, field: value, ...}`, or settings as they are.
+
+  Raises:
+    KdjaxError: for a preset or a field that there is not.
+  """
+  if isinstance(front_end, Mel | Fbank):
+    return front_end
+  changes = {'preset': front_end} if isinstance(front_end, str) else dict(front_end)
+  preset = changes.pop('preset', 'whisper')
+  if preset not in PRESETS:
+    raise unknown('preset of mel spectrograms', preset, PRESETS)
+  preset_settings = PRESETS[preset]
+  for name in changes:
+    if name not in preset_settings._fields:
+      raise unknown(f'setting of the mel spectrogram {preset!r}', name, ('preset', *preset_settings._fields))
+  return preset_settings._replace(**changes)
+
+
+def to_mel(hz, scale: str):
+  """Hz on the mel scale `scale`, 'slaney' or 'htk'."""
+  hz = np.asarray(hz, np.float64)
+  if scale == 'htk':
+    return 2595 * np.log10(1 + hz / 700)
+  if scale == 'slaney':
+    return np.where(hz < 1000, hz * 3 / 200, 15 + 27 * np.log(np.maximum(hz, 1000) / 1000) / np.log(6.4))
+  raise unknown('mel scale', scale, ('slaney', 'htk'))
+
+
+def to_hz(mel, scale: str):
+  """The inverse of `to_mel`."""
+  mel = np.asarray(mel, np.float64)
+  if scale == 'htk':
+    return 700 * (10 ** (mel / 2595) - 1)
+  return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((np.maximum(mel, 15) - 15) * np.log(6.4) / 27))
+
+
+def filters(how: Mel | Fbank) -> np.ndarray:
+  """f64 [n_fft // 2 + 1, M]: triangles whose corners are evenly spaced on the mel scale.
+
+  Their sides are straight over Hz, those of a `Fbank` over mels.
+
+  Raises:
+    KdjaxError: if the band is empty, or so narrow a filter is asked for that no frequency falls in it.
+  """
+  low, high = how.low, how.high or how.rate / 2
+  if not 0 <= low < high <= how.rate / 2:
+    raise KdjaxError(f'mel filters from {low:g} to {high:g} Hz do not fit a rate of {how.rate}.')
+  kaldi = isinstance(how, Fbank)
+  scale = 'htk' if kaldi else how.scale
+  corners = np.linspace(*to_mel([low, high], scale), how.mels + 2)
+  x = np.arange(how.n_fft // 2 + 1) * how.rate / how.n_fft
+  corners, x = (corners, to_mel(x, scale)) if kaldi else (to_hz(corners, scale), x)
+  left, middle, right = corners[:-2], corners[1:-1], corners[2:]
+  rise, fall = (x[:, None] - left) / (middle - left), (right - x[:, None]) / (right - middle)
+  weights = np.maximum(np.minimum(rise, fall), 0)
+  if not kaldi and not weights.any(0).all():  # some of those of the AST are empty
+    raise KdjaxError(
+      f'mel: {how.mels} mels are too many for n_fft={how.n_fft} at {how.rate} samples a second.'
+    )
+  return weights * 2 / (right - left) if not kaldi and how.area else weights
+
+
+def frames(x: Array, size: int, hop: int, count: int) -> Array:
+  """`[B, N]` -> `[B, count, size]`, frame t from sample t · hop on; zeros follow the last sample."""
+  pieces = -(-size // hop)  # slices, since a gather is slow
+  length = (count + pieces - 1) * hop
+  x = jnp.pad(x, ((0, 0), (0, max(length - x.shape[1], 0))))[:, :length]
+  x = x.reshape(len(x), -1, hop)
+  return jnp.concatenate([x[:, i : i + count] for i in range(pieces)], -1)[..., :size]
+
+
+def long_enough(audio: Array, least: int) -> Array:
+  """`audio` `[B, N]` in >= float32.
+
+  Raises:
+    KdjaxError: if it is of another shape, or N is less than `least`.
+  """
+  if audio.ndim != 2 or audio.shape[1] < least:
+    raise KdjaxError(f'mel: audio {list(audio.shape)} is not [B, N] with {least} samples or more.')
+  return raise_precision(audio)
+
+
+def mel_power(windowed: Array, how: Mel | Fbank) -> Array:
+  """`[B, T, n]` -> `[B, T, M]`: the power spectrum of each frame through the filters."""
+  spectrum = jnp.fft.rfft(windowed, how.n_fft, axis=-1)
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  bank = jnp.asarray(filters(how), power.dtype)
+  return jnp.matmul(power, bank, precision=jax.lax.Precision.HIGHEST)
+
+
+def log_mel(audio: Array, how: Mel) -> Array:
+  """The log-mel spectrogram `[B, T, M]` of sound `[B, N]` in [-1, 1], T = N // hop, in >= float32.
+
+  Frame t has its middle at sample t · hop; past its ends the sound is mirrored. Base 10, of the power
+  under a periodic Hann window. With a `span` of s, what lies more than s under the loudest of its
+  example is raised to that; then (x + s / 2) / (s / 2), which for s = 8 is Whisper's (x + 4) / 4.
+  `levelled` subtracts the loudest of the example before: all values lie in [-1, 1]. With a
+  `length`, T is that.
+
+  Raises:
+    KdjaxError: for settings or a length that make no spectrogram.
+  """
+  half = how.n_fft // 2
+  x = long_enough(audio, 1 if how.length else max(half + 1, how.hop))
+  n = how.length * how.hop or x.shape[1]
+  x = jnp.pad(x, ((0, 0), (0, max(n - x.shape[1], 0))))[:, :n]
+  x = jnp.pad(x, ((0, 0), (half, half)), 'reflect')
+  x = frames(x, how.n_fft, how.hop, n // how.hop)
+  window = np.hanning(how.n_fft + 1)[:-1]
+  x = mel_power(x * jnp.asarray(window, x.dtype), how)
+  x = jnp.log10(jnp.maximum(x, how.floor))
+  loudest = jnp.max(x, (1, 2), keepdims=True)
+  x = jnp.maximum(x, loudest - how.span) if how.span else x
+  x = x - loudest if how.levelled else x
+  return (x + how.span / 2) / (how.span / 2) if how.span else x
+
+
+def fbank(audio: Array, how: Fbank) -> Array:
+  """Kaldi's log filter banks `[B, T, M]` of sound `[B, N]`, normalised for the AST, in >= float32.
+
+  Frames lie within the sound. Each loses its mean, is emphasised (its first sample by itself) and goes
+  under a symmetric Hann window. Natural logarithm. No dither.
+
+  Raises:
+    KdjaxError: for settings or a length that make no spectrogram.
+  """
+  x = long_enough(audio, how.window)
+  x = frames(x, how.window, how.hop, 1 + (audio.shape[1] - how.window) // how.hop)
+  x = x - x.mean(-1, keepdims=True)
+  x = x - how.emphasis * jnp.concatenate([x[..., :1], x[..., :-1]], -1)
+  x = mel_power(x * jnp.asarray(np.hanning(how.window), x.dtype), how)
+  x = jnp.log(jnp.maximum(x, how.floor))
+  if how.length:
+    x = jnp.pad(x, ((0, 0), (0, max(how.length - x.shape[1], 0)), (0, 0)))[:, : how.length]
+  return (x - how.mean) / (2 * how.std)
+
+
+def frame_mask(mask: Array, how: Mel | Fbank) -> Array:
+  """Validity of frames `[B, T]`, of that of samples `[B, N]`: of the sample in a frame's middle."""
+  if isinstance(how, Mel):
+    frames = mask[:, :: how.hop][:, : how.length or mask.shape[1] // how.hop]
+    return jnp.pad(frames, ((0, 0), (0, max(how.length - frames.shape[1], 0))))
+  count = 1 + (mask.shape[1] - how.window) // how.hop
+  frames = mask[:, how.window // 2 :: how.hop][:, :count]
+  length = how.length or count
+  return jnp.pad(frames, ((0, 0), (0, max(length - count, 0))))[:, :length]
+
+
+def read_mel(inputs: Mapping[str, Array], how: Mel | Fbank) -> tuple[Array, Array | None]:
+  """A model's spectrogram `[B, T, M]` and the validity of its frames `[B, T]`, or None.
+
+  `inputs['mel']` as it is, with its 'mel/mask', or made from `inputs['audio']` and its 'audio/mask'.
+
+  Raises:
+    KdjaxError: if there is neither, or as `log_mel` and `fbank` do.
+  """
+  if 'mel' in inputs:
+    return inputs['mel'], inputs.get('mel/mask')
+  audio, mask = read(inputs, 'audio'), inputs.get('audio/mask')
+  mel = (log_mel if isinstance(how, Mel) else fbank)(audio, how)
+  mel = mel.astype(inputs.get(f'audio{COMPUTED}', audio).dtype)
+  return mel, None if mask is None else frame_mask(mask, how)

@@ -1,0 +1,218 @@
+"""Where a model's weights start: parts of it from published checkpoints or cut out of the teacher, and parts
+that stay as they are.
+
+Any dict of a model, at any depth of a config, may have 'init' and 'frozen'. An 'init' is a checkpoint, or
+{'from': 'teacher', ...} with the options of `inherit` and 'part', the teacher's ('encoders_text'; by default
+that of the same place).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from kdjax import pretrained, registry
+from kdjax.errors import KdjaxError, unknown
+from kdjax.input import tokenizer as tokenizers
+from kdjax.nn import log_mel
+from kdjax.nn.functional import HEAD, merge, split
+from kdjax.pretrained import texts
+from kdjax.pretrained.inherit import inherit
+from kdjax.types import TrainState
+
+KEYS = ('init', 'frozen')  # of a model's dict, beside the attributes of its module
+
+
+class Frozen(nn.Module):
+  """A module that always runs as in evaluation, under its own names."""
+
+  model: nn.Module
+
+  def setup(self):
+    nn.share_scope(self, self.model)
+
+  def __call__(self, inputs, train: bool = False):
+    return self.model(inputs, train=False)
+
+
+class Part(NamedTuple):
+  """A model's dict within a config.
+
+  Attributes:
+    path: of its variables in those of the whole model, as Flax names them.
+    config: the dict, without `KEYS`.
+    init, frozen: what it has of them.
+    whole: whether it is a model with a classifier of its own, a member of an ensemble.
+  """
+
+  path: tuple[str, ...]
+  config: Mapping[str, Any]
+  init: str | Mapping[str, Any]
+  frozen: bool
+  whole: bool = False
+
+
+def whole(config: Mapping[str, Any]) -> bool:
+  """Whether the models within that of a config are whole ones."""
+  return 'model' in config and getattr(registry.entry('models', config['model']), 'WHOLE', False)
+
+
+def parts(config: Mapping[str, Any], path: tuple[str, ...] = (), member: bool = False) -> Iterator[Part]:
+  """The model of a config and those within it."""
+  own = {k: v for k, v in config.items() if k not in KEYS}
+  yield Part(path, own, config.get('init') or '', bool(config.get('frozen')), member)
+  members = whole(config)
+
+  def below(tree, name):
+    for key, value in tree.items():
+      if isinstance(value, Mapping):
+        inner = f'{name}_{key}'.lstrip('_')  # Flax joins the name of a dict and its key
+        yield from parts(value, (*path, inner), members) if 'model' in value else below(value, inner)
+
+  yield from below(own, '')
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A model's dict, the attributes that it leaves out taken from the checkpoints that it names.
+
+  Raises:
+    KdjaxError: as `pretrained.complete` does.
+  """
+
+  def inner(value):
+    if not isinstance(value, Mapping):
+      return value
+    made = {k: inner(v) for k, v in value.items()}
+    if 'model' not in made or not isinstance(made.get('init') or {}, str):
+      return made
+    said = pretrained.complete(made['init'], {k: v for k, v in made.items() if k not in KEYS})
+    if 'num_classes' not in made:
+      said.pop('num_classes', None)  # the data's
+    return said | {k: made[k] for k in KEYS if k in made}
+
+  return inner(config)
+
+
+def check(config: Mapping[str, Any], tokenizer: Any, chosen: str, rate: int, whose: str) -> None:
+  """What the data's texts and sounds have to be for a model and its checkpoints, known before any is read.
+
+  Args:
+    config: of a model, from `complete`.
+    tokenizer: the data's tokenizer, None without texts.
+    chosen: `data.tokenizer`.
+    rate: samples a second of the data's sounds, 0 where it is not known.
+    whose: 'teacher' or 'student'.
+
+  Raises:
+    KdjaxError: if the model has fewer tokens than the tokenizer or takes sound at another rate, and as
+      `pretrained.texts.check` does.
+  """
+  for part in parts(config):
+    where = '.'.join((whose, 'model', *part.path))
+    rows = part.config.get('vocab_size')
+    if tokenizer is not None and isinstance(part.init, str) and part.init:
+      texts.check(part.init, part.config, tokenizer, chosen, where)
+    if tokenizer is not None and isinstance(rows, int) and rows < (tokens := tokenizers.size(tokenizer)):
+      raise KdjaxError(
+        f"{where}.vocab_size is {rows:,}, and the data's tokenizer has {tokens:,} tokens: leave it out, or "
+        'set data.tokenizer to one of no more.'
+      )
+    mel = registry.options('models', part.config['model']).get('mel') if 'model' in part.config else None
+    mel = part.config.get('mel', mel)
+    if rate and mel and log_mel.settings(mel).rate != rate:
+      raise KdjaxError(
+        f'{where}.mel is of sound with {log_mel.settings(mel).rate:,} samples a second, and the data have '
+        f'{rate:,}: resample the data.'
+      )
+
+
+def _without_head(tree: Mapping) -> dict:
+  """A tree of collections, without the classifier in any of them."""
+  return {kind: {k: v for k, v in found.items() if k != HEAD} for kind, found in tree.items()}
+
+
+def load(
+  config: Mapping[str, Any],
+  like: Mapping,
+  vocabulary: str = '',
+  teacher: Callable[[], tuple[Mapping, Mapping]] | None = None,
+  classes: Sequence[str] = (),
+) -> dict:
+  """The variables that the 'init's of a config give: a part of `like`, without the classifiers of parts that
+  are no whole models.
+
+  Args:
+    config: of a model, from `complete`.
+    like: its variables as shapes.
+    vocabulary: a hash of the tokenizer in use, '' for none.
+    teacher: gives the config of the teacher's model and its variables, where there is one.
+    classes: the names of the data's classes, as `pretrained.load` takes them.
+
+  Raises:
+    KdjaxError: as `pretrained.load` and `inherit` do.
+  """
+  every, found = flatten_dict(merge(like)), {}
+  for part in parts(config):
+    if not part.init:
+      continue
+    theirs = _below(every, part.path)
+    own = _without_head(theirs)
+    if isinstance(part.init, Mapping):
+      loaded = _inherited(part, own, teacher)
+    elif part.whole:
+      loaded = pretrained.load(part.init, part.config, theirs, vocabulary, classes=classes)
+    else:
+      attributes = {k: v for k, v in part.config.items() if k != 'num_classes'}
+      loaded = pretrained.load(part.init, attributes, own, vocabulary, without=HEAD)
+    found |= {(k[0], *part.path, *k[1:]): v for k, v in flatten_dict(loaded).items()}
+  return split(unflatten_dict(found), frozen(config)) if found else {}
+
+
+def _below(flat, path):
+  """The variables of one part, from those of all with the path of each."""
+  at = len(path)
+  return unflatten_dict({(k[0], *k[at + 1 :]): v for k, v in flat.items() if k[1 : at + 1] == path})
+
+
+def _inherited(part, like, teacher):
+  options = dict(part.init)
+  if options.pop('from', '') != 'teacher' or teacher is None:
+    raise KdjaxError(
+      f"init is {dict(part.init)!r}; it is a checkpoint, or {{'from': 'teacher', ...}} in a student's model."
+    )
+  where = options.pop('part', '/'.join(part.path))
+  for key in options:
+    if key not in ('layers', 'width'):
+      raise unknown('key of init', key, ('from', 'part', 'layers', 'width'))
+  config, variables = teacher()
+  theirs = {'/'.join(p.path): p for p in parts(config)}
+  if where not in theirs:
+    raise unknown("part of the teacher's model", where, theirs)
+  found = _below(flatten_dict(merge(variables)), theirs[where].path)
+  return inherit(found, like, teacher=theirs[where].config, student=part.config, **options)
+
+
+def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+  """The paths whose weights are not trained: of a whole model its classifier's too."""
+  still = [part for part in parts(config) if part.frozen]
+  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in still if p.whole)
+
+
+def apply_init(place: Any) -> Callable:
+  """`begun(state, start) -> TrainState` of stacked seeds, which all start from the variables of `start`."""
+
+  def over(tree, start):
+    mine, given = flatten_dict(tree), flatten_dict(start)
+    return unflatten_dict(mine | {k: jnp.broadcast_to(v, mine[k].shape) for k, v in given.items()})
+
+  def begun(state: TrainState, start: Mapping) -> TrainState:
+    rest = dict(start)
+    params = state.params | {'student': over(state.params['student'], rest.pop('params'))}
+    stats = state.stats | {'student': over(state.stats['student'], rest)}
+    smooth = jax.tree.map(jnp.copy, over(state.ema, start)) if state.ema else {}
+    return state.replace(params=params, stats=stats, ema=smooth)
+
+  return jax.jit(begun, out_shardings=place)

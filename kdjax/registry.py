@@ -1,0 +1,145 @@
+"""What there is to choose from: a name in a config is the name of a module."""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+import kdjax
+from kdjax.errors import KdjaxError, unknown
+from kdjax.options import check as option_check
+from kdjax.options import parameters
+from kdjax.runtime import trust
+from kdjax.types import DataSet, GeneratorLoss, Method, Task
+
+KINDS = {'methods': 'method', 'models': 'model', 'tasks': 'task', 'data': 'data set'}
+KINDS |= {'generators': 'generator scheme', 'pretrained': 'converter'}
+
+MAKES = {'methods': Method, 'tasks': Task, 'data': DataSet, 'generators': GeneratorLoss}
+
+# Where a kind lies, if not in the folder of its own name.
+FOLDERS = {'data': 'datasets', 'generators': 'training.schemes.generators'}
+
+
+@functools.cache
+def names(kind: str) -> dict[str, str]:
+  """Name -> module of everything of a kind, sorted by module."""
+  package = importlib.import_module(f'{kdjax.__name__}.{FOLDERS.get(kind, kind)}')
+  packages = pkgutil.walk_packages(package.__path__, f'{package.__name__}.')
+  modules = sorted(m.name for m in packages if not m.ispkg)
+  return {module.rpartition('.')[2]: module for module in modules}
+
+
+def module(kind: str, name: str) -> ModuleType:
+  """The module called `name`; a dotted name is a user's own module, see `trust`.
+
+  Raises:
+    KdjaxError: if there is none, or it is somebody's own and was not named by who runs this.
+  """
+  known = names(kind)
+  if not isinstance(name, str):
+    raise KdjaxError(f'a {KINDS[kind]} is named by a text, and not by a {type(name).__name__}.')
+  if name not in known:
+    if not trust.dotted(name):
+      raise unknown(KINDS[kind], name, known)
+    trust.check(name, KINDS[kind])
+  try:
+    return importlib.import_module(known.get(name, name))
+  except ModuleNotFoundError as e:
+    raise KdjaxError(
+      f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.'
+    ) from e
+
+
+def _fits(kind: str, value: Any, where: ModuleType) -> bool:
+  """Whether a value is of the kind's own type, and defined in the module, not imported into it."""
+  own = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
+  if kind == 'models':
+    return own and isinstance(value, type) and issubclass(value, nn.Module)
+  return own and inspect.isfunction(value)
+
+
+def entry(kind: str, name: str) -> Callable:
+  """The function or class of the module's own name, case and underscores aside."""
+  source = module(kind, name)
+  own = name.rpartition('.')[2]
+  for key in (own, *vars(source)):
+    value = vars(source).get(key)
+    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, source):
+      return value
+  wanted = 'Linen module' if kind == 'models' else 'function'
+  raise KdjaxError(f'{source.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')
+
+
+def options(kind: str, name: str) -> dict[str, Any]:
+  """Option -> default, `inspect.Parameter.empty` where there is none."""
+  return {p.name: p.default for p in parameters(entry(kind, name)).values()}
+
+
+def check(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> dict[str, Any]:
+  """The options of a config, each checked against the annotation of its parameter.
+
+  Args:
+    kind: of `KINDS`.
+    name: of the entry.
+    values: option -> value.
+    where: what they belong to, for messages: 'methods.kd'.
+
+  Raises:
+    KdjaxError: for an option that the entry does not have, or one of another type or out of range.
+  """
+  known = parameters(entry(kind, name))
+  for key in values:
+    if key not in known:
+      raise unknown(f'option of the {KINDS[kind]} {name!r}', str(key), known)
+  where = where or f'the {KINDS[kind]} {name!r}: '
+  dot = '' if where.endswith(' ') else '.'
+  return {k: option_check(v, known[k].annotation, f'{where}{dot}{k}') for k, v in values.items()}
+
+
+def make(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> Any:
+  """Calls the entry with the options of a config; the arguments are those of `check`.
+
+  Raises:
+    KdjaxError: as `check` does, and for an option that it needs and was not given.
+  """
+  values = check(kind, name, values, where)
+  for key, default in options(kind, name).items():
+    if default is inspect.Parameter.empty and key not in values:
+      raise KdjaxError(f'the {KINDS[kind]} {name!r} needs the option {key!r}.')
+  built = entry(kind, name)(**values)
+  if kind in MAKES and not isinstance(built, MAKES[kind]):
+    raise KdjaxError(
+      f'the {KINDS[kind]} {name!r} returns a {type(built).__name__}, and no {MAKES[kind].__name__}.'
+    )
+  return built
+
+
+class Entry(NamedTuple):
+  name: str
+  family: str
+  taps: str  # of the student, by default; empty for what is no method
+  line: str  # the first of the module's docstring
+
+
+def listing(kind: str) -> list[Entry]:
+  """Everything of a kind, by family and name."""
+  rows, depth = [], 1 + len(FOLDERS.get(kind, kind).split('.'))
+  for name, path in names(kind).items():
+    taps = options(kind, name).get('student', ()) if kind == 'methods' else ()
+    shown = ', '.join([taps] if isinstance(taps, str) else map(str, taps))
+    line = (module(kind, name).__doc__ or '').strip().split('\n')[0]
+    rows.append(Entry(name, '/'.join(path.split('.')[depth:-1]), shown, line))
+  return rows
+
+
+def markdown(kind: str) -> str:
+  """The listing as a table."""
+  lines = ['| name | family | taps | what it is |', '|---|---|---|---|']
+  lines += [f'| `{e.name}` | {e.family} | {e.taps} | {e.line} |' for e in listing(kind)]
+  return '\n'.join(lines) + '\n'

@@ -1,0 +1,1 @@
+"""What any program needs: files, signals, processes, progress, whose code is run."""

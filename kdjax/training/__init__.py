@@ -1,0 +1,1 @@
+"""One training: the step, its optimiser, devices, loop, checkpoints and evaluation."""

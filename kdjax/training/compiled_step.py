@@ -1,0 +1,212 @@
+"""One training step, compiled: the teacher's forward once, and the update of each member."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import methods
+from kdjax.errors import KdjaxError
+from kdjax.nn import taps
+from kdjax.pretrained import initialize
+from kdjax.runtime import progress
+from kdjax.training import accumulate, members, memory, multi_step, remat, sharding
+from kdjax.training import step as steps
+from kdjax.training.schemes import data_free, dot, on_policy
+from kdjax.training.setup import Loop, Member, Setup
+
+# `init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed.
+Functions = tuple[Callable, Callable]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+  """One step of a stage's training on a mesh, or of `run.dispatch` steps in one program.
+
+  Attributes:
+    forward: `(forward_inputs, batch) -> (augmented_batch, t)`, compiled.
+    forward_inputs: the teacher's variables, beside the training data where these live on the device.
+    updates: member -> `(state, t, batch) -> (state, losses)` over all seeds, compiled.
+    teacher_variables: what a member that runs the teacher itself gets in the place of `t`.
+    runs_teacher: the names of these members.
+  """
+
+  forward: Callable
+  forward_inputs: Any
+  updates: Mapping[str, Callable]
+  teacher_variables: Any
+  runs_teacher: frozenset[str]
+
+  def teacher_forward(self, batch: Mapping) -> tuple[Mapping, Mapping]:
+    """(the augmented batch, the teacher's taps of it)."""
+    return self.forward(self.forward_inputs, batch)
+
+  def update(self, name: str, state: Any, t: Mapping, batch: Mapping) -> tuple[Any, Mapping]:
+    """(a member's state a step later, its losses as (sum, count)), of the augmented batch."""
+    t = self.teacher_variables if name in self.runs_teacher else t
+    return self.updates[name](state, t, batch)
+
+
+def compile_step(
+  setup: Setup, how: Loop, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
+) -> tuple[CompiledStep, dict[str, Any]]:
+  """(the step, the first state of each member).
+
+  Args:
+    setup: what is trained.
+    how: the loop is run; the step takes `how.dispatch` batches, stacked where these are several.
+    mesh: from `sharding.make_mesh`.
+    batch: one such as the training's, on the mesh.
+    data: the training data where they are to live on the device; a batch is then the rows of it.
+
+  Raises:
+    KdjaxError: where the training does not fit in the memory that is free.
+  """
+  axis = sharding.AXIS if how.parallel == 'pmap' else None
+  functions = {name: member_functions(setup, member, axis) for name, member in setup.members.items()}
+  names = taps_read(setup, batch) if setup.wanted is None else setup.wanted
+  forward = steps.make_teacher_forward(setup.teacher, setup.augment, names)
+  shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
+  inits = {name: init for name, (init, _) in functions.items()}
+  needs = _memory_needs(setup, how, mesh, inits, batch, shapes, data)
+  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup, how))
+  fits(needs)
+
+  teacher_variables = jax.device_put(setup.teacher_variables, sharding.replicated(mesh))  # once
+  compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
+  example = compiled(teacher_variables, batch)
+  updates, states = {}, {}
+  with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as bar:
+    for i, (name, pair) in enumerate(functions.items(), 1):
+      shared = setup, name, pair, how, mesh
+      updates[name], states[name], program = _compile_member(*shared, teacher_variables, example, shapes)
+      fits(needs | memory.on_the_way(program))
+      bar.update(i)
+
+  inputs = teacher_variables
+  if data:
+    forward = multi_step.from_rows(forward)
+    inputs = inputs, jax.device_put(dict(data), sharding.replicated(mesh))
+  if data or how.dispatch > 1:
+    forward = multi_step.teacher_forward_over(forward, how.dispatch)
+    compiled = sharding.compile_teacher_forward(forward, mesh, example, setup.batch_size, how.dispatch)
+  live = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
+  return CompiledStep(compiled, inputs, updates, teacher_variables, live), states
+
+
+def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):
+  """(the update over all seeds, the first state, the compiled program) of one member.
+
+  `example` is what the teacher's forward gives of one batch, `shapes` the same before it was compiled.
+  """
+  member, (init, update), whole = setup.members[name], functions, sharding.replicated(mesh)
+  augmented, t = example
+  over = sharding.over_devices(example, mesh, setup.batch_size, how.dispatch)
+  stacked_batch, stacked_t = multi_step.stacked(example, how.dispatch, over)
+  if member.needs_live_teacher():
+    t = stacked_t = teacher_variables
+  loop_over_seeds = steps.loop_over_seeds(whole) if jax.default_backend() == 'cpu' else None
+  if not loop_over_seeds:
+    init, update = steps.vmap_seeds(init), steps.vmap_seeds(update)
+  init = jax.jit(init, out_shardings=whole)
+  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
+  state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
+  related = methods.related(member.method, state.params['method'], state.stats['method'])
+  update = multi_step.update_over(update, how.dispatch, member.needs_live_teacher())
+  update = sharding.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
+  if member.start:
+    state = initialize.apply_init(whole)(state, member.start)
+  lowered = init(seeds[0], t, augmented) if loop_over_seeds else state
+  program = update.lower(lowered, stacked_t, stacked_batch).compile()
+  return loop_over_seeds(program) if loop_over_seeds else program, state, program
+
+
+def member_functions(setup: Setup, member: Member, axis: str | None = None) -> Functions:
+  """`init(seed, t, batch) -> state` and `update(state, t, batch)` of one member, for one seed."""
+  decay = member.decay()
+  if member.image_generator:
+    if axis or member.parts > 1 or member.remat:
+      raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
+    parts = member.model, setup.teacher, member.image_generator, member.method, member.tx
+    place = functools.partial(sharding.shard_batch_axis, mesh=sharding.make_mesh())
+    unroll = jax.default_backend() == 'cpu'
+    update = data_free.make_update(*parts, ema=decay, unroll=unroll, place=place)
+    return data_free.make_init(*parts, ema=bool(decay)), update
+  init = steps.make_init(
+    member.model, member.method, member.tx, ema=bool(decay), self_teacher=member.self_teacher
+  )
+  shared = {'task_weight': member.task_weight}
+  if isinstance(member.tx, dot.Dot):
+    make_update = dot.make_update
+    if decay or axis or member.parts > 1:
+      raise KdjaxError(
+        "the optimiser 'dot' keeps no average of the weights, accumulates nothing and runs under 'jit' alone."
+      )
+  else:
+    make_update, shared = steps.make_update, shared | {'ema': decay, 'axis': axis}
+  if member.parts > 1:
+    shared['gradient'] = accumulate.in_parts(member.parts)
+  model = remat.remat(member.model) if member.remat else member.model
+  task = members.each_alone(on_policy.of_labels(setup.task), member.model.members)
+  update = make_update(model, task, member.method, member.tx, **shared)
+  if member.self_teacher:
+    update = steps.from_itself(update, member.model)
+  if member.writer:
+    init, update = on_policy.with_live_teacher(init, update, member.model, setup.teacher, member.writer)
+  return init, update
+
+
+def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
+  """Names of the teacher's taps that any member reads; the others need not be computed."""
+  if setup.teacher is None:
+    return frozenset()
+  forward = steps.make_teacher_forward(setup.teacher, setup.augment)
+  augmented, t = jax.eval_shape(forward, setup.teacher_variables, batch)
+  names = set()
+  for member in setup.members.values():
+    if not member.needs_live_teacher():
+      init, update = member_functions(setup, member._replace(parts=1))
+
+      def step(t, batch, init=init, update=update):
+        state = init(0, taps.RecordingTaps(t, names), batch)
+        return update(state, taps.RecordingTaps(t, names), batch)
+
+      jax.eval_shape(step, t, augmented)
+  return frozenset(names)
+
+
+def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
+  """What for -> the bytes of it that a device has to hold, but for what a step makes on its way."""
+  (augmented, t), states, best = shapes, 0, 0
+  for name, member in setup.members.items():
+    state = jax.eval_shape(
+      inits[name], 0, setup.teacher_variables if member.needs_live_teacher() else t, augmented
+    )
+    states += len(setup.seeds) * memory.size(state)
+    best += len(setup.seeds) * memory.size(member.evaluated(state)) * (how.select == 'best')
+  needs = {
+    'for weights, optimisers and the best so far': states + best,
+    'for a copy of these while it is saved': states + best,
+    "for the teacher's weights": memory.size(setup.teacher_variables),
+    "for batches and the teacher's answers": how.dispatch
+    * memory.size((batch, batch, augmented, t))
+    / mesh.size,
+  }
+  return needs | ({'for the training data': memory.size(data)} if data else {})
+
+
+def _shrink(setup, how):
+  """The keys that decide how much memory is needed, with their values."""
+  train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
+  keys = {
+    'run.members_per_program': len(setup.members),
+    'seeds': len(setup.seeds),
+    f'{train}.batch_size': setup.batch_size,
+    'run.dispatch': how.dispatch,
+  }
+  lower = [f'{key} ({value})' for key, value in keys.items() if value > 1]
+  higher = [f'{train}.accumulate ({member.parts})'] + ([] if member.remat else [f'{train}.remat (False)'])
+  return f'lower {", ".join(lower)}, or raise {" or ".join(higher)}'

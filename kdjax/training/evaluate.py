@@ -1,0 +1,83 @@
+"""Metrics over a whole split: sums and counts that are divided once, and outputs gathered."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.input import pipeline
+from kdjax.runtime.progress import bar
+from kdjax.training import sharding
+from kdjax.types import Model, Task
+
+
+class Evaluation(NamedTuple):
+  metrics: dict[str, np.ndarray]  # name -> f64 [S], one value a seed
+  gathered: list[dict[str, np.ndarray]]  # a dict a seed: what `Task.gather` names, [N, ...]
+
+
+def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool = True) -> Callable:
+  """`evaluate(variables, source, title='') -> Evaluation`, `variables` stacked over S seeds.
+
+  The result does not depend on the batch size, on padding or on the number of devices.
+
+  Args:
+    model: gives the outputs.
+    task: gives the metrics, and names what is gathered for those that are no means.
+    mesh: the devices; they divide `batch_size`.
+    batch_size: of all devices together.
+    gather: whether outputs are gathered and `Task.finalize` is called, even if `Task.metric` can do without.
+
+  Raises:
+    KdjaxError: if the batch does not split over the devices, or no example has a label.
+  """
+  sharding.check_batch(batch_size, mesh, 'run.eval_batch')
+  keys = task.gather if gather or task.whole else ()
+  whole = sharding.replicated(mesh)
+
+  @jax.jit
+  def forward(variables, batch):
+    seeds = len(jax.tree.leaves(variables)[0])
+    each = []
+    for i in range(seeds):
+      outputs, _ = model.apply(jax.tree.map(lambda x, i=i: x[i], variables), batch, train=False)
+      each.append((task.metrics(outputs, batch), {k: outputs[k] for k in keys if k in outputs}))
+    metrics, outputs = jax.tree.map(lambda *x: jnp.stack(x), *each)
+    shared = {k: batch[k] for k in ('mask', *keys) if k in batch}
+    return jax.lax.with_sharding_constraint((metrics, outputs, shared), whole)
+
+  def evaluate(variables: Mapping, source, title: str = '') -> Evaluation:
+    variables = jax.device_put(variables, whole)
+    sums, gathered = {}, []
+    with bar(title or 'evaluating', len(source), 'example') as shown:
+      for i, batch in enumerate(pipeline.eval_batches(source, batch_size)):
+        metrics, outputs, shared = jax.device_get(forward(variables, sharding.to_global_arrays(batch, mesh)))
+        for name, pair in metrics.items():
+          sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)  # [2, S]
+        real = shared.pop('mask') > 0
+        gathered.append(
+          ({k: v[real] for k, v in shared.items()}, {k: v[:, real] for k, v in outputs.items()})
+        )
+        shown.update(min((i + 1) * batch_size, len(source)))
+    if task.metric in sums and not sums[task.metric][1].any():
+      raise KdjaxError(f'{title or "evaluation"}: no example has a label; set --split or data.test.')
+    results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
+    if not keys:
+      return Evaluation(results, [])
+    joined = _join(gathered)
+    more = [task.finalize(g) for g in joined]
+    results |= {k: np.array([m[k] for m in more]) for k in more[0]}
+    return Evaluation(results, joined)
+
+  return evaluate
+
+
+def _join(gathered):
+  """Batches of (shared [B, ...], outputs [S, B, ...]) as a dict a seed."""
+  shared = {k: np.concatenate([g[0][k] for g in gathered]) for k in gathered[0][0]}
+  outputs = {k: np.concatenate([g[1][k] for g in gathered], 1) for k in gathered[0][1]}
+  seeds = len(next(iter(outputs.values())))
+  return [shared | {k: v[i] for k, v in outputs.items()} for i in range(seeds)]

@@ -1,0 +1,198 @@
+"""The loop over the steps of a training: log, evaluate, save, and stop where there is nothing to save."""
+
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.runtime import progress
+from kdjax.runtime.signals import Interrupted
+from kdjax.training import multi_step, prefetch
+from kdjax.training.compiled_step import CompiledStep
+from kdjax.training.evaluate import make_evaluate
+from kdjax.training.metrics_log import Log
+from kdjax.training.setup import Loop, Setup
+
+
+def no_best(setup: Setup, how: Loop, states: dict) -> dict:
+  """The best variables so far of every member: none, where they are asked for at all."""
+  if how.select != 'best':
+    return {}
+  best = {}
+  for name, state in states.items():
+    worst = jax.device_put(jnp.full(len(setup.seeds), -jnp.inf), state.step.sharding)
+    copied = jax.tree.map(jnp.copy, setup.members[name].evaluated(state))
+    best[name] = {'variables': copied, 'score': worst}
+  return best
+
+
+@jax.jit
+def _better(best, variables, score):
+  """Per seed, the variables of the higher score."""
+  won = score > best['score']
+
+  def pick(new, old):
+    return jnp.where(won.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+  picked = jax.tree.map(pick, variables, best['variables'])
+  return {'variables': picked, 'score': jnp.where(won, score, best['score'])}
+
+
+class Run:
+  """What the loop holds on to between steps.
+
+  Attributes:
+    failed: member -> the step at which its loss was not finite.
+    first_step_s: the time up to the end of the first step, compilation and all.
+  """
+
+  def __init__(
+    self, setup, how: Loop, mesh, checkpoints, step: int, failed: dict, began: float, spent: float
+  ):
+    self.setup, self.how, self.mesh, self.checkpoints = setup, how, mesh, checkpoints
+    self.began, self.spent = began, spent  # this sitting's start, and the time of those before
+    self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
+    self.pending, self.said, self.took = [], {}, {}
+    folders = {name: Path(member.folder) for name, member in setup.members.items()}
+    self.logs = {name: Log(folder, step, how.tensorboard) for name, folder in folders.items()}
+    evaluators = {}  # members of one model share the compiled evaluation
+    for member in setup.members.values():
+      evaluators.setdefault(
+        member.model, make_evaluate(member.model, setup.task, mesh, how.eval_batch, False)
+      )
+    self.evaluators = evaluators
+    self.copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+  def selected_variables(self, name: str, tree: dict) -> dict:
+    """The variables that a finished training gives."""
+    if self.how.select == 'best':
+      return tree['best'][name]['variables']
+    return self.setup.members[name].evaluated(tree['state'][name])
+
+  def update_s(self, name: str) -> float | None:
+    """Median time of the member's own update, of those that were timed."""
+    return float(np.median(self.took[name])) if name in self.took else None
+
+  def steps(self, tree, compiled: CompiledStep, batches, stopped):
+    setup, how, stride = self.setup, self.how, self.how.dispatch
+    multi_step.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
+    prefetched = prefetch.DevicePrefetch(batches, self.mesh, stride)
+    waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
+    with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
+      n = self.start
+      for n in range(self.start + stride, setup.steps + 1, stride):
+        last, logs = n == setup.steps, n % how.log_every == 0
+        losses = self.step(tree['state'], compiled, prefetched.batch, logs and n > self.start + stride)
+        fetch_began = time.monotonic()
+        prefetched.fetch()
+        if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
+          waited += time.monotonic() - fetch_began
+        if self.pending:  # at most one dispatch is queued behind the one that runs
+          jax.block_until_ready(self.pending[-1])
+        self.pending.append(losses)
+        if n == self.start + stride:
+          jax.block_until_ready(losses)
+          self.first_step_s = time.monotonic() - self.began
+          shown.restart()
+          waited, since, timed = 0.0, time.monotonic(), n
+        if logs or last:
+          jax.block_until_ready(losses)
+          spent = time.monotonic() - since
+          self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          waited, since, timed = 0.0, time.monotonic(), n
+        if not self.alive():
+          break
+        if setup.validation is not None and (n % how.eval_every == 0 or last):
+          self.report(n, shown)
+          began = time.monotonic()
+          tree = self.evaluate(n, tree, shown)
+          since += time.monotonic() - began
+        stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
+        if n % how.save_every == 0 or last or stop:
+          self.save(n, tree, prefetched.state, shown)
+        shown.update(n)
+        if stop:
+          break
+    self.checkpoints.wait()
+    if stopped():
+      raise Interrupted(f'{setup.name}: saved at step {n}; run the same command to go on.')
+    return tree
+
+  def step(self, states, compiled: CompiledStep, batch, timed):
+    """One step of all members; with `timed` they run one after the other, each under the clock."""
+    batch, t = compiled.teacher_forward(batch)
+    if timed:
+      jax.block_until_ready((self.pending, batch, t))
+    losses = {}
+    for name in self.alive():
+      began = time.monotonic()
+      states[name], losses[name] = compiled.update(name, states[name], t, batch)
+      if timed:
+        jax.block_until_ready(losses[name])
+        self.took.setdefault(name, []).append((time.monotonic() - began) / self.how.dispatch)
+    return losses
+
+  def alive(self):
+    return [name for name in self.setup.members if name not in self.failed]
+
+  def report(self, n, shown, took=None, share=None):
+    """Logs the means since the last time; a member whose loss is not finite is given up."""
+    if not self.pending:
+      return
+    sums, self.pending = jax.device_get(self.pending), []
+    for name in self.alive():
+      record = {}
+      for loss in sums[0][name]:
+        pairs = [s[name][loss] for s in sums]
+        total, count = (np.sum([np.asarray(p[i], np.float64) for p in pairs], 0) for i in (0, 1))
+        record['grad_norm' if loss == 'grad_norm' else f'loss/{loss}'] = total / np.maximum(count, 1)
+      record['loss/total'] = sum(v for k, v in record.items() if k.startswith('loss/'))
+      if not all(np.isfinite(v).all() for v in record.values()):
+        self.give_up(name, n, len(sums) * self.how.dispatch)
+        continue
+      if took is not None:
+        record |= {'time/step': took, 'time/data': share}
+        record |= {'time/update': self.took[name][-1]} if name in self.took else {}
+      self.logs[name].write(n, record)
+      self.note(shown, 'loss', name, record['loss/total'])
+
+  def give_up(self, name, n, steps):
+    saved = self.checkpoints.newest()
+    kept = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
+    if not self.setup.cohort:
+      raise KdjaxError(
+        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({kept}). '
+        'Lower the learning rate or the weight of a loss, or set clip.'
+      )
+    self.failed[name] = n
+    progress.say(f'{self.setup.name}: {name} is given up at step {n}, its loss is not finite')
+
+  def note(self, shown, what, name, values):
+    """Shows a figure beside the bar: of the one member, or the mean of all."""
+    self.said.setdefault(what, {})[name] = float(np.mean(values))
+    means = {k: np.mean([v[m] for m in self.alive() if m in v]) for k, v in self.said.items()}
+    shown.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
+
+  def evaluate(self, n, tree, shown):
+    task = self.setup.task
+    for name in self.alive():
+      member = self.setup.members[name]
+      kept = member.evaluated(tree['state'][name])
+      title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
+      metrics = self.evaluators[member.model](kept, self.setup.validation, title).metrics
+      self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
+      score = metrics[task.metric]
+      self.note(shown, task.metric, name, score)
+      if self.how.select == 'best':
+        sign = 1 if task.higher_is_better else -1
+        tree['best'][name] = _better(tree['best'][name], kept, jnp.asarray(sign * score, jnp.float32))
+    return tree
+
+  def save(self, n, tree, place, shown):
+    self.report(n, shown)  # a state is saved only after its loss was seen to be finite
+    spent = time.monotonic() - self.began + self.spent
+    data = {'batches': place, 'wall_time_s': spent, 'failed': self.failed}
+    self.checkpoints.save(n, self.copy(tree), data)

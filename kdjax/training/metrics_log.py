@@ -1,0 +1,88 @@
+"""What a training writes down: metrics.jsonl, a record a line, and TensorBoard's files if asked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.runtime import files
+from kdjax.runtime.progress import say
+
+
+def read_log(path: Path) -> list[dict]:
+  """The records of a metrics.jsonl, without a last line that a crash cut off and without damaged ones."""
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
+  records = [record for line in lines if (record := _record(line)) is not None]
+  if damaged := sum(1 for line in lines[:-1] if line) - len(records):
+    say(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
+  return records
+
+
+def read_logs(folder: Path) -> list[dict]:
+  """The records of a training; of seeds that were trained apart, those of one step as one, a value a seed."""
+  if (folder / 'metrics.jsonl').exists():
+    return read_log(folder / 'metrics.jsonl')
+  each = [read_log(path) for path in sorted(folder.glob('seed_*/metrics.jsonl'), key=_number)]
+  by_step = {}
+  for record in (r for records in each for r in records):
+    by_step.setdefault((record['step'], frozenset(record)), []).append(record)
+  joined = []
+  for (step, keys), records in by_step.items():
+    if len(records) == len(each):
+      values = {k: [r[k] for r in records] for k in keys - {'step'}}
+      joined.append(
+        {'step': step}
+        | {k: np.concatenate(v).tolist() if np.ndim(v) > 1 else float(np.mean(v)) for k, v in values.items()}
+      )
+  return sorted(joined, key=lambda record: record['step'])
+
+
+def _number(path):
+  return int(path.parent.name.removeprefix('seed_'))
+
+
+def _record(line: str) -> dict | None:
+  """A line's content, None where it is not what was written; an earlier version wrote no checksum."""
+  try:
+    record = files.unsealed(files.parse(line))
+  except ValueError:
+    return None
+  return None if files.misfit(record, {'step': int}) else record
+
+
+def _line(record: Mapping) -> str:
+  return json.dumps(files.sealed(record)) + '\n'
+
+
+class Log:
+  """Writes the records; those past the restored step are cut off first."""
+
+  def __init__(self, folder: Path, step: int, tensorboard: bool):
+    self.path, self.board = folder / 'metrics.jsonl', None
+    if jax.process_index():
+      self.path = None
+      return
+    kept = [r for r in read_log(self.path) if r['step'] <= step]
+    files.write(self.path, ''.join(map(_line, kept)))
+    if tensorboard:
+      try:
+        from tensorboardX import SummaryWriter
+      except ImportError as e:
+        raise KdjaxError('tensorboard=True needs tensorboardX: pip install tensorboardX') from e
+      self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+
+  def write(self, step: int, record: Mapping) -> None:
+    """Appends a record; a list in it has one value a seed."""
+    if self.path is None:
+      return
+    plain = {k: np.asarray(v).tolist() for k, v in record.items()}
+    with self.path.open('a', encoding='utf-8') as file:
+      file.write(_line({'step': step, **plain}))
+    for key, value in plain.items() if self.board else ():
+      for i, x in enumerate(np.atleast_1d(value)):
+        self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)

@@ -1,0 +1,1 @@
+"""Other trainings: forks of `training.step`, one file each."""

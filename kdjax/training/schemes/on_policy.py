@@ -1,0 +1,147 @@
+"""Distillation on what the student, or the teacher, writes (GKD: Agarwal et al., 2306.13649).
+
+A fork of `step`: its update, on a batch whose responses were written a moment ago. The teacher's variables
+take the place of its taps, since it reads what is written.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import KdjaxError, unknown
+from kdjax.input import tokenizer as tokenizers
+from kdjax.nn import generate, taps
+from kdjax.types import Model, Task
+
+OWN = 'text/written'  # [B], 1 where a response is not the data's
+DRAWN = 2**31 - 1  # sets these draws apart from the step's own
+WHO = ('student', 'teacher')
+
+
+class Writer(NamedTuple):
+  """Who writes responses, how often, and how.
+
+  Attributes:
+    share: λ of GKD, the probability that a batch gets written responses.
+    length: the most tokens of one.
+    temperature: of the sampling; 0 takes the likeliest token.
+    who: 'student', or 'teacher' for sequence-level distillation.
+    end: the token that ends a response.
+    prompt: the longest prompt in tokens.
+  """
+
+  share: float
+  length: int
+  temperature: float
+  who: str
+  end: int
+  prompt: int
+
+
+def writer(config: Mapping, tokenizer: Any) -> Writer | None:
+  """Who writes responses in training, of the config's 'on_policy'; None where nobody does.
+
+  Args:
+    config: the whole.
+    tokenizer: the tokenizer.
+
+  Raises:
+    KdjaxError: if the experiment is none of prompts and responses with a live teacher under 'jit'.
+  """
+  settings, own = config['on_policy'], config['student']['train']
+  if not settings['share']:
+    return None
+  if not 0 < settings['share'] <= 1:
+    raise KdjaxError(f'on_policy.share is {settings["share"]}; it is a share, from 0 to 1.')
+  if settings['writer'] not in WHO:
+    raise unknown('on_policy.writer', settings['writer'], WHO)
+  for key, have, need in (
+    ('task.name', config['task']['name'], 'language_modelling'),
+    ('teacher.source', config['teacher']['source'], 'live'),
+    ('run.parallel', config['run']['parallel'], 'jit'),
+    ('generator', dict(config['generator']), {}),
+    ('student.train.augment', [a for a in own['augment'] if a == 'drop_words'], []),
+  ):
+    if have != need:
+      raise KdjaxError(
+        f'on_policy.share is {settings["share"]}: it needs {key}={need!r}, and that is {have!r}.'
+      )
+  most = tokenizers.longest(tokenizer, config['data']['prompt_length'])
+  room = config['data']['text_length'] - most
+  if not 0 <= settings['length'] <= room:
+    raise KdjaxError(
+      f'on_policy.length is {settings["length"]}, and prompts of up to {most} tokens leave {room} of a text.'
+    )
+  sampling = settings['share'], settings['length'] or room, settings['temperature'], settings['writer']
+  return Writer(*sampling, tokenizers.end(tokenizer), most)
+
+
+def make_rewrite(model: Model, writer: Writer) -> Callable:
+  """`rewrite(variables, batch, rng) -> batch`, with probability λ with responses that the model writes.
+
+  The model is in evaluation mode, and no gradient goes through what it writes.
+  """
+  write = generate.make_generate(model.apply, writer.end, writer.length, writer.temperature)
+
+  def rewrite(variables, batch, rng):
+    wanted = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
+    begun = generate.prompts(batch, writer.prompt)
+    written = write(jax.lax.stop_gradient(variables), begun, jax.random.fold_in(rng, 1), wanted)
+    new = generate.answered(batch, writer.prompt, written)
+    batch = {k: jnp.where(wanted, v, batch[k]) for k, v in new.items()}
+    return batch | {OWN: jnp.broadcast_to(wanted, batch['id'].shape)}
+
+  return rewrite
+
+
+def of_labels(task: Task) -> Task:
+  """The task, whose loss leaves out responses that are not the data's."""
+
+  def loss(outputs, batch):
+    if OWN not in batch:
+      return task.loss(outputs, batch)
+    mask = taps.example_mask(batch, batch[OWN].astype('float32')) * ~batch[OWN]
+    return task.loss(outputs, batch | {'mask': mask})
+
+  return task._replace(loss=loss)
+
+
+def with_live_teacher(
+  init: Callable, update: Callable, student: Model, teacher: Model, writer: Writer
+) -> tuple[Callable, Callable]:
+  """`init(seed, teacher_variables, batch)` and `update(state, teacher_variables, batch)`.
+
+  Args:
+    init: of `step.make_init`.
+    update: of `step.make_update` with `of_labels`.
+  """
+  return make_init(init, teacher), make_update(update, student, teacher, writer)
+
+
+def make_init(init: Callable, teacher: Model) -> Callable:
+  """`init(seed, teacher_variables, batch) -> TrainState`, of `step.make_init`'s."""
+
+  def begun(seed, teacher_variables, batch):
+    t, _ = teacher.apply(teacher_variables, batch, train=False)
+    return init(seed, t, batch)
+
+  return begun
+
+
+def make_update(update: Callable, student: Model, teacher: Model, writer: Writer) -> Callable:
+  """`update(state, teacher_variables, batch) -> (state, losses)`, of `step.make_update`'s with `of_labels`.
+
+  Randomness is `fold_in(seed, step)`, so that a training that goes on writes what it would have written.
+  """
+  rewrite = make_rewrite(student if writer.who == 'student' else teacher, writer)
+
+  def written(state, teacher_variables, batch):
+    rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), DRAWN)
+    own = {'params': state.params['student'], **state.stats['student']}
+    batch = rewrite(own if writer.who == 'student' else teacher_variables, batch, rng)
+    t = jax.lax.stop_gradient(teacher.apply(teacher_variables, batch, train=False)[0])
+    return update(state, t, batch)
+
+  return written

@@ -1,0 +1,87 @@
+"""One stage's training: of one student, or of a cohort that shares the teacher's forward of each batch."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from kdjax.input import pipeline, splits
+from kdjax.runtime import progress
+from kdjax.training import checkpoint, finite, loop, memory, multi_step, sharding
+from kdjax.training.compiled_step import compile_step
+from kdjax.training.setup import Loop, Setup
+
+
+def train(
+  setup: Setup, how: Loop, folder: Path, seed: int, stopped: Callable[[], bool] = lambda: False
+) -> dict[str, dict]:
+  """Trains, or goes on where `folder` says it stopped.
+
+  Args:
+    setup: what is trained.
+    how: the loop is run.
+    folder: of the checkpoints.
+    seed: of the order of the data.
+    stopped: says whether to save and stop; asked after every step.
+
+  Returns:
+    Of each member 'variables' stacked over seeds, 'steps', 'update_s' (of its own update), and of all
+    together 'wall_time_s' (all sittings) and 'first_step_s'. A member of a cohort whose loss was not
+    finite has 'failed_at', the step, and no variables.
+
+  Raises:
+    KdjaxError: if no loss is finite, or a checkpoint cannot be written.
+    Interrupted: after SIGTERM or Ctrl-C, with everything saved.
+  """
+  began = time.monotonic()
+  mesh = sharding.make_mesh()
+  sharding.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
+  many = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
+  progress.say(
+    f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
+    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
+  )
+  held = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
+  resident = multi_step.lives_on_device(how.resident, held, memory.free(mesh))
+  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader, rows_only=resident)
+  data = held if resident else {}
+  compiled, states = compile_step(setup, how, mesh, first_batch(setup, mesh), data)
+  checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
+  tree = {'state': states, 'best': loop.no_best(setup, how, states)}
+  spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
+  del states
+  if restored := checkpoints.restore(like):
+    tree, spent, failed = restored.tree, restored.data['wall_time_s'], restored.data['failed']
+    batches.set_state(restored.data['batches'])
+    progress.say(f'{setup.name}: going on from step {restored.step} of {setup.steps}')
+  run = loop.Run(setup, how, mesh, checkpoints, restored.step if restored else 0, failed, began, spent)
+  try:
+    tree = run.steps(tree, compiled, batches, stopped)
+  finally:
+    checkpoints.close()
+  shared = {'wall_time_s': time.monotonic() - began + spent, 'first_step_s': run.first_step_s}
+  trained = {}
+  for name in setup.members:
+    trained[name] = {'steps': setup.steps, 'update_s': run.update_s(name), **shared}
+    if name in run.failed:
+      trained[name]['failed_at'] = run.failed[name]
+      continue
+    selected = jax.device_get(run.selected_variables(name, tree))
+    if setup.cohort and not finite.finite(selected):
+      trained[name]['failed_at'] = setup.steps
+    else:
+      advice = f'they became so in {setup.steps} steps; lower the learning rate, or set clip'
+      trained[name]['variables'] = finite.check(selected, setup.name, advice)
+  return trained
+
+
+def first_batch(setup: Setup, mesh: jax.sharding.Mesh) -> dict:
+  """A batch such as the training's, over the devices."""
+  first = next(pipeline.eval_batches(setup.source, setup.batch_size))
+  first.pop('mask')  # a training batch has none
+  return sharding.to_global_arrays(setup.reader.join(first) if setup.reader else first, mesh)
+
+
+def _abstract(x):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
