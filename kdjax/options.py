@@ -188,5 +188,5 @@ def _range(schema: Mapping) -> str:
   return f' above {_figure(above)} and {"up to " if below is None else ""}{most}'
 
 
-def _figure(x: float) -> str:
+def _figure(x: Any) -> str:
   return f'{x:,}' if isinstance(x, int) else f'{x:g}'

@@ -70,7 +70,11 @@ def entry(kind: str, name: str) -> Callable:
   own = name.rpartition('.')[2]
   for key in (own, *vars(source)):
     value = vars(source).get(key)
-    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, source):
+    if (
+      key.replace('_', '').lower() == own.replace('_', '').lower()
+      and callable(value)
+      and _fits(kind, value, source)
+    ):
       return value
   wanted = 'Linen module' if kind == 'models' else 'function'
   raise KdjaxError(f'{source.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')

@@ -1,7 +1,7 @@
 """The keys of every recipe: the type, range, default and meaning of each."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Interval
@@ -25,7 +25,7 @@ Rates = Mapping[str, Rate]
 Views = Mapping[str, tuple[Name, ...]]
 
 
-def section(kind: type) -> Any:
+def section(kind: Callable[[], Any]) -> Any:
   return dataclasses.field(default_factory=kind)
 
 
@@ -253,7 +253,7 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """(dotted key, annotation) of every key of a recipe."""
   for name, annotation in fields(kind).items():
     key = f'{prefix}{name}'
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
       yield from leaves(annotation, f'{key}.')
     else:
       yield key, annotation
@@ -295,7 +295,7 @@ def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
       raise KdjaxError(f'the recipe has no {prefix}{name}: set it.')
     if annotation is Optimiser:  # whose keys depend on its name: `optimizers.check`
       options.check(config[name], Mapping, f'{prefix}{name}')
-    elif dataclasses.is_dataclass(annotation):
+    elif isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
       check(config[name], annotation, f'{prefix}{name}.')
     else:
       options.check(config[name], annotation, f'{prefix}{name}')

@@ -206,8 +206,7 @@ Module = Annotated[InstanceOf[nn.Module], WithJsonSchema({'title': 'a model'})]
 Peer = Annotated[InstanceOf[Model], WithJsonSchema({'title': 'a model'})]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Arrays only: exactly what is donated, sharded and checkpointed.
 
   Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run repeats itself: see `streams`.

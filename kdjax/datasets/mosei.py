@@ -68,7 +68,7 @@ class Utterances(Sequence):
     return example
 
 
-def texts_of(part: Mapping, n: int, where: str) -> Sequence | None:
+def texts_of(part: Mapping, n: int, where: str) -> Sequence | np.ndarray | None:
   texts = part.get('raw_text')
   if texts is None:
     return None
@@ -86,8 +86,8 @@ def numbers(values, n: int | None, name: str) -> np.ndarray:
   """
   if isinstance(values, list | tuple) and all(isinstance(v, int | float | np.generic) for v in values):
     values = np.array(values)
-  good = isinstance(values, np.ndarray) and values.dtype.kind in 'iufb' and values.ndim
-  if not good or values.size != len(values):
+  is_array = isinstance(values, np.ndarray)
+  if not is_array or values.dtype.kind not in 'iufb' or not values.ndim or values.size != len(values):
     shape = f' {list(values.shape)}' if isinstance(values, np.ndarray) else ''
     raise KdjaxError(f'{name} is a {type(values).__name__}{shape}, and not one number for each utterance')
   if n is not None and len(values) != n:

@@ -4,6 +4,7 @@ import functools
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -85,7 +86,7 @@ class Audio(tfds.features.Tensor):
     self.sample_rate = sample_rate
 
   @classmethod
-  def from_json_content(cls, value):
+  def from_json_content(cls, value: Any):
     if value.lazy_decode:
       raise KdjaxError('TFDS keeps sounds of this data set as files: prepare it without lazy_decode.')
     return cls(

@@ -43,12 +43,13 @@ def jitter(key, image):
   return _shift(key, image, 2, 'constant')
 
 
-def _box(key, height, width, least):
+def _box(key, shape, least):
   """(top, left, height, width) of a box of whole pixels, as torchvision's RandomResizedCrop draws it.
 
   Its area is uniform from `least` to 1, and so is the logarithm of its shape; where none of ten fits, it is
   the largest of an allowed shape. TensorFlow draws shape and height uniformly, and so smaller boxes.
   """
+  height, width = shape[:2]
   of_area, of_shape, of_place = jax.random.split(key, 3)
   area = height * width * jax.random.uniform(of_area, (TRIES,), minval=least)
   ratio = jnp.exp(jax.random.uniform(of_shape, (TRIES,), minval=-1, maxval=1) * math.log(SHAPE))
@@ -82,12 +83,12 @@ def _like(made, image):
 
 def inception_crop(key, image):
   """A box of 5 to 100 % of the area and sides of 3:4 to 4:3, resized to the whole (1409.4842, section 6)."""
-  return _enlarged(image, _box(key, *image.shape[:2], 0.05))
+  return _enlarged(image, _box(key, image.shape, 0.05))
 
 
 def slight_crop(key, image):
   """A box of 90 to 100 % of the area, resized to the whole: open_clip's, though that is bicubic."""
-  return _enlarged(image, _box(key, *image.shape[:2], 0.9))
+  return _enlarged(image, _box(key, image.shape, 0.9))
 
 
 def _rotate(turns, key, image):
@@ -169,9 +170,9 @@ def make_augment(names: tuple[str, ...], seed: int, views: Mapping[str, tuple[st
   """
   check_names(views)
   for name, operations in views.items():
-    for one in operations:
-      if one not in OPERATIONS:
-        raise unknown(f'operation of student.views.{name}', one, OPERATIONS)
+    for operation in operations:
+      if operation not in OPERATIONS:
+        raise unknown(f'operation of student.views.{name}', operation, OPERATIONS)
   for i, name in enumerate(names):
     if name not in OPERATIONS | TOGETHER:
       raise unknown('augmentation', name, OPERATIONS | TOGETHER)

@@ -107,7 +107,7 @@ def read_labels(
   else:
     named = {_name(spellings, value): value for value, spellings in groups.items()}
     numbers = all(WHOLE.fullmatch(name) for name in named)
-    names = tuple(sorted(named, key=named.get if numbers else str))
+    names = tuple(sorted(named, key=named.__getitem__ if numbers else str))
   places = _places(names, total, absent, booleans)
   _say(names, places, groups, total, absent, counts, bool(classes))
   return Labels(names, places)

@@ -1,9 +1,11 @@
 """Examples as arrays: texts as ids, images as pixels in one range, labels as whole numbers, all checked."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from kdjax.errors import KdjaxError
 from kdjax.input import images
@@ -18,7 +20,7 @@ INT32 = np.iinfo(np.int32)
 
 
 def make_encode(
-  tokenizer: Any = None,
+  tokenizer: Tokenizer | None = None,
   image_size: int | None = None,
   classes: int = 0,
   prompt_length: int = 0,
@@ -52,7 +54,7 @@ def make_encode(
       scale = (ranges or {}).get(key) if ranges is not None else images.range_of(key, values)
       values = [images.pixels(key, v, scale or '', n) for v, n in zip(values, names, strict=True)]
     if key == 'image' and image_size:
-      values = images.in_threads(lambda v: images.resize(v, image_size), values)
+      values = images.in_threads(functools.partial(images.resize, size=image_size), values)
     try:
       array = np.stack([np.asarray(v) for v in values])
     except ValueError as e:
@@ -76,6 +78,7 @@ def make_encode(
     }
 
   def dialogue(prompts, responses):
+    assert tokenizer is not None  # `encode` is made with one where there are texts
     encoded = tokenizers.encode_pairs(tokenizer, prompts, responses, prompt_length)
     arrays = {f'text{key}': value for key, value in encoded.items()}
     return arrays | counts('text', arrays['text'], arrays['text/mask'], arrays['text/cut'])
@@ -186,14 +189,13 @@ def count(arrays: Mapping, counts: Mapping[str, int] = {}) -> tuple[dict, dict[s
   return {k: v for k, v in arrays.items() if k not in added}, {**counts, **added}
 
 
-def with_vocabulary_classes(dataset: DataSet, tokenizer: Any, prompt_length: int) -> DataSet:
+def with_vocabulary_classes(dataset: DataSet, tokenizer: Tokenizer | None, prompt_length: int) -> DataSet:
   """The data set; where it has responses, the tokens of the vocabulary are its classes.
 
   Raises:
     KdjaxError: if the tokenizer has no end, or prompts leave no room.
   """
-  first = {} if tokenizer is None else dataset.splits['train'][0]
-  if not {'text', 'response'} <= first.keys():
+  if tokenizer is None or not {'text', 'response'} <= dataset.splits['train'][0].keys():
     return dataset
   tokenizers.end(tokenizer)
   known = files.fingerprint(dataset.fingerprint, tokenizers.longest(tokenizer, prompt_length))

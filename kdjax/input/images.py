@@ -114,7 +114,8 @@ def _convert(image, factor=1):
   return np.asarray((image if turn is None else image.transpose(turn)).convert('RGB'))
 
 
-def _orientation(image):
+def _orientation(image) -> Any:
+  """Of its EXIF data: a number from 1 to 8, or whatever else stands there."""
   try:
     return image.getexif().get(0x0112)
   except Exception:  # damaged EXIF data raise all sorts, and turn nothing

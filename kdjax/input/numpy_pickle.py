@@ -4,7 +4,7 @@ import math
 import mmap
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class _Array(Unbuilt):
     return _array(raw, dtype, shape, 'F' if fortran else 'C')
 
 
-def _array(raw, dtype, shape, order='C', axes=None):
+def _array(raw, dtype, shape, order: Literal['C', 'F'] = 'C', axes=None):
   """The array of the numbers, or the objects, that come with it; a view of their bytes."""
   if not isinstance(dtype, np.dtype) or not whole_numbers(shape):
     raise ValueError('an array without a type or a shape')

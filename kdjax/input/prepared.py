@@ -29,7 +29,7 @@ def _feature_class(cls, name):
   return _class_of(cls, name)
 
 
-tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)
+tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def read(folder: Path) -> Any:

@@ -132,7 +132,7 @@ def put(target, items):
   for key, value in zip(items[::2], items[1::2], strict=True):
     if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < 2**61 - 1):
       raise ValueError(f'a {type(key).__name__} as the key of a dict')
-    if type(key) is not int and len(key) > KEY:
+    if isinstance(key, str | bytes) and len(key) > KEY:
       raise ValueError(f'a key of {len(key):,} characters')
     target[key] = value
 
@@ -175,14 +175,13 @@ def load(file: Any, dialect: Dialect) -> Any:
     return value
 
   for n, (name, arg) in enumerate(_operations(file)):
-    if name in ('GLOBAL', 'INST'):
-      arg = dialect.find(*arg.split(' ', 1))
+    allowed = dialect.find(*arg.split(' ', 1)) if name in ('GLOBAL', 'INST') else None
     if name not in dialect.opcodes:
       raise KdjaxError(f'its pickle uses {name}, which no {dialect.thing} needs')
     if n > MOST:
       raise KdjaxError(f'its pickle has more than {MOST:,} operations: save it as arrays')
     if name in PUSHED or name == 'GLOBAL':
-      stack.append(arg)
+      stack.append(allowed or arg)
     elif name in MADE:
       stack.append(MADE[name]())
     elif name == 'STOP':

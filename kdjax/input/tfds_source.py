@@ -17,6 +17,7 @@ import requests
 import tensorflow_datasets as tfds
 from filelock import FileLock
 from jax.experimental import multihost_utils
+from tensorflow_datasets.core.constants import DATA_DIR
 
 from kdjax import registry
 from kdjax.errors import KdjaxError, unknown
@@ -43,7 +44,7 @@ def quiet_tfds(name: str) -> Iterator[None]:
       f'TFDS needs TensorFlow for {name!r}: pip install tensorflow-cpu, then run this again.'
     ) from e
   finally:
-    console.file = None
+    console.file = None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def prepare(make: Callable[[], Any]) -> Any:
@@ -81,7 +82,7 @@ def _prepare(builder):
 
 def root(data_dir: str | None) -> Path:
   """Where TFDS keeps prepared data."""
-  return user_path(data_dir or tfds.core.constants.DATA_DIR)
+  return user_path(data_dir or DATA_DIR)
 
 
 def prepared(name: str, data_dir: str | None) -> Path | None:

@@ -95,12 +95,23 @@ def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
   return tokenizer
 
 
+def max_length(tokenizer: Tokenizer) -> int:
+  """Tokens of a text of a `cut` tokenizer."""
+  assert tokenizer.truncation is not None  # `cut` sets it
+  return tokenizer.truncation['max_length']
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+  assert tokenizer.padding is not None  # `cut` sets it
+  return tokenizer.padding['pad_id']
+
+
 def _check(tokenizer: Tokenizer) -> None:
   """Raises KdjaxError for a tokenizer with too many tokens or none, or with ids that no embedding has."""
   tokens = size(tokenizer)
   if not 0 < tokens <= MOST:
     raise KdjaxError(f'the tokenizer has ids up to {tokens - 1}; it needs 1 to {MOST:,} tokens.')
-  largest = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
+  largest = max(encode(tokenizer, [''])[0].max(), _pad_id(tokenizer))
   if largest >= tokens:
     raise KdjaxError(
       f'the tokenizer gives the id {largest}, and the largest of its vocabulary is {tokens - 1}: its padding '
@@ -150,7 +161,7 @@ def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
   Raises:
     KdjaxError: if it leaves no room for a response.
   """
-  length = tokenizer.truncation['max_length']
+  length = max_length(tokenizer)
   prompt = prompt_length or length // 2
   if not 0 < prompt < length:
     raise KdjaxError(
@@ -184,8 +195,8 @@ def encode_pairs(
   Raises:
     KdjaxError: if a prompt has no token.
   """
-  most, length = longest(tokenizer, prompt_length), tokenizer.truncation['max_length']
-  pad, last = tokenizer.padding['pad_id'], end(tokenizer)
+  most, length = longest(tokenizer, prompt_length), max_length(tokenizer)
+  pad, last = _pad_id(tokenizer), end(tokenizer)
   ids = np.full((len(prompts), length), pad, np.int32)
   mask, response = np.zeros((2, *ids.shape), bool)
   cut = np.zeros(len(prompts), bool)

@@ -205,8 +205,10 @@ def apply_init(place: Any) -> Callable:
   """`begun(state, start) -> TrainState` of stacked seeds, which all start from the variables of `start`."""
 
   def over(tree, start):
-    mine, given = flatten_dict(tree), flatten_dict(start)
-    return unflatten_dict(mine | {k: jnp.broadcast_to(v, mine[k].shape) for k, v in given.items()})
+    stacked: dict[tuple, Any] = flatten_dict(tree)
+    single: dict[tuple, Any] = flatten_dict(start)
+    broadcast = {k: jnp.broadcast_to(v, stacked[k].shape) for k, v in single.items()}
+    return unflatten_dict(stacked | broadcast)
 
   def begun(state: TrainState, start: Mapping) -> TrainState:
     rest = dict(start)

@@ -17,7 +17,7 @@ def described(value: Any, where: Any) -> tuple[tuple[int, ...], str]:
   Raises:
     KdjaxError: if they are of no array of numbers, or one of more than 4 GB; it names `where`.
   """
-  shape, dtype = value if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
+  shape, dtype = value if isinstance(value, list | tuple) and len(value) == 2 else ((), '')
   good = isinstance(dtype, str) and dtype in TYPES
   good = good and isinstance(shape, list | tuple) and len(shape) <= AXES
   good = good and all(type(n) is int and 0 <= n <= LARGEST for n in shape)

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 # Path of a key -> its name today, and path -> value -> value today; in a member of a cohort too.
-RENAMED = {('senses',): 'modality_robustness', ('run', 'together'): 'members_per_program'}
-RENAMED_VALUES = {('teacher', 'source'): {'past': 'previous_epoch'}}
+RENAMED: dict[tuple[str, ...], str] = {
+  ('senses',): 'modality_robustness',
+  ('run', 'together'): 'members_per_program',
+}
+RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {('teacher', 'source'): {'past': 'previous_epoch'}}
 
 
 def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
