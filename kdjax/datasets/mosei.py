@@ -50,7 +50,9 @@ def span(values: np.ndarray) -> np.ndarray:
 class Utterances(Sequence):
   """The examples of a split, built on demand."""
 
-  def __init__(self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence | None):
+  def __init__(
+    self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence | np.ndarray | None
+  ):
     self.features, self.labels, self.texts = features, labels, texts
 
   def __len__(self) -> int:
