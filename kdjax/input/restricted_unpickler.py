@@ -159,7 +159,7 @@ def load(file: Any, dialect: Dialect) -> Any:
     items = stack[len(stack) - n :] if 0 < n <= len(stack) else []
     del stack[len(stack) - len(items) :]
     if len(items) != n:
-      raise ValueError('more is allocated from the stack than lies on it')
+      raise ValueError('more is taken from the stack than lies on it')
     return items
 
   def pop_to_mark():
