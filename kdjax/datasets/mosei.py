@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -70,14 +70,14 @@ class Utterances(Sequence):
     return example
 
 
-def texts_of(part: Mapping, n: int, where: str) -> Sequence | np.ndarray | None:
+def texts_of(part: Mapping, n: int, where: str) -> Sequence[str | bytes] | None:
   texts = part.get('raw_text')
   if texts is None:
     return None
   is_list = isinstance(texts, list | tuple) or (isinstance(texts, np.ndarray) and texts.ndim == 1)
   if not is_list or len(texts) != n or not all(isinstance(t, str | bytes) for t in texts):
     raise KdjaxError(f'{where}.raw_text is not one text for each of {n} utterances')
-  return texts
+  return cast(Sequence[str | bytes], texts)  # an array is one too, but for its type
 
 
 def numbers(values, n: int | None, name: str) -> np.ndarray:

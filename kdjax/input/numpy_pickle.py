@@ -118,7 +118,7 @@ def read(path: str | Path) -> Any:
   decoded as latin-1.
 
   Raises:
-    KdjaxError: if it is damaged, no such file, or asks for anything else; it names what that is.
+    KdjaxError: if it is damaged, no such file, or contains anything else; it names what.
   """
   try:
     with regular_file(path, 'data file').open('rb') as file:
