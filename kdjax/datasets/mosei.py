@@ -51,7 +51,7 @@ class Utterances(Sequence):
   """The examples of a split, built on demand."""
 
   def __init__(
-    self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence | np.ndarray | None
+    self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence[str | bytes] | None
   ):
     self.features, self.labels, self.texts = features, labels, texts
 
