@@ -1,4 +1,4 @@
-"""What recipes share: the keys of `kdjax/settings.py` with their defaults; each changes what it cares about.
+"""Helpers of recipes: all keys of `kdjax/settings.py` with their defaults, of which a recipe changes some.
 
 A recipe is a file with `get_config(arg)`. The argument is what follows the colon in
 `--config=configs/quickstart.py:smoke=1,seeds=5`.
@@ -35,10 +35,10 @@ def parse_arg(arg: str | None, **defaults):
 
 
 def training(steps: int, batch_size: int, lr: float, **optimiser) -> ConfigDict:
-  """How a model is trained: AdamW with a warm-up and a cosine, and what else `settings.Train` has."""
-  made = dataclasses.asdict(settings.Train(steps=steps, batch_size=batch_size))
-  made['optimiser'] |= {'lr': lr, **optimiser}
-  return ConfigDict(made)
+  """The config of a training, `settings.Train`: AdamW with a warm-up and a cosine schedule."""
+  train = dataclasses.asdict(settings.Train(steps=steps, batch_size=batch_size))
+  train['optimiser'] |= {'lr': lr, **optimiser}
+  return ConfigDict(train)
 
 
 def model(name: str, **attributes) -> dict:
@@ -59,10 +59,10 @@ def base(name: str) -> ConfigDict:
 
 
 def full(arg: ConfigDict) -> bool:
-  """Whether the recipe is asked for at its full size, `scale=gpu`.
+  """Whether the recipe has its full size, `scale=gpu`.
 
   Raises:
-    KdjaxError: for a scale that there is not.
+    KdjaxError: for an unknown scale.
   """
   if arg.scale not in SCALES:
     raise unknown('scale', arg.scale, SCALES)
@@ -70,8 +70,8 @@ def full(arg: ConfigDict) -> bool:
 
 
 def finish(config: ConfigDict, arg: ConfigDict, longer: int, larger: int) -> ConfigDict:
-  """The recipe as it is, in seconds with `smoke=1`, or with `scale=gpu` for so many times as many steps of
-  batches that are so many times larger."""
+  """The recipe; with `smoke=1` a few steps, with `scale=gpu` `longer` times the steps and `larger` times the
+  batch size."""
   for stage in ('teacher', 'student') if full(arg) else ():
     config[stage].train.steps *= longer
     config[stage].train.batch_size *= larger

@@ -1,15 +1,15 @@
-"""A language model that answers: GPT-2 into a smaller one, on your own JSONL of prompts and responses.
+"""Language modelling: GPT-2 into a smaller one, on your own JSONL of prompts and responses.
 
   python run.py --config=configs/instructions.py
   python run.py --config=configs/instructions.py:path=rows.jsonl,method=gkd,share=0.5
   python run.py --config=configs/instructions.py:path=rows.jsonl,scale=gpu
 
-A row has the columns text (the prompt), response, and split if you like; without a `path` there are sums in
-words, made on the spot. `method` is one of kdjax/methods/sequence; `share` is how many batches get responses
-that the student writes in training. `scale=gpu` takes GPT-2 medium and DistilGPT2 from the hub, with texts of
-512 tokens, 256 of them for the prompt (not run yet); docs/language.md says more. Nothing is tuned. On sums
-expect a loss of 0.03 for the teacher, 0.620 ± 0.025 for the baseline and 0.632 ± 0.100 for the student: no
-difference (p = 0.82). 2 cores: 9 min, other work beside it.
+A row has the columns text (the prompt), response, and split if you like; without a `path` the data are
+generated sums in words. `method` is one of kdjax/methods/sequence; `share` is the share of batches whose
+responses the student samples in training. `scale=gpu` takes GPT-2 medium and DistilGPT2 from the hub, with
+texts of 512 tokens, 256 of them for the prompt (not run yet); docs/language.md says more. Nothing is tuned.
+On sums expect a loss of 0.03 for the teacher, 0.620 ± 0.025 for the baseline and 0.632 ± 0.100 for the
+student: no difference (p = 0.82). 2 cores: 9 min, other work beside it.
 """
 
 from configs import common

@@ -3,7 +3,7 @@
   python run.py --config=configs/method_zoo.py
 
 The quickstart's pair on easy-vqa with 2 % of the labels: each method alone beside the labels' loss, at the
-weight that its paper or repository gives, as a cohort that shares the teacher's forward. Nothing is tuned
+weight that its paper or repository gives, as a cohort that shares the teacher forward. Nothing is tuned
 for this task but the baseline. Expect the table of docs/method_zoo.md; 2 cores: 43 min.
 """
 

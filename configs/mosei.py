@@ -3,7 +3,7 @@
   python run.py --config=configs/mosei.py --config.data.path=unaligned_50.pkl
   python run.py --config=configs/mosei.py:inputs=audio+video --config.data.path=aligned_50.pkl
 
-The sets cannot be downloaded freely: docs/mosei.md says what file you must bring. The teacher is a
+The sets cannot be downloaded freely: docs/mosei.md lists the files to bring. The teacher is a
 multimodal Transformer that has all three; `inputs` are those of the student, which takes the mean over time
 of each. A starting point, not tuned, and not yet run on the real sets: there is no number to expect.
 `smoke=1` takes about a minute on 2 cores.

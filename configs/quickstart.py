@@ -2,8 +2,8 @@
 
   python run.py --config=configs/quickstart.py
 
-The teacher sees every label of easy-vqa. Student and baseline see 2 % of them; the student hears the
-teacher's answers to all the questions too. 2 cores: 2 min. Expect on the test questions: teacher
+The teacher has every label of easy-vqa. Student and baseline have 2 % of them; the student has the
+teacher's outputs for all the questions too. 2 cores: 2 min. Expect on the test questions: teacher
 99 %, baseline 79 %, student 97 %, p < 0.05 over 3 seeds.
 """
 

@@ -4,8 +4,8 @@
   python run.py --config=configs/sst2.py --data_dir=~/tensorflow_datasets
 
 The teacher is the published all-MiniLM-L6-v2 with a new classifier; the student reads the same word pieces,
-with some words left out, and hears what the teacher says of eight such views of each sentence. The test is
-the validation set of GLUE, whose own has no labels; a tenth of the training set is for validation. 2 cores:
+with some words left out, and has the teacher outputs for eight such views of each sentence. The test is the
+validation set of GLUE, whose own has no labels; a tenth of the training set is for validation. 2 cores:
 13 min. Expect teacher 88 %, baseline 76 %, student 79 %, p < 0.05 over 5 seeds (on 6,920 sentences; GLUE's
 own training set has phrases too).
 """

@@ -1,27 +1,27 @@
-"""The one exception that a person sees: a single line that says what to do."""
+"""The one exception for users: a single line that says what to do."""
 
 import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-# What a terminal obeys or cannot show: C0, C1, marks that turn the direction of writing, half characters.
+# Control characters C0 and C1, marks of the direction of writing, lone surrogates.
 CONTROL = re.compile('[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 LONGEST = 2000  # characters of a message: names in it may come from files
 
 
 def printable(text: str) -> str:
-  """`text` on one line that a terminal only shows: control characters as their escapes, such as \\x1b."""
+  """`text` on one line, control characters as their escapes, such as \\x1b."""
   return CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode(), text)
 
 
 def printable_lines(text: str) -> str:
-  """The same of every line."""
+  """`printable` of every line."""
   return '\n'.join(map(printable, text.split('\n')))
 
 
 class KdjaxError(Exception):
-  """Something the user can put right. `run.py` prints its text, one line, with no traceback."""
+  """An error that the user can fix. `run.py` prints its text, one line, with no traceback."""
 
   def __init__(self, message: object = ''):
     text = printable(re.sub(r'\s*\n\s*', ' ', str(message)))
@@ -32,7 +32,7 @@ class KdjaxError(Exception):
 def unknown(
   kind: str, name: str, choices: Iterable[str], show: Mapping[str, str] | None = None
 ) -> KdjaxError:
-  """An error that lists `choices`, the nearest to `name` first, each as `show` says it."""
+  """An error that lists `choices`, the nearest to `name` first; `show` maps a choice to its text."""
   choices, show = sorted(str(c)[:200] for c in choices), show or {}
   name = str(name)[:200]
   near = difflib.get_close_matches(name, choices, n=max(len(choices), 1), cutoff=0.5)
@@ -44,7 +44,7 @@ def unknown(
 
 @contextlib.contextmanager
 def explained(what: str) -> Iterator[None]:
-  """Turns whatever goes wrong in a function of somebody else's into one line that begins with `what`."""
+  """Turns an exception of another library into a KdjaxError that begins with `what`."""
   try:
     yield
   except KdjaxError:
@@ -55,7 +55,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def differences(theirs: Mapping, mine: Mapping, keys: Iterable[str]) -> str:
-  """Which of the keys have other values, the first four with both: '' where none has."""
+  """The keys whose values differ, the first four with both values; '' for none."""
   differ = sorted(k for k in keys if theirs.get(k) != mine.get(k))
   shown = '; '.join(f'{k}: {theirs.get(k)!r} there, {mine.get(k)!r} here' for k in differ[:4])
   return f'{shown}; and {len(differ) - 4} more' if len(differ) > 4 else shown

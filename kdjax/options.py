@@ -1,4 +1,4 @@
-"""Types and ranges of options: the annotation of a parameter says what its value has to be."""
+"""Types and ranges of options: values are checked against the annotations of parameters."""
 
 import functools
 import inspect
@@ -62,14 +62,13 @@ def check(value: Any, annotation: Any, key: str) -> Any:
   """The value, its lists as tuples.
 
   Args:
-    value: a whole number does where a real one is asked for; a bool and a str are no numbers, and a number
-      is finite.
+    value: an int is accepted for a float; a bool and a str are no numbers, and a number is finite.
     annotation: a type, with ranges by `Annotated` and choices by `Literal`; `inspect.Parameter.empty` allows
       everything.
-    key: what the value belongs to.
+    key: of the value, for the message.
 
   Raises:
-    KdjaxError: one line with the key, the value and what it has to be.
+    KdjaxError: with the key, the value and what it has to be.
   """
   if annotation is inspect.Parameter.empty:
     return value
@@ -98,10 +97,10 @@ def shown(value: Any) -> str:
 
 @functools.cache
 def parameters(function: Callable) -> dict[str, inspect.Parameter]:
-  """The options of a function, or of a Linen module, with the types that its annotations stand for."""
+  """The options of a function, or of a Linen module, with its annotations resolved."""
   try:
     hints = get_type_hints(function, include_extras=True)
-  except (NameError, AttributeError, TypeError):  # a user's own, with names that are not there
+  except (NameError, AttributeError, TypeError):  # a user's module, with names that cannot be resolved
     hints = {}
   parameters_ = inspect.signature(function).parameters.values()
   return {
@@ -115,13 +114,13 @@ def check_all(function: Callable, values: Mapping[str, Any], where: str, only: I
   """The options for a function, each checked against its annotation.
 
   Args:
-    function: whose parameters they are.
+    function: with these parameters.
     values: option -> value.
-    where: what stands before the option in a message: 'methods.kd'.
-    only: those of the parameters that are options; () for all.
+    where: the prefix of the option in a message: 'methods.kd'.
+    only: the parameters that are options; () for all.
 
   Raises:
-    KdjaxError: for an option that there is not, or one of another type or out of range.
+    KdjaxError: for an unknown option, or one of another type or out of range.
   """
   known = parameters(function)
   names = tuple(only) or tuple(known)
@@ -132,14 +131,14 @@ def check_all(function: Callable, values: Mapping[str, Any], where: str, only: I
 
 
 def describe(annotation: Any) -> str:
-  """What a value has to be, in words."""
+  """The values that an annotation allows, in words."""
   if annotation is inspect.Parameter.empty or annotation is Any:
     return 'anything'
   return _words(adapter(annotation).json_schema())
 
 
 def _choices(schema: Mapping) -> list[str]:
-  """The strings to choose from, [] where there are other values too."""
+  """The allowed strings, [] where other values are allowed too."""
   if 'anyOf' in schema:
     each = [_choices(s) for s in schema['anyOf']]
     return sum(each, []) if all(each) else []
@@ -161,8 +160,8 @@ def _words(schema: Mapping) -> str:
   if kind == 'array':
     if 'prefixItems' in schema:
       return f'a list of {", ".join(_words(s) for s in schema["prefixItems"])}'
-    some = 'a list, not empty,' if schema.get('minItems') else 'a list'
-    return f'{some} of {plural(_words(schema.get("items", {})))}'
+    lists = 'a list, not empty,' if schema.get('minItems') else 'a list'
+    return f'{lists} of {plural(_words(schema.get("items", {})))}'
   if kind == 'object':
     inner = schema.get('additionalProperties')
     return f'a dict of {plural(_words(inner))}' if isinstance(inner, Mapping) else 'a dict'
@@ -171,9 +170,9 @@ def _words(schema: Mapping) -> str:
 
 def plural(words: str) -> str:
   """'a number from 0 to 1' -> 'numbers from 0 to 1'."""
-  for one in ('a number', 'a whole number', 'a string', 'a dict'):
-    many = f'{one.removeprefix("a ")}s'
-    words = many + words.removeprefix(one) if words.startswith(one) else words
+  for singular in ('a number', 'a whole number', 'a string', 'a dict'):
+    several = f'{singular.removeprefix("a ")}s'
+    words = several + words.removeprefix(singular) if words.startswith(singular) else words
   return words
 
 
@@ -182,11 +181,11 @@ def _range(schema: Mapping) -> str:
   high, below = schema.get('maximum'), schema.get('exclusiveMaximum')
   if low == high and low is not None:
     return f' that is {low:g}'
-  most = _figure(high) if below is None else f'below {_figure(below)}'
+  most = _number(high) if below is None else f'below {_number(below)}'
   if low is not None:
-    return f' from {_figure(low)} to {most}'
-  return f' above {_figure(above)} and {"up to " if below is None else ""}{most}'
+    return f' from {_number(low)} to {most}'
+  return f' above {_number(above)} and {"up to " if below is None else ""}{most}'
 
 
-def _figure(x: float) -> str:
+def _number(x: Any) -> str:
   return f'{x:,}' if isinstance(x, int) else f'{x:g}'

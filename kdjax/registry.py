@@ -1,4 +1,4 @@
-"""What there is to choose from: a name in a config is the name of a module."""
+"""Lookup by name: a name in a config is the name of a module."""
 
 import functools
 import importlib
@@ -22,7 +22,7 @@ KINDS |= {'generators': 'generator scheme', 'pretrained': 'converter'}
 
 MAKES = {'methods': Method, 'tasks': Task, 'data': DataSet, 'generators': GeneratorLoss}
 
-# Where a kind lies, if not in the folder of its own name.
+# The folder of a kind, where it is not the kind's name.
 FOLDERS = {'data': 'datasets', 'generators': 'training.schemes.generators'}
 
 
@@ -39,7 +39,7 @@ def module(kind: str, name: str) -> ModuleType:
   """The module called `name`; a dotted name is a user's own module, see `trust`.
 
   Raises:
-    KdjaxError: if there is none, or it is somebody's own and was not named by who runs this.
+    KdjaxError: if there is none, or it is a user's module that is not trusted.
   """
   known = names(kind)
   if not isinstance(name, str):
@@ -57,23 +57,27 @@ def module(kind: str, name: str) -> ModuleType:
 
 
 def _fits(kind: str, value: Any, where: ModuleType) -> bool:
-  """Whether a value is of the kind's own type, and defined in the module, not imported into it."""
-  own = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
+  """Whether a value is an entry of the kind, and defined in the module, not imported into it."""
+  defined = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
   if kind == 'models':
-    return own and isinstance(value, type) and issubclass(value, nn.Module)
-  return own and inspect.isfunction(value)
+    return defined and isinstance(value, type) and issubclass(value, nn.Module)
+  return defined and inspect.isfunction(value)
 
 
 def entry(kind: str, name: str) -> Callable:
-  """The function or class of the module's own name, case and underscores aside."""
+  """The function or class with the name of its module, case and underscores aside."""
   source = module(kind, name)
-  own = name.rpartition('.')[2]
-  for key in (own, *vars(source)):
+  bare = name.rpartition('.')[2]
+  for key in (bare, *vars(source)):
     value = vars(source).get(key)
-    if key.replace('_', '').lower() == own.replace('_', '').lower() and _fits(kind, value, source):
+    if (
+      key.replace('_', '').lower() == bare.replace('_', '').lower()
+      and callable(value)
+      and _fits(kind, value, source)
+    ):
       return value
-  wanted = 'Linen module' if kind == 'models' else 'function'
-  raise KdjaxError(f'{source.__name__} defines no {wanted} called {own!r}, which a {KINDS[kind]} takes.')
+  expected = 'Linen module' if kind == 'models' else 'function'
+  raise KdjaxError(f'{source.__name__} defines no {expected} called {bare!r}, which a {KINDS[kind]} takes.')
 
 
 def options(kind: str, name: str) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def check(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> d
     kind: of `KINDS`.
     name: of the entry.
     values: option -> value.
-    where: what they belong to, for messages: 'methods.kd'.
+    where: the prefix of an option in messages: 'methods.kd'.
 
   Raises:
     KdjaxError: for an option that the entry does not have, or one of another type or out of range.
@@ -106,7 +110,7 @@ def make(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> An
   """Calls the entry with the options of a config; the arguments are those of `check`.
 
   Raises:
-    KdjaxError: as `check` does, and for an option that it needs and was not given.
+    KdjaxError: as `check` does, and for a missing option.
   """
   values = check(kind, name, values, where)
   for key, default in options(kind, name).items():
@@ -123,8 +127,8 @@ def make(kind: str, name: str, values: Mapping[str, Any], where: str = '') -> An
 class Entry(NamedTuple):
   name: str
   family: str
-  taps: str  # of the student, by default; empty for what is no method
-  line: str  # the first of the module's docstring
+  taps: str  # of the student, by default; empty except for methods
+  line: str  # the first line of the module's docstring
 
 
 def listing(kind: str) -> list[Entry]:

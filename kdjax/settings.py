@@ -1,7 +1,7 @@
 """The keys of every recipe: the type, range, default and meaning of each."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Interval
@@ -14,9 +14,9 @@ from kdjax.runtime.renamed_keys import renamed
 Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
 Weights = Literal['float32', 'bfloat16', 'int8']
 StoreDtype = Literal['float16', 'bfloat16', 'float32']
-Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these if they are there
-Itself = Literal['ema', 'previous_epoch']  # the student's own average, itself an epoch ago
-Redrawn = Literal['labels', 'order', 'teacher']  # the labels that are kept, the data's order, the teacher
+Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these where they exist
+Itself = Literal['ema', 'previous_epoch']  # the student's weight average, the student an epoch ago
+Redrawn = Literal['labels', 'order', 'teacher']  # which labels are kept, the data's order, the teacher
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
@@ -25,13 +25,13 @@ Rates = Mapping[str, Rate]
 Views = Mapping[str, tuple[Name, ...]]
 
 
-def section(kind: type) -> Any:
+def section(kind: Callable[[], Any]) -> Any:
   return dataclasses.field(default_factory=kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimiser:
-  """What every optimiser has; `kdjax.training.optimizers` says what else there is."""
+  """The keys of every optimiser; `kdjax.training.optimizers` has those of each."""
 
   name: Annotated[Name, 'of optax, or dot'] = 'adamw'
   lr: Annotated[LearningRate, 'the largest learning rate'] = 1e-3
@@ -51,27 +51,25 @@ class Train:
   augment: Annotated[
     tuple[Name, ...], 'on the device: flip, crop, drop_words, …; see kdjax/input/augment.py'
   ] = ()
-  ema: Annotated[Decay, 'decay of an average of the weights, which is then what is evaluated'] = 0.0
-  accumulate: Annotated[
-    Count, 'parts in which a batch goes through, for less memory; batch norm sees one at a time'
-  ] = 1
-  remat: Annotated[bool, 'makes activations anew for the gradient, for less memory'] = False
+  ema: Annotated[Decay, 'decay of a moving average of the weights, which is evaluated instead of them'] = 0.0
+  accumulate: Annotated[Count, 'micro-batches of a batch, for less memory; batch norm sees one at a time'] = 1
+  remat: Annotated[bool, 'recomputes activations for the gradient, for less memory'] = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-  """What columns of a table are called, where they have other names."""
+  """The names of a table's columns, where they have others."""
 
   image: Annotated[str, 'files of images'] = ''
   text: Annotated[str, 'texts, or prompts'] = ''
   label: Annotated[str, 'names of classes'] = ''
   split: Annotated[str, 'train, validation or test'] = ''
-  response: Annotated[str, 'what follows a prompt'] = ''
+  response: Annotated[str, 'the response to a prompt'] = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-  """At most so many examples of each split; 0 takes all."""
+  """The most examples of each split; 0 takes all."""
 
   train: Annotated[Whole, 'examples; 0 takes all'] = 0
   validation: Annotated[Whole, 'examples; 0 takes all'] = 0
@@ -80,12 +78,12 @@ class Limit:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """What is learned from."""
+  """The data set."""
 
   name: Annotated[str, 'see `python run.py datasets`; any other name is one of TFDS'] = ''
   path: Annotated[str, 'of a manifest: name=manifest'] = ''
   columns: Columns = section(Columns)
-  options: Annotated[Mapping[str, Any], "whatever else the data set's function takes"] = section(dict)
+  options: Annotated[Mapping[str, Any], 'other options of the data set'] = section(dict)
   limit: Limit = section(Limit)
   transfer: Annotated[str, "the split that student and baseline train on, where it is not 'train'"] = ''
   labels: Annotated[SomeShare, 'share of the training labels that student and baseline see'] = 1.0
@@ -141,8 +139,8 @@ class Store:
 
   folder: Annotated[str, '<workdir>/store where it is not set'] = ''
   taps: Annotated[tuple[Name, ...], 'of the teacher; () takes those that the methods read'] = ()
-  top_k: Annotated[Whole, 'classes kept of logits, with the mass of the others; 0 keeps all'] = 0
-  dtype: Annotated[StoreDtype, 'of the arrays kept'] = 'float16'
+  top_k: Annotated[Whole, 'classes stored of logits, with the mass of the others; 0 stores all'] = 0
+  dtype: Annotated[StoreDtype, 'of the stored arrays'] = 'float16'
   views: Annotated[
     Size, 'of each example: epoch e trains on the view e mod views, where there is augmentation'
   ] = 1
@@ -156,12 +154,12 @@ class OnPolicy:
   share: Annotated[Share, 'of the batches, λ of GKD'] = 0.0
   length: Annotated[Whole, 'tokens of the longest; 0 for text_length - prompt_length'] = 0
   temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
-  writer: Annotated[Literal['student', 'teacher'], 'who writes'] = 'student'
+  writer: Annotated[Literal['student', 'teacher'], 'the model that writes'] = 'student'
 
 
 @dataclasses.dataclass(frozen=True)
 class ModalityRobustness:
-  """What the comparison tries on the test data beside them as they are."""
+  """Further evaluations of the comparison, with modalities missing or noisy."""
 
   subsets: Annotated[bool, 'every subset of the modalities'] = False
   noise: Annotated[
@@ -171,7 +169,7 @@ class ModalityRobustness:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """What a language model writes in the comparison, scored with ROUGE-L."""
+  """The responses of a language model in the comparison, scored with ROUGE-L."""
 
   seeds: Annotated[tuple[Whole, ...], 'of the sampling, such as (10, 20, 30, 40, 50); () for none'] = ()
   length: Annotated[Whole, 'tokens of the longest response; 0 for text_length - prompt_length'] = 0
@@ -181,7 +179,7 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """Changes no weights, except 'parallel'."""
+  """Evaluation, logging, checkpoints; changes no weights, except 'parallel'."""
 
   parallel: Annotated[Literal['jit', 'pmap'], 'pmap: batch norm a device'] = 'jit'
   eval_every: Annotated[Count, 'steps between evaluations on validation'] = 500
@@ -197,19 +195,19 @@ class Run:
     Size, 'steps in one program, for models faster than the host; divides steps and the *_every'
   ] = 1
   resident: Annotated[
-    Literal['auto', 'yes', 'no'], "whether training data live on the device; 'auto': where it is of use"
+    Literal['auto', 'yes', 'no'], "keeps training data on the device; 'auto': where it is faster"
   ] = 'auto'
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """All of it."""
+  """The whole recipe."""
 
   name: Annotated[Name, 'of the folder below runs/, and in reports']
   seed: Annotated[Whole, "of the data's order and of the first model"] = 0
   seeds: Annotated[Annotated[int, Interval(ge=1, le=1000)], 'students and baselines, trained together'] = 5
   redraw: Annotated[
-    tuple[Redrawn, ...], 'what each seed draws anew beside its initial weights, so that p covers it too'
+    tuple[Redrawn, ...], 'drawn anew for each seed beside its initial weights, so that p covers it too'
   ] = ()
   task: Annotated[Mapping[str, Any], 'its name and options; see `python run.py tasks`'] = section(
     lambda: {'name': 'classification'}
@@ -240,12 +238,12 @@ class Recipe:
 
 
 def fields(kind: type) -> dict[str, Any]:
-  """Key -> its annotation."""
+  """Key -> annotation."""
   return get_type_hints(kind, include_extras=True)
 
 
 def meaning(annotation: Any) -> str:
-  """The explanation that stands in an annotation, '' without one."""
+  """The description in an annotation, '' without one."""
   return next((m for m in getattr(annotation, '__metadata__', ()) if isinstance(m, str)), '')
 
 
@@ -253,14 +251,14 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """(dotted key, annotation) of every key of a recipe."""
   for name, annotation in fields(kind).items():
     key = f'{prefix}{name}'
-    if dataclasses.is_dataclass(annotation):
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
       yield from leaves(annotation, f'{key}.')
     else:
       yield key, annotation
 
 
 def complete(config: Any, kind: type = Recipe) -> Any:
-  """`config` with the default of every key that it leaves out; what is no dict stays what it is."""
+  """`config` with the default of every missing key; anything but a dict is returned as it is."""
   if not isinstance(config, Mapping):
     return config
   filled, annotations = dict(renamed(config) if kind is Recipe else config), fields(kind)
@@ -278,10 +276,10 @@ def complete(config: Any, kind: type = Recipe) -> Any:
 
 
 def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
-  """Finds a key that there is not, or that is missing, and a value of another type or out of range.
+  """Checks keys, types and ranges.
 
   Raises:
-    KdjaxError: for the first of them.
+    KdjaxError: for the first unknown or missing key, or value of another type or out of range.
   """
   known = fields(kind)
   if not isinstance(config, Mapping):
@@ -295,7 +293,7 @@ def check(config: Any, kind: type = Recipe, prefix: str = '') -> None:
       raise KdjaxError(f'the recipe has no {prefix}{name}: set it.')
     if annotation is Optimiser:  # whose keys depend on its name: `optimizers.check`
       options.check(config[name], Mapping, f'{prefix}{name}')
-    elif dataclasses.is_dataclass(annotation):
+    elif isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
       check(config[name], annotation, f'{prefix}{name}.')
     else:
       options.check(config[name], annotation, f'{prefix}{name}')

@@ -1,4 +1,4 @@
-"""Every type that the parts of kdjax hand to each other.
+"""The types that the parts of kdjax exchange.
 
 Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
 """
@@ -14,20 +14,20 @@ from pydantic import InstanceOf, WithJsonSchema
 
 Array = jax.Array
 
-# What the keys of a batch hold. '<modality>/mask' is the validity of positions, '<modality>/present' [B]
+# The arrays of a batch by key. '<modality>/mask' is the validity of positions, '<modality>/present' [B]
 # whether an example has the modality at all.
 BATCH = {
   'image': 'u8 or f32 [B, H, W, C]',
   'text': 'i32 [B, L], ids of tokens',
   'audio': 'f32 [B, N], samples from -1 to 1',
   'video': 'u8 or f32 [B, T, H, W, C]',
-  'label': 'i32 [B], -1 where it is not known; f32 for a number, NaN where it is not known',
+  'label': 'i32 [B], -1 where it is missing; f32 for a number, NaN where it is missing',
   'mask': "f32 [B], 0 for the padding of an evaluation's last batch",
-  'id': 'i32 [B], of the example: names, with the epoch, the view that augmentation draws',
+  'id': 'i32 [B], of the example; with the epoch it seeds the augmentation',
   'epoch': 'i32 [B]',
   'group': 'i32 [B], equal for what belongs together, such as the captions of an image',
 }
-# What the usual taps of a model hold; the rest are named after their place, such as 'image/stage1'.
+# The usual taps of a model; others are named after their module, such as 'image/stage1'.
 TAPS = {
   'logits': 'f32 [B, C], or [B, L, C] of a language model',
   'embed': 'f32 [B, D], one vector an example',
@@ -38,7 +38,7 @@ TAPS = {
 
 
 def meaning(key: str) -> str:
-  """What a batch key or tap of that name holds, in brackets after a space; '' for another name."""
+  """The description of a batch key or tap in brackets, after a space; '' for another name."""
   holds = BATCH.get(key) or TAPS.get(key)
   return f' ({holds})' if holds else ''
 
@@ -46,13 +46,13 @@ def meaning(key: str) -> str:
 Batch = Mapping[str, Array]
 Outputs = Mapping[str, Array]  # a flat dict of named arrays, the taps
 
-# Kept apart until the very end, so that a mean is the same however the batch was split.
+# Divided at the very end, so that a mean is the same however the batch is split.
 SumCount = tuple[Array, Array]
 Variables = Mapping[str, Any]  # 'params' and the other collections of Flax
 
 
 class MethodInit(Protocol):
-  """Initialises what a method learns."""
+  """Initialises the parameters of a method."""
 
   def __call__(self, rng: Array, s: Outputs, t: Outputs, batch: Batch, /) -> tuple[Any, Any]:
     """(params, stats) from one batch's taps of student and teacher, both `{}` where nothing is learned."""
@@ -107,8 +107,8 @@ class Method(NamedTuple):
     loss: `(params, stats, s, t, batch, *, step, rng) -> ((sum, count), new_stats)`. A combined
       method returns one `(sum, count)` a name. A relation over the whole batch counts once.
     relational: whether the loss relates the examples of a batch to each other, so that a part
-      of the batch does not give a part of the loss; or `(params, stats) -> bool` where that shows in
-      what the method learns and keeps for its taps. Ask `methods.related`.
+      of the batch does not give a part of the loss; or `(params, stats) -> bool` where that depends on
+      its parameters. `methods.related` evaluates it.
   """
 
   init: MethodInit
@@ -117,30 +117,31 @@ class Method(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What the labels ask for.
+  """A supervised task: loss, metrics and predictions.
 
   Attributes:
     loss: `(outputs, batch) -> (sum, count)`, the supervised loss.
     metrics: `(outputs, batch) -> {name: (sum, count)}`.
-    gather: the taps and batch keys that `finalize` wants for the whole split.
+    gather: the taps and batch keys that `finalize` reads, gathered over a split.
     finalize: `(gathered) -> {name: float}`, metrics that are no mean over examples.
-    references: `(train, test) -> {name: float}` over two sources, the scores of answers that
-      need no model: what a result has to be compared with.
+    references: `(train, test) -> {name: float}` over two sources, the scores of trivial
+      predictors, such as the majority class.
     compare: `(teacher, student) -> {name: float}` over two gathered dicts.
-    metric: the name of the metric that counts.
+    metric: the name of the primary metric.
     higher_is_better: its direction.
-    outputs: `(dataset) -> {tap: size of its last axis, or None for any}`, what a model must give.
+    outputs: `(dataset) -> {tap: size of its last axis, or None for any}`, the taps a model must have.
     whole: whether `metric` is one of `finalize`'s, which only a whole split gives.
     relational: whether the loss relates examples or modalities to each other, so that a part of a batch
-      gives no part of the loss, and an answer needs every input.
-    label: what it reads of 'label': 'class' i32 [B], -1 where it is not known, 'number' f32 [B], NaN where it
-      is not known, or '' for nothing or whatever there is.
-    hides_labels: whether a label of -1 is one that is not known, so that few labels can be tried.
-    cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` is what each
-      stage gave, stage -> dict, `examples` the split as the data set gives it. A card has 'truth', an answer
-      under the name of each stage, and what there is of 'image' u8 [H, W, C], 'text' and 'audio' f32 [N].
-      An answer is a str or, where things are found, [{'image', 'text', 'right'}], the best first.
-    answer: `(outputs, classes) -> [(name, score)]` of one example's taps [...], the best first.
+      gives no part of the loss, and a prediction needs every input.
+    label: the kind of 'label' it reads: 'class' i32 [B], -1 where it is missing, 'number' f32 [B], NaN where
+      it is missing, or '' for none or any.
+    hides_labels: whether a label of -1 is a missing one, so that `data.labels` can hide labels.
+    cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` maps a stage to its
+      gathered dict, `examples` is the split of the data set. A card has 'truth', a prediction under the
+      name of each stage, and where there are any 'image' u8 [H, W, C], 'text' and 'audio' f32 [N]. A
+      prediction is a str or, in retrieval, [{'image', 'text', 'right'}], the best first.
+    answer: `(outputs, classes) -> [(name, score)]`, the predictions for one example's taps [...], the best
+      first.
   """
 
   loss: TaskLoss
@@ -171,9 +172,9 @@ class DataSet(NamedTuple):
     licence: what a user may do with it.
     rate: samples a second of its sounds, 0 without any.
     languages: the names of the values of 'language', in order, where examples have it.
-    files: what the content comes from; where they are named, a split that was decoded is kept on disk, and a
-      workdir and a store know the `content` of them again.
-    content: a hash of what the files hold, '' for none.
+    files: of the content; where they are named, decoded splits are cached on disk, and a workdir and a store
+      record their `content`.
+    content: a hash of the content of the files, '' for none.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -193,7 +194,7 @@ class Model(NamedTuple):
     init: `(rng, batch) -> variables`.
     apply: `(variables, batch, *, train=False, rng=None) -> (outputs, stats)`; `stats` are the
       updated mutable collections in training and those passed in otherwise.
-    members: names of the whole models within it, each of which learns from the labels on its own.
+    members: names of the whole models within it, each of which is trained on the labels separately.
   """
 
   init: ModelInit
@@ -201,16 +202,15 @@ class Model(NamedTuple):
   members: tuple[str, ...] = ()
 
 
-# Options that are models: a Linen module within another, and a model that a method trains.
+# Options that are models: a Linen submodule, and a model that a method trains.
 Module = Annotated[InstanceOf[nn.Module], WithJsonSchema({'title': 'a model'})]
 Peer = Annotated[InstanceOf[Model], WithJsonSchema({'title': 'a model'})]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """Arrays only: exactly what is donated, sharded and checkpointed.
 
-  Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run repeats itself: see `streams`.
+  Randomness is `fold_in(seed, step)`, so no key is stored and a resumed run is reproducible: see `streams`.
   """
 
   step: Array  # i32 []
@@ -218,18 +218,18 @@ class TrainState:
   params: Any  # {'student': ..., 'method': ...}
   stats: Any  # {'student': ..., 'method': ...}
   opt_state: Any
-  ema: Any  # the student's variables averaged, or {} when no average is kept
+  ema: Any  # the student's variables averaged, or {} without an average
 
 
 class GeneratorLoss(NamedTuple):
-  """What a generator is trained for, and how the student's steps follow its own.
+  """The loss of a generator, and the student steps after each of its own.
 
   Attributes:
     loss: `(s, t, *, step) -> {name: (sum, count)}`, terms with their weights, of the student's and the
-      teacher's taps of the generated images; what it stops no gradient of reaches the images.
-    student_steps: of the student for one of the generator.
-    images: of the student's steps. 'same': those that the generator's step was made from, before it.
-      'noise': its noise again, through the generator after it. 'fresh': new noise for each.
+      teacher's taps of the generated images, with gradients to the images.
+    student_steps: student steps for one generator step.
+    images: of the student's steps. 'same': those of the generator's step, from before its update. 'noise':
+      its noise through the updated generator. 'fresh': new noise for each step.
   """
 
   loss: Callable

@@ -50,8 +50,8 @@ PAPER = 'Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, arXiv 2203.08
 
 
 def dkd(teacher, student):
-  given = {'weight': 1.0, 'alpha': 1.0, 'beta': BETA.get((teacher, student), 8.0), 'temperature': 4.0}
-  return {'task_weight': 1.0, 'methods': {'dkd': given | {'warmup': 20 / EPOCHS}}}
+  options = {'weight': 1.0, 'alpha': 1.0, 'beta': BETA.get((teacher, student), 8.0), 'temperature': 4.0}
+  return {'task_weight': 1.0, 'methods': {'dkd': options | {'warmup': 20 / EPOCHS}}}
 
 
 WAYS = {

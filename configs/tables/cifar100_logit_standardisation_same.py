@@ -55,19 +55,19 @@ def ways(settings, unstated):
   """The ways of a table's rows, of its settings."""
 
   def plain(teacher, student):
-    made = dkd(teacher, student)
-    made['methods']['dkd']['beta'] = unstated.get((teacher, student), made['methods']['dkd']['beta'])
-    return made
+    entry = dkd(teacher, student)
+    entry['methods']['dkd']['beta'] = unstated.get((teacher, student), entry['methods']['dkd']['beta'])
+    return entry
 
   def kd(teacher, student):
     temperature, weight = settings[teacher, student][0]
-    given = {'weight': float(weight), 'temperature': float(temperature), 'standardise': True}
-    return {'task_weight': 0.1, 'methods': {'kd': given}}
+    options = {'weight': float(weight), 'temperature': float(temperature), 'standardise': True}
+    return {'task_weight': 0.1, 'methods': {'kd': options}}
 
   def decoupled(teacher, student):
     temperature, weight, beta = map(float, settings[teacher, student][1])
-    given = {'weight': weight, 'alpha': 1.0, 'beta': beta, 'temperature': temperature, 'standardise': True}
-    return {'task_weight': 1.0, 'methods': {'dkd': given | {'warmup': 20 / EPOCHS}}}
+    options = {'weight': weight, 'alpha': 1.0, 'beta': beta, 'temperature': temperature, 'standardise': True}
+    return {'task_weight': 1.0, 'methods': {'dkd': options | {'warmup': 20 / EPOCHS}}}
 
   return {
     'KD': repdistiller.WAYS['KD'],

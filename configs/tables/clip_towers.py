@@ -1,4 +1,4 @@
-"""What the tables of CLIP models share: their towers, and pairs to train on with ImageNet for the test.
+"""Shared by the tables of CLIP models: their towers, and pairs to train on with ImageNet for the test.
 
 It is no table itself. Under --data_dir it wants imagenet2012 as TFDS prepares it; imagenet_classes.txt, a
 readable name a line in the order of TFDS's labels, which are WordNet ids; and the pairs, a row of a .jsonl an
@@ -15,7 +15,7 @@ IMAGENET = 'Zero-shot top-1 on the 50,000 validation images of ImageNet, %'
 EMOJI = 'Zero-shot top-1 of emoji by their categories, %'  # the published numbers are of something else
 
 
-def clip(image, text, patch: int, scale: str, *, of_image=(), of_text=(), **given) -> dict:
+def clip(image, text, patch: int, scale: str, *, of_image=(), of_text=(), **attributes) -> dict:
   """CLIP's two towers of (width, blocks) each, with heads of 64 channels, in a space of 512.
 
   Args:
@@ -25,7 +25,7 @@ def clip(image, text, patch: int, scale: str, *, of_image=(), of_text=(), **give
     scale: of the table.
     of_image: attributes and keys of the image tower beside these.
     of_text: those of the text tower.
-    **given: those of the whole.
+    **attributes: those of the whole model.
   """
   by, shallower = (NARROWER, SHALLOWER) if scale == 'smoke' else (1, 1)
 
@@ -38,7 +38,7 @@ def clip(image, text, patch: int, scale: str, *, of_image=(), of_text=(), **give
     'image': tower('vit_class_token', image, patch=patch, clip=True, **OPENAI, **dict(of_image)),
     'text': tower('clip_text', text, positions=77, **dict(of_text)),
   }
-  return model('clip', width=512 // by, **towers, **given)
+  return model('clip', width=512 // by, **towers, **attributes)
 
 
 def recipe(name: str, pairs: str, scale: str):
@@ -62,8 +62,8 @@ def recipe(name: str, pairs: str, scale: str):
   return config
 
 
-def adamw(steps: int, batch: int, lr: float, warmup: int, **given):
+def adamw(steps: int, batch: int, lr: float, warmup: int, **options):
   """A cosine after `warmup` steps; weight decay as open_clip has it."""
-  made = training(steps, batch, lr, warmup=warmup / steps, **{'b1': 0.9, 'b2': 0.98, 'eps': 1e-6, **given})
-  made.augment = ('slight_crop',)
-  return made
+  train = training(steps, batch, lr, warmup=warmup / steps, **{'b1': 0.9, 'b2': 0.98, 'eps': 1e-6, **options})
+  train.augment = ('slight_crop',)
+  return train

@@ -94,13 +94,13 @@ def experiment(scale):
 
 
 def cells(stage, member, published):
-  given = ('MNIST',), stage, member
-  return {'%': Cell(*given, published=published), 'of 10,000': Cell(*given, measure='errors')}
+  args = ('MNIST',), stage, member
+  return {'%': Cell(*args, published=published), 'of 10,000': Cell(*args, measure='errors')}
 
 
 def get_table(scale):
   teacher, first, second = EPOCHS[scale]
-  said = f': {teacher} epochs of the teacher, {first + second} of the students'
+  epochs = f': {teacher} epochs of the teacher, {first + second} of the students'
   rows = {
     'teacher, 361 K weights': ('teacher', 'KD', 0.55),
     'student, 30 K, labels alone': ('baseline', 'KD', 1.9),
@@ -109,11 +109,11 @@ def get_table(scale):
   }
   return Table(
     name='fitnets_mnist',
-    title='MNIST of FitNets' + {'cpu': said, 'smoke': ': smoke'}.get(scale, ''),
+    title='MNIST of FitNets' + {'cpu': epochs, 'smoke': ': smoke'}.get(scale, ''),
     paper='Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, arXiv 1412.6550, table 4',
     source='the paper; recipe from its appendix A.2 and adri-romsor/FitNets, yaml/MNIST_fitnet_valid.yaml',
     experiments={'MNIST': experiment(scale)},
-    panels={'Errors on the test images': {row: cells(*given) for row, given in rows.items()}},
+    panels={'Errors on the test images': {row: cells(*args) for row, args in rows.items()}},
     measures={'error rate': RATE, 'errors': MEASURES['errors']},
     selection='best on validation',
     notes=NOTES,

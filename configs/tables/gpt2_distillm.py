@@ -46,7 +46,7 @@ NOTES = (
   'A cell is one student, the mean over 5 seeds of its sampling, as in the papers: nothing is tested. It is '
   'measured on the 500 test examples of Dolly, not on SelfInst, Vicuna, S-NI and UnNI.',
   "Reruns of MiniLLM 0.1B by DistiLLM's author gave 23.5 to 24.2, a user's teacher 27.0 (its issue 5). "
-  'Computed in bfloat16, weights in float32, the teacher heard in bfloat16; no attention weight is dropped.',
+  'Computed in bfloat16, weights in float32, of the teacher in bfloat16; no attention weight is dropped.',
 )
 
 
@@ -62,23 +62,23 @@ def trained(batch, rate, epochs):
 
 
 def recipe(size, row):
-  given = next(given for rows, given in RECIPES[size].items() if row in rows)
-  return given, '{}, {} a GPU, rate {:g}'.format(size, *given)
+  settings = next(settings for rows, settings in RECIPES[size].items() if row in rows)
+  return settings, '{}, {} a GPU, rate {:g}'.format(size, *settings)
 
 
 def member(row):
   method, options, share, writer = ROWS[row]
-  told = {'on_policy': {'share': share, 'writer': writer}}
-  return told | {'methods': {method: {'weight': 1.0, **options, **TAPS}}}
+  config = {'on_policy': {'share': share, 'writer': writer}}
+  return config | {'methods': {method: {'weight': 1.0, **options, **TAPS}}}
 
 
 def experiment(size, row, scale):
-  given, name = recipe(size, row)
+  settings, name = recipe(size, row)
   config = common.base(name)
   config.update(task={'name': 'language_modelling'}, task_weight=0.0, seeds=1)
   config.data.update(name='manifest', path='dolly.jsonl', text_length=512, prompt_length=256, tokenizer=HUB)
   config.teacher.model, config.student.model = gpt2('1.5B'), gpt2(size)
-  config.teacher.train, config.student.train = trained(2, 5e-5, 10), trained(*given)
+  config.teacher.train, config.student.train = trained(2, 5e-5, 10), trained(*settings)
   config.teacher.dtype = config.student.dtype = config.teacher.weights = 'bfloat16'
   config.on_policy.length = config.generation.length = 256
   config.generation.seeds = (10, 20, 30, 40, 50)

@@ -2,8 +2,8 @@
 
   python run.py table configs/tables/mfh_gaussian.py --workdir=runs/mfh_gaussian
 
-A linear teacher on x1 that sees all that decides the label is a worse teacher for a linear student on x2
-than one that sees the shared part alone, though it is right more often. γ is the share of the decisive
+A linear teacher on x1 with all the values that decide the label is a worse teacher for a linear student on x2
+than one with the shared values alone, though it is more accurate. γ is the share of the decisive
 values that both have. 10 runs, each with data of its own, drawn from the seeds 42 to 51. Expect
 docs/tables/mfh_gaussian.md; 2 cores: 19 min, other work beside it.
 """
@@ -56,10 +56,10 @@ def get_table(scale):
   for row, (decisive, published) in ROWS.items():
     names = {kind: [f'{row} {kind} {i}' for i in range(runs)] for kind in ('regular', 'general', 'released')}
     for i in range(runs):
-      given = (*decisive, 42 + i, steps)
-      experiments[names['regular'][i]] = experiment(*given)
-      experiments[names['general'][i]] = experiment(*given, general=True)
-      experiments[names['released'][i]] = experiment(*given, swapped=True)
+      args = (*decisive, 42 + i, steps)
+      experiments[names['regular'][i]] = experiment(*args)
+      experiments[names['general'][i]] = experiment(*args, general=True)
+      experiments[names['released'][i]] = experiment(*args, swapped=True)
       teachers[names['released'][i]] = names['regular'][i]
     regular, general, released = (tuple(names[k]) for k in ('regular', 'general', 'released'))
     body[row] = {

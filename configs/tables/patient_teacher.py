@@ -78,11 +78,11 @@ def experiment(name, data, side, weights, how, scale, batch=512, warmup=1500):
 
 
 def get_table(scale):
-  made, teachers = {}, {'ImageNet 160': 'ImageNet 224'}
+  experiments, teachers = {}, {'ImageNet 160': 'ImageNet 224'}
   rows = {'teacher BiT-M R152x2': {}, 'student BiT R50x1': {}, 'R50x1 alone': {}}
   for side, (weights, student, teacher) in IMAGENET.items():
     name, how = f'ImageNet {side}', (1200, 1, 0.03, 3e-4)
-    made[name] = experiment(name, 'imagenet2012', side, weights, how, scale, 4096, 5000)
+    experiments[name] = experiment(name, 'imagenet2012', side, weights, how, scale, 4096, 5000)
     rows['teacher BiT-M R152x2'][f'{side} px'] = Cell((name,), 'teacher', published=teacher)
     if student:
       rows['student BiT R50x1'][f'{side} px'] = Cell((name,), published=student)
@@ -92,7 +92,7 @@ def get_table(scale):
     small['teacher BiT-M R152x2'][title] = Cell((f'{title} fast',), 'teacher')
     for variant, how in variants.items():
       name = f'{title} {variant}'
-      made[name] = experiment(name, data, 128, FILE.format(teacher), how, scale)
+      experiments[name] = experiment(name, data, 128, FILE.format(teacher), how, scale)
       small.setdefault(f'student BiT R50x1, {variant}', {})[title] = Cell((name,))
       small.setdefault(f'R50x1 alone, {variant}', {})[title] = Cell((name,), 'baseline')
       if variant != 'fast':
@@ -102,7 +102,7 @@ def get_table(scale):
     title='Function matching of Beyer et al.' + (': smoke' if scale == 'smoke' else ''),
     paper='Beyer et al., Knowledge distillation: A good teacher is patient and consistent, arXiv 2106.05237',
     source='configs/proj/distill of google-research/big_vision at 0127fb6, README.md and config files',
-    experiments=made,
+    experiments=experiments,
     panels={
       'Top-1 on the 50,000 validation images of ImageNet, %': rows,
       'Top-1 on the test images, 128 px, %': small,

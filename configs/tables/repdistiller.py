@@ -1,7 +1,7 @@
-"""What the CIFAR-100 tables share: architectures, the recipe of 240 epochs, the methods with their weights.
+"""Shared by the CIFAR-100 tables: architectures, the recipe of 240 epochs, the methods with their weights.
 
 It is no table itself. The protocol is that of Tian, Krishnan & Isola (ICLR 2020, 1910.10699) as RepDistiller
-has it at b84f547; mdistiller and the code of logit standardisation took it over. Tables that are given one
+has it at b84f547; mdistiller and the code of logit standardisation took it over. Tables that are fields one
 `--workdir` share teachers, baselines and students: a pair has one name and one config in all of them.
 """
 
@@ -52,7 +52,7 @@ def way(method: str, weight: float, take: Callable, task: float = 1.0, first: in
   """`task` · cross-entropy + `weight` · method, over the taps that `take(architecture)` names.
 
   With `first`, the method alone for so many epochs, then the labels alone. `task` is one number for the whole
-  training, so these labels come as KL to an answer that is certain, which is their cross-entropy.
+  training, so these labels come as KL to a one-hot distribution, which is their cross-entropy.
   """
   turn = first / (first + EPOCHS)
   labels = {'method': 'label_smoothing_teacher', 'weight': task, 'correct': 1.0, 'temperature': 0.01}
@@ -112,7 +112,7 @@ def table(
   ways: Mapping[str, Way] = WAYS,
   change: Callable = lambda config: config,
   panel: str = 'Top-1 on the test images of CIFAR-100, %',
-  **given,
+  **fields,
 ) -> Table:
   """A row a method, a column a pair.
 
@@ -123,7 +123,7 @@ def table(
     ways: how each row is made.
     change: of every config.
     panel: title of the one panel.
-    **given: what else a Table has.
+    **fields: the other fields of a Table.
   """
   experiments, lent, body = {}, {}, {'teacher': {}, 'student': {}}
   for i, ((teacher, student), alone) in enumerate(pairs.items()):
@@ -143,6 +143,6 @@ def table(
       body.setdefault(row, {})[pair] = Cell((name,), member=member, published=published[i])
       if not first:
         body['student'].setdefault(pair, Cell((name,), 'baseline', member, published=alone[1]))
-  given['title'] += ': smoke' if scale == 'smoke' else ''
+  fields['title'] += ': smoke' if scale == 'smoke' else ''
   panels, measures = {panel: body}, {'top1': MEASURES['top1']}
-  return Table(experiments=experiments, panels=panels, measures=measures, teachers=lent, **given)
+  return Table(experiments=experiments, panels=panels, measures=measures, teachers=lent, **fields)

@@ -90,7 +90,7 @@ class Pairs(Sequence):
     index = int(index)
     image, digit = self.images[index]
     rng = np.random.default_rng((self.key, index))
-    recording = self.spoken[digit][rng.integers(len(self.spoken[digit]))]
+    recording = self.spoken[digit][int(rng.integers(len(self.spoken[digit])))]
     audio = audio_files.fit(recording, self.length)
     if self.image_noise:
       noisy = image + 255 * self.image_noise * rng.standard_normal(image.shape, np.float32)

@@ -22,7 +22,7 @@ def in_validation(image_id: int) -> bool:
 
 def installed_folder() -> Path:
   spec = importlib.util.find_spec('easy_vqa')
-  if spec is None:
+  if spec is None or spec.origin is None:
     raise KdjaxError('the data set easy_vqa is not installed: pip install easy-vqa')
   return Path(spec.origin).parent / 'data'
 

@@ -55,8 +55,9 @@ def split_of(folder: Path, photos: Sequence[str]) -> dict[str, list[str]]:
   """Split -> photos: those in the authors' Flickr_8k.*Images.txt, without these an eighth each for
   validation and test."""
   lists = {s: next(iter(sorted(folder.rglob(f'Flickr_8k.{name}.txt'))), None) for s, name in LISTS.items()}
-  if all(lists.values()):
-    return {s: [p for p in path.read_text().split() if p in set(photos)] for s, path in lists.items()}
+  paths = {s: path for s, path in lists.items() if path}
+  if len(paths) == len(LISTS):
+    return {s: [p for p in path.read_text().split() if p in set(photos)] for s, path in paths.items()}
   splits = {split: [] for split in LISTS}
   for photo in photos:
     splits[{0: 'test', 1: 'validation'}.get(zlib.crc32(photo.encode()) % 8, 'train')].append(photo)
@@ -101,7 +102,9 @@ class Flickr8k(tfds.core.GeneratorBasedBuilder):
     texts = captions(self.folder)
     files = {p.name: p for p in self.folder.rglob('*.jpg')}
     splits = split_of(self.folder, list(texts))
-    self.info.metadata.update(side=self.side, files=checksum(splits, texts, files))
+    metadata = self.info.metadata
+    assert metadata is not None  # it is set by `_info`
+    metadata.update(side=self.side, files=checksum(splits, texts, files))
     return {s: self._generate_examples(names, texts, files) for s, names in splits.items()}
 
   def _generate_examples(self, names, texts, files) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -117,7 +120,8 @@ class Captions(Sequence):
   """An example a caption, of the photos of a TFDS source; `first` is the number of its first photo."""
 
   def __init__(self, photos: Sequence, first: int):
-    self.photos, self.first, self.last = photos, first, (-1, None)
+    self.photos, self.first = photos, first
+    self.last: tuple[int, Any] = (-1, None)
     self.rows = [(i, j) for i in range(len(photos)) for j in range(len(photos[i]['captions']))]
 
   def __len__(self) -> int:

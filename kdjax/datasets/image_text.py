@@ -49,7 +49,7 @@ class Lines:
       raise KdjaxError(f'cannot read the pairs of {path} ({e}).') from e
     for first in range(0, len(self._bytes), CHUNK):
       chunk = self._bytes[first : first + CHUNK]
-      content.update(chunk)
+      content.update(chunk.data)
       ends.append(np.flatnonzero(chunk == ord('\n')) + first)
     self.digest = content.hexdigest()
     last = [] if self._bytes[-1] == ord('\n') else [len(self._bytes) + 1]
@@ -146,7 +146,7 @@ class Pairs(Sequence):
 class Questions(Sequence):
   """The images of a test, whose texts are empty, then the prompts, whose images are black."""
 
-  def __init__(self, images: Sequence[Mapping], prompts: Sequence[tuple[str, int]]):
+  def __init__(self, images: Sequence[dict], prompts: Sequence[tuple[str, int]]):
     self.images, self.prompts = images, prompts
     self._black = np.zeros_like(images[0]['image']) if len(images) else None
 

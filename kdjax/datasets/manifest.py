@@ -49,6 +49,7 @@ class Rows(Sequence):
     return example
 
   def label(self, value, where) -> int:
+    assert self.labels is not None  # a table with a label column has them
     return self.labels.place(value, where)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -50,7 +50,9 @@ def span(values: np.ndarray) -> np.ndarray:
 class Utterances(Sequence):
   """The examples of a split, built on demand."""
 
-  def __init__(self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence | None):
+  def __init__(
+    self, features: Mapping[str, Features], labels: np.ndarray, texts: Sequence[str | bytes] | None
+  ):
     self.features, self.labels, self.texts = features, labels, texts
 
   def __len__(self) -> int:
@@ -68,14 +70,14 @@ class Utterances(Sequence):
     return example
 
 
-def texts_of(part: Mapping, n: int, where: str) -> Sequence | None:
+def texts_of(part: Mapping, n: int, where: str) -> Sequence[str | bytes] | None:
   texts = part.get('raw_text')
   if texts is None:
     return None
   is_list = isinstance(texts, list | tuple) or (isinstance(texts, np.ndarray) and texts.ndim == 1)
   if not is_list or len(texts) != n or not all(isinstance(t, str | bytes) for t in texts):
     raise KdjaxError(f'{where}.raw_text is not one text for each of {n} utterances')
-  return texts
+  return cast(Sequence[str | bytes], texts)  # an array is one too, but for its type
 
 
 def numbers(values, n: int | None, name: str) -> np.ndarray:
@@ -86,8 +88,8 @@ def numbers(values, n: int | None, name: str) -> np.ndarray:
   """
   if isinstance(values, list | tuple) and all(isinstance(v, int | float | np.generic) for v in values):
     values = np.array(values)
-  good = isinstance(values, np.ndarray) and values.dtype.kind in 'iufb' and values.ndim
-  if not good or values.size != len(values):
+  is_array = isinstance(values, np.ndarray)
+  if not is_array or values.dtype.kind not in 'iufb' or not values.ndim or values.size != len(values):
     shape = f' {list(values.shape)}' if isinstance(values, np.ndarray) else ''
     raise KdjaxError(f'{name} is a {type(values).__name__}{shape}, and not one number for each utterance')
   if n is not None and len(values) != n:

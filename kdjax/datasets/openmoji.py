@@ -56,7 +56,7 @@ def glyph_font(path: Path, emoji: Sequence[tuple[int, ...]]) -> io.BytesIO:
   try:
     font = TTFont(path)
     tables = [t for t in font['cmap'].tables if t.format == 12]
-    names, joined = font.getBestCmap(), {}
+    names, joined = font.getBestCmap() or {}, {}
     for lookup in font['GSUB'].table.LookupList.Lookup:
       for first, ligatures in ((k, v) for t in lookup.SubTable for k, v in t.ligatures.items()):
         joined |= {(first, *ligature.Component): ligature.LigGlyph for ligature in ligatures}
@@ -91,7 +91,8 @@ def draw(font: io.BytesIO, count: int) -> np.ndarray:
     left, top, right, bottom = Image.eval(page, lambda v: 255 - v).getbbox() or (0, 0, *page.size)
     half = max(side, right - left, bottom - top) / 2
     x, y = (left + right) / 2, (top + bottom) / 2
-    images[i] = page.resize((SIDE, SIDE), Image.Resampling.BOX, (x - half, y - half, x + half, y + half))
+    box = (x - half, y - half, x + half, y + half)
+    images[i] = np.asarray(page.resize((SIDE, SIDE), Image.Resampling.BOX, box))
   return images
 
 

@@ -1,6 +1,6 @@
 """Any data set of TensorFlow Datasets by its name, or a prepared folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -55,7 +55,9 @@ def tfds(
     return example
 
   names = {split_name(s): s for s in dataset.info.splits} | {s: s for s in dataset.info.splits}
-  splits = {'train': tfds_source.TfdsSource(dataset, names.get('train', 'train'), convert)}
+  splits: dict[str, Sequence] = {
+    'train': tfds_source.TfdsSource(dataset, names.get('train', 'train'), convert)
+  }
   if 'validation' in names and 'test' in names:
     splits |= {s: tfds_source.TfdsSource(dataset, names[s], convert) for s in ('validation', 'test')}
   else:

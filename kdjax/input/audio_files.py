@@ -4,6 +4,7 @@ import functools
 import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,53 +19,53 @@ from kdjax.runtime.progress import say
 def read_sound(path: Path, rate: int, where: str) -> np.ndarray:
   """f32 [N] in [-1, 1] at `rate` samples a second, the channels of a WAV file averaged.
 
-  Integers of 8, 16, 24 and 32 bits are scaled by their range, floats are taken as they are. A file of
-  another rate is resampled, which is said once for each rate.
+  Integers of 8, 16, 24 and 32 bits are scaled by their range, floats are not. A file of another rate is
+  resampled, and a line is printed for each such rate.
 
   Raises:
-    KdjaxError: if the file is missing, no WAV or holds no sound, naming it and `where` it is asked for.
+    KdjaxError: if the file is missing, no WAV or holds no sound, naming it and `where` it is named.
   """
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore', wavfile.WavFileWarning)  # of chunks that are no sound
-      theirs, samples = wavfile.read(regular_file(path, 'sound'))
+      warnings.simplefilter('ignore', wavfile.WavFileWarning)  # for chunks that are not audio
+      file_rate, samples = wavfile.read(regular_file(path, 'sound'))
   except FileNotFoundError as e:
     raise KdjaxError(f'{where}: there is no sound {path}.') from e
   except Exception as e:  # a header of nonsense raises all sorts
     reason = ' '.join(str(e).split()) or type(e).__name__
     raise KdjaxError(f'{where}: {path} is not a readable WAV file ({reason}).') from e
-  sound = one_channel(samples)
-  if not sound.size or not theirs:
-    raise KdjaxError(f'{where}: {path} holds no sound: {sound.size} samples at {theirs} a second.')
-  if not np.isfinite(sound).all():
+  waveform = one_channel(samples)
+  if not waveform.size or not file_rate:
+    raise KdjaxError(f'{where}: {path} holds no sound: {waveform.size} samples at {file_rate} a second.')
+  if not np.isfinite(waveform).all():
     raise KdjaxError(f'{where}: {path} holds samples that are no numbers.')
-  return resample(sound, theirs, rate)
+  return resample(waveform, file_rate, rate)
 
 
 def one_channel(samples: np.ndarray) -> np.ndarray:
   """f32 [N] of samples [N] or [N, channels]: integers scaled by their range, channels averaged."""
-  kind = samples.dtype
-  if kind.kind in 'iu':
-    half = 2.0 ** (8 * kind.itemsize - 1)
-    samples = samples / half - (kind.kind == 'u')
+  dtype = samples.dtype
+  if dtype.kind in 'iu':
+    scale = 2.0 ** (8 * dtype.itemsize - 1)
+    samples = samples / scale - (dtype.kind == 'u')
   samples = samples.mean(1) if samples.ndim > 1 else samples
   return samples.astype(np.float32)
 
 
-def resample(sound: np.ndarray, theirs: int, rate: int) -> np.ndarray:
-  """f32 [N] -> f32 [N · rate / theirs], rounded up, through a polyphase filter."""
-  if theirs == rate:
+def resample(sound: np.ndarray, source_rate: int, rate: int) -> np.ndarray:
+  """f32 [N] -> f32 [N · rate / source_rate], rounded up, through a polyphase filter."""
+  if source_rate == rate:
     return sound
   from scipy.signal import resample_poly  # takes a second to import
 
-  _say_resampled(theirs, rate)
-  shared = math.gcd(theirs, rate)
-  return resample_poly(sound, rate // shared, theirs // shared).astype(np.float32)
+  _print_resampling(source_rate, rate)
+  divisor = math.gcd(source_rate, rate)
+  return resample_poly(sound, rate // divisor, source_rate // divisor).astype(np.float32)
 
 
 @functools.cache
-def _say_resampled(theirs, rate):
-  say(f'sound of {theirs} samples a second is resampled to {rate}.')
+def _print_resampling(source_rate, rate):
+  say(f'sound of {source_rate} samples a second is resampled to {rate}.')
 
 
 def fit(sound: np.ndarray, length: int) -> np.ndarray:
@@ -73,9 +74,9 @@ def fit(sound: np.ndarray, length: int) -> np.ndarray:
 
 
 class Audio(tfds.features.Tensor):
-  """TFDS's own feature of sounds, for reading prepared data without TensorFlow.
+  """TFDS's feature of audio, for reading prepared data without TensorFlow.
 
-  TFDS finds it through the alias whenever it opens a prepared folder.
+  TFDS resolves it by its alias when it opens a prepared folder.
   """
 
   ALIASES = ['tensorflow_datasets.core.features.audio_feature.Audio']
@@ -85,7 +86,7 @@ class Audio(tfds.features.Tensor):
     self.sample_rate = sample_rate
 
   @classmethod
-  def from_json_content(cls, value):
+  def from_json_content(cls, value: Any):
     if value.lazy_decode:
       raise KdjaxError('TFDS keeps sounds of this data set as files: prepare it without lazy_decode.')
     return cls(

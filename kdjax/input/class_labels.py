@@ -1,4 +1,4 @@
-"""Class labels of a table: which cells name the same class, and which are not known; see docs/data.md."""
+"""Class labels of a table: which cells name the same class, and which are missing; see docs/data.md."""
 
 import re
 import unicodedata
@@ -56,7 +56,7 @@ def spell(value: Any, where: str) -> str:
 
 
 def _value(spelling):
-  """What is the same for all spellings of a class: of a number its value."""
+  """The same for all spellings of a class: the value of a number, else the spelling."""
   text = spelling.strip()
   if not NUMBER.fullmatch(text):
     return spelling
@@ -99,7 +99,7 @@ def read_labels(
     raise KdjaxError('the labels are true or false in some rows and 1 or 0 in others: write them in one way.')
   groups = defaultdict(Counter)
   for spelling, n in known.items():
-    groups[_bool(spelling, booleans)][spelling] += n
+    groups[_typed_value(spelling, booleans)][spelling] += n
   if classes:
     names = tuple(map(str, classes))
     if twice := [name for name, n in Counter(names).items() if n > 1]:
@@ -107,28 +107,28 @@ def read_labels(
   else:
     named = {_name(spellings, value): value for value, spellings in groups.items()}
     numbers = all(WHOLE.fullmatch(name) for name in named)
-    names = tuple(sorted(named, key=named.get if numbers else str))
+    names = tuple(sorted(named, key=named.__getitem__ if numbers else str))
   places = _places(names, total, absent, booleans)
-  _say(names, places, groups, total, absent, counts, bool(classes))
+  _print_readings(names, places, groups, total, absent, counts, bool(classes))
   return Labels(names, places)
 
 
-def _bool(spelling, booleans):
-  """`_value`, where true and false of JSON are those of texts too."""
+def _typed_value(spelling, booleans):
+  """`_value`, where 'true' and 'false' as text equal those of JSON."""
   text = spelling.strip().lower()
   return text.capitalize() if booleans and text in ('true', 'false') else _value(spelling)
 
 
 def _places(names, total, absent, booleans):
-  """Spelling -> place; one that is itself a name is no other's."""
+  """Spelling -> index of its class; a spelling that is a name is that class."""
   values = {}
   for i, name in enumerate(names):
-    values.setdefault(_bool(name, booleans), i)
+    values.setdefault(_typed_value(name, booleans), i)
   places = {name: i for i, name in enumerate(names)}
   for spelling in total:
     if spelling in absent:
       places[spelling] = -1
-    elif spelling not in places and (value := _bool(spelling, booleans)) in values:
+    elif spelling not in places and (value := _typed_value(spelling, booleans)) in values:
       places[spelling] = values[value]
   return places
 
@@ -154,10 +154,10 @@ def _is_class(counts, absent):
   return False
 
 
-def _say(names, places, groups, total, absent, counts, named):
-  """One line each for what a person may have meant otherwise."""
-  if words := {s: total[s] for s in sorted(absent) if s.strip() and total[s]}:
-    listed = ', '.join(f'{word!r} ({n:,})' for word, n in list(words.items())[:SHOWN])
+def _print_readings(names, places, groups, total, absent, counts, named):
+  """Prints a line for each reading that may not be the intended one."""
+  if unlabelled := {s: total[s] for s in sorted(absent) if s.strip() and total[s]}:
+    listed = ', '.join(f'{word!r} ({n:,})' for word, n in list(unlabelled.items())[:SHOWN])
     say(f'labels read as not known: {listed}; where one is a class, name all in data.options.classes.')
   merged = [sorted(c) for c in groups.values() if len(c) > 1]
   if merged:
@@ -170,7 +170,7 @@ def _say(names, places, groups, total, absent, counts, named):
     listed = ', '.join(' and '.join(map(repr, c)) for c in pairs[:SHOWN])
     say(f'warning: classes that differ by case or spaces alone, and are kept apart: {listed}.')
   trained = {places[s] for s in counts.get('train', ()) if s in places}
-  unseen = [name for i, name in enumerate(names) if i not in trained]
-  if unseen and trained - {-1}:
-    whole = f'{", ".join(map(repr, unseen[:SHOWN]))}{" …" * (len(unseen) > SHOWN)}'
-    say(f'warning: no training row has the {"class" if len(unseen) == 1 else "classes"} {whole}.')
+  untrained = [name for i, name in enumerate(names) if i not in trained]
+  if untrained and trained - {-1}:
+    listed = f'{", ".join(map(repr, untrained[:SHOWN]))}{" …" * (len(untrained) > SHOWN)}'
+    say(f'warning: no training row has the {"class" if len(untrained) == 1 else "classes"} {listed}.')

@@ -1,19 +1,19 @@
-"""What the files of a data set hold, as a short hash that does not change when they are copied or moved."""
+"""A hash of the content of a data set's files, the same when they are copied or moved."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 WHOLE = 5e8  # bytes of all files together up to which they are read whole
-PIECE = 2**14  # bytes of the start, the middle and the end of a file that are read otherwise
-MANY = 200_000  # files from which their sizes and times have to do
+PIECE = 2**14  # bytes read otherwise at the start, the middle and the end of a file
+MANY = 200_000  # files beyond which only sizes and times are read
 
 
 def content(files: Iterable[Path]) -> str:
-  """A hash of the files, in this order; '' for none. A file that is missing is one more content.
+  """A hash of the files, in this order; '' for none. A missing file counts too.
 
-  Up to `WHOLE` bytes all is read, beyond it three pieces of each file; of more than `MANY` files only
-  size and time of the last change (ns), which a copy may alter.
+  Up to `WHOLE` bytes the files are read whole, beyond it three pieces of each; of more than `MANY` files only
+  size and modification time (ns), which a copy may change.
   """
   files = list(dict.fromkeys(map(Path, files)))
   if not files:
@@ -40,13 +40,13 @@ def _stat(file):
 
 def _add(digest, file, size, whole):
   try:
-    with file.open('rb') as opened:
+    with file.open('rb') as stream:
       if whole or size <= 3 * PIECE:
-        while block := opened.read(1 << 22):
+        while block := stream.read(1 << 22):
           digest.update(block)
         return
-      for at in (0, size // 2, size - PIECE):
-        opened.seek(at)
-        digest.update(opened.read(PIECE))
+      for offset in (0, size // 2, size - PIECE):
+        stream.seek(offset)
+        digest.update(stream.read(PIECE))
   except OSError as e:
     digest.update(repr(e.errno).encode())

@@ -1,9 +1,11 @@
 """Examples as arrays: texts as ids, images as pixels in one range, labels as whole numbers, all checked."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from kdjax.errors import KdjaxError
 from kdjax.input import images
@@ -12,13 +14,13 @@ from kdjax.runtime import files, notices
 from kdjax.runtime.progress import say
 from kdjax.types import DataSet
 
-# What is counted of a text, and is in no batch: whether it was longer than fits, its words, those not known.
+# Counts of a text that are in no batch: whether it was truncated, its words, its unknown words.
 COUNTED = CUT, WORDS, UNKNOWN = '/cut', '/words', '/unknown'
 INT32 = np.iinfo(np.int32)
 
 
 def make_encode(
-  tokenizer: Any = None,
+  tokenizer: Tokenizer | None = None,
   image_size: int | None = None,
   classes: int = 0,
   prompt_length: int = 0,
@@ -31,28 +33,28 @@ def make_encode(
 
   Args:
     tokenizer: the tokenizer of texts, from `tokenizer.cut`.
-    image_size: images are resized to this square; None takes them as they are.
+    image_size: images are resized to this square; None leaves them.
     classes: labels have to be whole numbers in [0, classes), or -1; 0 does not check.
     prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
     ranges: key -> the range of its pixels, see `images.RANGES`; by default that of the examples encoded.
   """
   unknown = None if tokenizer is None else tokenizers.unknown(tokenizer)
 
-  def counts(key, ids, mask, long):
+  def counts(key, ids, mask, truncated):
     known = (ids != unknown) if unknown is not None else np.ones_like(mask)
-    return {f'{key}{CUT}': long, f'{key}{WORDS}': mask.sum(1), f'{key}{UNKNOWN}': (mask & ~known).sum(1)}
+    return {f'{key}{CUT}': truncated, f'{key}{WORDS}': mask.sum(1), f'{key}{UNKNOWN}': (mask & ~known).sum(1)}
 
   def column(key, values, names):
     if isinstance(values[0], str):
       if tokenizer is None:
         raise KdjaxError(f'{key!r} is text, and no tokenizer was made for it.')
-      ids, mask, long = tokenizers.encode(tokenizer, values)
-      return {key: ids, f'{key}/mask': mask} | counts(key, ids, mask, long)
+      ids, mask, truncated = tokenizers.encode(tokenizer, values)
+      return {key: ids, f'{key}/mask': mask} | counts(key, ids, mask, truncated)
     if images.has_pixels(key, values[0], bool(image_size) and key == 'image'):
       scale = (ranges or {}).get(key) if ranges is not None else images.range_of(key, values)
       values = [images.pixels(key, v, scale or '', n) for v, n in zip(values, names, strict=True)]
     if key == 'image' and image_size:
-      values = images.in_threads(lambda v: images.resize(v, image_size), values)
+      values = images.in_threads(functools.partial(images.resize, size=image_size), values)
     try:
       array = np.stack([np.asarray(v) for v in values])
     except ValueError as e:
@@ -76,6 +78,7 @@ def make_encode(
     }
 
   def dialogue(prompts, responses):
+    assert tokenizer is not None  # `encode` is made with one where there are texts
     encoded = tokenizers.encode_pairs(tokenizer, prompts, responses, prompt_length)
     arrays = {f'text{key}': value for key, value in encoded.items()}
     return arrays | counts('text', arrays['text'], arrays['text/mask'], arrays['text/cut'])
@@ -112,7 +115,7 @@ def _labels(array, classes, names):
 
 
 class Numbered(Sequence):
-  """The examples of `source`, each with its place as 'id'."""
+  """The examples of `source`, each with its index as 'id'."""
 
   def __init__(self, source: Sequence):
     self.source = source
@@ -126,14 +129,14 @@ class Numbered(Sequence):
 
 
 def with_ids(dataset: DataSet) -> DataSet:
-  """The data set; where the first example of a split has no 'id' that fits 32 bits, places are the ids."""
+  """The data set; where the first example of a split has no 'id' of 32 bits, its indices are the ids."""
 
   def numbered(source):
-    own = source[0].get('id') if len(source) else 0
-    fits = isinstance(own, (int, np.integer)) and 0 <= own <= INT32.max
-    if isinstance(own, np.ndarray):
-      fits = own.ndim == 0 and own.dtype.kind in 'iu' and 0 <= own <= INT32.max
-    return source if fits and not isinstance(own, bool) else Numbered(source)
+    first_id = source[0].get('id') if len(source) else 0
+    fits = isinstance(first_id, (int, np.integer)) and 0 <= first_id <= INT32.max
+    if isinstance(first_id, np.ndarray):
+      fits = first_id.ndim == 0 and first_id.dtype.kind in 'iu' and 0 <= first_id <= INT32.max
+    return source if fits and not isinstance(first_id, bool) else Numbered(source)
 
   return dataset._replace(splits={split: numbered(source) for split, source in dataset.splits.items()})
 
@@ -141,7 +144,7 @@ def with_ids(dataset: DataSet) -> DataSet:
 def with_ranges(dataset: DataSet, resized: bool = False, sample: int = 256) -> tuple[DataSet, dict[str, str]]:
   """(the data set, key of images that are not bytes -> the range of their values), by a sample of 'train'.
 
-  Its fingerprint changes with a range, so that nothing goes on with pixels that are scaled otherwise.
+  The fingerprint depends on the ranges, so that no training resumes with pixels of another scale.
   """
   train = dataset.splits['train']
   first = train[0]
@@ -156,27 +159,29 @@ def with_ranges(dataset: DataSet, resized: bool = False, sample: int = 256) -> t
   examples = [train[int(row)] for row in rows]
   ranges = {key: images.range_of(key, [e[key] for e in examples]) for key in keys}
   for key, name in ranges.items():
-    how = f'read as values from {name.replace("to", "up to")}' if name else 'taken as they are'
-    say(f'{key!r} is {np.asarray(first[key]).dtype}, {how}.')
+    treatment = f'read as values from {name.replace("to", "up to")}' if name else 'taken as they are'
+    say(f'{key!r} is {np.asarray(first[key]).dtype}, {treatment}.')
   scaled = {key: name for key, name in ranges.items() if name not in ('', '-1 to 1')}
-  mark = files.fingerprint(dataset.fingerprint, sorted(scaled.items())) if scaled else dataset.fingerprint
-  return dataset._replace(fingerprint=mark), ranges
+  fingerprint = (
+    files.fingerprint(dataset.fingerprint, sorted(scaled.items())) if scaled else dataset.fingerprint
+  )
+  return dataset._replace(fingerprint=fingerprint), ranges
 
 
 def tell(split: str, n: int, counts: Mapping[str, int]) -> None:
-  """Prints how many texts of n are cut, and how many of their words are not known."""
+  """Prints how many of n texts are cut, and how many of their words are unknown."""
   notices.say_all(split)
-  for key, many in counts.items():
-    name, _, what = key.rpartition('/')
-    if f'/{what}' == CUT and many:
-      say(f'{split}: {many:,} of {n:,} have a longer {name!r} than data.text_length, and it is cut.')
-    elif f'/{what}' == UNKNOWN and many:
+  for key, number in counts.items():
+    name, _, suffix = key.rpartition('/')
+    if f'/{suffix}' == CUT and number:
+      say(f'{split}: {number:,} of {n:,} have a longer {name!r} than data.text_length, and it is cut.')
+    elif f'/{suffix}' == UNKNOWN and number:
       total = counts[f'{name}{WORDS}']
-      say(f'{split}: {many:,} of the {total:,} words of {name!r} are unknown (not of data.vocab_size).')
+      say(f'{split}: {number:,} of the {total:,} words of {name!r} are unknown (not of data.vocab_size).')
 
 
 def known_labels(kind: str, labels: np.ndarray) -> int:
-  """How many are known, of the 'class' or 'number' that a task reads."""
+  """How many are known, of the 'class' or 'number' labels of a task."""
   return int(np.sum(labels >= 0 if kind == 'class' else np.isfinite(labels)))
 
 
@@ -186,15 +191,14 @@ def count(arrays: Mapping, counts: Mapping[str, int] = {}) -> tuple[dict, dict[s
   return {k: v for k, v in arrays.items() if k not in added}, {**counts, **added}
 
 
-def with_vocabulary_classes(dataset: DataSet, tokenizer: Any, prompt_length: int) -> DataSet:
+def with_vocabulary_classes(dataset: DataSet, tokenizer: Tokenizer | None, prompt_length: int) -> DataSet:
   """The data set; where it has responses, the tokens of the vocabulary are its classes.
 
   Raises:
     KdjaxError: if the tokenizer has no end, or prompts leave no room.
   """
-  first = {} if tokenizer is None else dataset.splits['train'][0]
-  if not {'text', 'response'} <= first.keys():
+  if tokenizer is None or not {'text', 'response'} <= dataset.splits['train'][0].keys():
     return dataset
   tokenizers.end(tokenizer)
-  known = files.fingerprint(dataset.fingerprint, tokenizers.longest(tokenizer, prompt_length))
-  return dataset._replace(classes=tokenizers.vocabulary(tokenizer), fingerprint=known)
+  fingerprint = files.fingerprint(dataset.fingerprint, tokenizers.longest(tokenizer, prompt_length))
+  return dataset._replace(classes=tokenizers.vocabulary(tokenizer), fingerprint=fingerprint)

@@ -1,4 +1,4 @@
-"""Images as u8 [H, W, C], whatever a file or an array stores them as; docs/data.md lists the rules."""
+"""Images of files and arrays as u8 [H, W, C]; docs/data.md lists the rules."""
 
 import errno
 import functools
@@ -23,7 +23,7 @@ LARGE = 2**24  # pixels of an image from which it is reduced while it is read
 MOST = 2**28  # pixels that are decoded at most: 1 GB in memory
 Image.MAX_IMAGE_PIXELS = None  # `MOST` says what is too large, with the file's name
 _one_large = threading.Lock()  # in memory at a time
-# EXIF orientation -> what makes the image upright.
+# EXIF orientation -> the transposition that makes the image upright.
 TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))
 # Names of the ranges of arrays -> (lowest, highest).
 RANGES = {'0 to 1': (0, 1), '0 to 255': (0, 255), '0 to 65535': (0, 65535), '-1 to 1': (-1, 1)}
@@ -37,7 +37,7 @@ def read_image(path: Path, where: str) -> np.ndarray:
   is read; more than 2^24 pixels are reduced by a whole factor.
 
   Raises:
-    KdjaxError: if the file is missing or no image, naming it and `where` it is asked for.
+    KdjaxError: if the file is missing or no image, naming it and `where` it is named.
   """
   for name in (path, *(Path(unicodedata.normalize(form, str(path))) for form in ('NFC', 'NFD'))):
     try:
@@ -75,22 +75,36 @@ def _read(file, where):
 
 @functools.cache
 def _formats():
-  """Of images that Pillow reads by itself: for EPS and WMF it starts other programs."""
-  known = ('PNG', 'JPEG', 'JPEG2000', 'MPO', 'GIF', 'BMP', 'DIB', 'TIFF', 'WEBP', 'AVIF', 'PPM', 'TGA', 'ICO')
+  """The formats that Pillow reads without starting other programs, as it does for EPS and WMF."""
+  names = (
+    'PNG',
+    'JPEG',
+    'JPEG2000',
+    'MPO',
+    'GIF',
+    'BMP',
+    'DIB',
+    'TIFF',
+    'WEBP',
+    'AVIF',
+    'PPM',
+    'TGA',
+    'ICO',
+  )
   Image.init()
-  return [name for name in known if name in Image.OPEN]
+  return [name for name in names if name in Image.OPEN]
 
 
 def _rgb(image):
   """u8 [H, W, 3] of an opened image."""
   if getattr(image, 'is_animated', False):
     note('an image of several frames or pages, of which the first is read')
-  larger = image.width * image.height / LARGE
-  if larger <= 1:
+  excess = image.width * image.height / LARGE
+  if excess <= 1:
     return _convert(image)
   note(f'an image of more than {LARGE:,} pixels, reduced while it is read')
   with _one_large:
-    side = larger**0.5
+    side = excess**0.5
     image.draft(None, (int(image.width / side), int(image.height / side)))  # JPEG decodes at 1/2, 1/4 or 1/8
     if image.width * image.height > MOST:
       raise KdjaxError(f'has {image.width}×{image.height} pixels, more than {MOST:,}: make it smaller.')
@@ -100,29 +114,30 @@ def _rgb(image):
 def _convert(image, factor=1):
   """u8 [H, W, 3], each side divided by a whole factor."""
   image.load()
-  turn = TURNS.get(_orientation(image))
-  alpha = image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa') or (
+  transpose = TURNS.get(_orientation(image))
+  has_alpha = image.mode in ('LA', 'PA', 'La', 'RGBA', 'RGBa') or (
     image.mode in ('1', 'L', 'P', 'RGB') and 'transparency' in image.info
   )
   if image.mode == 'F' or image.mode.startswith('I'):
     image = _eight_bits(image)
-  elif alpha:
+  elif has_alpha:
     image = _over_white(image.convert('RGBA'))
   else:
     image = image.convert('L' if image.mode == '1' else 'RGB')
   image = image.reduce(factor) if factor > 1 else image
-  return np.asarray((image if turn is None else image.transpose(turn)).convert('RGB'))
+  return np.asarray((image if transpose is None else image.transpose(transpose)).convert('RGB'))
 
 
-def _orientation(image):
+def _orientation(image) -> Any:
+  """The EXIF orientation: 1 to 8, None or garbage."""
   try:
     return image.getexif().get(0x0112)
-  except Exception:  # damaged EXIF data raise all sorts, and turn nothing
+  except Exception:  # damaged EXIF data raise all sorts
     return None
 
 
 def _over_white(image):
-  """RGBA over white; where every pixel is transparent the alpha says nothing and is dropped."""
+  """RGBA over white; where every pixel is transparent, alpha is dropped."""
   low, high = image.getchannel('A').getextrema()
   if not high:
     return image.convert('RGB')
@@ -134,7 +149,7 @@ def _over_white(image):
 
 
 def _eight_bits(image):
-  """Mode L of 16 or 32 bits, or floats: Pillow's own conversion would clip."""
+  """16 or 32 bits, or floats, as mode L: Pillow's own conversion would clip."""
   values = np.asarray(image)
   if image.mode.startswith('I;16') or image.format == 'PNG':  # older Pillow reads a 16-bit PNG as mode I
     return Image.fromarray(np.round(values.astype(np.float64) / 257).astype(np.uint8))
@@ -216,7 +231,7 @@ def pixels(key: str, array: Any, scale: str, where: str = 'an example') -> np.nd
   Args:
     key: of the batch.
     array: [H, W] or [H, W, C].
-    scale: one of `RANGES`; '' takes floats as they are.
+    scale: one of `RANGES`; '' leaves floats as they are.
     where: names the example in an error.
 
   Raises:
@@ -262,7 +277,7 @@ def _threads():
 
 
 def in_threads(function: Callable, items: Iterable) -> list:
-  """`[function(x) for x in items]`, over all cores where it lets others run, as decoding an image does.
+  """`[function(x) for x in items]`, in threads, one a core, for functions that release the GIL.
 
   The function may not call this itself.
   """

@@ -1,10 +1,10 @@
-"""Pickles of plain data and NumPy arrays, as data sets are handed about, read without running any code."""
+"""Pickles of plain data and NumPy arrays, read without running any code."""
 
 import math
 import mmap
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,8 +45,8 @@ class _Array(Unbuilt):
     return _array(raw, dtype, shape, 'F' if fortran else 'C')
 
 
-def _array(raw, dtype, shape, order='C', axes=None):
-  """The array of the numbers, or the objects, that come with it; a view of their bytes."""
+def _array(raw, dtype, shape, order: Literal['C', 'F'] = 'C', axes=None):
+  """The array of raw bytes, as a view, or of a list of objects."""
   if not isinstance(dtype, np.dtype) or not whole_numbers(shape):
     raise ValueError('an array without a type or a shape')
   if dtype.hasobject:
@@ -94,20 +94,20 @@ ARRAYS = Dialect(
 
 
 def _check(loaded):
-  """Refuses what is no plain value anywhere inside, each container looked at once."""
-  todo, seen = [loaded], set()
-  while todo:
-    value = todo.pop()
-    inside = ()
+  """Raises ValueError for anything but plain values, at any depth; visits each container once."""
+  pending, visited = [loaded], set()
+  while pending:
+    value = pending.pop()
+    children = ()
     if type(value) in (dict, list, tuple):
-      inside = value.values() if type(value) is dict else value
+      children = value.values() if type(value) is dict else value
     elif type(value) not in PLAIN and not isinstance(value, np.generic):
       raise ValueError(f'a {type(value).__name__.lstrip("_").lower()} where a plain value should be')
     elif type(value) is np.ndarray and value.dtype.hasobject:
-      inside = value.flat
-    if id(value) not in seen:
-      seen.add(id(value))
-      todo.extend(inside)
+      children = value.flat
+    if id(value) not in visited:
+      visited.add(id(value))
+      pending.extend(children)
 
 
 def read(path: str | Path) -> Any:
@@ -118,7 +118,7 @@ def read(path: str | Path) -> Any:
   decoded as latin-1.
 
   Raises:
-    KdjaxError: if it is damaged, no such file, or asks for anything else; it names what it asks for.
+    KdjaxError: if it is damaged, no such file, or contains anything else; it names what.
   """
   try:
     with regular_file(path, 'data file').open('rb') as file:

@@ -11,7 +11,7 @@ from kdjax.input.splits import InMemorySplit, LazySplit
 
 
 def places(source: LazySplit | InMemorySplit) -> int:
-  """One more than the largest 'id'; of a split read as it goes, by its number and its last example."""
+  """One more than the largest 'id'; of a lazy split, from its length and its last example."""
   if isinstance(source, InMemorySplit) and 'id' in source.arrays:
     return int(np.max(source.arrays['id'])) + 1
   return max(len(source), int(np.max(source.take([len(source) - 1]).get('id', 0))) + 1)
@@ -23,15 +23,17 @@ def train_batches(
   """Endless shuffled batches of this process's share, as a checkpointable Grain iterator.
 
   Every batch has 'epoch', which with 'id' names the augmented view of an example. A `reader` of a
-  teacher store joins the teacher's answers. With `rows_only` a batch has 'epoch' and 'row', the places in
-  `source` of what it would hold.
+  teacher store adds the stored teacher outputs. With `rows_only` a batch has 'epoch' and 'row' alone, the
+  indices of its examples in `source`.
   """
-  n, workers = len(source), jax.process_count()
-  order = grain.MapDataset.range(n)
-  order = order.repeat() if batch_size == n else order.seed(seed).shuffle().repeat()  # all of them: no order
-  order = order.map_with_index(lambda i, row: (row, i // n))
-  mine = order.slice(slice(jax.process_index(), None, workers)) if workers > 1 else order
-  rows = mine.batch(batch_size // workers, drop_remainder=True)
+  examples, workers = len(source), jax.process_count()
+  order = grain.MapDataset.range(examples)
+  if batch_size != examples:  # a full batch has no order
+    order = order.seed(seed).shuffle()
+  order = order.repeat()
+  order = order.map_with_index(lambda i, row: (row, i // examples))
+  local = order.slice(slice(jax.process_index(), None, workers)) if workers > 1 else order
+  rows = local.batch(batch_size // workers, drop_remainder=True)
 
   def fetch(batch):
     indices, epochs = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
@@ -46,9 +48,9 @@ def train_batches(
 
 def eval_batches(source: LazySplit | InMemorySplit, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
   """One pass in order; the last batch is filled up with rows whose 'mask' is 0."""
-  share = batch_size // jax.process_count()
+  local_size = batch_size // jax.process_count()
   for start in range(0, len(source), batch_size):
-    rows = start + jax.process_index() * share + np.arange(share)
-    real = rows < len(source)
-    batch = source.take(np.where(real, rows, 0))
-    yield batch | {'mask': real.astype(np.float32), 'epoch': np.zeros(share, np.int32)}
+    rows = start + jax.process_index() * local_size + np.arange(local_size)
+    valid = rows < len(source)
+    batch = source.take(np.where(valid, rows, 0))
+    yield batch | {'mask': valid.astype(np.float32), 'epoch': np.zeros(local_size, np.int32)}

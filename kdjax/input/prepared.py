@@ -1,4 +1,4 @@
-"""Prepared folders of TFDS, which may come from anybody: checked before TFDS believes what they say."""
+"""Prepared folders of TFDS, which may come from anybody: validated before TFDS reads them."""
 
 import json
 import re
@@ -15,28 +15,28 @@ from kdjax.runtime.files import regular_file
 VERSION = re.compile(r'\d+\.\d+\.\d+')
 NAME = re.compile(r'[A-Za-z_]\w{0,200}')  # it becomes a part of files' names
 LARGEST = 64e6  # bytes of a JSON file
-EXAMPLES = 1000  # for each byte of the folder: records that are alike take almost nothing
+EXAMPLES = 1000  # for each byte of the folder: equal records compress to almost nothing
 
-_class_of = tfds.features.FeatureConnector.cls_from_name.__func__
+_cls_from_name = tfds.features.FeatureConnector.cls_from_name.__func__
 
 
 def _feature_class(cls, name):
-  """The class of a feature that a folder names; TFDS would import any module."""
+  """`cls_from_name` for trusted modules alone; TFDS would import any module."""
   module = str(name).rpartition('.')[0]
-  own = module.startswith(('tensorflow_datasets.', 'kdjax.')) or module in trust.TRUSTED
-  if name not in cls._registered_features and not own:
+  trusted = module.startswith(('tensorflow_datasets.', 'kdjax.')) or module in trust.TRUSTED
+  if name not in cls._registered_features and not trusted:
     raise KdjaxError(f'a prepared folder names the feature {name!r}, which is none of TFDS: no code is run.')
-  return _class_of(cls, name)
+  return _cls_from_name(cls, name)
 
 
-tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)
+tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def read(folder: Path) -> Any:
   """The builder of a prepared folder.
 
   Raises:
-    KdjaxError: if what it says of itself is damaged, leads out of it, or needs code that is not of TFDS.
+    KdjaxError: if its description is damaged, names files outside it, or needs code that is not of TFDS.
   """
   try:
     size = sum(
@@ -62,13 +62,13 @@ def _check(folder, size):
     return next((value[n] for n in names if n in value), None) if isinstance(value, Mapping) else None
 
   splits = field(description, 'splits') or []
-  for what, pattern, value in (
+  for kind, pattern, value in (
     ('name', NAME, field(description, 'name')),
     ('version', VERSION, field(description, 'version')),
     *(('split', NAME, field(split, 'name')) for split in splits),
   ):
     if not isinstance(value, str) or not pattern.fullmatch(value):
-      raise KdjaxError(f'{path} has the {what} {str(value)[:200]!r}, which is none.')
+      raise KdjaxError(f'{path} has the {kind} {str(value)[:200]!r}, which is none.')
   for split in splits:
     template = field(split, 'filepathTemplate', 'filepath_template') or ''
     if not isinstance(template, str) or Path(template).name != template:

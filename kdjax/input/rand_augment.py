@@ -10,7 +10,7 @@ LIGHT = (19595, 38470, 7471)  # of red, green and blue in brightness, of 2^16 to
 CHOSEN, HOLE = 2, 0.5  # operations an image, and the largest side of the hole
 
 
-def _light(x):
+def _luminance(x):
   """The brightness of each pixel [H, W, 1], whole numbers."""
   if x.shape[-1] != 3:
     return x.mean(-1, keepdims=True)
@@ -29,11 +29,11 @@ def _autocontrast(x, v):
 
 def _equalize(x, v):
   def channel(x):
-    place = x.astype(jnp.int32)
-    many = jnp.zeros(256, jnp.int32).at[place.ravel()].add(1)
-    step = (many.sum() - many[place.max()]) // 255
-    table = (step // 2 + jnp.cumsum(many) - many) // jnp.maximum(step, 1)
-    return jnp.where(step > 0, jnp.clip(table, 0, 255)[place], place).astype(x.dtype)
+    bins = x.astype(jnp.int32)
+    histogram = jnp.zeros(256, jnp.int32).at[bins.ravel()].add(1)
+    step = (histogram.sum() - histogram[bins.max()]) // 255
+    table = (step // 2 + jnp.cumsum(histogram) - histogram) // jnp.maximum(step, 1)
+    return jnp.where(step > 0, jnp.clip(table, 0, 255)[bins], bins).astype(x.dtype)
 
   return jax.vmap(channel, -1, -1)(x)
 
@@ -49,7 +49,7 @@ def _smooth(x):
 
 
 def _contrast(x, v):
-  return _blend(jnp.floor(_light(x).mean() + 0.5), x, v)
+  return _blend(jnp.floor(_luminance(x).mean() + 0.5), x, v)
 
 
 def _posterize(x, v):
@@ -57,53 +57,53 @@ def _posterize(x, v):
   return jnp.floor(x / 2 ** (8 - bits)) * 2 ** (8 - bits)
 
 
-def _moved(x, matrix):
-  """The pixel at (x, y) is the one at matrix · (x, y, 1), as centres; black from beyond."""
+def _affine(x, matrix):
+  """An affine transform: the pixel at (x, y) is the one at matrix · (x, y, 1), as centres; black outside."""
   (a, b, c), (d, e, f) = matrix
   height, width = x.shape[:2]
   row, column = (jnp.arange(n) + 0.5 for n in (height, width))
   across = jnp.floor(a * column + b * row[:, None] + c + 1e-4).astype(jnp.int32)
   down = jnp.floor(d * column + e * row[:, None] + f + 1e-4).astype(jnp.int32)
   inside = (across >= 0) & (across < width) & (down >= 0) & (down < height)
-  made = x[jnp.clip(down, 0, height - 1), jnp.clip(across, 0, width - 1)]
-  return jnp.where(inside[..., None], made, 0)
+  pixels = x[jnp.clip(down, 0, height - 1), jnp.clip(across, 0, width - 1)]
+  return jnp.where(inside[..., None], pixels, 0)
 
 
 def _rotate(x, v):
   angle, (h, w) = jnp.deg2rad(-30 + 60 * v), (n / 2 for n in x.shape[:2])
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  return _moved(x, ((cos, -sin, w - cos * w + sin * h), (sin, cos, h - sin * w - cos * h)))
+  return _affine(x, ((cos, -sin, w - cos * w + sin * h), (sin, cos, h - sin * w - cos * h)))
 
 
-def _along(v):
+def _offset(v):
   return -0.3 + 0.6 * v
 
 
-# Each of an image f32 [H, W, C] of whole numbers from 0 to 255, and how much of it, from 0 to 1.
+# operation(image, strength): f32 [H, W, C] of whole numbers from 0 to 255, strength from 0 to 1.
 OPERATIONS = {
   'autocontrast': _autocontrast,
   'brightness': lambda x, v: _blend(0, x, v),
-  'colour': lambda x, v: _blend(_light(x), x, v),
+  'colour': lambda x, v: _blend(_luminance(x), x, v),
   'contrast': _contrast,
   'equalize': _equalize,
   'identity': lambda x, v: x,
   'posterize': _posterize,
   'rotate': _rotate,
   'sharpness': lambda x, v: _blend(_smooth(x), x, v),
-  'shear_x': lambda x, v: _moved(x, ((1, _along(v), 0), (0, 1, 0))),
-  'shear_y': lambda x, v: _moved(x, ((1, 0, 0), (_along(v), 1, 0))),
+  'shear_x': lambda x, v: _affine(x, ((1, _offset(v), 0), (0, 1, 0))),
+  'shear_y': lambda x, v: _affine(x, ((1, 0, 0), (_offset(v), 1, 0))),
   'solarize': lambda x, v: jnp.where(x < 256 * v, x, 255 - x),
-  'translate_x': lambda x, v: _moved(x, ((1, 0, _along(v) * x.shape[1]), (0, 1, 0))),
-  'translate_y': lambda x, v: _moved(x, ((1, 0, 0), (0, 1, _along(v) * x.shape[0]))),
+  'translate_x': lambda x, v: _affine(x, ((1, 0, _offset(v) * x.shape[1]), (0, 1, 0))),
+  'translate_y': lambda x, v: _affine(x, ((1, 0, 0), (0, 1, _offset(v) * x.shape[0]))),
 }
 
 
-def _hole(key, x):
-  """A grey square of a side of up to half the image's, somewhere in it."""
-  of_side, of_place = jax.random.split(key)
+def _cutout(key, x):
+  """Cutout: a grey square at a random position, its side up to half of the image's."""
+  side_key, place_key = jax.random.split(key)
   height, width = x.shape[:2]
-  side = HOLE * width * jax.random.uniform(of_side)
-  y, z = jax.random.uniform(of_place, (2,)) * jnp.array([height, width])
+  side = HOLE * width * jax.random.uniform(side_key)
+  y, z = jax.random.uniform(place_key, (2,)) * jnp.array([height, width])
   rows = jnp.abs(jnp.arange(height) + 0.5 - y) <= side / 2
   columns = jnp.abs(jnp.arange(width) + 0.5 - z) <= side / 2
   grey = jnp.array(GREY) if x.shape[-1] == 3 else jnp.full(x.shape[-1], sum(GREY) / 3)
@@ -125,11 +125,11 @@ def rand_augment(key, image):
       f'rand_augment changes images of bytes, and these are {image.dtype}: choose another one.'
     )
 
-  def changed(x, key):
-    of_operation, of_strength = jax.random.split(key)
-    chosen = jax.random.randint(of_operation, (), 0, len(OPERATIONS))
-    return jax.lax.switch(chosen, tuple(OPERATIONS.values()), x, jax.random.uniform(of_strength)), None
+  def apply_one(x, key):
+    operation_key, strength_key = jax.random.split(key)
+    index = jax.random.randint(operation_key, (), 0, len(OPERATIONS))
+    return jax.lax.switch(index, tuple(OPERATIONS.values()), x, jax.random.uniform(strength_key)), None
 
-  of_hole, *keys = jax.random.split(key, 1 + CHOSEN)
-  x, _ = jax.lax.scan(changed, image.astype(jnp.float32), jnp.stack(keys))  # compiled once
-  return _hole(of_hole, x).astype(jnp.uint8)
+  hole_key, *keys = jax.random.split(key, 1 + CHOSEN)
+  x, _ = jax.lax.scan(apply_one, image.astype(jnp.float32), jnp.stack(keys))  # compiled once
+  return _cutout(hole_key, x).astype(jnp.uint8)

@@ -1,4 +1,4 @@
-"""Splits of a data set: read and encoded as they are asked for, or held in memory."""
+"""Splits of a data set: read and encoded a batch at a time, or held in memory."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ BYTES = 2**28  # of examples that are read before they are encoded
 
 
 class LazySplit:
-  """A split that is read and encoded when a batch asks for it."""
+  """A split that is read and encoded a batch at a time."""
 
   def __init__(self, examples: Sequence, encode: Callable):
     self.examples, self.encode = examples, encode
@@ -62,13 +62,13 @@ def read(
 ) -> LazySplit | InMemorySplit:
   """A split of a data set, held in memory where it takes no more than `memory` bytes.
 
-  `kept` is the folder of `decoded_cache.cache_path`, from which it is taken where it was read before.
+  `kept` is the folder of `decoded_cache.cache_path`, where decoded splits are cached.
 
   Raises:
     KdjaxError: if there is no such split, or it is empty.
   """
   examples = examples_of(dataset, split)
-  n, kept, began = len(examples), kept and kept / split, time.monotonic()
+  n, kept, started = len(examples), kept and kept / split, time.monotonic()
   lazy = LazySplit(examples, encode)
   raw = examples[0]
   first, _ = count(encode([raw]))
@@ -76,32 +76,32 @@ def read(
   if n * sum(v.nbytes for v in first.values()) > memory:
     return lazy
   if cached := decoded_cache.load(kept):
-    return _held(split, n, *cached)
+    return _in_memory(split, n, *cached)
   arrays, counts = {k: np.empty((n, *v.shape[1:]), v.dtype) for k, v in first.items()}, {}
-  at_once = chunk(raw)
-  with bar(f'reading {split}', n, 'example') as shown:
-    for start in range(0, n, at_once):
-      rows = slice(start, min(start + at_once, n))
+  chunk_size = chunk(raw)
+  with bar(f'reading {split}', n, 'example') as progress:
+    for start in range(0, n, chunk_size):
+      rows = slice(start, min(start + chunk_size, n))
       encoded, counts = count(encode([examples[i] for i in range(n)[rows]]), counts)
       check_alike(split, encoded, first, f'in examples from {start}', 'in the first')
       for key, value in encoded.items():
         arrays[key][rows] = value
-      shown.update(rows.stop)
-  if time.monotonic() - began > decoded_cache.SLOW:
+      progress.update(rows.stop)
+  if time.monotonic() - started > decoded_cache.SLOW:
     decoded_cache.save(kept, arrays, counts)
-  return _held(split, n, arrays, counts)
+  return _in_memory(split, n, arrays, counts)
 
 
 def chunk(example: Mapping[str, Any]) -> int:
-  """How many such examples are read at once: few where images are large."""
+  """How many such examples are encoded at once: few where images are large."""
   size = sum(np.asarray(v).nbytes for v in example.values() if not isinstance(v, str))
   return int(min(CHUNK, max(BYTES // max(size, 1), 1)))
 
 
 def check_alike(what: str, arrays: Mapping, others: Mapping, here: str, there: str, keys: Any = None) -> None:
-  """Raises KdjaxError where shapes or types of examples differ; `here` and `there` say of which.
+  """Raises KdjaxError where shapes or types of examples differ; `here` and `there` name them in the message.
 
-  `keys` are those that are compared, by default all.
+  `keys` are compared, by default all.
   """
   for key in keys if keys is not None else arrays.keys() | others.keys():
     mine, theirs = (
@@ -112,8 +112,8 @@ def check_alike(what: str, arrays: Mapping, others: Mapping, here: str, there: s
       raise KdjaxError(f'{what}: {key!r} is {mine} {here} and {theirs} {there}{advice}')
 
 
-def _held(split, n, arrays, counts):
-  """The columns, after saying what was counted."""
+def _in_memory(split, n, arrays, counts):
+  """The split of these arrays; prints the counts."""
   tell(split, n, counts)
   return InMemorySplit(arrays)
 

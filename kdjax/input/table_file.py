@@ -18,7 +18,7 @@ OTHERS = {'\t': 'tabs', ';': 'semicolons', '|': 'vertical bars'}  # of a .csv wh
 SPLITS = ('train', 'validation', 'test')
 ALIASES = {'val': 'validation', 'valid': 'validation', 'dev': 'validation', 'eval': 'validation'}
 ALIASES |= {'training': 'train', 'testing': 'test', 'development': 'validation', 'evaluation': 'validation'}
-# What pandas reads as a value that is not known, and '?'; as text, beside empty cells.
+# What pandas reads as a missing value, and '?'; as text, beside empty cells.
 MISSING = {'#N/A', '#N/A N/A', '#NA', '-1.#IND', '-1.#QNAN', '-NaN', '-nan', '1.#IND', '1.#QNAN', '<NA>'}
 MISSING |= {'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null', '?'}
 
@@ -52,14 +52,14 @@ def _text(path):
 
 
 def separator(path: Path, header: str) -> str:
-  """Of the cells of a .csv or .tsv file, by its first line."""
-  own = SEPARATORS[path.suffix.lower()]
-  if own not in header:
+  """The separator of the cells of a .csv or .tsv file, from its first line."""
+  usual = SEPARATORS[path.suffix.lower()]
+  if usual not in header:
     for other, name in OTHERS.items():
-      if other in header and other != own:
+      if other in header and other != usual:
         say(f'{path.name}: cells are separated by {name}.')
         return other
-  return own
+  return usual
 
 
 def names(path: Path, header: Sequence[str]) -> list[str]:
@@ -202,7 +202,7 @@ def read_name(value: Any, where: str, column: str) -> str:
 
 
 def split_name(value: Any) -> str:
-  """'train', 'validation', 'test' or what else is meant; '' for none."""
+  """'train', 'validation', 'test' or another name; '' for an empty cell."""
   if is_missing(value) or str(value).strip() in MISSING:
     return ''
   name = str(value).strip().lower()
@@ -210,7 +210,7 @@ def split_name(value: Any) -> str:
 
 
 def canonical(splits: Mapping[str, Any]) -> dict[str, Any]:
-  """Splits, those with other spellings of 'train', 'validation' and 'test' under these names too."""
+  """The splits, also under the names 'train', 'validation' and 'test' where they are spelt otherwise."""
   canonical_splits = dict(splits)
   for name, split in splits.items():
     if split_name(name) in SPLITS:

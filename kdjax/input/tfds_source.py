@@ -1,4 +1,4 @@
-"""Prepared data of TFDS: found, prepared once, read with random access."""
+"""Prepared data of TFDS: located, prepared on first use, read with random access."""
 
 import contextlib
 import io
@@ -17,6 +17,7 @@ import requests
 import tensorflow_datasets as tfds
 from filelock import FileLock
 from jax.experimental import multihost_utils
+from tensorflow_datasets.core.constants import DATA_DIR
 
 from kdjax import registry
 from kdjax.errors import KdjaxError, unknown
@@ -29,12 +30,12 @@ from kdjax.runtime.progress import console, say
 
 @contextlib.contextmanager
 def quiet_tfds(name: str) -> Iterator[None]:
-  """Keeps TFDS's own messages off the screen, and says in one line when it lacks TensorFlow."""
+  """Silences TFDS; raises KdjaxError where it lacks TensorFlow."""
   absl.logging.set_verbosity(absl.logging.ERROR)
   logging.getLogger('urllib3').setLevel(logging.ERROR)
-  console.file, noise = sys.stdout, io.StringIO()
+  console.file, output = sys.stdout, io.StringIO()
   try:
-    with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
       yield
   except ImportError as e:
     if 'tensorflow' not in str(e).lower():
@@ -43,11 +44,11 @@ def quiet_tfds(name: str) -> Iterator[None]:
       f'TFDS needs TensorFlow for {name!r}: pip install tensorflow-cpu, then run this again.'
     ) from e
   finally:
-    console.file = None
+    console.file = None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def prepare(make: Callable[[], Any]) -> Any:
-  """The builder that `make()` gives, with its data written as ArrayRecord: once, by one process.
+  """The builder that `make()` returns, its data written as ArrayRecord by one process.
 
   Raises:
     KdjaxError: if TFDS cannot prepare them.
@@ -59,9 +60,9 @@ def prepare(make: Callable[[], Any]) -> Any:
     folder = Path(builder.data_dir).parent
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / '.lock'):
-      for half in folder.glob('incomplete.*'):  # of a process that was killed
-        shutil.rmtree(half, ignore_errors=True)
-      builder = make()  # by now another process may have done it
+      for incomplete in folder.glob('incomplete.*'):  # of a process that was killed
+        shutil.rmtree(incomplete, ignore_errors=True)
+      builder = make()  # another process may have prepared it by now
       if not builder.is_prepared():
         _prepare(builder)
   multihost_utils.sync_global_devices(f'prepared {builder.name}')
@@ -74,14 +75,14 @@ def _prepare(builder):
     with quiet_tfds(builder.name):
       builder.download_and_prepare(file_format='array_record')
   except (requests.RequestException, tfds.download.DownloadError, AssertionError, OSError, RuntimeError) as e:
-    full = 'No space left' in str(e)  # as ArrayRecord says it
+    full = 'No space left' in str(e)  # in ArrayRecord's message
     reason = 'the disk is full' if full else str(e).strip().split('\n')[0][:200]
     raise KdjaxError(f'TFDS cannot prepare {builder.name!r} in {builder.data_dir}: {reason}') from e
 
 
 def root(data_dir: str | None) -> Path:
-  """Where TFDS keeps prepared data."""
-  return user_path(data_dir or tfds.core.constants.DATA_DIR)
+  """The folder of prepared data of TFDS."""
+  return user_path(data_dir or DATA_DIR)
 
 
 def prepared(name: str, data_dir: str | None) -> Path | None:
@@ -122,23 +123,23 @@ def open_builder(name: str, data_dir: str | None) -> Any:
     raise unknown('data set', name, [*registry.names('data'), *public]) from e
   except (KdjaxError, ImportError, OSError):
     raise
-  except Exception as e:  # of its own, of whoever it downloads from
+  except Exception as e:  # of TFDS, or of a download
     reason = str(e).strip().split('\n')[0]
     raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
 
 
 def files(*builders: Any) -> tuple[Path, ...]:
-  """What the prepared data of TFDS builders lie in; () where that is no local folder."""
+  """The files of the prepared data of TFDS builders; () where they are in no local folder."""
   folders = [Path(builder.data_dir) for builder in builders]
   return tuple(f for d in folders for f in sorted(d.iterdir())) if all(d.is_dir() for d in folders) else ()
 
 
-NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that nobody reads
+NAMES_FILES = re.compile(r'(^|[_/])(id|file_?name|url)$')  # texts that are not training data
 KEYS = {'Image': 'image', 'Text': 'text', 'ClassLabel': 'label', 'Audio': 'audio'}
 
 
 def first_features(builder: Any) -> dict[str, str]:
-  """'image', 'text', 'label', 'audio' -> the name of the first such feature, of those that there are."""
+  """'image', 'text', 'label', 'audio' -> the name of the first such feature, where there is one."""
   features = {}
   for name, feature in builder.info.features.items():
     if not NAMES_FILES.search(name):
@@ -157,8 +158,10 @@ class TfdsSource(Sequence):
   def __init__(self, builder: Any, split: str, convert: Callable):
     self._name, self._split, self._convert = builder.name, split, convert
     features = {k: f for k, f in builder.info.features.items() if type(f).__name__ == 'Image'}
-    self._wide = {k: f.shape[-1] for k, f in features.items() if f.np_dtype == np.uint16}  # TFDS wants OpenCV
-    decoders = {name: tfds.decode.SkipDecoding() for name in self._wide}
+    self._uint16 = {
+      k: f.shape[-1] for k, f in features.items() if f.np_dtype == np.uint16
+    }  # TFDS wants OpenCV
+    decoders = {name: tfds.decode.SkipDecoding() for name in self._uint16}
     try:
       with quiet_tfds(builder.name):
         self._records = builder.as_data_source(split, decoders=decoders or None)
@@ -179,7 +182,7 @@ class TfdsSource(Sequence):
         'damaged, delete the prepared folder and run again.'
       ) from e
     where = f'{self._name}: record {index} of split {self._split!r}'
-    for name, channels in self._wide.items():
+    for name, channels in self._uint16.items():
       image = decode_image(record[name], where)
       record[name] = image[..., :1] if channels == 1 else image
     return self._convert(record, int(index))

@@ -1,4 +1,4 @@
-"""Text to ids with HF `tokenizers`, and back: word vocabularies trained on the spot, or a tokenizer.json."""
+"""Text to ids with HF `tokenizers`, and back: a vocabulary of the training texts, or a tokenizer.json."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,21 +14,29 @@ from kdjax.runtime.files import fingerprint, regular_file
 
 FILE = 'tokenizer.json'  # in a workdir
 PAD, UNKNOWN, END = '[PAD]', '[UNK]', '[END]'
-ENDS = (END, '<|endoftext|>', '</s>', '<eos>', '<|im_end|>', '<|eot_id|>', '[SEP]')  # the first that there is
+ENDS = (
+  END,
+  '<|endoftext|>',
+  '</s>',
+  '<eos>',
+  '<|im_end|>',
+  '<|eot_id|>',
+  '[SEP]',
+)  # the first in the vocabulary
 LARGEST = 64e6  # bytes of a tokenizer.json; the largest vocabularies take 35 MB
 # Scripts without spaces between words: each character, with the marks on it, is a token. Thai to Khmer, kana,
 # ideographs; not Hangul, which has spaces.
 UNSPACED = '\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff'
 UNSPACED += '\u3400-\u4dbf\u4e00-\u9fff\ua9e0-\ua9ff\uaa60-\uaadf\uf900-\ufaff\U00020000-\U0003134f'
 MOST = 2**24  # tokens of a vocabulary
-NOTHING = -100  # in the place of a token that is no target
+NOTHING = -100  # where there is no target
 BETWEEN = re.compile(f'(?<=[{UNSPACED}]) (?=[{UNSPACED}])')
-# How the tokens of a vocabulary are spelt -> what puts them together.
+# Prefix of the tokens of a vocabulary -> its decoder.
 SPELLINGS = {'Ġ': decoders.ByteLevel(), '▁': decoders.Metaspace(), '##': decoders.WordPiece()}
 
 
 def train(texts: Iterable[str], vocab_size: int, end: bool = False) -> Tokenizer:
-  """A lower-cased vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 an end.
+  """A lower-cased vocabulary of the most frequent words; id 0 is padding, 1 the unknown, 2 the end.
 
   In scripts without spaces (`UNSPACED`) a character is a word.
   """
@@ -59,18 +67,18 @@ def load(path: str | Path) -> Tokenizer:
 
 
 def kept(workdir: Path) -> Tokenizer | None:
-  """The tokenizer of a workdir, if its file is what data.json says it is; None where there is none.
+  """The tokenizer of a workdir, whose hash has to be the one in data.json; None where there is none.
 
   Raises:
     KdjaxError: if it is damaged.
   """
-  path, beside = workdir / FILE, workdir / 'data.json'
+  path, metadata_path = workdir / FILE, workdir / 'data.json'
   if not path.exists():
     return None
-  anew = 'delete it and run the same command, which writes it anew'
-  recorded = files.read_json(beside, {'tokenizer?': str}, anew, {})
+  advice = 'delete it and run the same command, which writes it anew'
+  recorded = files.read_json(metadata_path, {'tokenizer?': str}, advice, {})
   if recorded.get('tokenizer', now := fingerprint(regular_file(path, 'tokenizer').read_bytes())) != now:
-    raise KdjaxError(f'cannot read {path} (it is not what was written): {anew}.')
+    raise KdjaxError(f'cannot read {path} (it is not what was written): {advice}.')
   return load(path)
 
 
@@ -80,27 +88,38 @@ def mark(tokenizer: Tokenizer | None) -> str:
 
 
 def size(tokenizer: Tokenizer) -> int:
-  """How many ids there are: the largest and one, since not every id need have a token."""
+  """The number of ids: one more than the largest, since an id may have no token."""
   return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def cut(tokenizer: Tokenizer, length: int) -> Tokenizer:
-  """The tokenizer, set to make texts of one length, filled up with its own padding token."""
-  own = tokenizer.padding or {}
-  named = ((tokenizer.token_to_id(t), t) for t in (own.get('pad_token', PAD), PAD, '<pad>'))
-  number, token = next(((i, t) for i, t in named if i is not None), (own.get('pad_id', 0), PAD))
+  """The tokenizer, set to truncate and pad to `length` with its padding token."""
+  padding = tokenizer.padding or {}
+  candidates = ((tokenizer.token_to_id(t), t) for t in (padding.get('pad_token', PAD), PAD, '<pad>'))
+  pad_id, token = next(((i, t) for i, t in candidates if i is not None), (padding.get('pad_id', 0), PAD))
   tokenizer.enable_truncation(length)
-  tokenizer.enable_padding(length=length, pad_id=number, pad_token=token)
+  tokenizer.enable_padding(length=length, pad_id=pad_id, pad_token=token)
   _check(tokenizer)
   return tokenizer
 
 
+def max_length(tokenizer: Tokenizer) -> int:
+  """Tokens of a text of a `cut` tokenizer."""
+  assert tokenizer.truncation is not None  # `cut` sets it
+  return tokenizer.truncation['max_length']
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+  assert tokenizer.padding is not None  # `cut` sets it
+  return tokenizer.padding['pad_id']
+
+
 def _check(tokenizer: Tokenizer) -> None:
-  """Raises KdjaxError for a tokenizer with too many tokens or none, or with ids that no embedding has."""
+  """Raises KdjaxError for a tokenizer with too many tokens or none, or ids outside its vocabulary."""
   tokens = size(tokenizer)
   if not 0 < tokens <= MOST:
     raise KdjaxError(f'the tokenizer has ids up to {tokens - 1}; it needs 1 to {MOST:,} tokens.')
-  largest = max(encode(tokenizer, [''])[0].max(), tokenizer.padding['pad_id'])
+  largest = max(encode(tokenizer, [''])[0].max(), _pad_id(tokenizer))
   if largest >= tokens:
     raise KdjaxError(
       f'the tokenizer gives the id {largest}, and the largest of its vocabulary is {tokens - 1}: its padding '
@@ -108,27 +127,29 @@ def _check(tokenizer: Tokenizer) -> None:
     )
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str], **how) -> list:
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], **kwargs) -> list:
   try:
-    return tokenizer.encode_batch(list(texts), **how)
+    return tokenizer.encode_batch(list(texts), **kwargs)
   except BaseException as e:  # the library raises bare Exception, and panics
     if isinstance(e, (KeyboardInterrupt, SystemExit)):
       raise
-    why = ' '.join(str(e).split())[:200]
-    raise KdjaxError(f'the tokenizer cannot read a text ({why}): it needs a token for unknown words.') from e
+    reason = ' '.join(str(e).split())[:200]
+    raise KdjaxError(
+      f'the tokenizer cannot read a text ({reason}): it needs a token for unknown words.'
+    ) from e
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Ids i32 [N, L], their validity bool [N, L], and whether a text was too long [N]; for `cut` tokenizers."""
+  """Ids i32 [N, L], their validity bool [N, L], whether a text was truncated [N]; for `cut` tokenizers."""
   encoded = _encoded(tokenizer, texts)
   ids, mask = ([getattr(e, k) for e in encoded] for k in ('ids', 'attention_mask'))
   return np.array(ids, np.int32), np.array(mask, bool), np.array([bool(e.overflowing) for e in encoded])
 
 
 def unknown(tokenizer: Tokenizer) -> int | None:
-  """The id of the token that stands for unknown words, None without one."""
-  named = getattr(tokenizer.model, 'unk_token', None)
-  ids = (tokenizer.token_to_id(token) for token in (named, UNKNOWN, '<unk>') if token)
+  """The id of the token for unknown words, None without one."""
+  unk_token = getattr(tokenizer.model, 'unk_token', None)
+  ids = (tokenizer.token_to_id(token) for token in (unk_token, UNKNOWN, '<unk>') if token)
   return next((i for i in ids if i is not None), None)
 
 
@@ -136,7 +157,7 @@ def end(tokenizer: Tokenizer) -> int:
   """The id of the token that ends a text.
 
   Raises:
-    KdjaxError: if the vocabulary has none of those that are known.
+    KdjaxError: if the vocabulary has none of `ENDS`.
   """
   end_id = next((i for i in map(tokenizer.token_to_id, ENDS) if i is not None), None)
   if end_id is None:
@@ -145,12 +166,12 @@ def end(tokenizer: Tokenizer) -> int:
 
 
 def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
-  """The longest prompt in tokens: half of a text of a `cut` tokenizer where it is not said.
+  """The longest prompt in tokens; half of a text of a `cut` tokenizer where `prompt_length` is 0.
 
   Raises:
     KdjaxError: if it leaves no room for a response.
   """
-  length = tokenizer.truncation['max_length']
+  length = max_length(tokenizer)
   prompt = prompt_length or length // 2
   if not 0 < prompt < length:
     raise KdjaxError(
@@ -161,7 +182,7 @@ def longest(tokenizer: Tokenizer, prompt_length: int) -> int:
 
 
 def targets(ids, response, like=np):
-  """What each position predicts, i32 [N, L]: the next token where that is of the response, else `NOTHING`."""
+  """The target of each position, i32 [N, L]: the next token where it is of the response, else `NOTHING`."""
   shifted = like.where(response[:, 1:], ids[:, 1:], NOTHING)
   return like.pad(shifted, ((0, 0), (0, 1)), constant_values=NOTHING)
 
@@ -171,42 +192,42 @@ def encode_pairs(
 ) -> dict[str, np.ndarray]:
   """A prompt, its response and the end token as one text, padded on the right; for `cut` tokenizers.
 
-  Of a prompt that is too long the last tokens are kept, since what it asks for stands there; a response
-  that is too long has no end.
+  A prompt that is too long is truncated on the left, since its request tends to come last; a response that
+  is too long has no end token.
 
   Args:
-    prompt_length: the longest prompt in tokens, as `longest` has it.
+    prompt_length: the longest prompt in tokens; 0 for half of a text.
 
   Returns:
     '' the ids i32 [N, L], '/mask' their validity, '/response' which of them are the response's,
-    '/target' as `targets` gives it, '/cut' whether either was too long [N].
+    '/target' as in `targets`, '/cut' whether either was truncated [N].
 
   Raises:
     KdjaxError: if a prompt has no token.
   """
-  most, length = longest(tokenizer, prompt_length), tokenizer.truncation['max_length']
-  pad, last = tokenizer.padding['pad_id'], end(tokenizer)
-  ids = np.full((len(prompts), length), pad, np.int32)
+  max_prompt, length = longest(tokenizer, prompt_length), max_length(tokenizer)
+  pad_id, end_id = _pad_id(tokenizer), end(tokenizer)
+  ids = np.full((len(prompts), length), pad_id, np.int32)
   mask, response = np.zeros((2, *ids.shape), bool)
   cut = np.zeros(len(prompts), bool)
-  both = (_encoded(tokenizer, texts, add_special_tokens=False) for texts in (prompts, responses))
-  for row, (prompt, answer) in enumerate(zip(*map(_whole, both), strict=True)):
-    if not prompt:
+  encodings = (_encoded(tokenizer, texts, add_special_tokens=False) for texts in (prompts, responses))
+  for row, (full_prompt, response_ids) in enumerate(zip(*map(_whole, encodings), strict=True)):
+    if not full_prompt:
       raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')
-    kept = prompt[-most:]
-    text = [*kept, *answer, last]
-    cut[row] = len(text) > length or len(prompt) > most
-    text = text[:length]
-    ids[row, : len(text)], mask[row, : len(text)] = text, True
-    response[row, len(kept) : len(text)] = True
+    prompt_ids = full_prompt[-max_prompt:]
+    sequence = [*prompt_ids, *response_ids, end_id]
+    cut[row] = len(sequence) > length or len(full_prompt) > max_prompt
+    sequence = sequence[:length]
+    ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
+    response[row, len(prompt_ids) : len(sequence)] = True
   encoded = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
   return encoded | {'/cut': cut}
 
 
 def _whole(encoded):
-  """The ids of each text, with those that were cut off and without padding."""
-  for one in encoded:
-    pieces = (one, *one.overflowing)
+  """The ids of each text, without truncation and padding."""
+  for encoding in encoded:
+    pieces = (encoding, *encoding.overflowing)
     yield [i for piece in pieces for i, m in zip(piece.ids, piece.attention_mask, strict=True) if m]
 
 
@@ -216,7 +237,7 @@ def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def spell(ids: Iterable[int], words: Sequence[str]) -> str:
-  """Ids as text, without tokens that end it, pad it or are not of `words`, the tokens by id."""
+  """Ids as text, without end tokens, padding and ids outside `words`, the tokens by id."""
   pieces = [words[i] for i in ids if 0 <= i < len(words) and words[i] not in (*ENDS, PAD)]
   style = next((s for s in SPELLINGS if any(w.startswith(s) for w in words)), None)
   return SPELLINGS[style].decode(pieces).strip() if style else BETWEEN.sub('', ' '.join(pieces))

@@ -196,7 +196,7 @@ def load(
   if any(safetensors_io.whole(name).startswith('params/') for name in weights):
     classes_.check({safetensors_io.whole(k): x for k, x in weights.items()}, expected, init)
     variables = safetensors_io.load(paths.weights[0], template, vocabulary, without)
-    flat = flatten_dict(variables, sep='/')
+    flat: dict[str, Any] = flatten_dict(variables, sep='/')
     tensors.refuse_not_finite(flat, init)
     return unflatten_dict(classes_.reordered(flat, permutation), sep='/') if permutation else variables
   converter, attributes = _converter(model['model']), _attributes(model)

@@ -80,8 +80,12 @@ def _in_one_folder(paths: Sequence[Path], init: str) -> tuple[Path, ...]:
       return _indexed(by_name[f'{name}.index.json'])
   for suffixes in (('.safetensors',), TORCH):
     weights = sorted(p for p in paths if p.suffix in suffixes)
-    shards = [SHARD.fullmatch(p.name) for p in weights]
-    if weights and all(shards) and {(m[1], int(m[3])) for m in shards} == {(shards[0][1], len(weights))}:
+    shards = [match for p in weights if (match := SHARD.fullmatch(p.name))]
+    if (
+      weights
+      and len(shards) == len(weights)
+      and {(m[1], int(m[3])) for m in shards} == {(shards[0][1], len(weights))}
+    ):
       return tuple(weights)
     if len(weights) > 1:
       names = ', '.join(p.name for p in weights[:6])

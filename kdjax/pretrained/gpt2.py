@@ -56,7 +56,8 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
       bare = bare if len(x) % 3 else bare.replace('.c_attn.', '.qkv.')
     renamed[bare] = x
   head = renamed.pop('lm_head.weight', None)
-  if head is not None and not np.array_equal(head, renamed.get('wte.weight')):
+  embedding = renamed.get('wte.weight')
+  if head is not None and (embedding is None or not np.array_equal(head, embedding)):
     raise KdjaxError('lm_head.weight is not wte.weight, and the model gpt2 has one table for both.')
   return rename(split(renamed), MODULES, WHOLE, LAYER + r'attn\.(bias|masked_bias)')
 

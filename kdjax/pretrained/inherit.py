@@ -69,7 +69,8 @@ def inherit(
   """
   if width not in WIDTHS:
     raise unknown('width of an inheritance', width, WIDTHS)
-  stored, wanted = (traverse_util.flatten_dict(tree, sep='/') for tree in (variables, like))
+  stored: dict[str, Any] = traverse_util.flatten_dict(variables, sep='/')
+  wanted: dict[str, Any] = traverse_util.flatten_dict(like, sep='/')
   sources = _sources(stored, wanted, layers)
   arrays = {name: np.asarray(stored[old]) for name, old in sources.items() if old in stored}
   sizes = {}
@@ -80,7 +81,7 @@ def inherit(
           f'{name} has heads of {size} channels in the student and of {sizes[name]} in the teacher, and they '
           f'are kept whole: set heads so that width / heads is {sizes[name]}.'
         )
-  groups = {}
+  groups: dict[tuple[str, int, int], list[tuple[str, int]]] = {}
   for name, x in arrays.items():
     for axis in _sliced(name, x.shape, wanted[name].shape):
       key = (_scope(name, axis, x.ndim), x.shape[axis], wanted[name].shape[axis])
@@ -225,7 +226,7 @@ def _kept(scope, n, m, places, width, sizes) -> np.ndarray:
   elif width == 'uniform':
     chosen = np.arange(m) * n // m
   else:
-    scores = sum(_score(x, axis) for x, axis in places).reshape(n, size).sum(1)
+    scores = sum((_score(x, axis) for x, axis in places), np.zeros(())).reshape(n, size).sum(1)
     chosen = np.sort(np.argsort(-scores, kind='stable')[:m])
   return (chosen[:, None] * size + np.arange(size)).ravel()
 

@@ -85,13 +85,13 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   def inner(value):
     if not isinstance(value, Mapping):
       return value
-    made = {k: inner(v) for k, v in value.items()}
-    if 'model' not in made or not isinstance(made.get('init') or {}, str):
-      return made
-    said = pretrained.complete(made['init'], {k: v for k, v in made.items() if k not in KEYS})
-    if 'num_classes' not in made:
-      said.pop('num_classes', None)  # the data's
-    return said | {k: made[k] for k in KEYS if k in made}
+    model = {k: inner(v) for k, v in value.items()}
+    if 'model' not in model or not isinstance(model.get('init') or {}, str):
+      return model
+    completed = pretrained.complete(model['init'], {k: v for k, v in model.items() if k not in KEYS})
+    if 'num_classes' not in model:
+      completed.pop('num_classes', None)  # the data's
+    return completed | {k: model[k] for k in KEYS if k in model}
 
   return inner(config)
 
@@ -131,7 +131,7 @@ def check(config: Mapping[str, Any], tokenizer: Any, chosen: str, rate: int, who
 
 def _without_head(tree: Mapping) -> dict:
   """A tree of collections, without the classifier in any of them."""
-  return {kind: {k: v for k, v in found.items() if k != HEAD} for kind, found in tree.items()}
+  return {kind: {k: v for k, v in variables.items() if k != HEAD} for kind, variables in tree.items()}
 
 
 def load(
@@ -154,21 +154,21 @@ def load(
   Raises:
     KdjaxError: as `pretrained.load` and `inherit` do.
   """
-  every, found = flatten_dict(merge(like)), {}
+  every, merged = flatten_dict(merge(like)), {}
   for part in parts(config):
     if not part.init:
       continue
-    theirs = _below(every, part.path)
-    own = _without_head(theirs)
+    template = _below(every, part.path)
+    headless = _without_head(template)
     if isinstance(part.init, Mapping):
-      loaded = _inherited(part, own, teacher)
+      loaded = _inherited(part, headless, teacher)
     elif part.whole:
-      loaded = pretrained.load(part.init, part.config, theirs, vocabulary, classes=classes)
+      loaded = pretrained.load(part.init, part.config, template, vocabulary, classes=classes)
     else:
       attributes = {k: v for k, v in part.config.items() if k != 'num_classes'}
-      loaded = pretrained.load(part.init, attributes, own, vocabulary, without=HEAD)
-    found |= {(k[0], *part.path, *k[1:]): v for k, v in flatten_dict(loaded).items()}
-  return split(unflatten_dict(found), frozen(config)) if found else {}
+      loaded = pretrained.load(part.init, attributes, headless, vocabulary, without=HEAD)
+    merged |= {(k[0], *part.path, *k[1:]): v for k, v in flatten_dict(loaded).items()}
+  return split(unflatten_dict(merged), frozen(config)) if merged else {}
 
 
 def _below(flat, path):
@@ -191,8 +191,8 @@ def _inherited(part, like, teacher):
   theirs = {'/'.join(p.path): p for p in parts(config)}
   if where not in theirs:
     raise unknown("part of the teacher's model", where, theirs)
-  found = _below(flatten_dict(merge(variables)), theirs[where].path)
-  return inherit(found, like, teacher=theirs[where].config, student=part.config, **options)
+  source = _below(flatten_dict(merge(variables)), theirs[where].path)
+  return inherit(source, like, teacher=theirs[where].config, student=part.config, **options)
 
 
 def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
@@ -205,13 +205,15 @@ def apply_init(place: Any) -> Callable:
   """`begun(state, start) -> TrainState` of stacked seeds, which all start from the variables of `start`."""
 
   def over(tree, start):
-    mine, given = flatten_dict(tree), flatten_dict(start)
-    return unflatten_dict(mine | {k: jnp.broadcast_to(v, mine[k].shape) for k, v in given.items()})
+    stacked: dict[tuple, Any] = flatten_dict(tree)
+    single: dict[tuple, Any] = flatten_dict(start)
+    broadcast = {k: jnp.broadcast_to(v, stacked[k].shape) for k, v in single.items()}
+    return unflatten_dict(stacked | broadcast)
 
   def begun(state: TrainState, start: Mapping) -> TrainState:
-    rest = dict(start)
-    params = state.params | {'student': over(state.params['student'], rest.pop('params'))}
-    stats = state.stats | {'student': over(state.stats['student'], rest)}
+    collections = dict(start)
+    params = state.params | {'student': over(state.params['student'], collections.pop('params'))}
+    stats = state.stats | {'student': over(state.stats['student'], collections)}
     smooth = jax.tree.map(jnp.copy, over(state.ema, start)) if state.ema else {}
     return state.replace(params=params, stats=stats, ema=smooth)
 

@@ -76,7 +76,7 @@ def fit(stored: Mapping[str, Any], like: Mapping, source: str | Path) -> dict:
     KdjaxError: if they have not; it says what `source` lacks, what it has beyond it, and what is of
       another shape.
   """
-  flat = traverse_util.flatten_dict(like, sep='/')
+  flat: dict[str, Any] = traverse_util.flatten_dict(like, sep='/')
   places, wanted = {whole(k): k for k in flat}, {whole(k): v for k, v in flat.items()}
   stored = {whole(k): v for k, v in stored.items()}
   missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())

@@ -68,7 +68,7 @@ def attributes(folder: Path) -> dict[str, Any]:
   if top is None:
     return {}
   layers = modules(top)
-  settings = {'normalise': any(kind == 'Normalize' for kind, _ in layers)}
+  settings: dict[str, Any] = {'normalise': any(kind == 'Normalize' for kind, _ in layers)}
   if dense := tuple(_dense(path / 'config.json') for kind, path in layers if kind == 'Dense'):
     settings['dense'] = dense
   pools = [_pool(path / 'config.json') for kind, path in layers if kind == 'Pooling']

@@ -102,7 +102,7 @@ def check(init: str, model: Mapping[str, Any], tokenizer: Tokenizer, chosen: str
     )
   if vocab is None and paths.config and rows != tokens and not chosen:
     raise KdjaxError(f"{where}: the data's tokenizer has {tokens:,} tokens and {init} {rows:,}: {hint}.")
-  length, positions = tokenizer.truncation['max_length'], part.get('positions')
+  length, positions = tokenizers.max_length(tokenizer), part.get('positions')
   if part['model'] in WHOLE and length != positions:
     raise KdjaxError(
       f'{where}: {init} reads texts of {positions} tokens, padding and all, and data.text_length is '

@@ -1,4 +1,4 @@
-"""What arrays hold, as a short hash: the identity of weights, and what a disk has damaged."""
+"""Hashes of trees of arrays: to identify weights, and to detect damage on a disk."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def hash_arrays(tree: Any) -> str:
-  """SHA-256 of every array of a tree, its place and its type: the identity of weights."""
+  """SHA-256, 16 digits, of every array of a tree with its path, dtype and shape: identifies weights."""
   digest = hashlib.sha256()
   for part in _parts(tree):
     digest.update(part)
@@ -19,7 +19,7 @@ def hash_arrays(tree: Any) -> str:
 
 
 def checksum(tree: Any) -> int:
-  """CRC-32 of the same, which is two to four times as fast and knows what a disk has damaged."""
+  """CRC-32 of the same, two to four times as fast: detects damage on a disk."""
   return functools.reduce(lambda crc, part: zlib.crc32(part, crc), _parts(tree), 0)
 
 

@@ -1,4 +1,4 @@
-"""Arrays that a JSON file describes by a shape and a type: of a size that exists, and of numbers."""
+"""Shapes and dtypes of arrays in a JSON file, validated."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ def described(value: Any, where: Any) -> tuple[tuple[int, ...], str]:
   """The shape and the type of `[shape, type]`, as `jnp.dtype` takes it.
 
   Raises:
-    KdjaxError: if they are of no array of numbers, or one of more than 4 GB; it names `where`.
+    KdjaxError: if they describe no array of numbers, or one of more than 4 GB; it names `where`.
   """
-  shape, dtype = value if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
-  good = isinstance(dtype, str) and dtype in TYPES
-  good = good and isinstance(shape, list | tuple) and len(shape) <= AXES
-  good = good and all(type(n) is int and 0 <= n <= LARGEST for n in shape)
-  size = jnp.dtype(dtype).itemsize if good else 0
-  for n in shape if good else ():
+  shape, dtype = value if isinstance(value, list | tuple) and len(value) == 2 else ((), '')
+  valid = isinstance(dtype, str) and dtype in TYPES
+  valid = valid and isinstance(shape, list | tuple) and len(shape) <= AXES
+  valid = valid and all(type(n) is int and 0 <= n <= LARGEST for n in shape)
+  size = jnp.dtype(dtype).itemsize if valid else 0
+  for n in shape if valid else ():
     size *= n
-  if not good or size > LARGEST:
+  if not valid or size > LARGEST:
     raise KdjaxError(f'{where} describes an array that is none, or larger than 4 GB: write it anew.')
   return tuple(shape), dtype

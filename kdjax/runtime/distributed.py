@@ -1,4 +1,4 @@
-"""Several processes of one run: joining them, and who of them holds a lock."""
+"""The processes of one run: initialisation, and a lock that they share."""
 
 import os
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from kdjax.runtime import progress
 
 def launched() -> bool:
   """Whether a launcher (SLURM, Open MPI, a TPU pod) started several processes."""
-  seen = os.environ
-  tasks = max(int(seen.get(k, 1)) for k in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'))
-  return tasks > 1 or ',' in seen.get('TPU_WORKER_HOSTNAMES', '')
+  environment = os.environ
+  tasks = max(int(environment.get(k, 1)) for k in ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE'))
+  return tasks > 1 or ',' in environment.get('TPU_WORKER_HOSTNAMES', '')
 
 
 def distributed_init(
   coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-  """Joins the other processes of a pod, and leaves the talking to the first.
+  """Joins the other processes of a pod; only the first prints from then on.
 
-  Under a launcher that is recognised nothing has to be said.
+  Under a launcher that is recognised no argument is needed.
 
   Args:
     coordinator: 'host:port' of the first process.
@@ -50,15 +50,15 @@ def distributed_init(
 
 @contextmanager
 def claimed(lock: Path) -> Iterator[bool]:
-  """Whether this run got the lock, the same answer in all its processes; it goes with the first of them."""
-  held, mine = FileLock(lock), True
+  """Whether this run got the lock, the same in all its processes; the first process holds it."""
+  file_lock, acquired = FileLock(lock), True
   if not jax.process_index():
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-      held.acquire(timeout=0)
+      file_lock.acquire(timeout=0)
     except Timeout:
-      mine = False
+      acquired = False
   try:
-    yield bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
+    yield bool(multihost_utils.broadcast_one_to_all(np.array(acquired)))
   finally:
-    held.release()
+    file_lock.release()

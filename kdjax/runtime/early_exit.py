@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before a run listens to them: one line and out, whatever is being imported."""
+"""Ctrl-C and SIGTERM before a run handles them: one line and exit, whatever is being imported."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ def install() -> None:
   An exception could land in a callback or an import that swallows it; and there is nothing to save yet.
   """
   for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, _leave)
+    signal.signal(number, _exit_at_once)
 
 
-def _leave(number, frame):
+def _exit_at_once(number, frame):
   with contextlib.suppress(Exception):
     sys.stdout.flush()
     if sys.stdout.isatty():

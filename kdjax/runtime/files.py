@@ -1,4 +1,4 @@
-"""Files: looked at before they are opened, written whole or not at all; JSON with a checksum and a schema."""
+"""Files: checked before they are opened, written atomically; JSON with a checksum and a schema."""
 
 import contextlib
 import errno
@@ -19,18 +19,18 @@ LARGEST = 100_000_000  # bytes of a JSON file
 CHECKSUM = 'kdjax_checksum'  # the key that `write_json` adds
 NUMBER = (int, float)
 PART = re.compile(r'\..+\.(\d+)')  # what `swapped_in` writes
-ORPHANED = 3600.0  # seconds after which a part is one that nobody finishes, also not on another host
+ORPHANED = 3600.0  # seconds after which an unfinished part is deleted, also one of another host
 KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket'}
 KINDS |= {stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
 
 
 def regular_file(path: str | os.PathLike, what: str = 'file', most: float = float('inf')) -> Path:
-  """`path`, where it is a file of bytes, links followed: to open a pipe or a device may wait for ever.
+  """`path`, where it is a regular file, links followed: to open a pipe or a device may block for ever.
 
   Args:
     path: the file.
-    what: it ought to be, for the message.
-    most: bytes that one of its kind can have.
+    what: what it should be, for the message.
+    most: the largest size in bytes.
 
   Raises:
     KdjaxError: if it is a folder, pipe, device or socket, has a name that no file can have, or more bytes.
@@ -49,7 +49,7 @@ def regular_file(path: str | os.PathLike, what: str = 'file', most: float = floa
 
 
 def user_path(path: str | os.PathLike) -> Path:
-  """An absolute path, with '~' and '~name' put in.
+  """An absolute path, with '~' and '~name' expanded.
 
   Raises:
     KdjaxError: for a name that is no user's, and where the current folder has been deleted.
@@ -64,7 +64,7 @@ def user_path(path: str | os.PathLike) -> Path:
 
 @contextmanager
 def swapped_in(path: Path) -> Iterator[Path]:
-  """A file to write beside `path`, which takes its place when it is whole and on the disk."""
+  """A file to write beside `path`, which replaces it when it is complete and on the disk."""
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
@@ -81,11 +81,11 @@ def swapped_in(path: Path) -> Iterator[Path]:
 
 
 def clear_parts(folder: Path, mine: bool) -> None:
-  """Deletes what `swapped_in` left where its process was killed.
+  """Deletes the parts that killed processes left of `swapped_in`.
 
   Args:
-    folder: with all that is below it where it is `mine`.
-    mine: whether no other process may be writing there; else only parts of the last hour's dead are deleted.
+    folder: where they lie, also below it where it is `mine`.
+    mine: whether no other process may be writing there; else only parts older than an hour are deleted.
   """
   for part in folder.rglob('.*') if mine else folder.glob('.*'):
     if not (match := PART.fullmatch(part.name)) or int(match[1]) == os.getpid():
@@ -96,7 +96,7 @@ def clear_parts(folder: Path, mine: bool) -> None:
 
 
 def write(path: Path, text: str) -> None:
-  """Swaps a whole text file in, so that nobody ever reads half of one; one that says the same is left.
+  """Writes a text file atomically; one with the same content is left.
 
   Raises:
     OSError: where it cannot be written.
@@ -109,12 +109,12 @@ def write(path: Path, text: str) -> None:
 
 
 def checksum(value: Any) -> str:
-  """Of plain JSON: the same for any order of keys and any white space."""
+  """A hash of plain JSON, the same for any order of keys and any white space."""
   return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sealed(value: Any) -> Any:
-  """As plain JSON, a dict with its checksum as the last key."""
+  """The value as plain JSON; a dict gets its checksum as the last key."""
   plain = json.loads(json.dumps(value, default=str))
   if isinstance(plain, dict):
     plain.pop(CHECKSUM, None)
@@ -123,43 +123,43 @@ def sealed(value: Any) -> Any:
 
 
 def unsealed(value: Any) -> Any:
-  """What was sealed; a value without a checksum as it is. Raises ValueError where it is another."""
+  """A `sealed` value without its checksum. Raises ValueError where the checksum differs."""
   if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != checksum(value):
     raise ValueError('its checksum is another')
   return value
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-  """Swaps JSON in; a dict gets a last key, `CHECKSUM`, which `read_json` compares and takes out."""
+  """Writes JSON atomically; a dict gets a last key, `CHECKSUM`, which `read_json` verifies and removes."""
   write(path, json.dumps(sealed(value), indent=indent) + '\n')
 
 
 def read_json(path: Path, schema: Any, anew: str, missing: Any = None) -> Any:
-  """The content of a JSON file, as `schema` says it has to be.
+  """The content of a JSON file, checked against `schema`.
 
   Args:
-    path: the file. One without a checksum, as of an earlier version or another program, is read too.
-    schema: as `misfit` takes it.
-    anew: what a person does where the file is damaged, in the error.
-    missing: what is given back where there is no file; None where that is an error too.
+    path: the file. One without a checksum, of an earlier version or another program, is accepted.
+    schema: that of `misfit`.
+    anew: what to do where the file is damaged, for the error.
+    missing: returned where there is no file; None where that is an error too.
 
   Raises:
-    KdjaxError: if it cannot be read, is damaged or of another kind.
+    KdjaxError: if it cannot be read, is damaged or does not fit the schema.
   """
   if missing is not None and not path.exists():
     return missing
   try:
     value = unsealed(parse(regular_file(path, 'JSON file', LARGEST).read_bytes()))
-    if wrong := misfit(value, schema):
-      raise ValueError(wrong)
+    if problem := misfit(value, schema):
+      raise ValueError(problem)
   except (OSError, ValueError, KdjaxError) as e:
-    why = (e.strerror if isinstance(e, OSError) else '') or ' '.join(str(e).split())[:200]
-    raise KdjaxError(f'cannot read {path} ({why}): {anew}.') from e
+    reason = (e.strerror if isinstance(e, OSError) else '') or ' '.join(str(e).split())[:200]
+    raise KdjaxError(f'cannot read {path} ({reason}): {anew}.') from e
   return value
 
 
 def parse(text: str | bytes) -> Any:
-  """JSON; raises ValueError alone, whatever is wrong with it."""
+  """Parses JSON; raises ValueError for whatever is wrong with it."""
   if not text.strip():
     raise ValueError('it is empty')
   try:
@@ -169,23 +169,23 @@ def parse(text: str | bytes) -> Any:
 
 
 def misfit(value: Any, schema: Any, name: str = 'it') -> str:
-  """What of plain JSON is not as the schema says, '' where all is.
+  """How plain JSON differs from the schema, '' where it fits.
 
   Args:
     value: of a file.
     schema: a type, or a tuple of types; `[schema]` of the items of a list; `{key: schema}` of the values of a
       dict, which may have others too and may lack 'key?'; `{str: schema}` of all its values.
-    name: of the value, in what is said.
+    name: of the value, in the result.
   """
   if isinstance(schema, Mapping):
     if not isinstance(value, dict):
       return f'{name} is {_short(value)}, and not a dict'
-    of = {k: schema[str] for k in value} if str in schema else schema
-    for key, inner in of.items():
-      bare = key if str in schema else key.removesuffix('?')
-      if bare not in value and bare == key:
+    schemas = {k: schema[str] for k in value} if str in schema else schema
+    for key, inner in schemas.items():
+      name_of_key = key if str in schema else key.removesuffix('?')
+      if name_of_key not in value and name_of_key == key:
         return f'{name} has no {key!r}'
-      if bare in value and (wrong := misfit(value[bare], inner, repr(bare))):
+      if name_of_key in value and (wrong := misfit(value[name_of_key], inner, repr(name_of_key))):
         return wrong
     return ''
   if isinstance(schema, list):

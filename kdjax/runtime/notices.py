@@ -1,4 +1,4 @@
-"""What is worth a line and is seen example by example: counted where it is seen, printed once a split."""
+"""Notices about examples: counted while a split is read, printed once a split."""
 
 from collections import Counter
 from threading import Lock
@@ -10,19 +10,19 @@ _lock = Lock()  # images are decoded in threads
 
 
 def note(what: str) -> None:
-  """Counts one more example of which `what` is true."""
+  """Counts an example with the property `what`."""
   with _lock:
     _counts[what] += 1
 
 
 def clear() -> None:
-  """Forgets what was counted."""
+  """Resets the counts."""
   with _lock:
     _counts.clear()
 
 
 def say_all(split: str) -> None:
-  """Prints a line for each kind of note since the last call, with how many examples it is true of."""
+  """Prints each kind of note since the last call with its number of examples, and resets the counts."""
   with _lock:
     counts = sorted(_counts.items())
     _counts.clear()

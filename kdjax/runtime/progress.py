@@ -1,4 +1,4 @@
-"""What a person sees while something takes time: a bar in a terminal, plain lines in a log."""
+"""Progress: a bar in a terminal, plain lines in a log."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from kdjax.errors import printable, printable_lines
 
 
 class _Printable:
-  """What another renderable shows, without control characters of its own."""
+  """Another renderable, without control characters in its text."""
 
-  def __init__(self, shown):
-    self.shown = shown
+  def __init__(self, renderable):
+    self.shown = renderable
 
   def __rich_console__(self, console, options):
     for text, style, control in console.render(self.shown, options):
@@ -24,21 +24,21 @@ class _Printable:
 
 class _Filter(RenderHook):
   def process_renderables(self, renderables):
-    return [_Printable(shown) for shown in renderables]
+    return [_Printable(renderable) for renderable in renderables]
 
 
 console = Console(soft_wrap=True, highlight=False)
-console.push_render_hook(_Filter())  # names of classes, files and members may come from anybody
+console.push_render_hook(_Filter())  # names of classes, files and members may hold control characters
 LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
 
 
 def say(message: str) -> None:
-  """One line for the reader; on a pod only the first process speaks."""
+  """Prints a line; on a pod the first process alone does."""
   console.print(message, markup=False)
 
 
 def silence() -> None:
-  """For every process of a pod but the first."""
+  """Turns printing off, for every process of a pod but the first."""
   console.quiet = True
 
 
@@ -67,7 +67,7 @@ class Bar:
   def __init__(self, title: str, total: int, unit: str, start: int):
     self.title, self.total, self.unit = printable(title), total, unit
     self.first, self.done, self.note = start, start, ''
-    self.began = self.spoke = time.monotonic()
+    self.began = self.last_line_at = time.monotonic()
     self.rich = None
     if console.is_terminal and not console.quiet:
       first, last = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
@@ -77,50 +77,49 @@ class Bar:
       self.rich.start()
 
   def update(self, done: int, note: str | None = None) -> None:
-    """Sets how many units are done, and what stands beside the bar from now on."""
+    """Sets how many units are done, and the note beside the bar from now on."""
     self.done, self.note = done, self.note if note is None else printable(note)
     now = time.monotonic()
     if self.rich:
       self.rich.update(self.task, completed=done, note=f'{self.rate():.4g} {self.unit}/s  {self.note}')
-    elif now - self.spoke >= LINE_EVERY_S and done > self.first:
-      self.spoke = now
-      left = (self.total - done) / max(self.rate(), 1e-9)
+    elif now - self.last_line_at >= LINE_EVERY_S and done > self.first:
+      self.last_line_at = now
+      remaining = (self.total - done) / max(self.rate(), 1e-9)
       say(
         f'{self.title}: {done}/{self.total} {self.unit}s, {self.rate():.4g}/s, '
-        f'{duration(left)} left{", " + self.note if self.note else ""}'
+        f'{duration(remaining)} left{", " + self.note if self.note else ""}'
       )
 
   def restart(self) -> None:
-    """Forgets the time so far, which went into compiling."""
+    """Restarts the clock, after the first unit was compiled."""
     self.first, self.began = self.first + 1, time.monotonic()
 
   def rate(self) -> float:
     return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
 
   def close(self) -> None:
-    took = time.monotonic() - self.began
+    elapsed = time.monotonic() - self.began
     if self.rich:
       self.rich.stop()
-    elif took >= 2:
-      say(
-        f'{self.title}: {self.done} {self.unit}s in {duration(took)}{", " + self.note if self.note else ""}'
-      )
+    elif elapsed >= 2:
+      note = f', {self.note}' if self.note else ''
+      say(f'{self.title}: {self.done} {self.unit}s in {duration(elapsed)}{note}')
 
 
 @contextmanager
 def bar(title: str, total: int, unit: str = 'step', start: int = 0) -> Iterator[Bar]:
   """A `Bar`, closed at the end also when something goes wrong."""
-  shown = Bar(title, total, unit, start)
+  opened = Bar(title, total, unit, start)
   try:
-    yield shown
+    yield opened
   finally:
-    shown.close()
+    opened.close()
 
 
 def track(items: Iterable, title: str, total: int, unit: str = 'example') -> Iterator:
-  """Passes `items` through and shows how many have gone by."""
-  with bar(title, total, unit) as shown:
+  """Yields `items` under a progress bar."""
+  with bar(title, total, unit) as progress_bar:
     for n, item in enumerate(items, 1):
       yield item
       if n % 64 == 0 or n == total:
-        shown.update(n)
+        progress_bar.update(n)

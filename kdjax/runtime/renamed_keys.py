@@ -1,15 +1,18 @@
-"""Keys and values of a config that had other names before, in workdirs and recipes of then."""
+"""Renamed keys and values of a config, for workdirs and recipes of earlier versions."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# Path of a key -> its name today, and path -> value -> value today; in a member of a cohort too.
-RENAMED = {('senses',): 'modality_robustness', ('run', 'together'): 'members_per_program'}
-RENAMED_VALUES = {('teacher', 'source'): {'past': 'previous_epoch'}}
+# Path of a key -> its new name, and path -> value -> new value; in a member of a cohort too.
+RENAMED: dict[tuple[str, ...], str] = {
+  ('senses',): 'modality_robustness',
+  ('run', 'together'): 'members_per_program',
+}
+RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {('teacher', 'source'): {'past': 'previous_epoch'}}
 
 
 def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
-  """`config` with its keys and values under the names that they have today."""
+  """`config` with the new names of its keys and values."""
   if not isinstance(config, Mapping):
     new = RENAMED_VALUES.get(path, {})
     return new.get(config, config) if isinstance(config, str) else config

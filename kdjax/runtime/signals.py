@@ -1,4 +1,4 @@
-"""Stopping in good order: SIGTERM and Ctrl-C are asked for, not thrown."""
+"""Graceful stopping: SIGTERM and Ctrl-C are polled, not raised."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -10,31 +10,31 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-  """A signal asked to stop; everything is saved."""
+  """A signal stopped the run; everything is saved."""
 
 
 @contextmanager
 def listening() -> Iterator[Callable[[], bool]]:
-  """`stopped()`: whether SIGTERM or Ctrl-C came, on any process of the pod. A second one ends at once."""
-  seen, old = [], {}
+  """`stopped()`: whether SIGTERM or Ctrl-C came, on any process of the pod. A second one exits at once."""
+  received, handlers = [], {}
 
-  def note(number, frame):
-    if seen:
+  def record(number, frame):
+    if received:
       raise SystemExit(128 + number)
-    seen.append(number)
+    received.append(number)
 
   def stopped():
     if jax.process_count() == 1:
-      return bool(seen)
-    return bool(np.any(multihost_utils.process_allgather(np.array(bool(seen)))))
+      return bool(received)
+    return bool(np.any(multihost_utils.process_allgather(np.array(bool(received)))))
 
   try:
-    for which in (signal.SIGTERM, signal.SIGINT):
-      old[which] = signal.signal(which, note)
+    for number in (signal.SIGTERM, signal.SIGINT):
+      handlers[number] = signal.signal(number, record)
   except ValueError:  # not the main thread, as in some notebooks
     pass
   try:
     yield stopped
   finally:
-    for which, handler in old.items():
-      signal.signal(which, handler)
+    for number, handler in handlers.items():
+      signal.signal(number, handler)

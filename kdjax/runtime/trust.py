@@ -1,7 +1,7 @@
-"""Whose code may be called: kdjax's own, and the modules that a person names for this run.
+"""Which modules may be imported: those of kdjax, and those that the user names for this run.
 
-A name with dots is imported only if it was typed: it stands in the recipe, on the command line, or in
-`--trust`. What a workdir, a store or a checkpoint names is of kdjax.
+A dotted name is imported only if the user wrote it, in the recipe, on the command line, or in `--trust`; not
+if a workdir, a store or a checkpoint alone names it.
 """
 
 import hashlib
@@ -13,12 +13,12 @@ from typing import Any
 from kdjax.errors import KdjaxError
 from kdjax.runtime.progress import say
 
-DEEP = 64  # dicts within each other that a config may have
-TRUSTED: set[str] = set()  # what was typed
+DEEP = 64  # levels of a config
+TRUSTED: set[str] = set()  # modules that the user named
 
 
 def dotted(name: Any) -> bool:
-  """Whether `name` is the path of a module that is no part of kdjax."""
+  """Whether `name` is a dotted path, of a module outside kdjax."""
   return isinstance(name, str) and '.' in name and all(part.isidentifier() for part in name.split('.'))
 
 
@@ -32,9 +32,9 @@ def named(config: Any) -> set[str]:
 
 
 def _names(config) -> Iterator[Any]:
-  todo = [('', config, 0)]
-  while todo:
-    key, value, depth = todo.pop()
+  pending = [('', config, 0)]
+  while pending:
+    key, value, depth = pending.pop()
     if depth > DEEP:
       raise KdjaxError(f'a config has more than {DEEP} dicts within each other.')
     if key in ('model', 'method', 'scheme'):
@@ -44,18 +44,18 @@ def _names(config) -> Iterator[Any]:
         yield value.get('name')
       if key == 'methods':
         yield from value
-      todo += [(k, v, depth + 1) for k, v in value.items()]
+      pending += [(k, v, depth + 1) for k, v in value.items()]
     elif isinstance(value, list | tuple):
-      todo += [('', v, depth + 1) for v in value]
+      pending += [('', v, depth + 1) for v in value]
 
 
 def trust(names: Iterable[str]) -> None:
-  """Lets the modules of these names be imported from now on; for what a person has typed."""
+  """Allows these modules to be imported from now on; for names that the user wrote."""
   TRUSTED.update(names)
 
 
 def check(name: str, kind: str) -> None:
-  """Raises KdjaxError unless `name` was typed for this run."""
+  """Raises KdjaxError unless `name` is trusted."""
   if name not in TRUSTED:
     raise KdjaxError(
       f'the {kind} {name!r} is no part of kdjax, and nobody who runs this has named it: its code is not run.'
@@ -63,14 +63,14 @@ def check(name: str, kind: str) -> None:
 
 
 def source(name: str) -> Path | None:
-  """The file of a module, which is not imported, nor is what it lies in; None where there is none."""
-  within, parts = None, name.split('.')
+  """The file of a module, without importing it or its packages; None where there is none."""
+  search_path, parts = None, name.split('.')
   for i in range(len(parts)):
     path = '.'.join(parts[: i + 1])
     finders = (finder for finder in sys.meta_path if hasattr(finder, 'find_spec'))
-    spec = next((s for finder in finders if (s := finder.find_spec(path, within))), None)
-    within = spec and spec.submodule_search_locations
-    if spec is None or (i < len(parts) - 1 and within is None):
+    spec = next((s for finder in finders if (s := finder.find_spec(path, search_path))), None)
+    search_path = spec and spec.submodule_search_locations
+    if spec is None or (i < len(parts) - 1 and search_path is None):
       return None
   return Path(spec.origin) if spec.has_location and spec.origin else None
 
@@ -81,37 +81,37 @@ def digest(name: str) -> str:
   if path is None:
     return ''
   files = sorted(path.parent.rglob('*.py')) if path.name == '__init__.py' else [path]
-  digest_ = hashlib.sha256()
+  sha = hashlib.sha256()
   for file in files:
-    digest_.update(f'{file.relative_to(path.parent)}\n'.encode() + file.read_bytes())
-  return digest_.hexdigest()
+    sha.update(f'{file.relative_to(path.parent)}\n'.encode() + file.read_bytes())
+  return sha.hexdigest()
 
 
 def digests(config: Any) -> dict[str, str]:
-  """Module -> `digest` of those that a config names, to be kept beside what was trained with them."""
+  """Module -> `digest` of the modules that a config names, to be recorded with a training."""
   return {name: digest(name) for name in sorted(named(config))}
 
 
 def ask(config: Any, kept: Any, trusted: Iterable[str], where: Path) -> None:
-  """Trusts the modules that a config of a file names, if a person names them too.
+  """Trusts the modules that a config of a file names, if the user names them too.
 
   Args:
-    config: what was read.
-    kept: its `digests`, from when it was written; may be absent.
+    config: of the file.
+    kept: its recorded `digests`; may be absent.
     trusted: the modules of `--trust`.
     where: the file, for the message.
 
   Raises:
-    KdjaxError: for a module that is not among the given; it says if its source is another now.
+    KdjaxError: for a module that is not trusted; it says if its source has changed since.
   """
-  wanted, kept = named(config), kept if isinstance(kept, Mapping) else {}
-  changed = {name for name in wanted if name in kept and kept[name] != digest(name)}
-  shown = {name: f'{name} (its source differs from the recorded one)' for name in changed}
-  if missing := sorted(wanted - set(trusted)):
+  modules, kept = named(config), kept if isinstance(kept, Mapping) else {}
+  changed = {name for name in modules if name in kept and kept[name] != digest(name)}
+  descriptions = {name: f'{name} (its source differs from the recorded one)' for name in changed}
+  if missing := sorted(modules - set(trusted)):
     raise KdjaxError(
-      f'{where} names code that is no part of kdjax, {", ".join(shown.get(n, n) for n in missing)}: '
+      f'{where} names code that is no part of kdjax, {", ".join(descriptions.get(n, n) for n in missing)}: '
       f'to have it run, if you trust it, add {" ".join(f"--trust={name}" for name in missing)}.'
     )
   for name in sorted(changed):
-    say(f'{where} names {shown[name]}.')
-  trust(wanted)
+    say(f'{where} names {descriptions[name]}.')
+  trust(modules)

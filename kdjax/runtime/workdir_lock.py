@@ -1,4 +1,4 @@
-"""One run at a time in a workdir, and who it is."""
+"""A lock for a workdir, and the process that holds it."""
 
 import contextlib
 import errno
@@ -25,34 +25,34 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # f
 
 @contextmanager
 def held(workdir: Path) -> Iterator[None]:
-  """Holds a workdir for this run, by the first process of a pod, and clears what killed runs left in it.
+  """Locks a workdir for this run, by the first process of a pod, and deletes what killed runs left in it.
 
-  The system lets the lock go with the process, however that ends.
+  The system releases the lock with the process, however that ends.
 
   Raises:
     KdjaxError: if another run has it, or it cannot be written to.
   """
-  lock, wrong, new = FileLock(workdir / LOCK), '', not os.path.exists(workdir)
+  lock, problem, created = FileLock(workdir / LOCK), '', not os.path.exists(workdir)
   if not jax.process_index():
     try:
-      wrong = _acquire(workdir, lock)
+      problem = _acquire(workdir, lock)
     except OSError as e:
-      wrong = f'cannot write to --workdir={workdir} ({e.strerror or e}); choose another one.'
+      problem = f'cannot write to --workdir={workdir} ({e.strerror or e}); choose another one.'
   try:
-    if not bool(multihost_utils.broadcast_one_to_all(np.array(not wrong))):
-      raise KdjaxError(wrong or f'{workdir} is in use: the first process says by whom.')
+    if not bool(multihost_utils.broadcast_one_to_all(np.array(not problem))):
+      raise KdjaxError(problem or f'{workdir} is in use: the first process says by whom.')
     yield
   finally:
-    if not jax.process_index() and not wrong:
+    if not jax.process_index() and not problem:
       with contextlib.suppress(OSError):
         (workdir / OWNER).unlink(missing_ok=True)
-        if new and {p.name for p in workdir.iterdir()} <= {LOCK}:  # the config was refused
+        if created and {p.name for p in workdir.iterdir()} <= {LOCK}:  # the config was refused
           shutil.rmtree(workdir)
     lock.release()
 
 
 def _acquire(workdir, lock) -> str:
-  """Takes the lock and signs it; says who has it otherwise."""
+  """Takes the lock and writes its owner; otherwise returns who has it."""
   if workdir.exists() and not workdir.is_dir():
     return f'--workdir is {workdir}, which is a file.'
   workdir.mkdir(parents=True, exist_ok=True)
@@ -63,26 +63,26 @@ def _acquire(workdir, lock) -> str:
   except OSError as e:
     if e.errno not in UNSUPPORTED:
       raise
-    if (workdir / OWNER).exists() and not _dead(workdir):
+    if (workdir / OWNER).exists() and not _owner_is_dead(workdir):
       return in_use(workdir) + f' If it has ended, delete {workdir / OWNER}.'
   _clear(workdir)
-  mine = {'process': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
-  files.write_json(workdir / OWNER, mine)
+  owner = {'process': os.getpid(), 'host': socket.gethostname(), 'since': time.strftime('%Y-%m-%d %H:%M:%S')}
+  files.write_json(workdir / OWNER, owner)
   return ''
 
 
 def in_use(workdir: Path) -> str:
-  """Who has it, as one line."""
+  """A message that names the owner."""
   try:
     owner = files.read_json(workdir / OWNER, SCHEMA, '')
-    who = f'process {owner["process"]} on {owner["host"]} since {owner["since"]}'
-  except KdjaxError:  # it is only just signing
-    who = 'another process'
-  return f'{workdir} is in use by {who}: wait, or choose another --workdir.'
+    holder = f'process {owner["process"]} on {owner["host"]} since {owner["since"]}'
+  except KdjaxError:  # its owner is not written yet
+    holder = 'another process'
+  return f'{workdir} is in use by {holder}: wait, or choose another --workdir.'
 
 
-def _dead(workdir) -> bool:
-  """Whether the owner was on this host and is no more; on another host nobody can know."""
+def _owner_is_dead(workdir) -> bool:
+  """Whether the owner was a process of this host and has ended; False for another host."""
   try:
     owner = files.read_json(workdir / OWNER, SCHEMA, '')
     if owner['host'] != socket.gethostname():
@@ -96,7 +96,7 @@ def _dead(workdir) -> bool:
 
 
 def _clear(workdir):
-  """Deletes the halves of files and checkpoints that killed runs were writing."""
+  """Deletes unfinished files and checkpoints of killed runs."""
   files.clear_parts(workdir, mine=True)
-  for half in workdir.rglob('checkpoints/*.orbax-checkpoint-tmp*'):
-    shutil.rmtree(half, ignore_errors=True)
+  for unfinished in workdir.rglob('checkpoints/*.orbax-checkpoint-tmp*'):
+    shutil.rmtree(unfinished, ignore_errors=True)
