@@ -90,7 +90,7 @@ def show(kind, names):
   for name in names:
     entry = registry.entry(kind, name)
     print(f'{name}\n')
-    print(registry.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
+    print((registry.module(kind, name).__doc__ or '').strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
     types = options.parameters(entry)
     for option, default in registry.options(kind, name).items():
       what = options.describe(types[option].annotation)

@@ -202,10 +202,10 @@ def _robustness(experiment, variables):
   pairs = {k: v for k, v in by_kind['subsets'].items() if {'student', 'baseline'} <= v.keys()}
   step = 1 / len(data.test)
   tests = {k: _paired(v['student'], v['baseline'], task, step) for k, v in pairs.items()}
-  tests = {k: test for k, test in tests.items() if test.p is not None}
-  adjusted = significance.false_discovery([test.p for test in tests.values()])
-  by_kind |= {'interval': {k: test.interval for k, test in tests.items()}}
-  return by_kind | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
+  p = {k: test.p for k, test in tests.items() if test.p is not None}
+  adjusted = significance.false_discovery(list(p.values()))
+  by_kind |= {'interval': {k: tests[k].interval for k in p}}
+  return by_kind | {'p_adjusted': dict(zip(p, adjusted.tolist(), strict=True))}
 
 
 def _paired(student, baseline, task, step):

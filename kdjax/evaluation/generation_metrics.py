@@ -96,12 +96,13 @@ def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
   def score(variables, source, examples, title=''):
     n = min(settings['examples'] or len(source), len(source))
     rows = np.linspace(0, len(source) - 1, n).astype(int)
-    wanted = [examples[int(i)]['response'] for i in rows]
+    subset: Any = RowSubset(source, rows)  # has what `eval_batches` reads
+    references = [examples[int(i)]['response'] for i in rows]
     variables, scores = jax.device_put(variables, whole), {}
     for seed in settings['seeds']:
       texts, right = [], []
       with bar(f'{title or "writing"}, sampling seed {seed}', n, 'example') as shown:
-        for batch in pipeline.eval_batches(RowSubset(source, rows), batch_size):
+        for batch in pipeline.eval_batches(subset, batch_size):
           ids, own, mask = jax.device_get(write(variables, sharding.to_global_arrays(batch, mesh), seed))
           for row in np.flatnonzero(mask):
             written, truth = ids[:, row], own[row][own[row] >= 0]
@@ -109,7 +110,7 @@ def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
             right.append([np.array_equal(one[one >= 0], truth) for one in written])
           shown.update(len(texts))
       by_model = zip(*texts, strict=True)
-      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(wanted, each) for each in by_model])
+      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(references, each) for each in by_model])
       scores.setdefault('exact', []).append(np.mean(right, 0))
     exact = {'exact_match': np.mean(scores.pop('exact'), 0)}
     return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores

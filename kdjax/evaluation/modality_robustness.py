@@ -16,7 +16,7 @@ from kdjax.types import Batch, Model
 ABLATED = 'senses'  # what a source tells the model of each example, beside the example
 
 
-def modalities(inputs: Mapping[str, str], batch: Batch) -> dict[str, str]:
+def modalities(inputs: Mapping[str, str], batch: Mapping[str, Any]) -> dict[str, str]:
   """The modalities that a model with these inputs is given -> the batch key of each."""
   return {m: inputs.get(m, m) for m in MODALITIES if m in (inputs or batch)}
 

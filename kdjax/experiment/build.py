@@ -14,7 +14,7 @@ from kdjax.methods import combine
 from kdjax.nn.functional import functions
 from kdjax.pretrained import initialize
 from kdjax.training import optimizers, schedules
-from kdjax.training.schemes import data_free
+from kdjax.training.schemes import data_free, dot
 from kdjax.types import Method, Model, Task
 
 
@@ -82,10 +82,13 @@ def method(
   if not isinstance(config, Mapping) or not all(isinstance(v, Mapping) for v in config.values()):
     raise KdjaxError(f'methods is {config!r}; it is a dict: name -> a dict of weight, taps and options.')
 
-  def option(value):
+  def option(value: Any) -> Any:
     if not isinstance(value, Mapping):
       return value
-    return peer(value) if 'model' in value else {k: option(v) for k, v in value.items()}
+    if 'model' not in value:
+      return {k: option(v) for k, v in value.items()}
+    assert peer is not None, 'an option that is a model needs `peer`'
+    return peer(value)
 
   for name, given in config.items():
     entry = loss_entry.read(name, given)
@@ -118,8 +121,12 @@ def image_generator(config: Mapping, found: Data, steps: int) -> data_free.Image
   net = module(net, {'size': tuple(size), 'channels': channels})
   if not hasattr(net, 'noise'):
     raise KdjaxError("generator.model makes no images of noise: choose {'model': 'generator', ...}.")
-  loss = registry.make('generators', scheme, given)
-  return data_free.ImageGenerator(functions(net, {}), net.noise, loss, optimizers.optimiser(optimiser, steps))
+  loss, tx = registry.make('generators', scheme, given), optimizers.optimiser(optimiser, steps)
+  if isinstance(tx, dot.Dot):
+    raise KdjaxError(
+      "the optimiser 'dot' takes a gradient of distillation: choose another in generator.optimiser."
+    )
+  return data_free.ImageGenerator(functions(net, {}), net.noise, loss, tx)
 
 
 def make_augment(config: Mapping, seed: int, views: Mapping = {}) -> Callable:

@@ -111,8 +111,8 @@ class Experiment:
 
   def model(self, stage: str):
     """One object for one architecture, so that what is compiled for it is shared by a cohort."""
-    own = self.stage_config(stage) | {'model': self.attributes(stage)}
-    return self.cached(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
+    config = {**self.stage_config(stage), 'model': self.attributes(stage)}
+    return self.cached(('model', self.architecture(stage)), lambda: build.model(config, self.data, self.task))
 
   def attributes(self, stage: str) -> dict:
     """The config of a stage's model; what it leaves out, a published checkpoint fills in."""

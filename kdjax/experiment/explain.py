@@ -1,7 +1,6 @@
 """A whole config in words: each key with its value, its type and range, and what it means."""
 
 import dataclasses
-import functools
 import inspect
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -55,7 +54,9 @@ def rows(config: Mapping) -> Iterator[Row]:
   """Every key of a valid recipe, in its order, with the options of what it names."""
   defaults = flat(dataclasses.asdict(settings.Recipe(config['name'])))
   for key, annotation in settings.leaves():
-    value = functools.reduce(dict.get, key.split('.'), config)
+    value: Any = config
+    for part in key.split('.'):
+      value = value.get(part)
     changed, what = value != defaults.get(key, value), options.describe(annotation)
     row = Row(key, value, changed, what, settings.meaning(annotation))
     if key == 'methods':

@@ -168,7 +168,7 @@ def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
 def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
   """u8 [H, W, C] of a file, its sides and channels as the model knows them."""
   image = images.read_image(Path(path), '--image')
-  image = images.resize(image, tuple(shape[:2]))
+  image = images.resize(image, (shape[0], shape[1]))
   return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
 
 

@@ -71,10 +71,12 @@ def _check_inputs(experiment, stage, whose):
   if stage == 'teacher' and experiment.taken and not experiment.done(stage):
     experiment.published()
   image = data.train.take([0]).get(experiment.stage_config(stage)['inputs'].get('image', 'image'))
-  for part in initialize.parts(model) if image is not None and not experiment.done(stage) else ():
+  if image is None or experiment.done(stage):
+    return
+  for part in initialize.parts(model):
     if part.init and isinstance(part.init, str):
-      given = part.init, part.config, image.shape[1:3]
-      experiment.cached(('size', *map(str, given)), lambda given=given: images.say_size(*given))
+      args = part.init, part.config, image.shape[1:3]
+      experiment.cached(('size', *map(str, args)), lambda args=args: images.say_size(*args))
 
 
 def _check_models(experiment, whose=''):

@@ -13,6 +13,8 @@ from kdjax.runtime import trust
 from kdjax.training import optimizers
 from kdjax.types import Model
 
+UNUSED: Any = None  # in place of a function or module: only the type of what holds it is checked
+
 
 def recipe(config: Mapping) -> None:
   """Checks every key of a recipe and every option of what it names, of the members of a cohort too.
@@ -60,7 +62,7 @@ def _student(config):
 
   def peer(config):
     model(config, 'a peer in methods')
-    return Model(None, None)
+    return Model(UNUSED, UNUSED)
 
   build.method(config['methods'], own['train']['steps'], peer)
 
@@ -115,7 +117,7 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
   attributes = {k: inner(v, f'{where}.{k}') for k, v in attributes.items()}
   if not complete:
     registry.check('models', name, attributes, where)
-    return initialize.Frozen(None)
+    return initialize.Frozen(UNUSED)
   filled = {'vocab_size': 3} if 'vocab_size' in registry.options('models', name) else {}  # the data decide
   built = registry.make('models', name, filled | attributes, where)
   heads, width = getattr(built, 'heads', None), getattr(built, 'width', 0)

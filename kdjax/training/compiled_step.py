@@ -17,6 +17,7 @@ from kdjax.training import accumulate, members, memory, multi_step, remat, shard
 from kdjax.training import step as steps
 from kdjax.training.schemes import data_free, dot, on_policy
 from kdjax.training.setup import Loop, Member, Setup
+from kdjax.types import Model
 
 # `init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed.
 Functions = tuple[Callable, Callable]
@@ -130,7 +131,7 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   if member.image_generator:
     if axis or member.parts > 1 or member.remat:
       raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
-    parts = member.model, setup.teacher, member.image_generator, member.method, member.tx
+    parts = member.model, _live_teacher(setup), member.image_generator, member.method, member.tx
     place = functools.partial(sharding.shard_batch_axis, mesh=sharding.make_mesh())
     unroll = jax.default_backend() == 'cpu'
     update = data_free.make_update(*parts, ema=decay, unroll=unroll, place=place)
@@ -138,7 +139,7 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   init = steps.make_init(
     member.model, member.method, member.tx, ema=bool(decay), self_teacher=member.self_teacher
   )
-  shared = {'task_weight': member.task_weight}
+  shared: dict[str, Any] = {'task_weight': member.task_weight}
   if isinstance(member.tx, dot.Dot):
     make_update = dot.make_update
     if decay or axis or member.parts > 1:
@@ -155,8 +156,16 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   if member.self_teacher:
     update = steps.from_itself(update, member.model)
   if member.writer:
-    init, update = on_policy.with_live_teacher(init, update, member.model, setup.teacher, member.writer)
+    init, update = on_policy.with_live_teacher(
+      init, update, member.model, _live_teacher(setup), member.writer
+    )
   return init, update
+
+
+def _live_teacher(setup: Setup) -> Model:
+  if setup.teacher is None:
+    raise KdjaxError("a generator, and on_policy, need the live teacher: set teacher.source='live'.")
+  return setup.teacher
 
 
 def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:

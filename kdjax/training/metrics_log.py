@@ -71,7 +71,7 @@ class Log:
     files.write(self.path, ''.join(map(_line, kept)))
     if tensorboard:
       try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  # optional
       except ImportError as e:
         raise KdjaxError('tensorboard=True needs tensorboardX: pip install tensorboardX') from e
       self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
@@ -83,6 +83,8 @@ class Log:
     plain = {k: np.asarray(v).tolist() for k, v in record.items()}
     with self.path.open('a', encoding='utf-8') as file:
       file.write(_line({'step': step, **plain}))
-    for key, value in plain.items() if self.board else ():
+    if self.board is None:
+      return
+    for key, value in plain.items():
       for i, x in enumerate(np.atleast_1d(value)):
         self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)

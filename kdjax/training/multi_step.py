@@ -32,8 +32,9 @@ def lives_on_device(wanted: str, arrays: Mapping | None, free: float | None) -> 
   if wanted == 'yes' and arrays is None:
     raise KdjaxError('run.resident needs data within data.memory, and a live teacher.')
   if wanted == 'auto':
-    known = arrays is not None and free is not None and jax.default_backend() != 'cpu'
-    return known and memory.size(arrays) < SHARE * free
+    if arrays is None or free is None or jax.default_backend() == 'cpu':
+      return False
+    return memory.size(arrays) < SHARE * free
   return wanted == 'yes'
 
 

@@ -18,11 +18,27 @@ from kdjax.training.schemes import dot
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
 
 # The options of optax's own functions; `mask`, `weight_decay` and the like are not for a recipe.
-OPTIONS = {'b1': Decay, 'b2': Decay, 'eps': Eps, 'eps_root': Share, 'nesterov': bool}
-OPTIONS |= {'momentum': Decay | None, 'trust_coefficient': Positive, 'decay_rate': Share, 'decay': Decay}
-OPTIONS |= {'min_dim_size_to_factor': Count, 'mu_dtype': settings.Dtype, 'accumulator_dtype': settings.Dtype}
-OPTIONS |= {'multiply_by_parameter_scale': bool, 'clipping_threshold': Positive | None, 'factored': bool}
-OPTIONS |= {'initial_scale': NonNegative, 'eps_in_sqrt': bool, 'centered': bool, 'bias_correction': bool}
+OPTIONS: dict[str, Any] = {
+  'b1': Decay,
+  'b2': Decay,
+  'eps': Eps,
+  'eps_root': Share,
+  'nesterov': bool,
+  'momentum': Decay | None,  # pyright: ignore[reportOperatorIssue]  # typeshed: Annotated has no |
+  'trust_coefficient': Positive,
+  'decay_rate': Share,
+  'decay': Decay,
+  'min_dim_size_to_factor': Count,
+  'mu_dtype': settings.Dtype,
+  'accumulator_dtype': settings.Dtype,
+  'multiply_by_parameter_scale': bool,
+  'clipping_threshold': Positive | None,  # pyright: ignore[reportOperatorIssue]
+  'factored': bool,
+  'initial_scale': NonNegative,
+  'eps_in_sqrt': bool,
+  'centered': bool,
+  'bias_correction': bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +110,10 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   decay, decay_all = options_.pop('weight_decay', 0.0), options_.pop('decay_all', False)
   most = options_.pop('max_norm', 0.0)
   shape = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
-  make = dot.dot if name == 'dot' else getattr(optax, name)
-  known = inspect.signature(make).parameters
   if name == 'dot':
     return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **options_)
+  make = getattr(optax, name)
+  known = inspect.signature(make).parameters
 
   def kernels(params):
     return jax.tree.map(lambda x: decay_all or jnp.ndim(x) > 1, params)

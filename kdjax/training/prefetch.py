@@ -1,7 +1,6 @@
 """Batches that are on the devices before they are asked for."""
 
-from collections.abc import Iterator
-
+import grain
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,7 +15,7 @@ class DevicePrefetch:
     state: where a run goes on that has used all the batches before it; what a checkpoint keeps.
   """
 
-  def __init__(self, batches: Iterator, mesh: Mesh, steps: int = 1):
+  def __init__(self, batches: grain.DatasetIterator, mesh: Mesh, steps: int = 1):
     self.batches, self.mesh, self.steps = batches, mesh, steps
     self.fetch()
 

@@ -24,8 +24,8 @@ class Int8(NamedTuple):
     scale: f32, of the axis of the channels, the others 1.
   """
 
-  values: Array
-  scale: Array
+  values: Array | np.ndarray
+  scale: Array | np.ndarray
 
 
 def variables(full: Mapping, weights: str) -> Mapping:

@@ -105,7 +105,7 @@ def make_update(
     grads = psum_over_devices(grads)
     stats = jax.tree.map(average, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params: dict = optax.apply_updates(state.params, updates)  # pyright: ignore[reportAssignmentType]
     smooth = {}
     if ema:
       new = {'params': params['student'], **stats['student']}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -44,8 +45,10 @@ def train(
   )
   held = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
   resident = multi_step.lives_on_device(how.resident, held, memory.free(mesh))
-  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader, rows_only=resident)
-  data = held if resident else {}
+  batches: Any = pipeline.train_batches(
+    setup.source, setup.batch_size, seed, setup.reader, rows_only=resident
+  )
+  data = held if resident and held else {}
   compiled, states = compile_step(setup, how, mesh, first_batch(setup, mesh), data)
   checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
