@@ -201,10 +201,10 @@ def answer():
   logging.set_verbosity(logging.ERROR)
   compile_once()
   predictor = predict.load(user_path(WORKDIR.value), STAGE.value, trusted=TRUST.value)
-  answers, took = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
+  answers, seconds = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
   for line in predict.lines({k: flag.value for k, flag in GIVEN.items()}, answers):
     print(line)
-  progress.say(f'{1e3 * took:.1f} ms')
+  progress.say(f'{1e3 * seconds:.1f} ms')
 
 
 def compile_once():

@@ -61,8 +61,8 @@ CARDS = {
 
 
 def cnn(depth):
-  given = {'model': 'cifar_resnet', 'depth': depth, 'widen': 4}
-  return lambda classes: build.module(given | {'num_classes': classes}, {})
+  attributes = {'model': 'cifar_resnet', 'depth': depth, 'widen': 4}
+  return lambda classes: build.module(attributes | {'num_classes': classes}, {})
 
 
 def vit(width, depth):
@@ -107,14 +107,14 @@ class Pair:
   def setup(self, methods, seeds=1, reader=None):
     """Of a student's training with methods, a member each; with none of the student alone."""
 
-    def member(given):
-      tx, made = optimizers.optimiser(self.optimiser, 1000), build.method(given, 1000)
-      return Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
+    def member(config):
+      tx, method = optimizers.optimiser(self.optimiser, 1000), build.method(config, 1000)
+      return Member(self.student, method, tx, 1.0, 0.0, 0, False, Path())
 
     live = any(methods.values()) and not reader
     return Setup(
       name='student',
-      members={name: member(given) for name, given in methods.items()},
+      members={name: member(config) for name, config in methods.items()},
       task=self.task,
       augment=lambda batch: batch,
       teacher=record.model(reader.taps) if reader else self.teacher if live else None,
@@ -150,9 +150,9 @@ class Pair:
 
   def look(self):
     """`looks(n)`: n of the teacher's alone, awaited."""
-    look = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
+    forward = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
     placed = sharding.to_global_arrays(self.batch, self.mesh)
-    return lambda n: [jax.block_until_ready(look(self.variables, placed)) for _ in range(n)]
+    return lambda n: [jax.block_until_ready(forward(self.variables, placed)) for _ in range(n)]
 
   def card(self):
     """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
@@ -160,12 +160,12 @@ class Pair:
     method, tx = build.method(KD, 1000), optimizers.optimiser(self.optimiser, 1000)
     t = jax.eval_shape(lambda v: self.teacher.apply(v, batch)[0], self.variables)
     state = jax.eval_shape(steps.make_init(student, method, tx), 0, t, batch)
-    looked = functools.partial(steps.make_teacher_forward(self.teacher, dict, frozenset({'logits'})))
-    programs = {'teacher': (looked, (self.variables, batch))}
+    forward_teacher = functools.partial(steps.make_teacher_forward(self.teacher, dict, frozenset({'logits'})))
+    programs = {'teacher': (forward_teacher, (self.variables, batch))}
     programs['student'] = steps.make_update(student, self.task, method, tx), (state, t, batch)
-    made = {}
+    costs = {}
     for who, (program, args) in programs.items():
-      made[who] = {'gflop': cost.flops(program, *args) / 1e9}
+      costs[who] = {'gflop': cost.flops(program, *args) / 1e9}
 
     def backward(params, stats):
       def forward(params):
@@ -174,20 +174,20 @@ class Pair:
 
       return jax.vjp(forward, params)[1]
 
-    kept = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
+    activations = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
     # What a forward keeps is written once and read once; weights and moments are read and written.
-    made['student']['mbyte'] = (2 * kept + 3 * memory.size((state.params, state.opt_state))) / 1e6
-    made['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
-    for who in tuple(made):
-      made[who] |= {
+    costs['student']['mbyte'] = (2 * activations + 3 * memory.size((state.params, state.opt_state))) / 1e6
+    costs['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
+    for who in tuple(costs):
+      costs[who] |= {
         card: {
-          'float32_ms': 1e12 * made[who]['gflop'] / flops,
-          'tf32_ms': 1e12 * made[who]['gflop'] / fast,
-          'memory_ms': 1e9 * made[who]['mbyte'] / speed,
+          'float32_ms': 1e12 * costs[who]['gflop'] / flops,
+          'tf32_ms': 1e12 * costs[who]['gflop'] / fast,
+          'memory_ms': 1e9 * costs[who]['mbyte'] / speed,
         }
         for card, (flops, fast, speed) in CARDS.items()
       }
-    return made
+    return costs
 
 
 class Peer:
@@ -205,11 +205,11 @@ class Peer:
     """Milliseconds of one of these steps, None where it does not work."""
     self.child.stdin.write(f'{pair} {column} {steps}\n')
     line = self.child.stdout.readline()
-    found = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
-    self.version = found['torch']
-    if 'error' in found:
-      self.errors[f'{pair} {column}'] = found['error']
-    return found.get('ms')
+    answer = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
+    self.version = answer['torch']
+    if 'error' in answer:
+      self.errors[f'{pair} {column}'] = answer['error']
+    return answer.get('ms')
 
   def close(self):
     self.child.stdin.close()
@@ -232,8 +232,8 @@ def turns(calls: dict, repeats: int) -> dict:
     for name, call in calls.items():
       call(steps[name])
       began = time.perf_counter()
-      said = call(steps[name])
-      took = said if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
+      measured = call(steps[name])
+      took = measured if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
       if i == 1 and took:
         steps[name] = max(1, round(TURN / took))
       times[name] += [took] if i > 1 and took is not None else []
@@ -256,23 +256,23 @@ def measure(name: str, args, folder: Path, peer: Peer | None) -> dict:
   }
   for column in ('student', 'eager', 'compile', 'torchdistill') if peer else ():
     calls[f'torch_{column}'] = functools.partial(peer.ask, name, column)
-  found = {'ms': turns(calls, args.repeats), 'card': pair.card()}
-  say(name, found['ms'])
+  results = {'ms': turns(calls, args.repeats), 'card': pair.card()}
+  say(name, results['ms'])
   members = {'cohort': pair.step(METHODS, args.seeds)}
   members |= {f'live_{n}': pair.step({'student': m}) for n, m in METHODS.items()}
   ms = turns(members | {'teacher': calls['teacher']}, args.repeats)
   alone = args.seeds * sum(ms[f'live_{n}'] for n in METHODS)
   n, t = args.seeds * len(METHODS), ms['teacher']
   s = alone / n - t
-  found['cohort'] = {'ms': ms, 'members': n, 'speedup': alone / ms['cohort']}
-  found['cohort'] |= {'ideal': (t + s) / (t / n + s)}
-  say(name, found['cohort'])
-  return found
+  results['cohort'] = {'ms': ms, 'members': n, 'speedup': alone / ms['cohort']}
+  results['cohort'] |= {'ideal': (t + s) / (t / n + s)}
+  say(name, results['cohort'])
+  return results
 
 
 def start(folder: Path) -> list[float]:
   """Seconds from the command to the end of the first step, of two starts that share compiled programs."""
-  took = []
+  seconds = []
   for i in range(2):
     workdir = folder / f'start{i}'
     command = [sys.executable, 'run.py', 'teacher', '--config=configs/quickstart.py', f'--workdir={workdir}']
@@ -281,9 +281,9 @@ def start(folder: Path) -> list[float]:
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while child.poll() is None and not (log.exists() and log.stat().st_size):
       time.sleep(0.02)
-    took.append(time.monotonic() - began)
+    seconds.append(time.monotonic() - began)
     child.wait()
-  return took
+  return seconds
 
 
 def peak(name: str, args) -> None:
@@ -300,26 +300,26 @@ def high_water() -> int:
   return 1024 * int(line.split()[1])
 
 
-def goals(found: dict) -> dict:
+def goals(results: dict) -> dict:
   """What is asked for: the figure, the goal, whether it is reached, by how much of it it is missed."""
-  asked = {}
-  for name, pair in found['pairs'].items():
+  figures = {}
+  for name, pair in results['pairs'].items():
     ms = pair['ms']
-    asked[f'{name}: store / student'] = ms['store'] / ms['student'], 1.05, 'most'
+    figures[f'{name}: store / student'] = ms['store'] / ms['student'], 1.05, 'most'
     if 'torch_eager' in ms:
-      asked[f'{name}: live, images/s against eager'] = ms['torch_eager'] / ms['live'], 1.0, 'least'
+      figures[f'{name}: live, images/s against eager'] = ms['torch_eager'] / ms['live'], 1.0, 'least'
     if name == 'cnn' and 'torch_torchdistill' in ms:
-      asked['cnn: store against torchdistill, live'] = ms['torch_torchdistill'] / ms['store'], 2.0, 'least'
+      figures['cnn: store against torchdistill, live'] = ms['torch_torchdistill'] / ms['store'], 2.0, 'least'
     share = pair['cohort']['speedup'] / pair['cohort']['ideal']
-    asked[f'{name}: cohort of {pair["cohort"]["members"]}, of the ideal'] = share, 0.9, 'least'
-  if 'start_s' in found:
-    asked['second start of the quickstart, s'] = found['start_s'][1], 8.0, 'most'
-  made = {}
-  for what, (value, goal, kind) in asked.items():
+    figures[f'{name}: cohort of {pair["cohort"]["members"]}, of the ideal'] = share, 0.9, 'least'
+  if 'start_s' in results:
+    figures['second start of the quickstart, s'] = results['start_s'][1], 8.0, 'most'
+  verdicts = {}
+  for what, (value, goal, kind) in figures.items():
     short = value / goal - 1 if kind == 'most' else 1 - value / goal
-    made[what] = {'value': value, f'at_{kind}': goal, 'reached': short <= 0}
-    made[what] |= {'missed_by_percent': 100 * short} if short > 0 else {}
-  return made
+    verdicts[what] = {'value': value, f'at_{kind}': goal, 'reached': short <= 0}
+    verdicts[what] |= {'missed_by_percent': 100 * short} if short > 0 else {}
+  return verdicts
 
 
 def say(*what):
@@ -351,23 +351,23 @@ def main():
     args.pairs, args.batch, args.seeds, args.repeats = ['vqa'], 8, 2, 2
   if args.peak:
     return peak(args.peak, args)
-  found = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
-  found |= {'repeats': args.repeats, 'pairs': {}}
+  results = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
+  results |= {'repeats': args.repeats, 'pairs': {}}
   peer = Peer(args.torch, args.batch, args.pages) if args.torch else None
   with tempfile.TemporaryDirectory() as folder:
     for name in args.pairs:
-      found['pairs'][name] = measure(name, args, Path(folder), peer)
+      results['pairs'][name] = measure(name, args, Path(folder), peer)
     if peer:
       peer.close()
-      found |= {'torch': peer.version, 'torch_does_not_run': peer.errors}
+      results |= {'torch': peer.version, 'torch_does_not_run': peer.errors}
     for name in args.pairs if not args.quick else ():
       command = [sys.executable, '-m', 'benchmarks.step', f'--peak={name}']
       command += [f'--batch={args.batch}', f'--seeds={args.seeds}']
       out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-      found['pairs'][name]['memory_bytes'] = int(out.split()[-1])
+      results['pairs'][name]['memory_bytes'] = int(out.split()[-1])
     if not args.quick:
-      found['start_s'] = start(Path(folder))
-  print(json.dumps(rounded(found | {'goals': goals(found)}), indent=1))
+      results['start_s'] = start(Path(folder))
+  print(json.dumps(rounded(results | {'goals': goals(results)}), indent=1))
 
 
 if __name__ == '__main__':

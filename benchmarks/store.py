@@ -41,17 +41,17 @@ def made(folder, shapes, top_k, args):
   identity = json.loads(json.dumps(identity))
   spec = manifest.Spec(folder, identity, taps, frozenset(shapes), args.shard, 1)
   folder.mkdir()
-  ask = live_teacher.Teacher(
+  teacher = live_teacher.Teacher(
     BATCH, None, lambda batch, view: (record.pack(taps, batch['id'], view, arrays), t)
   )
   began = time.perf_counter()
   shards = range(-(-args.examples // args.shard))
-  write.shards(spec, shards, 0, lambda rows: {'id': rows}, ask, args.examples)
-  took = time.perf_counter() - began
-  found = write.manifest_of(spec, complete=True)
-  files.write_json(folder / manifest.NAME, found)
+  write.shards(spec, shards, 0, lambda rows: {'id': rows}, teacher, args.examples)
+  seconds = time.perf_counter() - began
+  metadata = write.manifest_of(spec, complete=True)
+  files.write_json(folder / manifest.NAME, metadata)
   with mock.patch.object(read, 'HELD', 0):
-    return read.Reader(folder, found), took
+    return read.Reader(folder, metadata), seconds
 
 
 def rate(reader, order):

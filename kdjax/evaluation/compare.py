@@ -83,8 +83,8 @@ def compare(experiment: Any) -> Compared:
   variables = {s: experiment.variables(s) for s in present}
   evaluated = {}
   for stage in present:
-    whose = config['name'] if experiment.cohort and stage == 'student' else stage
-    title = f'{whose}: {config["data"]["test"]}'
+    name = config['name'] if experiment.cohort and stage == 'student' else stage
+    title = f'{name}: {config["data"]["test"]}'
 
     def evaluate(stage=stage, title=title):
       return experiment.evaluator(stage)(variables[stage], data.test, title)
@@ -109,11 +109,11 @@ def compare(experiment: Any) -> Compared:
       'others': {k: v.tolist() for k, v in others.items()},
     }
     if stage != 'teacher' and 'teacher' in evaluated:
-      teachers, mine = evaluated['teacher'].gathered, evaluated[stage].gathered
-      teachers = teachers if len(teachers) > 1 else [teachers[0]] * len(mine)
-      each = [task.compare(*pair) for pair in zip(teachers, mine, strict=True)]
-      stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
-      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in each] for k in each[0]}
+      teacher_outputs, outputs = evaluated['teacher'].gathered, evaluated[stage].gathered
+      teacher_outputs = teacher_outputs if len(teacher_outputs) > 1 else [teacher_outputs[0]] * len(outputs)
+      comparisons = [task.compare(*pair) for pair in zip(teacher_outputs, outputs, strict=True)]
+      stages[stage] |= {k: float(np.mean([e[k] for e in comparisons])) for k in comparisons[0]}
+      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in comparisons] for k in comparisons[0]}
   results = {
     'name': config['name'],
     'dataset': config['data']['name'],
@@ -184,17 +184,17 @@ def _robustness(experiment, variables):
   config, task, data = experiment.config, experiment.task, experiment.data
   by_kind = {'subsets': {}, 'noise': {}}
   for stage, stacked in variables.items():
-    own = experiment.stage_config(stage)
-    names = modality_robustness.modalities(own['inputs'], data.test.take([0]))
+    config_of_stage = experiment.stage_config(stage)
+    names = modality_robustness.modalities(config_of_stage['inputs'], data.test.take([0]))
     model = modality_robustness.with_missing(experiment.model(stage), names)
     evaluator = make_evaluate(model, task, sharding.make_mesh(), config['run']['eval_batch'], gather=False)
 
     def evaluate(source, title, evaluator=evaluator, stacked=stacked):
       return evaluator(stacked, source, title).metrics[task.metric].tolist()
 
-    wanted = config['modality_robustness']
+    settings = config['modality_robustness']
     measured = modality_robustness.measure(
-      evaluate, data.test, tuple(names), wanted['subsets'], wanted['noise'], stage
+      evaluate, data.test, tuple(names), settings['subsets'], settings['noise'], stage
     )
     for kind, scores in measured.items():
       for what, values in scores.items():

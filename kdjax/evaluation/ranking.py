@@ -43,8 +43,8 @@ def rank(
   """
   first = next(iter(results.values()))
   sign = 1 if first['higher_is_better'] else -1
-  took = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
-  least = min((t for t in took.values() if t), default=None)
+  update_times = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
+  fastest = min((t for t in update_times.values() if t), default=None)
   rows = []
   for name, result in results.items():
     student, baseline = (result['stages'].get(s) for s in ('student', 'baseline'))
@@ -55,7 +55,7 @@ def rank(
         'std': student['std'],
         'values': student['values'],
         **{k: result[k] for k in TEST},
-        'cost': took[name] / least if took[name] and least else None,
+        'cost': update_times[name] / fastest if update_times[name] and fastest else None,
         'own_baseline': None if name in shared else baseline,
         'methods': result['config']['methods'],
       }
@@ -64,13 +64,13 @@ def rank(
   same = {k: first[k] for k in ('dataset', 'metric', 'higher_is_better', 'split', 'seeds', 'selection')}
   same |= {k: first[k] for k in ('n_examples', 'n_train', 'hardware', 'versions')}
   same |= {'redrawn': first.get('redrawn', [])}
-  whose = {'teacher': next(iter(results))} | ({'baseline': shared[0]} if shared else {})
+  sources = {'teacher': next(iter(results))} | ({'baseline': shared[0]} if shared else {})
   students = [r['stages']['student'] for r in results.values()]
   trainings = {s['training']: s['wall_time_s'] for s in students}  # members share one
   return {
     'name': first['config']['name'].rpartition('/')[0],
     **same,
-    'stages': {s: results[n]['stages'][s] for s, n in whose.items() if s in results[n]['stages']},
+    'stages': {s: results[n]['stages'][s] for s, n in sources.items() if s in results[n]['stages']},
     'training': {'steps': first['stages']['student']['steps'], 'wall_time_s': sum(trainings.values())},
     'rows': rows + [{'name': n, 'failed_at': at} for n, at in failed.items()],
     'command': command,

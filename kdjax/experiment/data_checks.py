@@ -27,28 +27,30 @@ def check(experiment: Experiment) -> None:
       not finite, labels that the task cannot read, and a split without any label that needs some.
   """
   data, config, task = experiment.data, experiment.config['data'], experiment.task
-  again = checked(experiment)
+  checked_before = checked(experiment)
   splits = {'train': data.train, (config['transfer'] or 'train'): data.transfer_set}
   splits |= {} if data.validation is None else {'validation': data.validation}
   splits |= {config['test']: data.test}
-  first, seen, there = {}, {}, "in the first of 'train'"
+  first, statistics, where = {}, {}, "in the first of 'train'"
   for split, source in splits.items():
-    if isinstance(source, splits_.LazySplit) and again:
+    if isinstance(source, splits_.LazySplit) and checked_before:
       continue
-    seen[split] = Seen(split, task)
+    statistics[split] = Seen(split, task)
     for arrays in _chunks(split, source):
       first = first or arrays
       both = arrays.keys() & first.keys()
-      splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', there, both)
-      seen[split].add(arrays)
+      splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', where, both)
+      statistics[split].add(arrays)
     if arrays.keys() != first.keys():
       _check_inputs(experiment, split, source)
-  if not again:
-    for one in seen.values():
-      one.tell()
-    _tell_twice(seen)
+  if not checked_before:
+    for split_statistics in statistics.values():
+      split_statistics.tell()
+    _tell_twice(statistics)
   if task.label:
-    _check_labels(experiment, {split: one.known for split, one in seen.items()})
+    _check_labels(
+      experiment, {split: split_statistics.known for split, split_statistics in statistics.items()}
+    )
 
 
 def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
@@ -102,8 +104,8 @@ class Seen:
     self.n += n
 
   def _name(self, arrays, row):
-    of = f' {arrays["id"][row]}' if 'id' in arrays else ''
-    return f'the example{of} of the split {self.split!r}'
+    example_id = f' {arrays["id"][row]}' if 'id' in arrays else ''
+    return f'the example{example_id} of the split {self.split!r}'
 
   def tell(self) -> None:
     """Prints what is odd."""
@@ -127,8 +129,8 @@ def _check_inputs(experiment, split, source) -> None:
     try:
       jax.eval_shape(lambda v, b, m=model: m.apply(v, b, train=False)[0], variables, batch)
     except (KeyError, KdjaxError) as e:
-      have = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
-      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {have}: {e}') from e
+      keys = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
+      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {keys}: {e}') from e
 
 
 def _known(kind, arrays, name) -> int:
@@ -148,19 +150,21 @@ def _hashes(arrays, n) -> np.ndarray:
   hashes = np.zeros(n, np.uint64)
   for key in sorted(arrays):
     rows = np.ascontiguousarray(arrays[key]).reshape(n, -1)
-    own = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
-    hashes = hashes * np.uint64(6364136223846793005) + own
+    row_hashes = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
+    hashes = hashes * np.uint64(6364136223846793005) + row_hashes
   return hashes
 
 
-def _tell_twice(seen) -> None:
+def _tell_twice(by_split) -> None:
   """Prints how many examples of a split for evaluation stand in the training split too."""
-  train = np.unique(np.concatenate(seen['train'].hashes)) if 'train' in seen else np.array([], np.uint64)
-  for split, one in seen.items():
-    if split == 'train' or not one.hashes or split.startswith('transfer'):
+  train_hashes = by_split['train'].hashes if 'train' in by_split else [np.array([], np.uint64)]
+  train = np.unique(np.concatenate(train_hashes))
+  for split, statistics in by_split.items():
+    if split == 'train' or not statistics.hashes or split.startswith('transfer'):
       continue
-    if twice := int(np.isin(np.concatenate(one.hashes), train).sum()):
-      say(f'warning: {twice:,} of {one.n:,} examples of {split!r} stand in train too, with the same inputs.')
+    if overlap := int(np.isin(np.concatenate(statistics.hashes), train).sum()):
+      many = f'{overlap:,} of {statistics.n:,} examples'
+      say(f'warning: {many} of {split!r} stand in train too, with the same inputs.')
 
 
 def _check_labels(experiment, known: Mapping[str, int]) -> None:

@@ -86,8 +86,8 @@ class Experiment:
 
   def architecture(self, stage: str) -> str:
     """A hash of all that a stage's model is made from."""
-    own = self.stage_config(stage)
-    return digest({k: own[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
+    config = self.stage_config(stage)
+    return digest({k: config[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
 
   @cached_property
   def data(self) -> load.Data:
@@ -116,15 +116,17 @@ class Experiment:
 
   def attributes(self, stage: str) -> dict:
     """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
-    own = self.stage_config(stage)
+    config = self.stage_config(stage)
 
     def make():  # once: it may lie on a hub
-      attributes = complete(own['model'])
+      attributes = complete(config['model'])
       return (
-        pretrained.complete(own['init'], attributes) if stage == 'teacher' and own['init'] else attributes
+        pretrained.complete(config['init'], attributes)
+        if stage == 'teacher' and config['init']
+        else attributes
       )
 
-    return self.cached(('attributes', stage, digest(own['model'])), make)
+    return self.cached(('attributes', stage, digest(config['model'])), make)
 
   @cached_property
   def taken(self) -> bool:
@@ -148,9 +150,9 @@ class Experiment:
     return self.cached(PUBLISHED, make)
 
   def _of_parts(self):
-    loaded, wanted = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
+    loaded, expected = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
     for part in parts(self.attributes('teacher')):
-      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in wanted.keys() - loaded.keys()):
+      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in expected.keys() - loaded.keys()):
         raise KdjaxError(
           f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
           "'init', or leave its 'frozen' out."
@@ -179,16 +181,18 @@ class Experiment:
 
   def method(self):
     """The distillation losses, combined."""
-    own = self.config['student']
+    student = self.config['student']
 
     def peer(attributes):
-      return build.model({**own, 'model': attributes}, self.data, self.task)
+      return build.model({**student, 'model': attributes}, self.data, self.task)
 
     def examples():
       return self.cached(('examples',), lambda: pipeline.places(self.data.transfer_set))
 
-    counted = examples if self.protocol > 1 else None  # a workdir begun before keeps what it began with
-    return build.method(self.config['methods'], own['train']['steps'], peer, counted)
+    count_examples = (
+      examples if self.protocol > 1 else None
+    )  # a workdir begun before keeps what it began with
+    return build.method(self.config['methods'], student['train']['steps'], peer, count_examples)
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """The variables of a stage's model and its outputs, as shapes."""
@@ -220,14 +224,14 @@ class Experiment:
     settings = self.data.tokenizer, self.config['generation'], config['prompt_length']
     score = generation_metrics.make_score(self.model(stage), *settings, mesh, size)
 
-    def both(variables, source, title=''):
+    def evaluate_and_score(variables, source, title=''):
       evaluated = evaluate(variables, source, title)
       if source is not self.data.test:
         return evaluated
       examples = splits.examples_of(self.data.dataset, config['test'])
       return evaluated._replace(metrics=evaluated.metrics | score(variables, source, examples, title))
 
-    return both
+    return evaluate_and_score
 
   @cached_property
   def protocol(self) -> int:
@@ -246,10 +250,12 @@ class Experiment:
     data = self.data
     if stage == 'teacher':
       return data.train
-    few, labelled = data.transfer_set, data.labelled_subset
+    transfer_set, labelled_subset = data.transfer_set, data.labelled_subset
     if i and 'labels' in self.config['redraw']:
-      few, labelled = load.few_labels(data.transfer, self.config['data']['labels'], self.config['seed'] + i)
-    return labelled if stage == 'baseline' else few
+      transfer_set, labelled_subset = load.few_labels(
+        data.transfer, self.config['data']['labels'], self.config['seed'] + i
+      )
+    return labelled_subset if stage == 'baseline' else transfer_set
 
   def folder(self, stage: str) -> Path:
     """Members share the cohort's teacher, and its baseline where their students are the same."""

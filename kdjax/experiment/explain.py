@@ -81,8 +81,8 @@ def rows(config: Mapping) -> Iterator[Row]:
     else:
       yield row
       if key.endswith('optimiser.clip'):  # the last of those that every optimiser has
-        own = config[key.split('.')[0]]['train']['optimiser']
-        yield from optimiser(own, key.removesuffix('.clip'), settings.fields(settings.Optimiser))
+        optimiser_config = config[key.split('.')[0]]['train']['optimiser']
+        yield from optimiser(optimiser_config, key.removesuffix('.clip'), settings.fields(settings.Optimiser))
 
 
 def methods(config: Mapping, where: str) -> Iterator[Row]:

@@ -63,9 +63,9 @@ def load(
     )
   anew = 'run the command of the experiment again with this file deleted, which writes it anew'
   summary = files.read_json(folder / 'stage.json', STAGE, anew)
-  kept, side = tokenizers.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
-  schema = {'task': {'name': str}, side: {'inputs': {str: str}, 'dtype': str}}
-  schema |= {'data': {} if kept is None else {'text_length': int}}
+  saved_tokenizer, section = tokenizers.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
+  schema = {'task': {'name': str}, section: {'inputs': {str: str}, 'dtype': str}}
+  schema |= {'data': {} if saved_tokenizer is None else {'text_length': int}}
   config = files.read_json(workdir / 'config.json', schema, anew)
   if 'example' not in summary:
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
@@ -74,17 +74,19 @@ def load(
   seeds = summary['seeds']
   if seed is not None and seed not in seeds:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
-  tokenizer, own = None, config[side]
-  if kept is not None:
-    tokenizer = tokenizers.cut(kept, config['data']['text_length'])
+  tokenizer, model_config = None, config[section]
+  if saved_tokenizer is not None:
+    tokenizer = tokenizers.cut(saved_tokenizer, config['data']['text_length'])
   net = build.module(summary['model'], summary['fill'])
-  model = functional.functions(net, own['inputs'], own['dtype'], frozen=initialize.frozen(summary['model']))
+  model = functional.functions(
+    net, model_config['inputs'], model_config['dtype'], frozen=initialize.frozen(summary['model'])
+  )
   where = folder / 'stage.json'
   example = {k: np.zeros(*described(v, where)) for k, v in summary['example'].items()}
-  like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
+  shapes = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
   variables = finite.check(
-    safetensors_io.load(path, like, tokenizers.mark(tokenizer)), str(path), 'train it anew'
+    safetensors_io.load(path, shapes, tokenizers.mark(tokenizer)), str(path), 'train it anew'
   )
   variables = jax.device_put(variables)
   encode = encoding.make_encode(tokenizer, prompt_length=config['data'].get('prompt_length', 0))
@@ -92,7 +94,9 @@ def load(
   if 'text/response' in example:
     forward = jax.jit(_writer(model, tokenizer, config['data']))
   task = build.task(config['task'])
-  inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
+  inputs = {
+    m: key for m, key in modalities(model_config['inputs'], example).items() if m in GIVEN and key in example
+  }
   if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not summary['rate']):
     del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
   if 'image' in inputs and example[inputs['image']].ndim != 3:
@@ -109,22 +113,24 @@ def load(
     compiled = forward.lower(variables, batch).compile()
     began = time.perf_counter()
     outputs = jax.device_get(compiled(variables, batch))
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     rows = len(next(iter(batch.values())))
-    each = [{k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)]
-    return [task.answer(one, summary['classes']) for one in each], took
+    rows_taps = [
+      {k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)
+    ]
+    return [task.answer(taps, summary['classes']) for taps in rows_taps], seconds
 
   return Predictor(predict, tuple(inputs))
 
 
 def _writer(model, tokenizer, config) -> Callable:
   """`write(variables, batch)`: the likeliest response to each prompt, as what the task's answer reads."""
-  most = tokenizers.longest(tokenizer, config['prompt_length'])
-  length = config['text_length'] - most
+  prompt_length = tokenizers.longest(tokenizer, config['prompt_length'])
+  length = config['text_length'] - prompt_length
   write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, temperature=0)
 
   def forward(variables, batch):
-    written = write(variables, generate.prompts(batch, most), jax.random.key(0))
+    written = write(variables, generate.prompts(batch, prompt_length), jax.random.key(0))
     return {'written': written.ids, 'written/mask': written.mask, 'written/likelihood': written.log_q}
 
   return forward
@@ -156,10 +162,10 @@ def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
     examples = [one | {'response': ''} for one in examples]
   batch, counts = encoding.count(encode(examples))
   encoding.tell('--text', rows, counts)
-  for key, like in example.items():
+  for key, zeros in example.items():
     if key not in batch:
-      there = key.removesuffix('/present') in batch and key.endswith('/present')
-      batch[key] = np.full((rows, *like.shape), there, like.dtype)
+      present = key.removesuffix('/present') in batch and key.endswith('/present')
+      batch[key] = np.full((rows, *zeros.shape), present, zeros.dtype)
   for name in inputs.keys() - rows_of.keys():
     batch = hide(batch, inputs[name], jnp.zeros(rows))
   return batch
@@ -183,7 +189,7 @@ def lines(
     return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]
   rows = []
   for i, answer in enumerate(answers):
-    what = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
-    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {what}: {answer[0][0]}')))
-  same = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
-  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if same else rows)]
+    label = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
+    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {label}: {answer[0][0]}')))
+  one_question = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
+  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if one_question else rows)]

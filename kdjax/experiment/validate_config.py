@@ -54,17 +54,17 @@ def teacher(config: Mapping) -> None:
 
 
 def _student(config):
-  own = config['student']
-  model(own['model'], 'student.model')
-  training(own['train'], 'student.train')
-  augment.make_augment((), 0, own['views'])
+  student = config['student']
+  model(student['model'], 'student.model')
+  training(student['train'], 'student.train')
+  augment.make_augment((), 0, student['views'])
   views.check(config)
 
   def peer(config):
     model(config, 'a peer in methods')
     return Model(UNUSED, UNUSED)
 
-  build.method(config['methods'], own['train']['steps'], peer)
+  build.method(config['methods'], student['train']['steps'], peer)
 
 
 def training(config: Mapping, where: str) -> None:

@@ -24,7 +24,7 @@ def in_parts(n: int) -> Callable:
   """
 
   def gradient(objective):
-    def over(params, stats, t, batch, rng):
+    def accumulated(params, stats, t, batch, rng):
       _, (terms, _) = objective(params, stats, t, batch, rng)
       counts = {name: count for name, (_, count) in terms.items()}
       size = len(jax.tree.leaves(batch)[0])
@@ -34,11 +34,11 @@ def in_parts(n: int) -> Callable:
           return jnp.broadcast_to(x, (n, *x.shape))
         return x.reshape(size // n, n, *x.shape[1:]).swapaxes(0, 1)
 
-      def part(carry, given):
-        i, t, batch = given
+      def part(carry, inputs):
+        i, t, batch = inputs
         student, sums = carry
-        now = {'student': student, 'method': stats['method']}
-        grads, (terms, new) = jax.grad(objective, has_aux=True)(params, now, t, batch, rng, counts, i)
+        current = {'student': student, 'method': stats['method']}
+        grads, (terms, new) = jax.grad(objective, has_aux=True)(params, current, t, batch, rng, counts, i)
         shares = {name: terms[name][1] / jnp.maximum(counts[name], 1) for name in stats['method']}
         moved = {name: _moved(new['method'][name], stats['method'][name], shares[name]) for name in shares}
         return (new['student'], jax.tree.map(jnp.add, sums, (grads, terms, moved))), None
@@ -49,7 +49,7 @@ def in_parts(n: int) -> Callable:
       method = jax.tree.map(lambda old, x: old + x, stats['method'], moved)
       return grads, (terms, {'student': student, 'method': method})
 
-    return over
+    return accumulated
 
   return gradient
 

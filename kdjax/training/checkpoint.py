@@ -52,7 +52,7 @@ class Checkpoints:
     except (OSError, ValueError, RuntimeError) as e:
       raise self._unwritten(e) from e
 
-  def restore(self, like: Any) -> Restored | None:
+  def restore(self, target: Any) -> Restored | None:
     """The newest state that can be read whole, or None; says so when it had to go back.
 
     Args:
@@ -61,9 +61,9 @@ class Checkpoints:
     Raises:
       KdjaxError: if there are checkpoints and none of them can be read.
     """
-    steps, bad = sorted(self.manager.all_steps(), reverse=True), []
+    steps, damaged_steps = sorted(self.manager.all_steps(), reverse=True), []
     for step in steps:
-      items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+      items = ocp.args.Composite(tree=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
       try:
         restored = self.manager.restore(step, args=items)
         data = files.unsealed(restored['data'])
@@ -74,11 +74,11 @@ class Checkpoints:
         if wrong := files.misfit(data, BESIDE):
           raise ValueError(wrong)
       except Exception as e:  # a damaged file shows up as any of a dozen types
-        bad.append(step)
+        damaged_steps.append(step)
         path = self.folder / str(step)
         say(f'the checkpoint {path} cannot be read ({first_line(e)}); trying an older one')
         continue
-      for damaged in bad:  # their place is needed, and only now is it sure that they are bad
+      for damaged in damaged_steps:  # their place is needed, and only now is it sure that they are bad
         self.manager.delete(damaged)
       return Restored(step, restored['tree'], data)
     if steps:
@@ -113,9 +113,9 @@ class Checkpoints:
   def _unwritten(self, error):
     self._clear()
     last = self.newest()
-    kept = 'nothing was saved before' if last is None else f'the last good one is of step {last}'
+    status = 'nothing was saved before' if last is None else f'the last good one is of step {last}'
     return KdjaxError(
-      f'cannot write a checkpoint to {self.folder} ({first_line(error)}); {kept}. '
+      f'cannot write a checkpoint to {self.folder} ({first_line(error)}); {status}. '
       'Make room and run the same command again.'
     )
 
@@ -125,10 +125,12 @@ def _quiet() -> None:
   """Keeps tracebacks of Orbax's threads off the screen: what goes wrong in them is raised here too."""
   logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  before = sys.unraisablehook
+  default_hook = sys.unraisablehook
 
-  def hook(what):  # TensorStore answers when the loop that asked has ended with the first write that failed
-    if str(what.exc_value) != 'Event loop is closed':
-      before(what)
+  def hook(
+    unraisable,
+  ):  # TensorStore answers when the loop that asked has ended with the first write that failed
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      default_hook(unraisable)
 
   sys.unraisablehook = hook

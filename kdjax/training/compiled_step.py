@@ -73,18 +73,20 @@ def compile_step(
   shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
   inits = {name: init for name, (init, _) in functions.items()}
   needs = _memory_needs(setup, how, mesh, inits, batch, shapes, data)
-  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup, how))
-  fits(needs)
+  check_memory = functools.partial(
+    memory.check, setup.name, available=memory.free(mesh), advice=_shrink(setup, how)
+  )
+  check_memory(needs)
 
   teacher_variables = jax.device_put(setup.teacher_variables, sharding.replicated(mesh))  # once
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
   updates, states = {}, {}
   with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as bar:
-    for i, (name, pair) in enumerate(functions.items(), 1):
-      shared = setup, name, pair, how, mesh
-      updates[name], states[name], program = _compile_member(*shared, teacher_variables, example, shapes)
-      fits(needs | memory.on_the_way(program))
+    for i, (name, init_and_update) in enumerate(functions.items(), 1):
+      common = setup, name, init_and_update, how, mesh
+      updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
+      check_memory(needs | memory.on_the_way(program))
       bar.update(i)
 
   inputs = teacher_variables
@@ -94,8 +96,8 @@ def compile_step(
   if data or how.dispatch > 1:
     forward = multi_step.teacher_forward_over(forward, how.dispatch)
     compiled = sharding.compile_teacher_forward(forward, mesh, example, setup.batch_size, how.dispatch)
-  live = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
-  return CompiledStep(compiled, inputs, updates, teacher_variables, live), states
+  with_live_teacher = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
+  return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher), states
 
 
 def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):
@@ -103,23 +105,23 @@ def _compile_member(setup, name, functions, how, mesh, teacher_variables, exampl
 
   `example` is what the teacher's forward gives of one batch, `shapes` the same before it was compiled.
   """
-  member, (init, update), whole = setup.members[name], functions, sharding.replicated(mesh)
+  member, (init, update), replicated = setup.members[name], functions, sharding.replicated(mesh)
   augmented, t = example
   over = sharding.over_devices(example, mesh, setup.batch_size, how.dispatch)
   stacked_batch, stacked_t = multi_step.stacked(example, how.dispatch, over)
   if member.needs_live_teacher():
     t = stacked_t = teacher_variables
-  loop_over_seeds = steps.loop_over_seeds(whole) if jax.default_backend() == 'cpu' else None
+  loop_over_seeds = steps.loop_over_seeds(replicated) if jax.default_backend() == 'cpu' else None
   if not loop_over_seeds:
     init, update = steps.vmap_seeds(init), steps.vmap_seeds(update)
-  init = jax.jit(init, out_shardings=whole)
-  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
+  init = jax.jit(init, out_shardings=replicated)
+  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), replicated)
   state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
   related = methods.related(member.method, state.params['method'], state.stats['method'])
   update = multi_step.update_over(update, how.dispatch, member.needs_live_teacher())
   update = sharding.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
   if member.start:
-    state = initialize.apply_init(whole)(state, member.start)
+    state = initialize.apply_init(replicated)(state, member.start)
   lowered = init(seeds[0], t, augmented) if loop_over_seeds else state
   program = update.lower(lowered, stacked_t, stacked_batch).compile()
   return loop_over_seeds(program) if loop_over_seeds else program, state, program

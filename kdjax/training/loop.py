@@ -32,13 +32,13 @@ def no_best(setup: Setup, how: Loop, states: dict) -> dict:
 @jax.jit
 def _better(best, variables, score):
   """Per seed, the variables of the higher score."""
-  won = score > best['score']
+  better = score > best['score']
 
   def pick(new, old):
-    return jnp.where(won.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
   picked = jax.tree.map(pick, variables, best['variables'])
-  return {'variables': picked, 'score': jnp.where(won, score, best['score'])}
+  return {'variables': picked, 'score': jnp.where(better, score, best['score'])}
 
 
 class Run:
@@ -81,7 +81,7 @@ class Run:
     multi_step.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
     prefetched = prefetch.DevicePrefetch(batches, self.mesh, stride)
     waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
-    with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
+    with progress.bar(setup.name, setup.steps, 'step', self.start) as bar:
       n = self.start
       for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
@@ -96,24 +96,24 @@ class Run:
         if n == self.start + stride:
           jax.block_until_ready(losses)
           self.first_step_s = time.monotonic() - self.began
-          shown.restart()
+          bar.restart()
           waited, since, timed = 0.0, time.monotonic(), n
         if logs or last:
           jax.block_until_ready(losses)
           spent = time.monotonic() - since
-          self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          self.report(n, bar, *((spent / (n - timed), waited / spent) if n > timed else ()))
           waited, since, timed = 0.0, time.monotonic(), n
         if not self.alive():
           break
         if setup.validation is not None and (n % how.eval_every == 0 or last):
-          self.report(n, shown)
+          self.report(n, bar)
           began = time.monotonic()
-          tree = self.evaluate(n, tree, shown)
+          tree = self.evaluate(n, tree, bar)
           since += time.monotonic() - began
         stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
-          self.save(n, tree, prefetched.state, shown)
-        shown.update(n)
+          self.save(n, tree, prefetched.state, bar)
+        bar.update(n)
         if stop:
           break
     self.checkpoints.wait()
@@ -138,7 +138,7 @@ class Run:
   def alive(self):
     return [name for name in self.setup.members if name not in self.failed]
 
-  def report(self, n, shown, took=None, share=None):
+  def report(self, n, bar, step_s=None, data_share=None):
     """Logs the means since the last time; a member whose loss is not finite is given up."""
     if not self.pending:
       return
@@ -153,46 +153,46 @@ class Run:
       if not all(np.isfinite(v).all() for v in record.values()):
         self.give_up(name, n, len(sums) * self.how.dispatch)
         continue
-      if took is not None:
-        record |= {'time/step': took, 'time/data': share}
+      if step_s is not None:
+        record |= {'time/step': step_s, 'time/data': data_share}
         record |= {'time/update': self.took[name][-1]} if name in self.took else {}
       self.logs[name].write(n, record)
-      self.note(shown, 'loss', name, record['loss/total'])
+      self.note(bar, 'loss', name, record['loss/total'])
 
   def give_up(self, name, n, steps):
     saved = self.checkpoints.newest()
-    kept = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
+    saved_message = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
     if not self.setup.cohort:
       raise KdjaxError(
-        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({kept}). '
+        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({saved_message}). '
         'Lower the learning rate or the weight of a loss, or set clip.'
       )
     self.failed[name] = n
     progress.say(f'{self.setup.name}: {name} is given up at step {n}, its loss is not finite')
 
-  def note(self, shown, what, name, values):
+  def note(self, bar, key, name, values):
     """Shows a figure beside the bar: of the one member, or the mean of all."""
-    self.said.setdefault(what, {})[name] = float(np.mean(values))
+    self.said.setdefault(key, {})[name] = float(np.mean(values))
     means = {k: np.mean([v[m] for m in self.alive() if m in v]) for k, v in self.said.items()}
-    shown.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
+    bar.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
 
-  def evaluate(self, n, tree, shown):
+  def evaluate(self, n, tree, bar):
     task = self.setup.task
     for name in self.alive():
       member = self.setup.members[name]
-      kept = member.evaluated(tree['state'][name])
+      variables = member.evaluated(tree['state'][name])
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
-      metrics = self.evaluators[member.model](kept, self.setup.validation, title).metrics
+      metrics = self.evaluators[member.model](variables, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
       score = metrics[task.metric]
-      self.note(shown, task.metric, name, score)
+      self.note(bar, task.metric, name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1
-        tree['best'][name] = _better(tree['best'][name], kept, jnp.asarray(sign * score, jnp.float32))
+        tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
     return tree
 
-  def save(self, n, tree, place, shown):
-    self.report(n, shown)  # a state is saved only after its loss was seen to be finite
+  def save(self, n, tree, data_state, bar):
+    self.report(n, bar)  # a state is saved only after its loss was seen to be finite
     spent = time.monotonic() - self.began + self.spent
-    data = {'batches': place, 'wall_time_s': spent, 'failed': self.failed}
+    data = {'batches': data_state, 'wall_time_s': spent, 'failed': self.failed}
     self.checkpoints.save(n, self.copy(tree), data)

@@ -27,20 +27,20 @@ def free(mesh: jax.sharding.Mesh) -> float:
   device = mesh.local_devices[0]
   if stats := device.memory_stats():
     return stats.get('bytes_limit', math.inf) - stats.get('bytes_in_use', 0)
-  found = [math.inf]
+  limits = [math.inf]
   try:
     lines = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
-    found.append(1024 * int(lines['MemAvailable'].split()[0]))
+    limits.append(1024 * int(lines['MemAvailable'].split()[0]))
     group = Path('/sys/fs/cgroup')
     limit = (group / 'memory.max').read_text().strip()
     if limit != 'max':
-      found.append(int(limit) - int((group / 'memory.current').read_text()))
+      limits.append(int(limit) - int((group / 'memory.current').read_text()))
   except (OSError, KeyError, ValueError):  # another system: what was found so far
     pass
-  return min(found) / len(mesh.local_devices)
+  return min(limits) / len(mesh.local_devices)
 
 
-def check(name: str, needs: Mapping[str, float], there: float, shrink: str) -> None:
+def check(name: str, needs: Mapping[str, float], available: float, advice: str) -> None:
   """Raises KdjaxError if the bytes that are free on a device are fewer than it needs.
 
   Args:
@@ -49,9 +49,9 @@ def check(name: str, needs: Mapping[str, float], there: float, shrink: str) -> N
     there: bytes.
     shrink: what to do about it.
   """
-  if (total := sum(needs.values())) > there:
+  if (total := sum(needs.values())) > available:
     parts = ', '.join(f'{progress.size(n)} {what}' for what, n in needs.items())
     raise KdjaxError(
       f'{name}: the training takes at least {progress.size(total)} on each device and there are '
-      f'{progress.size(max(there, 0))}: {shrink} ({parts}).'
+      f'{progress.size(max(available, 0))}: {advice} ({parts}).'
     )

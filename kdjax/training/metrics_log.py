@@ -67,8 +67,8 @@ class Log:
     if jax.process_index():
       self.path = None
       return
-    kept = [r for r in read_log(self.path) if r['step'] <= step]
-    files.write(self.path, ''.join(map(_line, kept)))
+    records = [r for r in read_log(self.path) if r['step'] <= step]
+    files.write(self.path, ''.join(map(_line, records)))
     if tensorboard:
       try:
         from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  # optional

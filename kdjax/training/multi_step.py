@@ -16,7 +16,7 @@ from kdjax.training import memory
 SHARE = 0.25  # of a device's free memory that data may take without being asked to
 
 
-def lives_on_device(wanted: str, arrays: Mapping | None, free: float | None) -> bool:
+def lives_on_device(resident: str, arrays: Mapping | None, free: float | None) -> bool:
   """Whether the training data are put on the device: `run.resident`, and 'auto' where it is of use.
 
   Args:
@@ -27,15 +27,15 @@ def lives_on_device(wanted: str, arrays: Mapping | None, free: float | None) -> 
   Raises:
     KdjaxError: where they are asked for and cannot be there.
   """
-  if wanted not in ('yes', 'no', 'auto'):
-    raise unknown('run.resident', wanted, ('auto', 'yes', 'no'))
-  if wanted == 'yes' and arrays is None:
+  if resident not in ('yes', 'no', 'auto'):
+    raise unknown('run.resident', resident, ('auto', 'yes', 'no'))
+  if resident == 'yes' and arrays is None:
     raise KdjaxError('run.resident needs data within data.memory, and a live teacher.')
-  if wanted == 'auto':
+  if resident == 'auto':
     if arrays is None or free is None or jax.default_backend() == 'cpu':
       return False
     return memory.size(arrays) < SHARE * free
-  return wanted == 'yes'
+  return resident == 'yes'
 
 
 def check(dispatch: int, parallel: str, counts: Mapping[str, int]) -> None:
@@ -55,8 +55,8 @@ def from_rows(teacher_forward: Callable) -> Callable:
   The batch is taken out of the data.
   """
 
-  def forward_of_rows(held, rows):
-    variables, data = held
+  def forward_of_rows(inputs, rows):
+    variables, data = inputs
     batch = {k: jnp.take(v, rows['row'], axis=0) for k, v in data.items()}
     return teacher_forward(variables, batch | {'epoch': rows['epoch']})
 

@@ -60,12 +60,12 @@ def known_options(name: str) -> dict[str, Any]:
   if name not in OPTIMISERS:
     raise unknown('optimiser', str(name), OPTIMISERS)
   if name == 'dot':
-    own = {k: p.annotation for k, p in options.parameters(dot.dot).items() if k != 'learning_rate'}
+    known = {k: p.annotation for k, p in options.parameters(dot.dot).items() if k != 'learning_rate'}
   else:
-    own = {k: OPTIONS[k] for k in inspect.signature(getattr(optax, name)).parameters if k in OPTIONS}
+    known = {k: OPTIONS[k] for k in inspect.signature(getattr(optax, name)).parameters if k in OPTIONS}
   if name == 'lars':
-    own['eps'] = Share
-  return own | settings.fields(More) | settings.fields(settings.Optimiser)
+    known['eps'] = Share
+  return known | settings.fields(More) | settings.fields(settings.Optimiser)
 
 
 def check(config: Any, where: str) -> None:
@@ -108,10 +108,10 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   options_ = {k: options.tuples(v) for k, v in config.items()}
   name, peak, clip = options_.pop('name'), options_.pop('lr'), options_.pop('clip', 0.0)
   decay, decay_all = options_.pop('weight_decay', 0.0), options_.pop('decay_all', False)
-  most = options_.pop('max_norm', 0.0)
-  shape = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
+  norm_limit = options_.pop('max_norm', 0.0)
+  schedule = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
   if name == 'dot':
-    return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **options_)
+    return dot.dot(learning_rate(peak, steps, **schedule), weight_decay=decay, **options_)
   make = getattr(optax, name)
   known = inspect.signature(make).parameters
 
@@ -126,22 +126,22 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   if decay and 'weight_decay' not in known:  # added to the gradient, as SGD has it
     parts.append(optax.add_decayed_weights(decay, kernels))
-  last = [max_norm(most)] if most else []
-  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **options_), *last)
+  last = [max_norm(norm_limit)] if norm_limit else []
+  return optax.chain(*parts, make(learning_rate(peak, steps, **schedule), **options_), *last)
 
 
-def max_norm(most: float) -> optax.GradientTransformation:
+def max_norm(limit: float) -> optax.GradientTransformation:
   """Updates after which no unit's incoming weights have a norm above `most` (max-norm, 1207.0580).
 
   A unit's weights are all axes but the last of an array of two axes and more; one that would be longer is
   scaled down, not penalised.
   """
 
-  def shorten(update, w):
+  def rescale(update, w):
     if jnp.ndim(w) < 2:
       return update
     new = w + update
     norm = jnp.sqrt(jnp.sum(new**2, tuple(range(new.ndim - 1)), keepdims=True))
-    return new * jnp.minimum(1, most / jnp.maximum(norm, 1e-12)) - w
+    return new * jnp.minimum(1, limit / jnp.maximum(norm, 1e-12)) - w
 
-  return optax.stateless(lambda updates, params: jax.tree.map(shorten, updates, params))
+  return optax.stateless(lambda updates, params: jax.tree.map(rescale, updates, params))

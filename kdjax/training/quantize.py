@@ -55,12 +55,12 @@ def variables(full: Mapping, weights: str) -> Mapping:
 def dequantize(quantized: Mapping) -> Mapping:
   """Variables in float32 of what `variables` gives."""
 
-  def wide(x):
+  def widen(x):
     if isinstance(x, Int8):
       return x.values.astype(jnp.float32) * x.scale
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
-  return jax.tree.map(wide, quantized, is_leaf=lambda x: isinstance(x, Int8))
+  return jax.tree.map(widen, quantized, is_leaf=lambda x: isinstance(x, Int8))
 
 
 def model(base: Model, weights: str) -> Model:
@@ -70,7 +70,7 @@ def model(base: Model, weights: str) -> Model:
   return Model(base.init, lambda v, batch, **how: base.apply(dequantize(v), batch, **how))
 
 
-def change(of: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
+def change(teacher: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
   """What fewer bits do to a model's answers to a batch, measured and said.
 
   Returns:
@@ -78,21 +78,26 @@ def change(of: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, 
     on, 'logits' or else 'embed': 'tap', 'max_difference' and 'mean_difference' of its values. For logits
     also 'agreement', the share of examples whose largest is the same.
   """
-  small = variables(full, weights)
-  both = ((of, full), (model(of, weights), small))
-  one, other = (jax.jit(lambda v, b, m=m: m.apply(v, b, train=False)[0])(v, batch) for m, v in both)
+  narrow = variables(full, weights)
+  pairs = ((teacher, full), (model(teacher, weights), narrow))
+  one, other = (jax.jit(lambda v, b, m=m: m.apply(v, b, train=False)[0])(v, batch) for m, v in pairs)
   tap = next((name for name in ('logits', 'embed') if name in one), min(one))
   one, other = (np.asarray(x[tap], np.float64) for x in (one, other))
-  gap, rows = np.abs(one - other), len(jax.tree.leaves(batch)[0])
-  sizes = memory.size(small), memory.size(full)
+  difference, rows = np.abs(one - other), len(jax.tree.leaves(batch)[0])
+  sizes = memory.size(narrow), memory.size(full)
   measured = {'weights': weights, 'bytes': sizes[0], 'bytes_before': sizes[1]}
-  measured |= {'examples': rows, 'tap': tap, 'max_difference': gap.max(), 'mean_difference': gap.mean()}
-  same = ''
+  measured |= {
+    'examples': rows,
+    'tap': tap,
+    'max_difference': difference.max(),
+    'mean_difference': difference.mean(),
+  }
+  agreement = ''
   if tap == 'logits':
     measured['agreement'] = np.mean(one.argmax(-1) == other.argmax(-1))
-    same = f', and the answer is the same for {100 * measured["agreement"]:.1f} %'
+    agreement = f', and the answer is the same for {100 * measured["agreement"]:.1f} %'
   progress.say(
     f'teacher: {weights} weights, {progress.size(sizes[0])} for {progress.size(sizes[1])}; '
-    f'its {tap} differ by {gap.max():.2g} at most, {gap.mean():.2g} on average over {rows} examples{same}'
+    f'its {tap} differ by {difference.max():.2g} at most, {difference.mean():.2g} on average over {rows} examples{agreement}'
   )
   return {k: v.item() if isinstance(v, np.generic) else v for k, v in measured.items()}

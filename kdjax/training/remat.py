@@ -19,8 +19,8 @@ def remat(model: Model) -> Model:
   def block(call, args, kwargs, context):
     if context.method_name != '__call__' or not BLOCK.search(context.module.name or ''):
       return call(*args, **kwargs)
-    method, (x, *rest) = context.orig_method.func, args
-    return nn.remat(lambda module, x: method(module, x, *rest, **kwargs))(context.module, x)
+    method, (x, *others) = context.orig_method.func, args
+    return nn.remat(lambda module, x: method(module, x, *others, **kwargs))(context.module, x)
 
   def apply(variables, batch, *, train=False, rng=None):
     if not train:

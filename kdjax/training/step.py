@@ -77,7 +77,7 @@ def make_update(
   """
   psum_over_devices = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
-  def average(x):
+  def pmean_floats(x):
     return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   def update(state, t, batch):
@@ -103,14 +103,16 @@ def make_update(
     rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
     grads, (terms, stats) = gradient(objective)(state.params, state.stats, t, batch, rng)
     grads = psum_over_devices(grads)
-    stats = jax.tree.map(average, stats)
+    stats = jax.tree.map(pmean_floats, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params: dict = optax.apply_updates(state.params, updates)  # pyright: ignore[reportAssignmentType]
-    smooth = {}
+    new_average = {}
     if ema:
-      new = {'params': params['student'], **stats['student']}
-      smooth = averaged(state.ema, new, ema, state.step)
-    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=smooth)
+      variables = {'params': params['student'], **stats['student']}
+      new_average = averaged(state.ema, variables, ema, state.step)
+    state = state.replace(
+      step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=new_average
+    )
     return state, psum_over_devices(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 
   return update
@@ -119,11 +121,11 @@ def make_update(
 def from_itself(update: Callable, student: Model) -> Callable:
   """`update` with the student's own average, `state.ema`, as its teacher."""
 
-  def taught(state, t, batch):
-    own, _ = student.apply(state.ema, batch, train=False)
-    return update(state, jax.lax.stop_gradient(own), batch)
+  def self_taught(state, t, batch):
+    t_, _ = student.apply(state.ema, batch, train=False)
+    return update(state, jax.lax.stop_gradient(t_), batch)
 
-  return taught
+  return self_taught
 
 
 def make_teacher_forward(teacher: Model | None, augment: Callable, wanted: frozenset | None = None):
@@ -153,20 +155,20 @@ def vmap_seeds(function: Callable) -> Callable:
   return jax.vmap(function, in_axes=(0, None, None))
 
 
-def loop_over_seeds(whole: jax.sharding.Sharding) -> Callable:
+def loop_over_seeds(sharding: jax.sharding.Sharding) -> Callable:
   """Makes of a compiled `function(state, t, batch)` what `vmap_seeds` makes, by calling it for each seed.
 
   For CPU, where convolution gradients batched over kernels leave XLA's fast path, and where one
   program for all seeds takes as many times longer to compile. A seed is to the last bit what it is alone.
   """
-  take = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=whole)
-  join = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=whole)
+  select = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
+  stack = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=sharding)
 
-  def over(function: Callable) -> Callable:
-    def called(states, t, batch):
+  def over_seeds(function: Callable) -> Callable:
+    def looped(states, t, batch):
       n = len(jax.tree.leaves(states)[0])
-      return join([function(take(states, i), t, batch) for i in range(n)])
+      return stack([function(select(states, i), t, batch) for i in range(n)])
 
-    return called
+    return looped
 
-  return over
+  return over_seeds

@@ -25,23 +25,23 @@ ANEW = 'choose another --workdir'
 
 def protocol(workdir: Path) -> int:
   """That of a workdir, or of one that is to be begun."""
-  begun = 1 if (workdir / 'config.json').exists() else PROTOCOL
-  kept = files.read_json(workdir / 'protocol.json', {'protocol': int}, ANEW, {'protocol': begun})
-  return kept['protocol']
+  default = 1 if (workdir / 'config.json').exists() else PROTOCOL
+  recorded = files.read_json(workdir / 'protocol.json', {'protocol': int}, ANEW, {'protocol': default})
+  return recorded['protocol']
 
 
-def seed(of: int, *purpose: str) -> int:
+def seed(base: int, *purpose: str) -> int:
   """A seed of 32 bits for a purpose, from the seed `of` a recipe."""
-  words = [of % 2**32, *(zlib.crc32(word.encode()) for word in purpose)]
-  return int(np.random.SeedSequence(words).generate_state(1)[0])
+  entropy = [base % 2**32, *(zlib.crc32(text.encode()) for text in purpose)]
+  return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def seeds(of: Iterable[int], stage: str, protocol: int = PROTOCOL) -> tuple[tuple[int, int], ...]:
+def seeds(bases: Iterable[int], stage: str, protocol: int = PROTOCOL) -> tuple[tuple[int, int], ...]:
   """Of each seed of a stage (that of the initial weights, that of the steps), as `initial` takes them."""
   if protocol < 2:
-    return tuple((n, n) for n in of)
-  whose = 'teacher' if stage == 'teacher' else 'student'
-  return tuple((seed(n, whose, 'weights'), seed(n, whose, 'steps')) for n in of)
+    return tuple((n, n) for n in bases)
+  model = 'teacher' if stage == 'teacher' else 'student'
+  return tuple((seed(n, model, 'weights'), seed(n, model, 'steps')) for n in bases)
 
 
 def initial(seeds: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:

@@ -38,23 +38,25 @@ def train(
   began = time.monotonic()
   mesh = sharding.make_mesh()
   sharding.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
-  many = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
+  per_member = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
   progress.say(
     f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
-    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
+    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{per_member})'
   )
-  held = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
-  resident = multi_step.lives_on_device(how.resident, held, memory.free(mesh))
+  arrays = (
+    setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
+  )
+  resident = multi_step.lives_on_device(how.resident, arrays, memory.free(mesh))
   batches: Any = pipeline.train_batches(
     setup.source, setup.batch_size, seed, setup.reader, rows_only=resident
   )
-  data = held if resident and held else {}
+  data = arrays if resident and arrays else {}
   compiled, states = compile_step(setup, how, mesh, first_batch(setup, mesh), data)
   checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
   tree = {'state': states, 'best': loop.no_best(setup, how, states)}
-  spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
+  spent, failed, abstract = 0.0, {}, jax.tree.map(_abstract, tree)
   del states
-  if restored := checkpoints.restore(like):
+  if restored := checkpoints.restore(abstract):
     tree, spent, failed = restored.tree, restored.data['wall_time_s'], restored.data['failed']
     batches.set_state(restored.data['batches'])
     progress.say(f'{setup.name}: going on from step {restored.step} of {setup.steps}')

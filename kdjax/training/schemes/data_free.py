@@ -159,9 +159,9 @@ def make_update(
     place: spreads the noise [B, Z] over the devices.
   """
   generate = make_generate(teacher, image_generator, place)
-  learn = make_learn(student, method, tx)
+  student_step = make_learn(student, method, tx)
 
-  def create(state, teacher_variables, rng, n):
+  def generator_step(state, teacher_variables, rng, n):
     """One step of the generator: (params, stats, opt_state, losses, what it was made from)."""
     rng_noise, rng_model = jax.random.split(rng)
     variables = {'params': state.params['student'], **state.stats['student']}
@@ -174,40 +174,42 @@ def make_update(
       return mean(terms), (terms, stats, (fake, t))
 
     params = state.params['generator']
-    grads, (terms, stats, seen) = jax.grad(objective, has_aux=True)(params)
+    grads, (terms, stats, generated) = jax.grad(objective, has_aux=True)(params)
     updates, opt_state = image_generator.tx.update(grads, state.opt_state['generator'], params)
     params = optax.apply_updates(params, updates)
     if image_generator.loss.images == 'noise':
-      seen = generate({'params': params, **stats}, teacher_variables, rng_noise, n)[:2]
-    return params, stats, opt_state, {f'generator/{k}': v for k, v in terms.items()}, seen
+      generated = generate({'params': params, **stats}, teacher_variables, rng_noise, n)[:2]
+    return params, stats, opt_state, {f'generator/{k}': v for k, v in terms.items()}, generated
 
   def update(state, teacher_variables, batch):
     rng_create, rng_learn = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
     n = _size(batch)
-    params, stats, opt_state, images, seen = create(state, teacher_variables, rng_create, n)
+    params, stats, opt_state, generator_losses, generated = generator_step(
+      state, teacher_variables, rng_create, n
+    )
 
     def step(carry, rng):
       rng_noise, rng = jax.random.split(rng)
-      fake, t = seen
+      fake, t = generated
       if image_generator.loss.images == 'fresh':
         fake, t, _ = generate({'params': params, **stats}, teacher_variables, rng_noise, n)
-      *carry, terms = learn(*carry, fake, t, state.step, rng)
+      *carry, terms = student_step(*carry, fake, t, state.step, rng)
       return tuple(carry), terms
 
     start = without(state.params, 'generator'), without(state.stats, 'generator'), state.opt_state['student']
     rngs = jax.random.split(rng_learn, image_generator.loss.student_steps)
-    (learned, seen_stats, opt_student), terms = jax.lax.scan(step, start, rngs, unroll=unroll)
-    smooth = {}
+    (student_params, student_stats, student_opt_state), terms = jax.lax.scan(step, start, rngs, unroll=unroll)
+    new_average = {}
     if ema:
-      new = {'params': learned['student'], **seen_stats['student']}
-      smooth = averaged(state.ema, new, ema, state.step)
+      variables = {'params': student_params['student'], **student_stats['student']}
+      new_average = averaged(state.ema, variables, ema, state.step)
     state = state.replace(
       step=state.step + 1,
-      params={**learned, 'generator': params},
-      stats={**seen_stats, 'generator': stats},
-      opt_state={'student': opt_student, 'generator': opt_state},
-      ema=smooth,
+      params={**student_params, 'generator': params},
+      stats={**student_stats, 'generator': stats},
+      opt_state={'student': student_opt_state, 'generator': opt_state},
+      ema=new_average,
     )
-    return state, jax.tree.map(lambda x: x.sum(0), terms) | images
+    return state, jax.tree.map(lambda x: x.sum(0), terms) | generator_losses
 
   return update

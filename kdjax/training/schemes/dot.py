@@ -105,19 +105,19 @@ def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_wei
         params['method'], state.stats['method'], s, t, batch, step=state.step, rng=rng_method
       )
       total, count = task.loss(s, batch)
-      own = task_weight * total, count
-      taught = sum((total / jnp.maximum(count, 1) for total, count in terms.values()), jnp.zeros(()))
-      losses = own[0] / jnp.maximum(count, 1), taught
-      return losses, ({'task': own, **terms}, {'student': student_stats, 'method': method_stats})
+      task_term = task_weight * total, count
+      distillation = sum((total / jnp.maximum(count, 1) for total, count in terms.values()), jnp.zeros(()))
+      losses = task_term[0] / jnp.maximum(count, 1), distillation
+      return losses, ({'task': task_term, **terms}, {'student': student_stats, 'method': method_stats})
 
-    _, pull, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
+    _, vjp, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
     one, zero = jnp.ones(()), jnp.zeros(())
-    (of_task,), (of_kd,) = pull((one, zero)), pull((zero, one))
-    norm = optax.global_norm(jax.tree.map(jnp.add, of_task, of_kd))
-    of_task = of_task | {'method': jax.tree.map(lambda _: None, of_task['method'])}
+    (grads_task,), (grads_kd,) = vjp((one, zero)), vjp((zero, one))
+    norm = optax.global_norm(jax.tree.map(jnp.add, grads_task, grads_kd))
+    grads_task = grads_task | {'method': jax.tree.map(lambda _: None, grads_task['method'])}
     if set(terms) == {'task'}:
-      of_kd = jax.tree.map(lambda _: None, of_kd)
-    updates, opt_state = tx.update(of_task, of_kd, state.opt_state, state.params)
+      grads_kd = jax.tree.map(lambda _: None, grads_kd)
+    updates, opt_state = tx.update(grads_task, grads_kd, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
     return state, terms | {'grad_norm': (norm, one)}

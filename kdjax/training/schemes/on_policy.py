@@ -50,32 +50,32 @@ def writer(config: Mapping, tokenizer: Any) -> Writer | None:
   Raises:
     KdjaxError: if the experiment is none of prompts and responses with a live teacher under 'jit'.
   """
-  settings, own = config['on_policy'], config['student']['train']
+  settings, train_config = config['on_policy'], config['student']['train']
   if not settings['share']:
     return None
   if not 0 < settings['share'] <= 1:
     raise KdjaxError(f'on_policy.share is {settings["share"]}; it is a share, from 0 to 1.')
   if settings['writer'] not in WHO:
     raise unknown('on_policy.writer', settings['writer'], WHO)
-  for key, have, need in (
+  for key, value, required in (
     ('task.name', config['task']['name'], 'language_modelling'),
     ('teacher.source', config['teacher']['source'], 'live'),
     ('run.parallel', config['run']['parallel'], 'jit'),
     ('generator', dict(config['generator']), {}),
-    ('student.train.augment', [a for a in own['augment'] if a == 'drop_words'], []),
+    ('student.train.augment', [a for a in train_config['augment'] if a == 'drop_words'], []),
   ):
-    if have != need:
+    if value != required:
       raise KdjaxError(
-        f'on_policy.share is {settings["share"]}: it needs {key}={need!r}, and that is {have!r}.'
+        f'on_policy.share is {settings["share"]}: it needs {key}={required!r}, and that is {value!r}.'
       )
-  most = tokenizers.longest(tokenizer, config['data']['prompt_length'])
-  room = config['data']['text_length'] - most
+  prompt = tokenizers.longest(tokenizer, config['data']['prompt_length'])
+  room = config['data']['text_length'] - prompt
   if not 0 <= settings['length'] <= room:
     raise KdjaxError(
-      f'on_policy.length is {settings["length"]}, and prompts of up to {most} tokens leave {room} of a text.'
+      f'on_policy.length is {settings["length"]}, and prompts of up to {prompt} tokens leave {room} of a text.'
     )
   sampling = settings['share'], settings['length'] or room, settings['temperature'], settings['writer']
-  return Writer(*sampling, tokenizers.end(tokenizer), most)
+  return Writer(*sampling, tokenizers.end(tokenizer), prompt)
 
 
 def make_rewrite(model: Model, writer: Writer) -> Callable:
@@ -86,12 +86,12 @@ def make_rewrite(model: Model, writer: Writer) -> Callable:
   write = generate.make_generate(model.apply, writer.end, writer.length, writer.temperature)
 
   def rewrite(variables, batch, rng):
-    wanted = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
-    begun = generate.prompts(batch, writer.prompt)
-    written = write(jax.lax.stop_gradient(variables), begun, jax.random.fold_in(rng, 1), wanted)
+    chosen = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
+    prompts = generate.prompts(batch, writer.prompt)
+    written = write(jax.lax.stop_gradient(variables), prompts, jax.random.fold_in(rng, 1), chosen)
     new = generate.answered(batch, writer.prompt, written)
-    batch = {k: jnp.where(wanted, v, batch[k]) for k, v in new.items()}
-    return batch | {OWN: jnp.broadcast_to(wanted, batch['id'].shape)}
+    batch = {k: jnp.where(chosen, v, batch[k]) for k, v in new.items()}
+    return batch | {OWN: jnp.broadcast_to(chosen, batch['id'].shape)}
 
   return rewrite
 
@@ -123,11 +123,11 @@ def with_live_teacher(
 def make_init(init: Callable, teacher: Model) -> Callable:
   """`init(seed, teacher_variables, batch) -> TrainState`, of `step.make_init`'s."""
 
-  def begun(seed, teacher_variables, batch):
+  def live_init(seed, teacher_variables, batch):
     t, _ = teacher.apply(teacher_variables, batch, train=False)
     return init(seed, t, batch)
 
-  return begun
+  return live_init
 
 
 def make_update(update: Callable, student: Model, teacher: Model, writer: Writer) -> Callable:
@@ -137,11 +137,11 @@ def make_update(update: Callable, student: Model, teacher: Model, writer: Writer
   """
   rewrite = make_rewrite(student if writer.who == 'student' else teacher, writer)
 
-  def written(state, teacher_variables, batch):
+  def live_update(state, teacher_variables, batch):
     rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), DRAWN)
-    own = {'params': state.params['student'], **state.stats['student']}
-    batch = rewrite(own if writer.who == 'student' else teacher_variables, batch, rng)
+    variables = {'params': state.params['student'], **state.stats['student']}
+    batch = rewrite(variables if writer.who == 'student' else teacher_variables, batch, rng)
     t = jax.lax.stop_gradient(teacher.apply(teacher_variables, batch, train=False)[0])
     return update(state, t, batch)
 
-  return written
+  return live_update
