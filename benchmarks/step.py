@@ -109,7 +109,7 @@ class Pair:
 
     def member(config):
       tx, method = optimizers.optimiser(self.optimiser, 1000), build.method(config, 1000)
-      return Member(self.student, method, tx, 1.0, 0.0, 0, False, Path())
+      return Member(self.student, method, tx, 1.0, Path())
 
     live = any(methods.values()) and not reader
     return Setup(

@@ -21,7 +21,7 @@ from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
 from kdjax.training import optimizers, quantize, streams, trainer
 from kdjax.training.schemes import on_policy
-from kdjax.training.setup import Loop, Member, Setup
+from kdjax.training.setup import Average, Loop, Member, Setup
 
 STAGES = (*TRAINED, 'compare')
 
@@ -130,9 +130,11 @@ def _member(experiment, stage, examples, i):
     method=experiment.method() if is_student else combine({}),
     tx=optimizers.optimiser(train_config['optimiser'], steps),
     task_weight=config['task_weight'] if is_student else 1.0,
-    ema=train_config['ema'],
-    warm=experiment.protocol > 1,
-    previous_epoch=epoch if self_distilled and config['teacher']['source'] == 'previous_epoch' else 0,
+    average=Average(
+      ema=train_config['ema'],
+      warmup=experiment.protocol > 1,
+      previous_epoch=epoch if self_distilled and config['teacher']['source'] == 'previous_epoch' else 0,
+    ),
     self_teacher=self_distilled,
     image_generator=image_generator,
     writer=on_policy.writer(config, experiment.data.tokenizer) if is_student else None,

@@ -1,4 +1,4 @@
-"""A batch that goes through in parts, one after the other, for less memory."""
+"""Gradient accumulation: a batch goes through the model in parts, for less memory."""
 
 from collections.abc import Callable
 
@@ -9,18 +9,17 @@ from kdjax.errors import KdjaxError
 
 
 def in_parts(n: int) -> Callable:
-  """`gradient(objective)`, for `step.make_update`: a batch goes through in n parts, one after the other.
+  """`gradient(objective)` for `step.make_update`, summed over n parts of the batch in a `lax.scan`.
 
-  A term is the mean over the whole batch all the same: its count is known before the first part, since
-  it depends on the batch alone, and XLA drops all the rest of that pass. Part i has the rows i, i + n, …,
-  so that a batch that is split over devices stays where it is. The student's statistics go from part to
-  part; batch norm sees a part at a time, and dropout draws anew for each. Methods see the same statistics
-  in each, and keep the mean of what the parts make of them, each with the share of its count; they have
-  the same rng, from which they draw by an example's 'id'. They are a loop on CPU too, where `kdjax.nn.conv`
-  is as fast in one, and where XLA would hold all parts at once if they were not.
+  A term is still the mean over the whole batch: the counts are computed first, from the whole batch, and XLA
+  drops the rest of that pass. Part i has the rows i, i + n, …, so no row moves between devices.
+
+  The student's statistics are carried from part to part, batch norm normalises over a part, and dropout draws
+  for each part. The methods get the same statistics and the same rng in every part, draw by an example's
+  'id', and their new statistics are averaged by the parts' counts.
 
   Args:
-    n: how many parts, a divisor of the batch.
+    n: how many parts, a divisor of the batch size.
   """
 
   def gradient(objective):
@@ -55,7 +54,7 @@ def in_parts(n: int) -> Callable:
 
 
 def _moved(new, old, share):
-  """What a part's share of the new statistics adds to the old."""
+  """The change of the statistics in a part, times its share of the count."""
   return jax.tree.map(lambda x, y: share * (x - y), new, old)
 
 

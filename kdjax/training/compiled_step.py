@@ -1,4 +1,4 @@
-"""One training step, compiled: the teacher's forward once, and the update of each member."""
+"""The compiled training step: one teacher forward, and the update of each member."""
 
 import dataclasses
 import functools
@@ -25,13 +25,14 @@ Functions = tuple[Callable, Callable]
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-  """One step of a stage's training on a mesh, or of `run.dispatch` steps in one program.
+  """A training step on a mesh, or `run.dispatch` steps in one program.
 
   Attributes:
     forward: `(forward_inputs, batch) -> (augmented_batch, t)`, compiled.
-    forward_inputs: the teacher's variables, beside the training data where these live on the device.
+    forward_inputs: the teacher's variables; a tuple of them and the training data where these live on the
+      device.
     updates: member -> `(state, t, batch) -> (state, losses)` over all seeds, compiled.
-    teacher_variables: what a member that runs the teacher itself gets in the place of `t`.
+    teacher_variables: passed as `t` to the members that run the teacher in their update.
     runs_teacher: the names of these members.
   """
 
@@ -42,11 +43,11 @@ class CompiledStep:
   runs_teacher: frozenset[str]
 
   def teacher_forward(self, batch: Mapping) -> tuple[Mapping, Mapping]:
-    """(the augmented batch, the teacher's taps of it)."""
+    """(augmented batch, its teacher taps)."""
     return self.forward(self.forward_inputs, batch)
 
   def update(self, name: str, state: Any, t: Mapping, batch: Mapping) -> tuple[Any, Mapping]:
-    """(a member's state a step later, its losses as (sum, count)), of the augmented batch."""
+    """(a member's state after the step, its losses as (sum, count)); `batch` is the augmented one."""
     t = self.teacher_variables if name in self.runs_teacher else t
     return self.updates[name](state, t, batch)
 
@@ -54,17 +55,17 @@ class CompiledStep:
 def compile_step(
   setup: Setup, how: Loop, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
 ) -> tuple[CompiledStep, dict[str, Any]]:
-  """(the step, the first state of each member).
+  """(the compiled step, the initial state of each member).
 
   Args:
-    setup: what is trained.
-    how: the loop is run; the step takes `how.dispatch` batches, stacked where these are several.
+    setup: of the training.
+    how: settings of the loop; with `how.dispatch` above 1 the step takes as many batches, stacked.
     mesh: from `sharding.make_mesh`.
-    batch: one such as the training's, on the mesh.
-    data: the training data where they are to live on the device; a batch is then the rows of it.
+    batch: a training batch, on the mesh.
+    data: the training data, where they live on the device; the step then takes row numbers as its batch.
 
   Raises:
-    KdjaxError: where the training does not fit in the memory that is free.
+    KdjaxError: if the training does not fit the free memory.
   """
   axis = sharding.AXIS if how.parallel == 'pmap' else None
   functions = {name: member_functions(setup, member, axis) for name, member in setup.members.items()}
@@ -74,7 +75,7 @@ def compile_step(
   inits = {name: init for name, (init, _) in functions.items()}
   needs = _memory_needs(setup, how, mesh, inits, batch, shapes, data)
   check_memory = functools.partial(
-    memory.check, setup.name, available=memory.free(mesh), advice=_shrink(setup, how)
+    memory.check, setup.name, available=memory.free(mesh), advice=_memory_advice(setup, how)
   )
   check_memory(needs)
 
@@ -86,7 +87,7 @@ def compile_step(
     for i, (name, init_and_update) in enumerate(functions.items(), 1):
       common = setup, name, init_and_update, how, mesh
       updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
-      check_memory(needs | memory.on_the_way(program))
+      check_memory(needs | memory.temporary(program))
       bar.update(i)
 
   inputs = teacher_variables
@@ -101,9 +102,9 @@ def compile_step(
 
 
 def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):
-  """(the update over all seeds, the first state, the compiled program) of one member.
+  """(update over all seeds, initial state, compiled program) of one member.
 
-  `example` is what the teacher's forward gives of one batch, `shapes` the same before it was compiled.
+  `example` is the (augmented batch, taps) of one teacher forward, `shapes` are its shapes.
   """
   member, (init, update), replicated = setup.members[name], functions, sharding.replicated(mesh)
   augmented, t = example
@@ -128,8 +129,14 @@ def _compile_member(setup, name, functions, how, mesh, teacher_variables, exampl
 
 
 def member_functions(setup: Setup, member: Member, axis: str | None = None) -> Functions:
-  """`init(seed, t, batch) -> state` and `update(state, t, batch)` of one member, for one seed."""
-  decay = member.decay()
+  """`init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed of a member.
+
+  Here a training scheme is chosen: `step`, or a fork of it in `schemes/`.
+
+  Raises:
+    KdjaxError: for a scheme with settings that it does not have.
+  """
+  decay = member.average.decay()
   if member.image_generator:
     if axis or member.parts > 1 or member.remat:
       raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
@@ -171,7 +178,7 @@ def _live_teacher(setup: Setup) -> Model:
 
 
 def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
-  """Names of the teacher's taps that any member reads; the others need not be computed."""
+  """Names of the teacher's taps that any member reads, by tracing the members with taps that record it."""
   if setup.teacher is None:
     return frozenset()
   forward = steps.make_teacher_forward(setup.teacher, setup.augment)
@@ -190,7 +197,7 @@ def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
 
 
 def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
-  """What for -> the bytes of it that a device has to hold, but for what a step makes on its way."""
+  """Purpose -> bytes on each device, without the temporary buffers of a step."""
   (augmented, t), states, best = shapes, 0, 0
   for name, member in setup.members.items():
     state = jax.eval_shape(
@@ -209,8 +216,8 @@ def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
   return needs | ({'for the training data': memory.size(data)} if data else {})
 
 
-def _shrink(setup, how):
-  """The keys that decide how much memory is needed, with their values."""
+def _memory_advice(setup, how):
+  """The advice of a memory error: which keys to change, with their values."""
   train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
   keys = {
     'run.members_per_program': len(setup.members),

@@ -1,4 +1,4 @@
-"""Weights that are not finite are never evaluated."""
+"""Checks that weights are finite."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Optimisers of optax by name, and their options."""
+"""The optimizers of optax by name, and their options."""
 
 import dataclasses
 import inspect
@@ -17,7 +17,7 @@ from kdjax.training.schemes import dot
 
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
 
-# The options of optax's own functions; `mask`, `weight_decay` and the like are not for a recipe.
+# The options of optax's functions that a recipe may set.
 OPTIONS: dict[str, Any] = {
   'b1': Decay,
   'b2': Decay,
@@ -43,7 +43,7 @@ OPTIONS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class More:
-  """What a recipe may add to `settings.Optimiser`, with the values that stand for leaving it out."""
+  """Further options of every optimizer, beside `settings.Optimiser`, with their defaults."""
 
   boundaries: Annotated[tuple[Share, ...], "shares of the steps, for schedule='steps'"] = ()
   factor: Annotated[NonNegative, 'what a boundary multiplies the rate with'] = 0.1
@@ -69,10 +69,14 @@ def known_options(name: str) -> dict[str, Any]:
 
 
 def check(config: Any, where: str) -> None:
-  """Finds what is wrong with the config of an optimiser.
+  """Checks the config of an optimizer.
+
+  Args:
+    config: the dict of the recipe.
+    where: its key, for the error.
 
   Raises:
-    KdjaxError: one line with the key, after `where`.
+    KdjaxError: for the first mistake, with its key.
   """
   if not isinstance(config, Mapping):
     raise KdjaxError(f"{where} is {options.shown(config)}; it is a dict: {{'name': 'adamw', 'lr': 1e-3}}.")
@@ -131,10 +135,9 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
 
 
 def max_norm(limit: float) -> optax.GradientTransformation:
-  """Updates after which no unit's incoming weights have a norm above `most` (max-norm, 1207.0580).
+  """Scales updates so that no unit's incoming weights have a norm above `limit` (max-norm, 1207.0580).
 
-  A unit's weights are all axes but the last of an array of two axes and more; one that would be longer is
-  scaled down, not penalised.
+  A unit's weights are all axes but the last of an array of two axes or more.
   """
 
   def rescale(update, w):

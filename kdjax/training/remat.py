@@ -1,4 +1,4 @@
-"""Activations that are made anew for the gradient, for less memory."""
+"""Rematerialisation: activations are computed again in the backward pass, for less memory."""
 
 import re
 
@@ -10,10 +10,10 @@ BLOCK = re.compile(r'block\d+$')  # in the name of a module
 
 
 def remat(model: Model) -> Model:
-  """The model, of whose blocks the gradient keeps no more than what goes in, and makes the rest anew.
+  """The model with `nn.remat` on its blocks: of each only the input is stored for the backward pass.
 
   A block is a Flax module whose name ends in 'block' and a number. Results are the same up to rounding.
-  XLA:CPU puts the two forwards together again, and saves nothing.
+  XLA:CPU merges the two forward passes again, and saves nothing.
   """
 
   def block(call, args, kwargs, context):

@@ -52,10 +52,10 @@ def learning_rate(
 
 
 def average_decay(decay: float) -> Callable:
-  """`step -> decay` of an average of weights, which grows to its full length: min(decay, (1 + t) / (10 + t)).
+  """`step -> decay` of a moving average with warm-up: min(decay, (1 + t) / (10 + t)).
 
-  As in TensorFlow's and timm's averages, so that one that is longer than the training is no average of the
-  random weights that it began with: after 20 steps these count for a ten-millionth.
+  As in TensorFlow and timm. So the random initial weights do not stay in an average that is longer than the
+  training: after 20 steps they count for a ten-millionth.
   """
   return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
@@ -73,7 +73,7 @@ def weight_schedule(
   Args:
     steps: of the whole training.
     schedule: 'constant' 1; 'linear' or 'cosine' from 1 at `start` to 0 at `stop`.
-    start: share of the steps at which the loss sets in.
+    start: share of the steps at which the window begins.
     stop: share of the steps at which it ends.
     warmup: share of the steps over which the factor grows from 0.
 

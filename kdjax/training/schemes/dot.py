@@ -1,6 +1,6 @@
 """SGD with a momentum of its own for the distillation gradient (Zhao et al., 2307.08436, DOT).
 
-The optimiser, and the fork of `step.make_update` that hands it the two gradients apart.
+The optimizer, and a fork of `step.make_update` that passes it the two gradients separately.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class DotState(NamedTuple):
 
 
 class Dot(NamedTuple):
-  """An optimiser as optax has it, but for two gradients.
+  """An optimizer like optax's, of two gradients.
 
   Attributes:
     init: `params -> DotState`.
@@ -89,9 +89,9 @@ def dot(
 def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_weight=1.0):
   """`update(state, t, batch) -> (state, losses)`, as `step.make_update` gives it, with two backward passes.
 
-  What a method learns has the gradient of distillation alone; with no method at all this is plain SGD.
-  Deviation: a parameter of the student
-  that one loss does not reach counts as reached, with a gradient of 0.
+  The method's parameters have the gradient of distillation alone; with no method this is plain SGD.
+  Deviation: a student parameter that one loss does not reach has a gradient of 0 from it, where the paper's
+  has none.
   """
 
   def update(state, t, batch):
