@@ -9,15 +9,15 @@ milliseconds a step, medians of seconds of steps that run in turns:
 
   student       the student alone
   live          cross-entropy and kd at T = 4, with the teacher's forward
-  store         the same with the teacher's answers read from a store in memory, the reading included
+  store         the same with the teacher's outputs read from a store in memory, the reading included
   seeds         5 students with one teacher's forward
   torch_...     the same models in PyTorch: 'student', and live 'eager', 'compile' (torch.compile) and
                 'torchdistill' (its DistillationBox); in a process of their own, with as many threads
 
 'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the
-first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and
-the teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What
-JAX runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
+first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' the least time of the
+student's and the teacher's arithmetic on a GPU. 'goals' compares with the goals. On a machine with a GPU the
+same command measures the GPU; the columns of torch, on CPU, are then of no use.
 """
 
 import argparse
@@ -87,7 +87,7 @@ PAIRS = {  # teacher, student, classes, side of the image, optimiser: those of s
 
 
 class Pair:
-  """One pair's models and batch, and its steps as the trainings of kdjax make them."""
+  """The models and the batch of a pair, and its training steps."""
 
   def __init__(self, name: str, size: int):
     teacher, student, self.classes, side, self.optimiser = PAIRS[name]
@@ -105,7 +105,7 @@ class Pair:
     self.task, self.mesh = build.task({'name': 'classification'}), sharding.make_mesh()
 
   def setup(self, methods, seeds=1, reader=None):
-    """Of a student's training with methods, a member each; with none of the student alone."""
+    """The setup of a student's training, a member for each of the methods; {} is the student alone."""
 
     def member(config):
       tx, method = optimizers.optimiser(self.optimiser, 1000), build.method(config, 1000)
@@ -129,7 +129,7 @@ class Pair:
     )
 
   def step(self, methods, seeds=1, reader=None):
-    """`run(n)`: n steps of all members, awaited; the batch lies on the device, but for what a store adds."""
+    """`run(n)`: n steps of all members, awaited; the batch is on the device, stored outputs are read."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = sharding.to_global_arrays(joined, self.mesh)
     how = Loop('last', 'jit', 1, 1, 1, 1, 1, False)
@@ -139,8 +139,8 @@ class Pair:
       for _ in range(n):
         batch = placed
         if reader:
-          answers = reader.take(self.batch['id'], self.batch['epoch'])
-          batch = placed | sharding.to_global_arrays(answers, self.mesh)
+          outputs = reader.take(self.batch['id'], self.batch['epoch'])
+          batch = placed | sharding.to_global_arrays(outputs, self.mesh)
         batch, t = compiled.teacher_forward(batch)
         for name in states:
           states[name], losses = compiled.update(name, states[name], t, batch)
@@ -148,14 +148,14 @@ class Pair:
 
     return run
 
-  def look(self):
-    """`looks(n)`: n of the teacher's alone, awaited."""
+  def teacher_forward(self):
+    """`run(n)`: n forward passes of the teacher, awaited."""
     forward = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
     placed = sharding.to_global_arrays(self.batch, self.mesh)
     return lambda n: [jax.block_until_ready(forward(self.variables, placed)) for _ in range(n)]
 
   def card(self):
-    """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
+    """The least milliseconds of a live step on each GPU, by its arithmetic and by its memory traffic."""
     batch, student = self.batch, self.student
     method, tx = build.method(KD, 1000), optimizers.optimiser(self.optimiser, 1000)
     t = jax.eval_shape(lambda v: self.teacher.apply(v, batch)[0], self.variables)
@@ -175,7 +175,7 @@ class Pair:
       return jax.vjp(forward, params)[1]
 
     activations = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
-    # What a forward keeps is written once and read once; weights and moments are read and written.
+    # Activations are written once and read once; weights and moments are read and written.
     costs['student']['mbyte'] = (2 * activations + 3 * memory.size((state.params, state.opt_state))) / 1e6
     costs['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
     for who in tuple(costs):
@@ -201,7 +201,7 @@ class Peer:
     self.child = subprocess.Popen(command, env=env, **pipes)
     self.errors, self.version = {}, ''
 
-  def ask(self, pair: str, column: str, steps: int) -> float | None:
+  def measure(self, pair: str, column: str, steps: int) -> float | None:
     """Milliseconds of one of these steps, None where it does not work."""
     self.child.stdin.write(f'{pair} {column} {steps}\n')
     line = self.child.stdout.readline()
@@ -233,10 +233,10 @@ def turns(calls: dict, repeats: int) -> dict:
       call(steps[name])
       began = time.perf_counter()
       measured = call(steps[name])
-      took = measured if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
-      if i == 1 and took:
-        steps[name] = max(1, round(TURN / took))
-      times[name] += [took] if i > 1 and took is not None else []
+      ms = measured if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
+      if i == 1 and ms:
+        steps[name] = max(1, round(TURN / ms))
+      times[name] += [ms] if i > 1 and ms is not None else []
   return {name: statistics.median(values) for name, values in times.items() if values}
 
 
@@ -245,17 +245,17 @@ def measure(name: str, args, folder: Path, peer: Peer | None) -> dict:
   pair = Pair(name, args.batch)
   how = argparse.Namespace(examples=4 * args.batch, shard=4096, dtype='float16')
   with mock.patch.object(stored, 'BATCH', args.batch):
-    written, _ = stored.made(folder / name, {'logits': (pair.classes,)}, 0, how)
+    written, _ = stored.build(folder / name, {'logits': (pair.classes,)}, 0, how)
   reader = stored.read.Reader(written.folder, stored.manifest.load(written.folder))
   calls = {
     'student': pair.step({'student': {}}),
     'live': pair.step({'student': KD}),
     'store': pair.step({'student': KD}, reader=reader),
     'seeds': pair.step({'student': KD}, args.seeds),
-    'teacher': pair.look(),
+    'teacher': pair.teacher_forward(),
   }
   for column in ('student', 'eager', 'compile', 'torchdistill') if peer else ():
-    calls[f'torch_{column}'] = functools.partial(peer.ask, name, column)
+    calls[f'torch_{column}'] = functools.partial(peer.measure, name, column)
   results = {'ms': turns(calls, args.repeats), 'card': pair.card()}
   say(name, results['ms'])
   members = {'cohort': pair.step(METHODS, args.seeds)}
@@ -301,7 +301,7 @@ def high_water() -> int:
 
 
 def goals(results: dict) -> dict:
-  """What is asked for: the figure, the goal, whether it is reached, by how much of it it is missed."""
+  """Each measured figure beside its goal: whether it is reached, and by how many percent it is missed."""
   figures = {}
   for name, pair in results['pairs'].items():
     ms = pair['ms']

@@ -26,10 +26,10 @@ class Compared(NamedTuple):
   """One comparison, before it is written.
 
   Attributes:
-    results: what results.json holds.
+    results: the content of results.json.
     curves: the logged records of each stage.
-    cards: answered examples.
-    folder: where it belongs.
+    cards: examples with the stages' answers, for the report.
+    folder: of results.json and the reports.
   """
 
   results: dict
@@ -39,10 +39,10 @@ class Compared(NamedTuple):
 
 
 def run(experiment: Any) -> dict:
-  """Compares the student, or every member of a cohort and then all of them with each other.
+  """Compares the student with its baseline, or every member of a cohort, and ranks these.
 
   Returns:
-    The results of the one comparison, or of a cohort the ranking.
+    The results of the comparison, or of a cohort the ranking.
 
   Raises:
     KdjaxError: if there is nothing to compare.
@@ -122,7 +122,7 @@ def compare(experiment: Any) -> Compared:
     'higher_is_better': task.higher_is_better,
     'stages': stages,
     'references': _references(task, data),
-    **_judgement(stages, task, len(data.test)),
+    **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
@@ -151,7 +151,7 @@ def compare(experiment: Any) -> Compared:
 
 
 def write(compared: Compared, shown: bool = True) -> None:
-  """Writes results.json and the reports, and prints the table where it is to be shown."""
+  """Writes results.json and the reports, and prints the table if `shown`."""
   if jax.process_index():
     return
   files.write_json(compared.folder / 'results.json', compared.results)
@@ -162,7 +162,7 @@ def write(compared: Compared, shown: bool = True) -> None:
 
 
 def _costs(experiment, variables):
-  """Stage -> cost of inference, of each architecture once: two figures would differ by noise alone."""
+  """Stage -> cost of inference, measured once an architecture: two measurements would differ by noise."""
   each = {experiment.architecture(s): (experiment.model(s), v) for s, v in variables.items()}
 
   def measure():
@@ -177,7 +177,7 @@ def _costs(experiment, variables):
 
 
 def _robustness(experiment, variables):
-  """The score of every stage with each subset of its modalities, and in noise; see `modality_robustness`.
+  """The score of every stage for each subset of its modalities, and with noise; see `modality_robustness`.
 
   p of the paired test of student and baseline is corrected over all subsets.
   """
@@ -212,8 +212,8 @@ def _paired(student, baseline, task, step):
   return significance.paired(student, baseline, task.higher_is_better, step)
 
 
-def _judgement(stages: Mapping, task, examples: int) -> dict:
-  """What the test says of student and baseline; a score's smallest step is an example's share of it."""
+def _significance(stages: Mapping, task, examples: int) -> dict:
+  """The paired test of student and baseline; the resolution of a score is 1 / examples."""
   if not {'baseline', 'student'} <= stages.keys():
     unknown = ('gap_recovered', 'difference', 'interval', 'effect', 'p_value')
     return dict.fromkeys(unknown) | {'verdict': 'inconclusive', 'note': ''}
@@ -227,14 +227,14 @@ def _judgement(stages: Mapping, task, examples: int) -> dict:
 
 
 def _references(task, data) -> dict[str, float]:
-  """What no model is needed for; only where the data lie in memory."""
+  """Scores of answers that need no model; {} where the data are not in memory."""
   if not all(isinstance(source, splits.InMemorySplit) for source in (data.train, data.test)):
     return {}
   return task.references(data.train.arrays, data.test.arrays)
 
 
 def hardware() -> str:
-  """Devices as a person would name them."""
+  """The devices, in words."""
   device = jax.devices()[0]
   if device.platform != 'cpu':
     return f'{jax.device_count()} x {device.device_kind}'

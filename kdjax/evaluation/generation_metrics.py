@@ -1,4 +1,4 @@
-"""How good are the responses that a language model writes: ROUGE-L, and how many are exactly right."""
+"""Metrics of the responses of a language model: ROUGE-L and exact match."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from kdjax.types import Model
 
 
 class RowSubset:
-  """The examples of a source at some rows."""
+  """Some rows of a source."""
 
   def __init__(self, source: Any, rows: np.ndarray):
     self.source, self.rows = source, rows
@@ -40,10 +40,10 @@ def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
 
 
 def room(tokenizer: Any, settings: Mapping, prompt_length: int) -> tuple[int, int]:
-  """The longest prompt and the longest response, of the config's 'generation'.
+  """(length of the longest prompt, of the longest response) in tokens.
 
   Raises:
-    KdjaxError: if there is no room for a response, or nothing to score it with.
+    KdjaxError: for data without text, or without the package rouge-score.
   """
   if tokenizer is None:
     raise KdjaxError("generation needs examples with a 'text' and a 'response', and the data have no text.")
@@ -54,9 +54,9 @@ def room(tokenizer: Any, settings: Mapping, prompt_length: int) -> tuple[int, in
 
 
 def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int) -> Callable:
-  """`write(variables, batch, seed) -> (ids i32 [S, B, N], those of the data's responses [B, L], 'mask')`.
+  """`write(variables, batch, seed) -> (ids i32 [S, B, N], reference ids i32 [B, L], mask [B])`.
 
-  Ids are -1 where there is none; the variables are stacked over S seeds.
+  Ids are -1 where there is no token; the variables are stacked over S seeds.
   """
   longest_prompt, length = room(tokenizer, settings, prompt_length)
   write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, settings['temperature'])
@@ -76,8 +76,8 @@ def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
 def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int, mesh, batch_size: int):
   """`score(variables, source, examples, title) -> {name: f64 [S]}`, of models stacked over S seeds.
 
-  'rouge_l' and 'exact_match', the share of responses of which every token is right, are means over the
-  seeds of the sampling, 'rouge_l (seed 10)' of one.
+  'rouge_l' and 'exact_match', the share of responses with every token right, are means over the sampling
+  seeds; 'rouge_l (seed 10)' is of one.
 
   Args:
     model: a language model.

@@ -1,19 +1,19 @@
-"""The members of a cohort against their baselines, and against each other."""
+"""The ranking of a cohort: its members against their baselines, and by score."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from kdjax.evaluation import significance
 
-# What a row has of its member's comparison.
+# The keys of a comparison that a row of the ranking has too.
 TEST = ('difference', 'interval', 'effect', 'p_value', 'p_adjusted', 'verdict', 'gap_recovered')
 
 
 def corrected(results: Mapping[str, Mapping]) -> dict[str, dict]:
-  """The comparisons of a cohort's members, each with the verdict that the number of tests allows.
+  """The comparisons of a cohort's members, with p corrected for the number of tests.
 
-  So many tests at once find something by chance: 'p_adjusted' is p corrected over all 'tests' by the false
-  discovery rate (Benjamini & Hochberg 1995), and 'verdict' is that of the corrected one.
+  'p_adjusted' is p corrected over all 'tests' by the false discovery rate (Benjamini & Hochberg 1995), and
+  'verdict' that of the corrected p.
   """
   tested = [n for n, r in results.items() if r['p_value'] is not None]
   p = dict(zip(tested, significance.false_discovery([results[n]['p_value'] for n in tested]), strict=True))
@@ -33,9 +33,8 @@ def rank(
   Args:
     results: member -> its comparison, as `corrected` gives it; one or more.
     failed: member -> the step at which its loss was not finite.
-    shared: the members whose baseline is the cohort's; the others, whose students are other ones, have
-      baselines of their own.
-    command: how to make it again.
+    shared: the members with the cohort's baseline; the others have other students, and so other baselines.
+    command: the command line.
 
   Returns:
     'rows', best first, each a dict of name, mean, std, what `TEST` names, and cost (the time of its update

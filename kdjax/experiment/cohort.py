@@ -1,4 +1,4 @@
-"""The members of a cohort: what they share, and what each may have of its own."""
+"""The members of a cohort, and the config keys that they may differ in."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What can be wrong with the examples of every split that is read: found once, before anything is trained."""
+"""Checks of the examples of every split, once before anything is trained."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,14 +17,13 @@ NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
 
 
 def check(experiment: Experiment) -> None:
-  """Reads every example that training or evaluation will read, and says what is odd about them.
+  """Checks every example that training or evaluation will read, and prints warnings.
 
-  What is held in memory was read before; a split that is read as it goes is read through here, once for a
-  workdir.
+  A split that is not held in memory is read from start to end, once for a workdir.
 
   Raises:
-    KdjaxError: for an example that cannot be read, examples of different shapes and types, numbers that are
-      not finite, labels that the task cannot read, and a split without any label that needs some.
+    KdjaxError: for an example that cannot be read, examples of different shapes or types, numbers that are
+      not finite, labels that the task cannot read, and a split that needs labels and has none.
   """
   data, config, task = experiment.data, experiment.config['data'], experiment.task
   checked_before = checked(experiment)
@@ -35,7 +34,7 @@ def check(experiment: Experiment) -> None:
   for split, source in splits.items():
     if isinstance(source, splits_.LazySplit) and checked_before:
       continue
-    statistics[split] = Seen(split, task)
+    statistics[split] = SplitStatistics(split, task)
     for arrays in _chunks(split, source):
       first = first or arrays
       both = arrays.keys() & first.keys()
@@ -45,8 +44,8 @@ def check(experiment: Experiment) -> None:
       _check_inputs(experiment, split, source)
   if not checked_before:
     for split_statistics in statistics.values():
-      split_statistics.tell()
-    _tell_twice(statistics)
+      split_statistics.warn()
+    _warn_overlap(statistics)
   if task.label:
     _check_labels(
       experiment, {split: split_statistics.known for split, split_statistics in statistics.items()}
@@ -54,7 +53,7 @@ def check(experiment: Experiment) -> None:
 
 
 def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
-  """The arrays of a split: all at once, or of a part of the examples at a time."""
+  """The arrays of a split: of all examples in memory, else of some examples at a time."""
   if isinstance(source, splits_.InMemorySplit):
     yield source.arrays
     return
@@ -69,12 +68,12 @@ def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
   encode.tell(split, len(source), counts)
 
 
-class Seen:
-  """What is known of a split after its examples went by.
+class SplitStatistics:
+  """Running statistics of the examples of a split.
 
   Attributes:
-    known: how many have a label, None where no task reads any.
-    hashes: of each example's inputs.
+    known: how many examples have a label, 0 where the task reads none.
+    hashes: of the inputs of each example.
   """
 
   def __init__(self, split: str, task: Task):
@@ -83,7 +82,7 @@ class Seen:
     self.hashes, self.ids = [], []
 
   def add(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Counts some of the examples.
+    """Adds some of the examples.
 
     Raises:
       KdjaxError: as `check` does.
@@ -107,8 +106,8 @@ class Seen:
     example_id = f' {arrays["id"][row]}' if 'id' in arrays else ''
     return f'the example{example_id} of the split {self.split!r}'
 
-  def tell(self) -> None:
-    """Prints what is odd."""
+  def warn(self) -> None:
+    """Prints warnings."""
     if 2 * self.flat > self.n:
       say(f'warning: {self.split}: {self.flat:,} of {self.n:,} images are of one colour alone.')
     elif 0 < self.high <= 1:
@@ -122,7 +121,7 @@ class Seen:
 
 
 def _check_inputs(experiment, split, source) -> None:
-  """Raises KdjaxError where a split lacks what a model reads."""
+  """Raises KdjaxError if a split lacks an input of a model."""
   batch = next(pipeline.eval_batches(source, jax.process_count()))
   for stage in ('teacher', 'student'):
     model, variables = experiment.model(stage), experiment.shapes(stage)[0]
@@ -134,7 +133,7 @@ def _check_inputs(experiment, split, source) -> None:
 
 
 def _known(kind, arrays, name) -> int:
-  """How many labels are known, once their type and rank are what the task reads."""
+  """How many labels are known; KdjaxError if their type or rank is not what the task reads."""
   if 'label' not in arrays:
     raise KdjaxError(f"{name} has no 'label', and the task needs one: it has {', '.join(arrays)}.")
   label, one = arrays['label'], 'one whole number' if kind == 'class' else 'one number'
@@ -155,8 +154,8 @@ def _hashes(arrays, n) -> np.ndarray:
   return hashes
 
 
-def _tell_twice(by_split) -> None:
-  """Prints how many examples of a split for evaluation stand in the training split too."""
+def _warn_overlap(by_split) -> None:
+  """Prints how many examples of an evaluation split are in the training split too."""
   train_hashes = by_split['train'].hashes if 'train' in by_split else [np.array([], np.uint64)]
   train = np.unique(np.concatenate(train_hashes))
   for split, statistics in by_split.items():
@@ -168,7 +167,7 @@ def _tell_twice(by_split) -> None:
 
 
 def _check_labels(experiment, known: Mapping[str, int]) -> None:
-  """Raises KdjaxError where a split has no label and needs some; says where it does without."""
+  """Raises KdjaxError if a split has no label and needs some, else warns."""
   config, data = experiment.config, experiment.data
   test = config['data']['test']
   if known.get(test) == 0:

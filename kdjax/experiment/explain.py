@@ -1,4 +1,4 @@
-"""A whole config in words: each key with its value, its type and range, and what it means."""
+"""Explains a config: each key with its value, type, range and meaning."""
 
 import dataclasses
 import inspect
@@ -23,9 +23,9 @@ class Row(NamedTuple):
 
   Attributes:
     key: dotted.
-    value: in the config, or the default that stands for leaving it out.
-    changed: whether it is no default.
-    what: its type and range, in words.
+    value: in the config, or the default.
+    changed: whether it differs from the default.
+    what: its type and range.
     meaning: one line.
   """
 
@@ -51,7 +51,7 @@ def meanings(entry: Callable) -> dict[str, str]:
 
 
 def rows(config: Mapping) -> Iterator[Row]:
-  """Every key of a valid recipe, in its order, with the options of what it names."""
+  """Every key of a valid recipe, in order, with the options of the modules that it names."""
   defaults = flat(dataclasses.asdict(settings.Recipe(config['name'])))
   for key, annotation in settings.leaves():
     value: Any = config
@@ -91,7 +91,7 @@ def methods(config: Mapping, where: str) -> Iterator[Row]:
 
 
 def of(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
-  """The options of a function or a module; those that are models below."""
+  """The options of a function or a module, and of models within them."""
   lines = meanings(entry)
   for name, p in options.parameters(entry).items():
     empty = p.default is inspect.Parameter.empty
@@ -135,7 +135,7 @@ def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
 
 
 def optimiser(config: Mapping, where: str, shown: Container[str]) -> Iterator[Row]:
-  """The options that an optimiser has, but for those `shown` already."""
+  """The options of an optimizer, without those `shown` already."""
   for name, annotation in optimizers.known_options(config['name']).items():
     if name in config and name not in shown:
       what = options.describe(annotation)
@@ -143,7 +143,7 @@ def optimiser(config: Mapping, where: str, shown: Container[str]) -> Iterator[Ro
 
 
 def show(config: Mapping, console: Console) -> None:
-  """Prints the rows; what is no default is marked with a star."""
+  """Prints the rows, with a star where the value differs from the default."""
   if not console.is_terminal:
     for row in rows(config):
       comment = '; '.join(filter(None, (row.what, row.meaning)))

@@ -1,4 +1,4 @@
-"""The data of a recipe: found, limited, tokenised, encoded and split."""
+"""Loads the data of a recipe: data set, limits, tokenizer, encoding, splits."""
 
 import inspect
 import json
@@ -21,16 +21,16 @@ from kdjax.types import DataSet
 
 
 class Data(NamedTuple):
-  """What the stages read.
+  """The data of an experiment.
 
   Attributes:
-    train: every training example with its label.
-    transfer_set: what the student learns on, the same where `data.transfer` names no other, with only the
-      labels that the student and its baseline may see, -1 elsewhere.
-    labelled_subset: the part of `transfer_set` that has a label.
+    train: the training split, with all labels.
+    transfer_set: the student's training examples, those of `data.transfer` or of train; labels that student
+      and baseline may not use are -1.
+    labelled_subset: the examples of `transfer_set` with a label.
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
-    transfer: the transfer set with every label.
+    transfer: the transfer set with all labels.
   """
 
   dataset: DataSet
@@ -45,7 +45,7 @@ class Data(NamedTuple):
 
 
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
-  """The data set of `config['name']`: a module of kdjax, a dotted one of the user's, or of TFDS."""
+  """The data set of `config['name']`: a module of kdjax, a dotted name of the user's, or one of TFDS."""
   name, dataset_options = config['name'], dict(config.get('options') or {})
   if name not in registry.names('data') and not trust.dotted(name):
     dataset_options |= {'builder': name}
@@ -63,7 +63,7 @@ def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
 
 
 def make_tokenizer(config: Mapping, dataset: DataSet, workdir: Path) -> Any:
-  """The tokenizer: the one kept in `workdir`, a file's, or one trained on the training texts."""
+  """The tokenizer of the workdir, of `config['tokenizer']`, or of the training texts; None without texts."""
   tokenizer_, train = tokenizer.kept(workdir), dataset.splits['train']
   texts = [k for k, v in train[0].items() if isinstance(v, str)]
   if not texts:
@@ -79,7 +79,7 @@ def make_tokenizer(config: Mapping, dataset: DataSet, workdir: Path) -> Any:
 
 
 def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
-  """At most so many examples of each split, spread over the whole of it; 0 takes all."""
+  """At most so many examples of each split, evenly spaced; 0 for all."""
   splits = dict(dataset.splits)
   for split, n in limits.items():
     if n and split in splits and len(splits[split]) > n:
@@ -88,7 +88,7 @@ def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
 
 
 def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
-  """(the source with all but a share of its labels set to -1, its labelled part).
+  """(the source with only a share of its labels, the others -1; the examples of that share).
 
   The share is drawn within each class, at least one example of each.
 
@@ -114,12 +114,12 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
 
 
 def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '') -> Data:
-  """Everything of `config.data`, read and encoded; `cache` is where decoded splits are kept."""
+  """The data of `config.data`, read and encoded; decoded splits are cached in `cache`."""
   source = dataset(config, data_dir)
   splits, content_hash = table_file.canonical(source.splits), source.content or content(source.files)
   source = source._replace(splits=splits, content=content_hash)
   source = limited(source, config['limit'])
-  for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
+  for split in ('train', config['transfer'] or 'train', config['test']):  # a missing one fails early
     splits_.examples_of(source, split)
   source = encode_.with_ids(source)
   vocabulary = make_tokenizer(config, source, workdir)

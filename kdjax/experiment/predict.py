@@ -1,4 +1,4 @@
-"""Answers for one's own files, with a model that an experiment trained."""
+"""Predictions for the user's files, with a model that an experiment trained."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +25,15 @@ from kdjax.training import finite
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
 STAGE |= {'rate': files.NUMBER, 'example?': {str: list}}
-GIVEN = ('image', 'text', 'audio')  # what a person can hand in
+FILE_INPUTS = ('image', 'text', 'audio')  # that the command line takes
 
 
 class Predictor(NamedTuple):
-  """A trained model, ready to answer.
+  """A trained model, ready to predict.
 
   Attributes:
     predict: `({'image': [path], 'text': [words], 'audio': [path]}) -> (answers, seconds)`. An answer is
-      [(name, score)], the best first, of each row. A modality is given once for all rows, once a row, or not.
+      [(name, score)], the best first, of each row. A modality has one value for all rows, one a row, or none.
     inputs: the modalities that the model takes.
   """
 
@@ -50,7 +50,7 @@ def load(
     workdir: of the experiment, or of a member of a cohort.
     stage: 'teacher', 'baseline' or 'student'.
     seed: which of the stage's; the first by default.
-    trusted: the modules of a user that may be imported, see `trust.ask`.
+    trusted: modules outside kdjax that may be imported, see `trust.ask`.
 
   Raises:
     KdjaxError: if there is no such model, or it needs code that is not trusted.
@@ -95,7 +95,9 @@ def load(
     forward = jax.jit(_writer(model, tokenizer, config['data']))
   task = build.task(config['task'])
   inputs = {
-    m: key for m, key in modalities(model_config['inputs'], example).items() if m in GIVEN and key in example
+    m: key
+    for m, key in modalities(model_config['inputs'], example).items()
+    if m in FILE_INPUTS and key in example
   }
   if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not summary['rate']):
     del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
@@ -124,7 +126,7 @@ def load(
 
 
 def _writer(model, tokenizer, config) -> Callable:
-  """`write(variables, batch)`: the likeliest response to each prompt, as what the task's answer reads."""
+  """`write(variables, batch)`: the likeliest response to each prompt, as taps for `Task.answer`."""
   prompt_length = tokenizers.longest(tokenizer, config['prompt_length'])
   length = config['text_length'] - prompt_length
   write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, temperature=0)
@@ -137,7 +139,7 @@ def _writer(model, tokenizer, config) -> Callable:
 
 
 def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
-  """The rows as the model was trained on them; what is not given is absent."""
+  """A batch of the rows, in the model's shapes; an input without a file is marked as missing."""
   for key in rows_of:
     if key not in inputs:
       raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
@@ -172,7 +174,7 @@ def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
 
 
 def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
-  """u8 [H, W, C] of a file, its sides and channels as the model knows them."""
+  """u8 [H, W, C] of a file, in the size and channels of the model."""
   image = images.read_image(Path(path), '--image')
   image = images.resize(image, (shape[0], shape[1]))
   return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
@@ -181,9 +183,9 @@ def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
 def lines(
   rows_of: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5
 ):
-  """The answers for a terminal: the best few of one row, or the first of each of several.
+  """The answers as lines: the `best` of one row, or the first of each of several rows.
 
-  Rows that are all asked the same, how well two things fit, come best first.
+  Rows with the same single answer, such as how well image and text match, are sorted by score.
   """
   if len(answers) == 1:
     return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]

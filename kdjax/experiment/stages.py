@@ -1,4 +1,4 @@
-"""The stages of an experiment: teacher, baseline, student, comparison, each run once."""
+"""The four stages of an experiment: teacher, baseline, student, compare."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,11 +27,14 @@ STAGES = (*TRAINED, 'compare')
 
 
 def run(experiment: Experiment, stages: tuple[str, ...] = STAGES) -> dict | None:
-  """Runs the stages that are not done yet, and gives the comparison's results if it is wanted.
+  """Runs those of the stages that are not finished.
+
+  Returns:
+    The results of 'compare', None without it.
 
   Raises:
     KdjaxError: for anything that the user can put right.
-    kdjax.runtime.signals.Interrupted: when a signal asked to stop.
+    kdjax.runtime.signals.Interrupted: after a signal to stop, with everything saved.
   """
   for stage in stages:
     if stage not in STAGES:
@@ -63,19 +66,19 @@ def _run(experiment, stages):
     return None
   from kdjax.evaluation import compare  # its plots and statistics take a second to import
 
-  return compare.run(experiment)  # has nothing to save: a signal ends it at once
+  return compare.run(experiment)  # outside `listening`: it has nothing to save, a signal ends it at once
 
 
 def setup(
   experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
 ) -> Setup:
-  """The training of one stage: the baseline is the student's, without a teacher.
+  """The `Setup` of one stage; that of the baseline is the student's without a teacher.
 
   Args:
-    experiment: the whole.
+    experiment: the experiment, not a member of its cohort.
     stage: one of `TRAINED`.
-    members: those of the cohort that are trained, by name; None for all.
-    i: which seed alone; None for all of them together.
+    members: name -> the members to train; None for all.
+    i: the index of one seed; None for all seeds.
   """
   config, data = experiment.config, experiment.data
   train_config, seeds = experiment.stage_config(stage)['train'], experiment.seeds(stage)
@@ -101,10 +104,9 @@ def setup(
 
 
 def _augmentation(experiment, stage, members):
-  """What augments the stage's batches: a baseline sees no more views of an example than a stored teacher's
-  student."""
+  """The augmentation of a stage; a baseline has as many views of an example as the student of a store."""
   config, train_config = experiment.config, experiment.stage_config(stage)['train']
-  views = config['student']['views'] if stage == 'student' else {}  # nobody else reads them
+  views = config['student']['views'] if stage == 'student' else {}  # of no use to others
   augmentation = build.make_augment(train_config, config['seed'], views)
   from_store = augment.of_store(m.config for m in experiment.members.values())
   if stage == 'baseline' and from_store and experiment.protocol > 1:
@@ -116,11 +118,8 @@ def _member(experiment, stage, examples, i):
   config = experiment.config
   train_config, is_student = experiment.stage_config(stage)['train'], stage == 'student'
   self_distilled = is_student and config['teacher']['source'] not in TAUGHT
-  epoch, generator, steps = (
-    -(-examples // train_config['batch_size']),
-    config['generator'],
-    train_config['steps'],
-  )
+  epoch, steps = -(-examples // train_config['batch_size']), train_config['steps']
+  generator = config['generator']
   image_generator = (
     build.image_generator(generator, experiment.data, steps) if generator and is_student else None
   )
@@ -138,15 +137,15 @@ def _member(experiment, stage, examples, i):
     self_teacher=self_distilled,
     image_generator=image_generator,
     writer=on_policy.writer(config, experiment.data.tokenizer) if is_student else None,
-    folder=_of_seed(experiment, stage, i, experiment.folder(stage)),
+    folder=_seed_folder(experiment, stage, i, experiment.folder(stage)),
     parts=train_config['accumulate'],
     remat=train_config['remat'],
     start=experiment.start(stage, i or 0),
   )
 
 
-def _of_seed(experiment, stage, i, folder):
-  """Where one seed that is trained apart keeps its log and checkpoints."""
+def _seed_folder(experiment, stage, i, folder):
+  """The folder of the log and the checkpoints of seed i; of all seeds for None."""
   return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
 
 
@@ -156,13 +155,13 @@ def finish(
   members: Mapping[str, Experiment] | None = None,
   stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-  """Trains a stage to its end, or takes over the weights of `teacher.init`, and exports them.
+  """Trains a stage, or loads the weights of `teacher.init`, and exports them.
 
   Args:
-    experiment: the whole.
+    experiment: the experiment, not a member of its cohort.
     stage: one of `TRAINED`.
-    members: those of the cohort that are not done, by name; None for all.
-    stopped: as `trainer.train` takes it.
+    members: name -> the members to train; None for all.
+    stopped: whether to save and stop, as in `trainer.train`.
 
   Raises:
     KdjaxError, Interrupted: as `trainer.train` does.
@@ -188,43 +187,42 @@ def finish(
   if not jax.process_index():
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
-    for name, member in members.items():  # last, so that a kill between two members loses no training
+    for name, member in members.items():  # after all exports, so that a kill between them loses none
       training_folder = '' if init else str(folder.relative_to(experiment.workdir))
-      _finished(member, stage, trained[name] | {'members': len(members), 'training': training_folder})
-  multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
+      _write_summary(member, stage, trained[name] | {'members': len(members), 'training': training_folder})
+  multihost_utils.sync_global_devices(f'exported {stage}')  # the other processes read these files
 
 
 def _train(experiment, stage, members, how, folder, i, stopped):
-  """What `trainer.train` gives, of all seeds together or of seed i."""
-  training, changed, weights = (
-    setup(experiment, stage, members, i),
-    {},
-    experiment.config['teacher']['weights'],
-  )
-  folder = _of_seed(experiment, stage, i, folder)
+  """The results of `trainer.train`, of seed i or for None of all seeds."""
+  training, weights = setup(experiment, stage, members, i), experiment.config['teacher']['weights']
+  quantization = {}
+  folder = _seed_folder(experiment, stage, i, folder)
   if i is not None:
     progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
   if training.teacher and weights != 'float32':
     batch = training.source.take(np.arange(min(len(training.source), 256)))
     teacher = experiment.model('teacher'), experiment.one_teacher(i or 0)
-    changed = {'teacher_weights': quantize.change(*teacher, weights, batch)}
+    quantization = {'teacher_weights': quantize.change(*teacher, weights, batch)}
   if stage == 'student':
     sources = {m.config['teacher']['source'] for m in members.values()}
     if 'store' in sources and not teacher_store.finished(teacher_store.folder(experiment)):
       teacher_store.build(experiment, training)
     training = teacher_store.use_store(experiment, training, sources, folder)
   trained = trainer.train(training, how, folder, redraw.order(experiment.config, stage, i or 0), stopped)
-  return {name: summary | changed for name, summary in trained.items()}
+  return {name: summary | quantization for name, summary in trained.items()}
 
 
 def _export(experiment, stage, variables):
+  """Writes the weights of each seed as safetensors."""
   folder = experiment.folder(stage)
   for i, seed in enumerate(experiment.seeds(stage) if variables else ()):
     variables_of_seed = jax.tree.map(lambda x, i=i: x[i], variables)
     safetensors_io.export(folder / f'seed_{seed}.safetensors', variables_of_seed, experiment.vocabulary)
 
 
-def _finished(experiment, stage, trained):
+def _write_summary(experiment, stage, trained):
+  """Writes stage.json, which marks the stage as finished."""
   stage_config, folder = experiment.stage_config(stage), experiment.folder(stage)
   files.write_json(
     folder / 'stage.json',
@@ -266,12 +264,12 @@ def keep(experiment: Experiment, what: str) -> None:
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:
-  """stage -> metric -> a value a seed, of every finished stage, on a split of the data set.
+  """Evaluates every finished stage on a split: stage -> metric -> one value a seed.
 
   Raises:
-    KdjaxError: if there is no such split, or no stage was finished.
+    KdjaxError: if there is no such split, or no finished stage.
   """
-  check_workdir(experiment)  # reads alone: the folder may be somebody else's
+  check_workdir(experiment)  # claims nothing: the folder may be another user's
   data, config, results = experiment.data, experiment.config, {}
   in_memory = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
   source = in_memory.get(split)

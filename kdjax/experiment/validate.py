@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is written, compiled or trained."""
+"""Checks of an experiment before anything is written, compiled or trained."""
 
 from typing import get_args
 
@@ -19,10 +19,10 @@ TAUGHT = get_args(settings.Taught)
 
 
 def check(experiment: Experiment) -> None:
-  """Finds what cannot be run before anything is written, compiled or trained.
+  """Checks that an experiment can be run: its config, workdir, models and data.
 
   Raises:
-    KdjaxError: for the first thing that is found, with the key that it is about.
+    KdjaxError: for the first problem, with its config key.
   """
   validate_config.recipe(experiment.config)
   check_workdir(experiment)
@@ -34,7 +34,7 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_redraw(experiment):
-  """Finds what is to be drawn anew for each seed, and cannot be."""
+  """Checks `redraw`."""
   config = experiment.config
   redrawn = config['redraw']
   if 'labels' in redrawn and config['data']['labels'] >= 1:
@@ -48,7 +48,7 @@ def _check_redraw(experiment):
 
 
 def _check_loop(experiment):
-  """Finds strides that do not end where something is due, and data that cannot live on the device."""
+  """Checks `run.dispatch` against the steps of logs, evaluation and checkpoints, and `run.resident`."""
   config, data = experiment.config, experiment.data
   run, stages = config['run'], ('student',) if experiment.taken else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
@@ -60,7 +60,7 @@ def _check_loop(experiment):
 
 
 def _check_inputs(experiment, stage, prefix):
-  """Finds texts and sounds that a stage's model does not read, and reads its checkpoints."""
+  """Checks that a stage's model can read the texts and sounds, and its pretrained checkpoints."""
   data, tokenizer_name = experiment.data, experiment.config['data']['tokenizer']
   init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
   model = experiment.attributes(stage) | ({'init': init} if init else {})
@@ -80,7 +80,7 @@ def _check_inputs(experiment, stage, prefix):
 
 
 def _check_models(experiment, prefix=''):
-  """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
+  """Checks taps, shapes and options by tracing the models, the methods and the task."""
   if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
     task = experiment.config['task']['name']
     raise KdjaxError(
@@ -136,7 +136,7 @@ def _check_models(experiment, prefix=''):
     raise KdjaxError(f"{prefix}a generator learns from the teacher itself: set teacher.source='live'.")
   if config['student']['views']:
     batch = jax.eval_shape(build.make_augment({'augment': ()}, 0, config['student']['views']), batch)
-    outputs = {stage: _seen(experiment, stage, batch) for stage in outputs}
+    outputs = {stage: _view_taps(experiment, stage, batch) for stage in outputs}
   t = outputs['teacher' if source in TAUGHT else 'student']
   method = experiment.method()
 
@@ -161,15 +161,15 @@ def _check_models(experiment, prefix=''):
       _check_memory(experiment, stage, method_state if stage == 'student' else ({}, {}), prefix)
 
 
-def _seen(experiment, stage, batch):
-  """The taps of a stage's model, as shapes, of a batch with views."""
+def _view_taps(experiment, stage, batch):
+  """The shapes of the taps of a stage's model, of a batch with views."""
   apply, variables = experiment.model(stage).apply, experiment.shapes(stage)[0]
   with explained(f'the model of the {stage} cannot see the views of student.views'):
     return jax.eval_shape(lambda v, b: apply(v, b, train=False)[0], variables, batch)
 
 
 def _check_memory(experiment, stage, method_state, prefix):
-  """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
+  """Checks that weights and optimizer state fit the free memory."""
   train_config, variables = experiment.stage_config(stage)['train'], experiment.shapes(stage)[0]
   seeds = 1 if redraw.apart(experiment.config, stage) else len(experiment.seeds(stage))
   tx = optimizers.optimiser(train_config['optimiser'], train_config['steps'])

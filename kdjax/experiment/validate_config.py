@@ -1,4 +1,4 @@
-"""What a config alone shows to be wrong: in milliseconds, before data are read or anything is traced."""
+"""Checks of the config alone: in milliseconds, before data are read or anything is traced."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +40,11 @@ def recipe(config: Mapping) -> None:
 
 
 def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
-  """The name that stands under `key` of an open dict, and the rest of it."""
+  """(the name under `key` of a dict, the other entries).
+
+  Raises:
+    KdjaxError: if it is no name.
+  """
   options_ = dict(config)
   name = options_.pop(key, None)
   if not isinstance(name, str) or not name:
@@ -89,15 +93,18 @@ def generator(config: Mapping) -> None:
 
 
 def model(config: Any, where: str, complete: bool = True) -> Any:
-  """Checks a model's dict and those within it.
+  """Checks the dict of a model, and those of the models within it.
 
   Args:
     config: the dict.
     where: its key.
-    complete: whether no checkpoint fills in what it leaves out.
+    complete: False where a checkpoint fills in missing attributes.
 
   Returns:
-    The module, or another in its place.
+    The module, or a placeholder where it is not complete.
+
+  Raises:
+    KdjaxError: for the first mistake, with its key.
   """
   if not isinstance(config, Mapping) or not isinstance(config.get('model'), str):
     raise KdjaxError(f"{where} is {options.shown(config)}; a model is a dict, {{'model': its name, ...}}.")

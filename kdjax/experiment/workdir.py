@@ -1,4 +1,4 @@
-"""Who a workdir belongs to: the config and the data that it was begun with."""
+"""A workdir belongs to the config and the data that it was begun with."""
 
 import json
 
@@ -14,7 +14,7 @@ from kdjax.runtime.files import fingerprint
 
 
 def claim_workdir(experiment: Experiment) -> None:
-  """Makes the workdir this experiment's own, and each member's folder the member's.
+  """Writes config and data to the workdir, and to the folder of each member.
 
   Raises:
     KdjaxError: as `check_workdir` does.
@@ -24,7 +24,7 @@ def claim_workdir(experiment: Experiment) -> None:
   for member in experiments if not jax.process_index() else ():
     files.write_json(member.workdir / 'protocol.json', {'protocol': member.protocol})
     files.write_json(member.workdir / 'config.json', member.config)
-    data, tokenizer_path = _data_mark(member), member.workdir / tokenizer.FILE
+    data, tokenizer_path = _data_identity(member), member.workdir / tokenizer.FILE
     if member.data.tokenizer is not None:
       if not tokenizer_path.exists():
         files.write(tokenizer_path, member.data.tokenizer.to_str())
@@ -33,7 +33,7 @@ def claim_workdir(experiment: Experiment) -> None:
 
 
 def check_workdir(experiment: Experiment) -> None:
-  """Changes nothing.
+  """Checks a workdir, and changes nothing.
 
   Raises:
     KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
@@ -67,7 +67,7 @@ def check_workdir(experiment: Experiment) -> None:
         f'{experiment.workdir} belongs to another config ({recorded}): choose another --workdir.'
       )
   expected, recorded = (
-    _data_mark(experiment),
+    _data_identity(experiment),
     files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {}),
   )
   for key in (k for k in expected if recorded.get(k, expected[k]) != expected[k]):
@@ -79,13 +79,13 @@ def check_workdir(experiment: Experiment) -> None:
 
 
 def checked(experiment: Experiment) -> bool:
-  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
+  """Whether the workdir was begun with the same data, so that all examples were checked then."""
   recorded = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  return all(recorded.get(key) == now for key, now in _data_mark(experiment).items())
+  return all(recorded.get(key) == now for key, now in _data_identity(experiment).items())
 
 
-def _data_mark(experiment):
-  """What a workdir knows its data by; that of an older version has the first alone."""
+def _data_identity(experiment):
+  """What identifies the data of a workdir; one of an older version has the fingerprint alone."""
   dataset = experiment.data.dataset
   mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary}
   return mark | ({'content': dataset.content} if dataset.content else {})
