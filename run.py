@@ -113,11 +113,11 @@ def main(argv):
     return table(names)
   if command == 'tables':
     return index(names)
-  wanted = STAGES if command == 'all' else (command, *names)
+  selected = STAGES if command == 'all' else (command, *names)
   if command == 'store':
     if names not in [[what] for what in STORE]:
       raise unknown('thing to do with the store', ' '.join(names), STORE)
-  elif (command in ('all', 'evaluate') and names) or not {*wanted} <= {*STAGES, 'evaluate'}:
+  elif (command in ('all', 'evaluate') and names) or not {*selected} <= {*STAGES, 'evaluate'}:
     raise KdjaxError(f'what to do with {" ".join(argv[1:])!r}? It takes one command, or several stages.')
   config = recipe()
 
@@ -138,7 +138,7 @@ def main(argv):
         progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
     return None
   try:
-    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, wanted)
+    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, selected)
   except (signals.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143

@@ -68,16 +68,16 @@ def rows(config: Mapping) -> Iterator[Row]:
         yield from (Row(f'{key}.{name}.{k}', v, True, '', '') for k, v in other_changes.items() if k)
     elif key == 'task':
       yield row._replace(key='task.name', value=value['name'], changed=value['name'] != 'classification')
-      yield from of(registry.entry('tasks', value['name']), value, key)
+      yield from option_rows(registry.entry('tasks', value['name']), value, key)
     elif key.endswith('.model') and value:
       yield from model(value, key)
     elif key == 'data.options' and config['data']['name'] in registry.names('data'):
-      yield from of(registry.entry('data', config['data']['name']), value, key)
+      yield from option_rows(registry.entry('data', config['data']['name']), value, key)
     elif key == 'generator' and value:
       yield Row('generator.scheme', value['scheme'], True, 'a string', 'see `python run.py generators`')
       yield from model(value['model'], 'generator.model')
       yield from optimiser(value['optimiser'], 'generator.optimiser', ())
-      yield from of(registry.entry('generators', value['scheme']), value, key)
+      yield from option_rows(registry.entry('generators', value['scheme']), value, key)
     else:
       yield row
       if key.endswith('optimiser.clip'):  # the last of those that every optimiser has
@@ -90,7 +90,7 @@ def methods(config: Mapping, where: str) -> Iterator[Row]:
     yield from method(f'{where}.{name}', name, entry)
 
 
-def of(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
+def option_rows(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
   """The options of a function or a module, and of models within them."""
   lines = meanings(entry)
   for name, p in options.parameters(entry).items():
@@ -118,7 +118,7 @@ def model(config: Mapping, where: str) -> Iterator[Row]:
         'a checkpoint, or True or False',
         'see kdjax/pretrained/initialize.py',
       )
-  yield from of(entry, config, where)
+  yield from option_rows(entry, config, where)
 
 
 def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
@@ -129,7 +129,7 @@ def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
   value = config.get('weight', weight)
   yield Row(f'{where}.weight', value, value != weight, *explanation)
   for schedule in (schedules.weight_schedule, entry):
-    for row in of(schedule, config, where):
+    for row in option_rows(schedule, config, where):
       if not (schedule is schedules.weight_schedule and row.key.endswith('.steps')):
         yield row
 

@@ -254,7 +254,7 @@ def keep(experiment: Experiment, what: str) -> None:
   check(experiment)
   training = setup(experiment, 'student')
   if training.teacher is None:
-    raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
+    raise KdjaxError("no student of this config uses the teacher's outputs: there is nothing to store.")
   if what == 'verify':
     teacher_store.verify(experiment, training)
     return

@@ -209,7 +209,7 @@ def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
     'for weights, optimisers and the best so far': states + best,
     'for a copy of these while it is saved': states + best,
     "for the teacher's weights": memory.size(setup.teacher_variables),
-    "for batches and the teacher's answers": how.dispatch
+    "for batches and the teacher's outputs": how.dispatch
     * memory.size((batch, batch, augmented, t))
     / mesh.size,
   }
