@@ -3,8 +3,8 @@
   python run.py --config=configs/quickstart.py            the whole experiment: all four stages
   python run.py teacher --config=...                      one stage: teacher, baseline, student, compare
   python run.py evaluate --config=... --split=validation  the metrics of the finished stages
-  python run.py store build --config=...                  keeps the teacher's answers on disk; verify, info
-  python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   answers, with the trained student
+  python run.py store build --config=...                  stores the teacher's outputs; also verify, info
+  python run.py predict --workdir=W --image=FILE --text=WORDS --audio=FILE   predictions of the student
   python run.py table configs/tables/X.py --workdir=W     a paper's table; --plan, --scale, --only, --shard
   python run.py tables [FOLDER]                           one page of all tables; docs/tables by default
   python run.py config --config=...                       every key of it: value, type, range, meaning
@@ -58,7 +58,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by def
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps prepared data.')
 SPLIT = flags.DEFINE_string('split', 'test', 'What `evaluate` evaluates on.')
 STAGE = flags.DEFINE_string('stage', 'student', 'Whose model `predict` takes: teacher, baseline or student.')
-GIVEN = {
+INPUTS = {
   'image': flags.DEFINE_multi_string('image', [], 'For `predict`: a picture; may be given several times.'),
   'text': flags.DEFINE_multi_string('text', [], 'For `predict`: words.'),
   'audio': flags.DEFINE_multi_string('audio', [], 'For `predict`: a WAV file.'),
@@ -82,7 +82,7 @@ COMMAND = shlex.join(['python', *sys.argv])
 
 
 def show(kind, names):
-  """Prints what there is of a kind, or the documentation of the named ones."""
+  """Lists the modules of a kind, or prints the documentation of the named ones."""
   from kdjax import registry
   from kdjax.runtime import trust
 
@@ -90,7 +90,7 @@ def show(kind, names):
   for name in names:
     entry = registry.entry(kind, name)
     print(f'{name}\n')
-    print(registry.module(kind, name).__doc__.strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
+    print((registry.module(kind, name).__doc__ or '').strip(), inspect.getdoc(entry), sep='\n\n', end='\n\n')
     types = options.parameters(entry)
     for option, default in registry.options(kind, name).items():
       what = options.describe(types[option].annotation)
@@ -108,16 +108,16 @@ def main(argv):
   if command == 'config':
     return explained()
   if command == 'predict':
-    return answer()
+    return predict()
   if command == 'table':
     return table(names)
   if command == 'tables':
     return index(names)
-  wanted = STAGES if command == 'all' else (command, *names)
+  selected = STAGES if command == 'all' else (command, *names)
   if command == 'store':
     if names not in [[what] for what in STORE]:
       raise unknown('thing to do with the store', ' '.join(names), STORE)
-  elif (command in ('all', 'evaluate') and names) or not {*wanted} <= {*STAGES, 'evaluate'}:
+  elif (command in ('all', 'evaluate') and names) or not {*selected} <= {*STAGES, 'evaluate'}:
     raise KdjaxError(f'what to do with {" ".join(argv[1:])!r}? It takes one command, or several stages.')
   config = recipe()
 
@@ -128,7 +128,7 @@ def main(argv):
 
   trust.trust(trust.named(config))
 
-  cache = compile_once()
+  cache = compilation_cache()
   distributed.distributed_init(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   workdir = user_path(WORKDIR.value or f'runs/{config["name"]}')
   experiment = Experiment(config, workdir, DATA_DIR.value, COMMAND, cache=cache)
@@ -138,7 +138,7 @@ def main(argv):
         progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
     return None
   try:
-    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, wanted)
+    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, selected)
   except (signals.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143
@@ -154,7 +154,7 @@ def table(names):
   if len(names) != 1:
     raise KdjaxError('which table? For instance: python run.py table configs/tables/mfh_gaussian.py')
   logging.set_verbosity(logging.ERROR)
-  cache = compile_once()
+  cache = compilation_cache()
   distributed.distributed_init(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   planned = load(names[0], SCALE.value)
   configs = (c.to_dict() if hasattr(c, 'to_dict') else c for c in planned.experiments.values())
@@ -191,29 +191,29 @@ def index(names):
   index(Path('configs/tables'), Path(names[0] if names else 'docs/tables'))
 
 
-def answer():
-  """Answers for the files of the command line."""
-  from kdjax.experiment import predict
+def predict():
+  """Predicts for the files of the command line."""
+  from kdjax.experiment import predict as prediction
   from kdjax.runtime import progress
 
   if not WORKDIR.value:
     raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
   logging.set_verbosity(logging.ERROR)
-  compile_once()
-  predictor = predict.load(user_path(WORKDIR.value), STAGE.value, trusted=TRUST.value)
-  answers, took = predictor.predict({k: flag.value for k, flag in GIVEN.items()})
-  for line in predict.lines({k: flag.value for k, flag in GIVEN.items()}, answers):
+  compilation_cache()
+  predictor = prediction.load(user_path(WORKDIR.value), STAGE.value, trusted=TRUST.value)
+  answers, seconds = predictor.predict({k: flag.value for k, flag in INPUTS.items()})
+  for line in prediction.lines({k: flag.value for k, flag in INPUTS.items()}, answers):
     print(line)
-  progress.say(f'{1e3 * took:.1f} ms')
+  progress.say(f'{1e3 * seconds:.1f} ms')
 
 
-def compile_once():
-  """Keeps what is compiled for the next start; the folder, '' where nothing is kept."""
+def compilation_cache():
+  """Turns JAX's compilation cache on; returns its folder, '' for none."""
   import jax
 
   from kdjax.input import decoded_cache
 
-  # What is damaged or does not fit is compiled anew.
+  # A damaged entry is compiled again.
   warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation cache')
   cache = decoded_cache.usable(CACHE.value)
   if cache:
@@ -248,7 +248,7 @@ def parse(argv):
 
 
 def one_line(call):
-  """Runs `call`; whatever the user can put right becomes one line and exit status 1."""
+  """Runs `call`; a KdjaxError or OSError becomes one line and exit status 1."""
   try:
     return call()
   except KdjaxError as e:

@@ -50,8 +50,8 @@ def turns(calls, repeats):
 def shape(b, n, i, o, k, s, groups, *, repeats, scan):
   """pass -> kind -> milliseconds and GFLOP/s, at one shape."""
   x, w = (jax.random.normal(jax.random.key(0), size) for size in ((b, n, n, i), (k, k, i // groups, o)))
-  given = dict(window_strides=(s, s), padding='SAME', dimension_numbers=NHWC, feature_group_count=groups)
-  y = jnp.tanh(KINDS['native'](x, w, **given))
+  options = dict(window_strides=(s, s), padding='SAME', dimension_numbers=NHWC, feature_group_count=groups)
+  y = jnp.tanh(KINDS['native'](x, w, **options))
 
   def shifted(x, w, y):
     sides = lax.padtype_to_pads(x.shape[1:3], w.shape[:2], (s, s), 'SAME')
@@ -61,7 +61,7 @@ def shape(b, n, i, o, k, s, groups, *, repeats, scan):
 
   passes = {'forward': {}, 'kernel': {'shifted': shifted} if groups == 1 else {}, 'input': {}}
   for kind, f in KINDS.items():
-    f = partial(f, **given)
+    f = partial(f, **options)
     passes['forward'][kind] = lambda x, w, y, f=f: f(x, w)
     passes['kernel'][kind] = lambda x, w, y, f=f: jax.vjp(lambda w: f(x, w), w)[1](y)[0]
     passes['input'][kind] = lambda x, w, y, f=f: jax.vjp(lambda x: f(x, w), x)[1](y)[0]
@@ -120,11 +120,11 @@ def main():
   parser.add_argument('--torch', metavar='PYTHON', help='a Python that can import torch, to compare with')
   args = parser.parse_args()
   huge_pages.restart_with_huge_pages()
-  found = {'jax': jax.__version__}
+  results = {'jax': jax.__version__}
   for name in args.shapes:
-    found[name] = shape(*map(int, name.split(',')), repeats=args.repeats, scan=name in args.scan)
-    print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
-  print(json.dumps(found | {'resnet': network(args.repeats, args.torch)}, indent=1))
+    results[name] = shape(*map(int, name.split(',')), repeats=args.repeats, scan=name in args.scan)
+    print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
+  print(json.dumps(results | {'resnet': network(args.repeats, args.torch)}, indent=1))
 
 
 if __name__ == '__main__':

@@ -9,15 +9,15 @@ milliseconds a step, medians of seconds of steps that run in turns:
 
   student       the student alone
   live          cross-entropy and kd at T = 4, with the teacher's forward
-  store         the same with the teacher's answers read from a store in memory, the reading included
+  store         the same with the teacher's outputs read from a store in memory, the reading included
   seeds         5 students with one teacher's forward
   torch_...     the same models in PyTorch: 'student', and live 'eager', 'compile' (torch.compile) and
                 'torchdistill' (its DistillationBox); in a process of their own, with as many threads
 
 'cohort' is a training of 5 seeds × 4 methods beside 20 live runs, 'start' the time from the command to the
-first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' what the student's and
-the teacher's arithmetic would take on a GPU. 'goals' says what is reached, and by how much it is missed. What
-JAX runs on is what it finds: the same command measures a GPU, and torch's side is then of no use.
+first step of the quickstart, 'memory' the peak of a process with the 5 seeds, 'card' the least time of the
+student's and the teacher's arithmetic on a GPU. 'goals' compares with the goals. On a machine with a GPU the
+same command measures the GPU; the columns of torch, on CPU, are then of no use.
 """
 
 import argparse
@@ -61,8 +61,8 @@ CARDS = {
 
 
 def cnn(depth):
-  given = {'model': 'cifar_resnet', 'depth': depth, 'widen': 4}
-  return lambda classes: build.module(given | {'num_classes': classes}, {})
+  attributes = {'model': 'cifar_resnet', 'depth': depth, 'widen': 4}
+  return lambda classes: build.module(attributes | {'num_classes': classes}, {})
 
 
 def vit(width, depth):
@@ -87,7 +87,7 @@ PAIRS = {  # teacher, student, classes, side of the image, optimiser: those of s
 
 
 class Pair:
-  """One pair's models and batch, and its steps as the trainings of kdjax make them."""
+  """The models and the batch of a pair, and its training steps."""
 
   def __init__(self, name: str, size: int):
     teacher, student, self.classes, side, self.optimiser = PAIRS[name]
@@ -105,16 +105,16 @@ class Pair:
     self.task, self.mesh = build.task({'name': 'classification'}), sharding.make_mesh()
 
   def setup(self, methods, seeds=1, reader=None):
-    """Of a student's training with methods, a member each; with none of the student alone."""
+    """The setup of a student's training, a member for each of the methods; {} is the student alone."""
 
-    def member(given):
-      tx, made = optimizers.optimiser(self.optimiser, 1000), build.method(given, 1000)
-      return Member(self.student, made, tx, 1.0, 0.0, 0, False, Path())
+    def member(config):
+      tx, method = optimizers.optimiser(self.optimiser, 1000), build.method(config, 1000)
+      return Member(self.student, method, tx, 1.0, Path())
 
     live = any(methods.values()) and not reader
     return Setup(
       name='student',
-      members={name: member(given) for name, given in methods.items()},
+      members={name: member(config) for name, config in methods.items()},
       task=self.task,
       augment=lambda batch: batch,
       teacher=record.model(reader.taps) if reader else self.teacher if live else None,
@@ -129,7 +129,7 @@ class Pair:
     )
 
   def step(self, methods, seeds=1, reader=None):
-    """`run(n)`: n steps of all members, awaited; the batch lies on the device, but for what a store adds."""
+    """`run(n)`: n steps of all members, awaited; the batch is on the device, stored outputs are read."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = sharding.to_global_arrays(joined, self.mesh)
     how = Loop('last', 'jit', 1, 1, 1, 1, 1, False)
@@ -139,8 +139,8 @@ class Pair:
       for _ in range(n):
         batch = placed
         if reader:
-          answers = reader.take(self.batch['id'], self.batch['epoch'])
-          batch = placed | sharding.to_global_arrays(answers, self.mesh)
+          outputs = reader.take(self.batch['id'], self.batch['epoch'])
+          batch = placed | sharding.to_global_arrays(outputs, self.mesh)
         batch, t = compiled.teacher_forward(batch)
         for name in states:
           states[name], losses = compiled.update(name, states[name], t, batch)
@@ -148,24 +148,24 @@ class Pair:
 
     return run
 
-  def look(self):
-    """`looks(n)`: n of the teacher's alone, awaited."""
-    look = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
+  def teacher_forward(self):
+    """`run(n)`: n forward passes of the teacher, awaited."""
+    forward = jax.jit(steps.make_teacher_forward(self.teacher, lambda batch: batch, frozenset({'logits'})))
     placed = sharding.to_global_arrays(self.batch, self.mesh)
-    return lambda n: [jax.block_until_ready(look(self.variables, placed)) for _ in range(n)]
+    return lambda n: [jax.block_until_ready(forward(self.variables, placed)) for _ in range(n)]
 
   def card(self):
-    """What the arithmetic of a live step takes at best on a GPU, in milliseconds."""
+    """The least milliseconds of a live step on each GPU, by its arithmetic and by its memory traffic."""
     batch, student = self.batch, self.student
     method, tx = build.method(KD, 1000), optimizers.optimiser(self.optimiser, 1000)
     t = jax.eval_shape(lambda v: self.teacher.apply(v, batch)[0], self.variables)
     state = jax.eval_shape(steps.make_init(student, method, tx), 0, t, batch)
-    looked = functools.partial(steps.make_teacher_forward(self.teacher, dict, frozenset({'logits'})))
-    programs = {'teacher': (looked, (self.variables, batch))}
+    forward_teacher = functools.partial(steps.make_teacher_forward(self.teacher, dict, frozenset({'logits'})))
+    programs = {'teacher': (forward_teacher, (self.variables, batch))}
     programs['student'] = steps.make_update(student, self.task, method, tx), (state, t, batch)
-    made = {}
+    costs = {}
     for who, (program, args) in programs.items():
-      made[who] = {'gflop': cost.flops(program, *args) / 1e9}
+      costs[who] = {'gflop': cost.flops(program, *args) / 1e9}
 
     def backward(params, stats):
       def forward(params):
@@ -174,20 +174,20 @@ class Pair:
 
       return jax.vjp(forward, params)[1]
 
-    kept = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
-    # What a forward keeps is written once and read once; weights and moments are read and written.
-    made['student']['mbyte'] = (2 * kept + 3 * memory.size((state.params, state.opt_state))) / 1e6
-    made['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
-    for who in tuple(made):
-      made[who] |= {
+    activations = memory.size(jax.eval_shape(backward, state.params['student'], state.stats['student']))
+    # Activations are written once and read once; weights and moments are read and written.
+    costs['student']['mbyte'] = (2 * activations + 3 * memory.size((state.params, state.opt_state))) / 1e6
+    costs['teacher']['mbyte'] = memory.size((self.variables, batch['image'])) / 1e6
+    for who in tuple(costs):
+      costs[who] |= {
         card: {
-          'float32_ms': 1e12 * made[who]['gflop'] / flops,
-          'tf32_ms': 1e12 * made[who]['gflop'] / fast,
-          'memory_ms': 1e9 * made[who]['mbyte'] / speed,
+          'float32_ms': 1e12 * costs[who]['gflop'] / flops,
+          'tf32_ms': 1e12 * costs[who]['gflop'] / fast,
+          'memory_ms': 1e9 * costs[who]['mbyte'] / speed,
         }
         for card, (flops, fast, speed) in CARDS.items()
       }
-    return made
+    return costs
 
 
 class Peer:
@@ -201,15 +201,15 @@ class Peer:
     self.child = subprocess.Popen(command, env=env, **pipes)
     self.errors, self.version = {}, ''
 
-  def ask(self, pair: str, column: str, steps: int) -> float | None:
+  def measure(self, pair: str, column: str, steps: int) -> float | None:
     """Milliseconds of one of these steps, None where it does not work."""
     self.child.stdin.write(f'{pair} {column} {steps}\n')
     line = self.child.stdout.readline()
-    found = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
-    self.version = found['torch']
-    if 'error' in found:
-      self.errors[f'{pair} {column}'] = found['error']
-    return found.get('ms')
+    answer = json.loads(line) if line else {'error': 'the process ended', 'torch': self.version}
+    self.version = answer['torch']
+    if 'error' in answer:
+      self.errors[f'{pair} {column}'] = answer['error']
+    return answer.get('ms')
 
   def close(self):
     self.child.stdin.close()
@@ -232,11 +232,11 @@ def turns(calls: dict, repeats: int) -> dict:
     for name, call in calls.items():
       call(steps[name])
       began = time.perf_counter()
-      said = call(steps[name])
-      took = said if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
-      if i == 1 and took:
-        steps[name] = max(1, round(TURN / took))
-      times[name] += [took] if i > 1 and took is not None else []
+      measured = call(steps[name])
+      ms = measured if name.startswith('torch_') else 1e3 * (time.perf_counter() - began) / steps[name]
+      if i == 1 and ms:
+        steps[name] = max(1, round(TURN / ms))
+      times[name] += [ms] if i > 1 and ms is not None else []
   return {name: statistics.median(values) for name, values in times.items() if values}
 
 
@@ -245,34 +245,34 @@ def measure(name: str, args, folder: Path, peer: Peer | None) -> dict:
   pair = Pair(name, args.batch)
   how = argparse.Namespace(examples=4 * args.batch, shard=4096, dtype='float16')
   with mock.patch.object(stored, 'BATCH', args.batch):
-    written, _ = stored.made(folder / name, {'logits': (pair.classes,)}, 0, how)
+    written, _ = stored.build(folder / name, {'logits': (pair.classes,)}, 0, how)
   reader = stored.read.Reader(written.folder, stored.manifest.load(written.folder))
   calls = {
     'student': pair.step({'student': {}}),
     'live': pair.step({'student': KD}),
     'store': pair.step({'student': KD}, reader=reader),
     'seeds': pair.step({'student': KD}, args.seeds),
-    'teacher': pair.look(),
+    'teacher': pair.teacher_forward(),
   }
   for column in ('student', 'eager', 'compile', 'torchdistill') if peer else ():
-    calls[f'torch_{column}'] = functools.partial(peer.ask, name, column)
-  found = {'ms': turns(calls, args.repeats), 'card': pair.card()}
-  say(name, found['ms'])
+    calls[f'torch_{column}'] = functools.partial(peer.measure, name, column)
+  results = {'ms': turns(calls, args.repeats), 'card': pair.card()}
+  say(name, results['ms'])
   members = {'cohort': pair.step(METHODS, args.seeds)}
   members |= {f'live_{n}': pair.step({'student': m}) for n, m in METHODS.items()}
   ms = turns(members | {'teacher': calls['teacher']}, args.repeats)
   alone = args.seeds * sum(ms[f'live_{n}'] for n in METHODS)
   n, t = args.seeds * len(METHODS), ms['teacher']
   s = alone / n - t
-  found['cohort'] = {'ms': ms, 'members': n, 'speedup': alone / ms['cohort']}
-  found['cohort'] |= {'ideal': (t + s) / (t / n + s)}
-  say(name, found['cohort'])
-  return found
+  results['cohort'] = {'ms': ms, 'members': n, 'speedup': alone / ms['cohort']}
+  results['cohort'] |= {'ideal': (t + s) / (t / n + s)}
+  say(name, results['cohort'])
+  return results
 
 
 def start(folder: Path) -> list[float]:
   """Seconds from the command to the end of the first step, of two starts that share compiled programs."""
-  took = []
+  seconds = []
   for i in range(2):
     workdir = folder / f'start{i}'
     command = [sys.executable, 'run.py', 'teacher', '--config=configs/quickstart.py', f'--workdir={workdir}']
@@ -281,9 +281,9 @@ def start(folder: Path) -> list[float]:
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while child.poll() is None and not (log.exists() and log.stat().st_size):
       time.sleep(0.02)
-    took.append(time.monotonic() - began)
+    seconds.append(time.monotonic() - began)
     child.wait()
-  return took
+  return seconds
 
 
 def peak(name: str, args) -> None:
@@ -300,26 +300,26 @@ def high_water() -> int:
   return 1024 * int(line.split()[1])
 
 
-def goals(found: dict) -> dict:
-  """What is asked for: the figure, the goal, whether it is reached, by how much of it it is missed."""
-  asked = {}
-  for name, pair in found['pairs'].items():
+def goals(results: dict) -> dict:
+  """Each measured figure beside its goal: whether it is reached, and by how many percent it is missed."""
+  figures = {}
+  for name, pair in results['pairs'].items():
     ms = pair['ms']
-    asked[f'{name}: store / student'] = ms['store'] / ms['student'], 1.05, 'most'
+    figures[f'{name}: store / student'] = ms['store'] / ms['student'], 1.05, 'most'
     if 'torch_eager' in ms:
-      asked[f'{name}: live, images/s against eager'] = ms['torch_eager'] / ms['live'], 1.0, 'least'
+      figures[f'{name}: live, images/s against eager'] = ms['torch_eager'] / ms['live'], 1.0, 'least'
     if name == 'cnn' and 'torch_torchdistill' in ms:
-      asked['cnn: store against torchdistill, live'] = ms['torch_torchdistill'] / ms['store'], 2.0, 'least'
+      figures['cnn: store against torchdistill, live'] = ms['torch_torchdistill'] / ms['store'], 2.0, 'least'
     share = pair['cohort']['speedup'] / pair['cohort']['ideal']
-    asked[f'{name}: cohort of {pair["cohort"]["members"]}, of the ideal'] = share, 0.9, 'least'
-  if 'start_s' in found:
-    asked['second start of the quickstart, s'] = found['start_s'][1], 8.0, 'most'
-  made = {}
-  for what, (value, goal, kind) in asked.items():
+    figures[f'{name}: cohort of {pair["cohort"]["members"]}, of the ideal'] = share, 0.9, 'least'
+  if 'start_s' in results:
+    figures['second start of the quickstart, s'] = results['start_s'][1], 8.0, 'most'
+  verdicts = {}
+  for what, (value, goal, kind) in figures.items():
     short = value / goal - 1 if kind == 'most' else 1 - value / goal
-    made[what] = {'value': value, f'at_{kind}': goal, 'reached': short <= 0}
-    made[what] |= {'missed_by_percent': 100 * short} if short > 0 else {}
-  return made
+    verdicts[what] = {'value': value, f'at_{kind}': goal, 'reached': short <= 0}
+    verdicts[what] |= {'missed_by_percent': 100 * short} if short > 0 else {}
+  return verdicts
 
 
 def say(*what):
@@ -351,23 +351,23 @@ def main():
     args.pairs, args.batch, args.seeds, args.repeats = ['vqa'], 8, 2, 2
   if args.peak:
     return peak(args.peak, args)
-  found = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
-  found |= {'repeats': args.repeats, 'pairs': {}}
+  results = {'jax': jax.__version__, 'hardware': compare.hardware(), 'batch': args.batch, 'seeds': args.seeds}
+  results |= {'repeats': args.repeats, 'pairs': {}}
   peer = Peer(args.torch, args.batch, args.pages) if args.torch else None
   with tempfile.TemporaryDirectory() as folder:
     for name in args.pairs:
-      found['pairs'][name] = measure(name, args, Path(folder), peer)
+      results['pairs'][name] = measure(name, args, Path(folder), peer)
     if peer:
       peer.close()
-      found |= {'torch': peer.version, 'torch_does_not_run': peer.errors}
+      results |= {'torch': peer.version, 'torch_does_not_run': peer.errors}
     for name in args.pairs if not args.quick else ():
       command = [sys.executable, '-m', 'benchmarks.step', f'--peak={name}']
       command += [f'--batch={args.batch}', f'--seeds={args.seeds}']
       out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-      found['pairs'][name]['memory_bytes'] = int(out.split()[-1])
+      results['pairs'][name]['memory_bytes'] = int(out.split()[-1])
     if not args.quick:
-      found['start_s'] = start(Path(folder))
-  print(json.dumps(rounded(found | {'goals': goals(found)}), indent=1))
+      results['start_s'] = start(Path(folder))
+  print(json.dumps(rounded(results | {'goals': goals(results)}), indent=1))
 
 
 if __name__ == '__main__':

@@ -38,12 +38,12 @@ class Basic(nn.Module):
 
 def stages(stem, widths, blocks):
   """The residual stages after a stem of so many channels; each but the first halves the map."""
-  made, i = [], stem
+  layers, i = [], stem
   for n, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
     for j in range(depth):
-      made.append(Basic(i, width, 2 if n and not j else 1))
+      layers.append(Basic(i, width, 2 if n and not j else 1))
       i = width
-  return made, i
+  return layers, i
 
 
 class Cnn(nn.Module):
@@ -51,8 +51,8 @@ class Cnn(nn.Module):
 
   def __init__(self, depth, classes):
     super().__init__()
-    made, width = stages(32, (64, 128, 256), (depth,) * 3)
-    self.body = nn.Sequential(*conv(3, 32, 3), nn.ReLU(), *made)
+    layers, width = stages(32, (64, 128, 256), (depth,) * 3)
+    self.body = nn.Sequential(*conv(3, 32, 3), nn.ReLU(), *layers)
     self.head = nn.Linear(width, classes)
     self.to(memory_format=torch.channels_last)
 
@@ -94,8 +94,8 @@ class Vqa(nn.Module):
   def __init__(self, width, widths, blocks, words, classes):
     super().__init__()
     self.stem, self.norm = nn.Conv2d(3, widths[0], 4, 4, bias=False), nn.BatchNorm2d(widths[0])
-    made, last = stages(widths[0], widths, blocks)
-    self.body, self.words = nn.Sequential(*made), nn.Embedding(64, words)
+    layers, last = stages(widths[0], widths, blocks)
+    self.body, self.words = nn.Sequential(*layers), nn.Embedding(64, words)
     self.hidden_words, self.text = nn.Linear(words, words), nn.Linear(words, width)
     self.image, self.hidden, self.head = (
       nn.Linear(last, width),
@@ -209,21 +209,21 @@ def main():
   parser.add_argument('--threads', type=int, default=torch.get_num_threads())
   args = parser.parse_args()
   torch.set_num_threads(args.threads)
-  made = {}
+  steps_made = {}
   for line in sys.stdin:
     try:
       pair, column, steps = line.split()
-      if (pair, column) not in made:
-        made[pair, column] = make(pair, column, args.batch)
+      if (pair, column) not in steps_made:
+        steps_made[pair, column] = make(pair, column, args.batch)
         for _ in range(2):
-          made[pair, column]()
+          steps_made[pair, column]()
       began = time.perf_counter()
       for _ in range(int(steps)):
-        loss = made[pair, column]()
-      found = {'ms': 1e3 * (time.perf_counter() - began) / int(steps), 'loss': loss}
+        loss = steps_made[pair, column]()
+      answer = {'ms': 1e3 * (time.perf_counter() - began) / int(steps), 'loss': loss}
     except Exception as e:  # a column that does not work here is no reason to lose the others
-      found = {'error': f'{type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else ""}'}
-    print(json.dumps(found | {'torch': torch.__version__}), flush=True)
+      answer = {'error': f'{type(e).__name__}: {str(e).strip().splitlines()[-1] if str(e).strip() else ""}'}
+    print(json.dumps(answer | {'torch': torch.__version__}), flush=True)
 
 
 if __name__ == '__main__':

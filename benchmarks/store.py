@@ -3,7 +3,7 @@
   python -m benchmarks.store
   taskset -c 0 python -m benchmarks.store --examples=65536 --folder=/tmp     # one core
 
-It writes a store of made logits and embeddings, as `run.py store build` writes it but without a teacher,
+It writes a store of random logits and embeddings, as `run.py store build` writes it but without a teacher,
 and reads it through `Reader.take`, the way training does, in batches of 256, in order and shuffled: from
 the files, as a large store is read, and from memory, as one below 1 GB is.
 
@@ -30,7 +30,7 @@ from kdjax.teacher_store import live_teacher, manifest, read, record, write
 BATCH = 256
 
 
-def made(folder, shapes, top_k, args):
+def build(folder, shapes, top_k, args):
   """Writes a store of random taps: (its reader, seconds)."""
   rng = np.random.default_rng(0)
   t = {name: jnp.asarray(rng.normal(0, 3, (BATCH, *shape)), jnp.float32) for name, shape in shapes.items()}
@@ -41,17 +41,17 @@ def made(folder, shapes, top_k, args):
   identity = json.loads(json.dumps(identity))
   spec = manifest.Spec(folder, identity, taps, frozenset(shapes), args.shard, 1)
   folder.mkdir()
-  ask = live_teacher.Teacher(
+  teacher = live_teacher.Teacher(
     BATCH, None, lambda batch, view: (record.pack(taps, batch['id'], view, arrays), t)
   )
   began = time.perf_counter()
   shards = range(-(-args.examples // args.shard))
-  write.shards(spec, shards, 0, lambda rows: {'id': rows}, ask, args.examples)
-  took = time.perf_counter() - began
-  found = write.manifest_of(spec, complete=True)
-  files.write_json(folder / manifest.NAME, found)
+  write.shards(spec, shards, 0, lambda rows: {'id': rows}, teacher, args.examples)
+  seconds = time.perf_counter() - began
+  metadata = write.manifest_of(spec, complete=True)
+  files.write_json(folder / manifest.NAME, metadata)
   with mock.patch.object(read, 'HELD', 0):
-    return read.Reader(folder, found), took
+    return read.Reader(folder, metadata), seconds
 
 
 def rate(reader, order):
@@ -75,8 +75,8 @@ def main():
   args = parser.parse_args()
   progress.silence()
   with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-    large, large_s = made(Path(folder) / 'large', {'logits': (1000,), 'embed': (512,)}, 16, args)
-    small, small_s = made(Path(folder) / 'small', {'logits': (100,)}, 0, args)
+    large, large_s = build(Path(folder) / 'large', {'logits': (1000,), 'embed': (512,)}, 16, args)
+    small, small_s = build(Path(folder) / 'small', {'logits': (100,)}, 0, args)
     held = read.Reader(small.folder, manifest.load(small.folder))
     each = np.arange(0, args.examples, args.shard)
     held.take(each, 0 * each)  # loads every shard

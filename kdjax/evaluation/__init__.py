@@ -1,1 +1,1 @@
-"""Whether it helped: the comparison, its test, ranking, cost and robustness."""
+"""Evaluation: the comparison, its significance test, ranking, cost and robustness."""

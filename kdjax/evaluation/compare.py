@@ -26,10 +26,10 @@ class Compared(NamedTuple):
   """One comparison, before it is written.
 
   Attributes:
-    results: what results.json holds.
+    results: the content of results.json.
     curves: the logged records of each stage.
-    cards: answered examples.
-    folder: where it belongs.
+    cards: examples with the stages' answers, for the report.
+    folder: of results.json and the reports.
   """
 
   results: dict
@@ -39,10 +39,10 @@ class Compared(NamedTuple):
 
 
 def run(experiment: Any) -> dict:
-  """Compares the student, or every member of a cohort and then all of them with each other.
+  """Compares the student with its baseline, or every member of a cohort, and ranks these.
 
   Returns:
-    The results of the one comparison, or of a cohort the ranking.
+    The results of the comparison, or of a cohort the ranking.
 
   Raises:
     KdjaxError: if there is nothing to compare.
@@ -83,8 +83,8 @@ def compare(experiment: Any) -> Compared:
   variables = {s: experiment.variables(s) for s in present}
   evaluated = {}
   for stage in present:
-    whose = config['name'] if experiment.cohort and stage == 'student' else stage
-    title = f'{whose}: {config["data"]["test"]}'
+    name = config['name'] if experiment.cohort and stage == 'student' else stage
+    title = f'{name}: {config["data"]["test"]}'
 
     def evaluate(stage=stage, title=title):
       return experiment.evaluator(stage)(variables[stage], data.test, title)
@@ -109,11 +109,11 @@ def compare(experiment: Any) -> Compared:
       'others': {k: v.tolist() for k, v in others.items()},
     }
     if stage != 'teacher' and 'teacher' in evaluated:
-      teachers, mine = evaluated['teacher'].gathered, evaluated[stage].gathered
-      teachers = teachers if len(teachers) > 1 else [teachers[0]] * len(mine)
-      each = [task.compare(*pair) for pair in zip(teachers, mine, strict=True)]
-      stages[stage] |= {k: float(np.mean([e[k] for e in each])) for k in each[0]}
-      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in each] for k in each[0]}
+      teacher_outputs, outputs = evaluated['teacher'].gathered, evaluated[stage].gathered
+      teacher_outputs = teacher_outputs if len(teacher_outputs) > 1 else [teacher_outputs[0]] * len(outputs)
+      comparisons = [task.compare(*pair) for pair in zip(teacher_outputs, outputs, strict=True)]
+      stages[stage] |= {k: float(np.mean([e[k] for e in comparisons])) for k in comparisons[0]}
+      stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in comparisons] for k in comparisons[0]}
   results = {
     'name': config['name'],
     'dataset': config['data']['name'],
@@ -122,7 +122,7 @@ def compare(experiment: Any) -> Compared:
     'higher_is_better': task.higher_is_better,
     'stages': stages,
     'references': _references(task, data),
-    **_judgement(stages, task, len(data.test)),
+    **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
@@ -151,7 +151,7 @@ def compare(experiment: Any) -> Compared:
 
 
 def write(compared: Compared, shown: bool = True) -> None:
-  """Writes results.json and the reports, and prints the table where it is to be shown."""
+  """Writes results.json and the reports, and prints the table if `shown`."""
   if jax.process_index():
     return
   files.write_json(compared.folder / 'results.json', compared.results)
@@ -162,7 +162,7 @@ def write(compared: Compared, shown: bool = True) -> None:
 
 
 def _costs(experiment, variables):
-  """Stage -> cost of inference, of each architecture once: two figures would differ by noise alone."""
+  """Stage -> cost of inference, measured once an architecture: two measurements would differ by noise."""
   each = {experiment.architecture(s): (experiment.model(s), v) for s, v in variables.items()}
 
   def measure():
@@ -177,24 +177,24 @@ def _costs(experiment, variables):
 
 
 def _robustness(experiment, variables):
-  """The score of every stage with each subset of its modalities, and in noise; see `modality_robustness`.
+  """The score of every stage for each subset of its modalities, and with noise; see `modality_robustness`.
 
   p of the paired test of student and baseline is corrected over all subsets.
   """
   config, task, data = experiment.config, experiment.task, experiment.data
   by_kind = {'subsets': {}, 'noise': {}}
   for stage, stacked in variables.items():
-    own = experiment.stage_config(stage)
-    names = modality_robustness.modalities(own['inputs'], data.test.take([0]))
+    config_of_stage = experiment.stage_config(stage)
+    names = modality_robustness.modalities(config_of_stage['inputs'], data.test.take([0]))
     model = modality_robustness.with_missing(experiment.model(stage), names)
     evaluator = make_evaluate(model, task, sharding.make_mesh(), config['run']['eval_batch'], gather=False)
 
     def evaluate(source, title, evaluator=evaluator, stacked=stacked):
       return evaluator(stacked, source, title).metrics[task.metric].tolist()
 
-    wanted = config['modality_robustness']
+    settings = config['modality_robustness']
     measured = modality_robustness.measure(
-      evaluate, data.test, tuple(names), wanted['subsets'], wanted['noise'], stage
+      evaluate, data.test, tuple(names), settings['subsets'], settings['noise'], stage
     )
     for kind, scores in measured.items():
       for what, values in scores.items():
@@ -202,18 +202,18 @@ def _robustness(experiment, variables):
   pairs = {k: v for k, v in by_kind['subsets'].items() if {'student', 'baseline'} <= v.keys()}
   step = 1 / len(data.test)
   tests = {k: _paired(v['student'], v['baseline'], task, step) for k, v in pairs.items()}
-  tests = {k: test for k, test in tests.items() if test.p is not None}
-  adjusted = significance.false_discovery([test.p for test in tests.values()])
-  by_kind |= {'interval': {k: test.interval for k, test in tests.items()}}
-  return by_kind | {'p_adjusted': dict(zip(tests, adjusted.tolist(), strict=True))}
+  p = {k: test.p for k, test in tests.items() if test.p is not None}
+  adjusted = significance.false_discovery(list(p.values()))
+  by_kind |= {'interval': {k: tests[k].interval for k in p}}
+  return by_kind | {'p_adjusted': dict(zip(p, adjusted.tolist(), strict=True))}
 
 
 def _paired(student, baseline, task, step):
   return significance.paired(student, baseline, task.higher_is_better, step)
 
 
-def _judgement(stages: Mapping, task, examples: int) -> dict:
-  """What the test says of student and baseline; a score's smallest step is an example's share of it."""
+def _significance(stages: Mapping, task, examples: int) -> dict:
+  """The paired test of student and baseline; the resolution of a score is 1 / examples."""
   if not {'baseline', 'student'} <= stages.keys():
     unknown = ('gap_recovered', 'difference', 'interval', 'effect', 'p_value')
     return dict.fromkeys(unknown) | {'verdict': 'inconclusive', 'note': ''}
@@ -227,14 +227,14 @@ def _judgement(stages: Mapping, task, examples: int) -> dict:
 
 
 def _references(task, data) -> dict[str, float]:
-  """What no model is needed for; only where the data lie in memory."""
+  """Scores of answers that need no model; {} where the data are not in memory."""
   if not all(isinstance(source, splits.InMemorySplit) for source in (data.train, data.test)):
     return {}
   return task.references(data.train.arrays, data.test.arrays)
 
 
 def hardware() -> str:
-  """Devices as a person would name them."""
+  """The devices, in words."""
   device = jax.devices()[0]
   if device.platform != 'cpu':
     return f'{jax.device_count()} x {device.device_kind}'

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes, FLOPs, latency, throughput."""
+"""The cost of a model: parameters, bytes, FLOPs, latency, throughput."""
 
 import time
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from kdjax.types import Model
 
 
 def count(variables: Mapping) -> dict[str, int]:
-  """Learned parameters, and the bytes of all that inference needs."""
+  """'params', the number of parameters, and 'bytes', of all variables."""
   leaves = jax.tree.leaves(variables)
   return {
     'params': int(sum(x.size for k in ('params', 'frozen') for x in jax.tree.leaves(variables.get(k)))),
@@ -26,14 +26,14 @@ def measure(
   repeats: int = 30,
   seconds: float = 30,
 ) -> dict[str, dict]:
-  """The cost of inference of each model, measured in turns so that all meet the same noise.
+  """The cost of inference of each model, measured in turns so that all have the same noise.
 
   Args:
     models: name -> (model, variables).
     batch: the throughput is measured on all of it, the latency on its first row.
-    taps: the outputs that are used; what nobody reads is not computed.
-    repeats: how often; medians are given.
-    seconds: after which no further repeat is begun, from the fifth on.
+    taps: the outputs to compute.
+    repeats: of each call, for medians.
+    seconds: the time limit, after five repeats.
 
   Returns:
     name -> params, bytes, flops_per_example, latency_ms (batch 1), throughput_per_s.
@@ -67,7 +67,7 @@ def measure(
 
 
 def flops(f, *args) -> float | None:
-  """The floating-point operations of f, however its convolutions are computed here; None if unknown."""
+  """The floating-point operations of f, with XLA's own convolutions; None if unknown."""
   with conv.plain(True):
     analysis = jax.jit(f).lower(*args).cost_analysis() or {}
   return float(analysis['flops']) if analysis.get('flops', -1) > 0 else None

@@ -1,4 +1,4 @@
-"""How good are the responses that a language model writes: ROUGE-L, and how many are exactly right."""
+"""Metrics of the responses of a language model: ROUGE-L and exact match."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from kdjax.types import Model
 
 
 class RowSubset:
-  """The examples of a source at some rows."""
+  """Some rows of a source."""
 
   def __init__(self, source: Any, rows: np.ndarray):
     self.source, self.rows = source, rows
@@ -30,45 +30,45 @@ class RowSubset:
     return self.source.take(self.rows[np.asarray(indices)])
 
 
-def rouge_l(wanted: Sequence[str], written: Sequence[str]) -> float:
+def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
   """The mean F of ROUGE-L (Lin, 2004) with stemming, a share of 1."""
   from rouge_score.rouge_scorer import RougeScorer
 
   scorer = RougeScorer(['rougeL'], use_stemmer=True)
-  pairs = zip(wanted, written, strict=True)
+  pairs = zip(references, written, strict=True)
   return float(np.mean([scorer.score(a, b)['rougeL'].fmeasure for a, b in pairs]))
 
 
 def room(tokenizer: Any, settings: Mapping, prompt_length: int) -> tuple[int, int]:
-  """The longest prompt and the longest response, of the config's 'generation'.
+  """(length of the longest prompt, of the longest response) in tokens.
 
   Raises:
-    KdjaxError: if there is no room for a response, or nothing to score it with.
+    KdjaxError: for data without text, or without the package rouge-score.
   """
   if tokenizer is None:
     raise KdjaxError("generation needs examples with a 'text' and a 'response', and the data have no text.")
   if find_spec('rouge_score') is None:
     raise KdjaxError('generation is scored with ROUGE-L: pip install rouge-score, or set generation.seeds=()')
-  most = tokenizers.longest(tokenizer, prompt_length)
-  return most, settings['length'] or tokenizer.truncation['max_length'] - most
+  longest_prompt = tokenizers.longest(tokenizer, prompt_length)
+  return longest_prompt, settings['length'] or tokenizer.truncation['max_length'] - longest_prompt
 
 
 def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int) -> Callable:
-  """`write(variables, batch, seed) -> (ids i32 [S, B, N], those of the data's responses [B, L], 'mask')`.
+  """`write(variables, batch, seed) -> (ids i32 [S, B, N], reference ids i32 [B, L], mask [B])`.
 
-  Ids are -1 where there is none; the variables are stacked over S seeds.
+  Ids are -1 where there is no token; the variables are stacked over S seeds.
   """
-  most, length = room(tokenizer, settings, prompt_length)
+  longest_prompt, length = room(tokenizer, settings, prompt_length)
   write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, settings['temperature'])
 
   def written(variables, batch, seed):
-    begun, responses = generate.prompts(batch, most), []
+    prompts, responses = generate.prompts(batch, longest_prompt), []
     for i in range(len(jax.tree.leaves(variables)[0])):
-      one = jax.tree.map(lambda x, i=i: x[i], variables)
-      written_ = write(one, begun, jax.random.key(seed))
-      responses.append(jnp.where(written_.mask, written_.ids, -1))
-    own = jnp.where(batch['text/response'] > 0, batch['text'], -1)
-    return jnp.stack(responses), own, batch['mask']
+      one_model = jax.tree.map(lambda x, i=i: x[i], variables)
+      response = write(one_model, prompts, jax.random.key(seed))
+      responses.append(jnp.where(response.mask, response.ids, -1))
+    truths = jnp.where(batch['text/response'] > 0, batch['text'], -1)
+    return jnp.stack(responses), truths, batch['mask']
 
   return written
 
@@ -76,8 +76,8 @@ def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
 def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int, mesh, batch_size: int):
   """`score(variables, source, examples, title) -> {name: f64 [S]}`, of models stacked over S seeds.
 
-  'rouge_l' and 'exact_match', the share of responses of which every token is right, are means over the
-  seeds of the sampling, 'rouge_l (seed 10)' of one.
+  'rouge_l' and 'exact_match', the share of responses with every token right, are means over the sampling
+  seeds; 'rouge_l (seed 10)' is of one.
 
   Args:
     model: a language model.
@@ -90,27 +90,28 @@ def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
   Raises:
     KdjaxError: as `room` does.
   """
-  whole, spelt = sharding.replicated(mesh), tokenizers.vocabulary(tokenizer)
+  whole, vocabulary = sharding.replicated(mesh), tokenizers.vocabulary(tokenizer)
   write = jax.jit(make_write(model, tokenizer, settings, prompt_length), out_shardings=whole)
 
   def score(variables, source, examples, title=''):
     n = min(settings['examples'] or len(source), len(source))
     rows = np.linspace(0, len(source) - 1, n).astype(int)
-    wanted = [examples[int(i)]['response'] for i in rows]
+    subset: Any = RowSubset(source, rows)  # has what `eval_batches` reads
+    references = [examples[int(i)]['response'] for i in rows]
     variables, scores = jax.device_put(variables, whole), {}
     for seed in settings['seeds']:
-      texts, right = [], []
+      texts, correct = [], []
       with bar(f'{title or "writing"}, sampling seed {seed}', n, 'example') as shown:
-        for batch in pipeline.eval_batches(RowSubset(source, rows), batch_size):
-          ids, own, mask = jax.device_get(write(variables, sharding.to_global_arrays(batch, mesh), seed))
+        for batch in pipeline.eval_batches(subset, batch_size):
+          ids, truths, mask = jax.device_get(write(variables, sharding.to_global_arrays(batch, mesh), seed))
           for row in np.flatnonzero(mask):
-            written, truth = ids[:, row], own[row][own[row] >= 0]
-            texts.append([tokenizers.spell(one, spelt) for one in written])
-            right.append([np.array_equal(one[one >= 0], truth) for one in written])
+            written, truth = ids[:, row], truths[row][truths[row] >= 0]
+            texts.append([tokenizers.spell(one, vocabulary) for one in written])
+            correct.append([np.array_equal(one[one >= 0], truth) for one in written])
           shown.update(len(texts))
       by_model = zip(*texts, strict=True)
-      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(wanted, each) for each in by_model])
-      scores.setdefault('exact', []).append(np.mean(right, 0))
+      scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(references, each) for each in by_model])
+      scores.setdefault('exact', []).append(np.mean(correct, 0))
     exact = {'exact_match': np.mean(scores.pop('exact'), 0)}
     return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores
 

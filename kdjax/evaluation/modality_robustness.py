@@ -1,4 +1,4 @@
-"""Missing and noisy senses: one model, evaluated with every subset of its modalities, and in noise."""
+"""Missing and noisy modalities: a model is evaluated on every subset of its modalities, and with noise."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +13,16 @@ from kdjax.nn.layers import scale_image
 from kdjax.nn.missing_modality import hide
 from kdjax.types import Batch, Model
 
-ABLATED = 'senses'  # what a source tells the model of each example, beside the example
+ABLATED = 'senses'  # batch key, f32 [B, M, 2]: presence and noise level of each modality
 
 
-def modalities(inputs: Mapping[str, str], batch: Batch) -> dict[str, str]:
-  """The modalities that a model with these inputs is given -> the batch key of each."""
+def modalities(inputs: Mapping[str, str], batch: Mapping[str, Any]) -> dict[str, str]:
+  """modality -> batch key, of a model with these inputs."""
   return {m: inputs.get(m, m) for m in MODALITIES if m in (inputs or batch)}
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
-  """All 2^M - 1 that are not empty, the whole first."""
+  """All 2^M - 1 subsets that are not empty, the largest first."""
   return [s for n in range(len(names), 0, -1) for s in itertools.combinations(names, n)]
 
 
@@ -33,10 +33,10 @@ def add_noise(batch: Batch, name: str, level: jax.Array, where: str = '') -> dic
   each vanishes from the mask with probability `level`.
 
   Args:
-    batch: what is disturbed.
+    batch: with 'id'.
     name: the modality.
-    level: [B], in [0, 1].
-    where: the batch key of it, where that is another.
+    level: f32 [B], in [0, 1].
+    where: its batch key; '' for `name`.
   """
   where = where or name
   x, noisy = batch[where], dict(batch)
@@ -54,7 +54,7 @@ def add_noise(batch: Batch, name: str, level: jax.Array, where: str = '') -> dic
 
 
 def with_missing(model: Model, names: Mapping[str, str]) -> Model:
-  """The model on batches that lack, or have noise in, what an `AblatedSource` says of its `modalities`."""
+  """The model on batches of an `AblatedSource`: hides modalities, and adds noise to them, before `apply`."""
 
   def apply(variables, batch, **how):
     ablation = batch[ABLATED]  # [B, M, 2]: present, level
@@ -68,7 +68,7 @@ def with_missing(model: Model, names: Mapping[str, str]) -> Model:
 
 
 class AblatedSource:
-  """A source whose examples say which modalities are present, and how noisy each is."""
+  """A source whose examples have `ABLATED`: which modalities are present, and the noise level of each."""
 
   def __init__(
     self, source: Any, names: tuple[str, ...], present: tuple[str, ...], level: Mapping[str, float]
@@ -92,15 +92,15 @@ def measure(
   noise: Sequence[float],
   title: str,
 ) -> dict[str, dict[str, list[float]]]:
-  """The score of a `with_missing` model in the states of its senses.
+  """The scores of a `with_missing` model, for subsets of its modalities and levels of noise.
 
   Args:
     evaluate: `(source, title) -> [S]`, a score a seed.
     source: the examples.
     names: the modalities of the model.
-    all_subsets: whether to try them all, or what is whole alone.
-    noise: the levels to try on each modality, the others being whole.
-    title: said while it runs.
+    all_subsets: whether to evaluate all subsets, or all modalities alone.
+    noise: the levels for each modality, with the others unchanged.
+    title: of the progress bar.
 
   Returns:
     'subsets': 'image+audio' -> scores; 'noise': 'image 0.25' -> scores.

@@ -1,19 +1,19 @@
-"""The members of a cohort against their baselines, and against each other."""
+"""The ranking of a cohort: its members against their baselines, and by score."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from kdjax.evaluation import significance
 
-# What a row has of its member's comparison.
+# The keys of a comparison that a row of the ranking has too.
 TEST = ('difference', 'interval', 'effect', 'p_value', 'p_adjusted', 'verdict', 'gap_recovered')
 
 
 def corrected(results: Mapping[str, Mapping]) -> dict[str, dict]:
-  """The comparisons of a cohort's members, each with the verdict that the number of tests allows.
+  """The comparisons of a cohort's members, with p corrected for the number of tests.
 
-  So many tests at once find something by chance: 'p_adjusted' is p corrected over all 'tests' by the false
-  discovery rate (Benjamini & Hochberg 1995), and 'verdict' is that of the corrected one.
+  'p_adjusted' is p corrected over all 'tests' by the false discovery rate (Benjamini & Hochberg 1995), and
+  'verdict' that of the corrected p.
   """
   tested = [n for n, r in results.items() if r['p_value'] is not None]
   p = dict(zip(tested, significance.false_discovery([results[n]['p_value'] for n in tested]), strict=True))
@@ -33,9 +33,8 @@ def rank(
   Args:
     results: member -> its comparison, as `corrected` gives it; one or more.
     failed: member -> the step at which its loss was not finite.
-    shared: the members whose baseline is the cohort's; the others, whose students are other ones, have
-      baselines of their own.
-    command: how to make it again.
+    shared: the members with the cohort's baseline; the others have other students, and so other baselines.
+    command: the command line.
 
   Returns:
     'rows', best first, each a dict of name, mean, std, what `TEST` names, and cost (the time of its update
@@ -43,8 +42,8 @@ def rank(
   """
   first = next(iter(results.values()))
   sign = 1 if first['higher_is_better'] else -1
-  took = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
-  least = min((t for t in took.values() if t), default=None)
+  update_times = {n: r['stages']['student'].get('update_s') for n, r in results.items()}
+  fastest = min((t for t in update_times.values() if t), default=None)
   rows = []
   for name, result in results.items():
     student, baseline = (result['stages'].get(s) for s in ('student', 'baseline'))
@@ -55,7 +54,7 @@ def rank(
         'std': student['std'],
         'values': student['values'],
         **{k: result[k] for k in TEST},
-        'cost': took[name] / least if took[name] and least else None,
+        'cost': update_times[name] / fastest if update_times[name] and fastest else None,
         'own_baseline': None if name in shared else baseline,
         'methods': result['config']['methods'],
       }
@@ -64,13 +63,13 @@ def rank(
   same = {k: first[k] for k in ('dataset', 'metric', 'higher_is_better', 'split', 'seeds', 'selection')}
   same |= {k: first[k] for k in ('n_examples', 'n_train', 'hardware', 'versions')}
   same |= {'redrawn': first.get('redrawn', [])}
-  whose = {'teacher': next(iter(results))} | ({'baseline': shared[0]} if shared else {})
+  sources = {'teacher': next(iter(results))} | ({'baseline': shared[0]} if shared else {})
   students = [r['stages']['student'] for r in results.values()]
   trainings = {s['training']: s['wall_time_s'] for s in students}  # members share one
   return {
     'name': first['config']['name'].rpartition('/')[0],
     **same,
-    'stages': {s: results[n]['stages'][s] for s, n in whose.items() if s in results[n]['stages']},
+    'stages': {s: results[n]['stages'][s] for s, n in sources.items() if s in results[n]['stages']},
     'training': {'steps': first['stages']['student']['steps'], 'wall_time_s': sum(trainings.values())},
     'rows': rows + [{'name': n, 'failed_at': at} for n, at in failed.items()],
     'command': command,

@@ -1,4 +1,4 @@
-"""Whether two models differ over the same seeds: a paired test, its interval, and the size of the effect."""
+"""The paired t-test of two models over the same seeds, its interval and effect size."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Paired(NamedTuple):
     effect: Cohen's d_z, the mean of the differences in their standard deviations; None where these are alike.
     p: of the two-sided paired t-test, None with fewer than two seeds or where a score is not finite.
     verdict: 'better', 'inconclusive' or 'worse'.
-    note: what a reader has to know of the test, '' for nothing.
+    note: a remark on the test for the report, or ''.
   """
 
   difference: float

@@ -1,4 +1,4 @@
-"""From a config to models, methods and tasks; the only place that looks a name up."""
+"""Builds models, methods and tasks from their configs, whose names it looks up in the registry."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +14,13 @@ from kdjax.methods import combine
 from kdjax.nn.functional import functions
 from kdjax.pretrained import initialize
 from kdjax.training import optimizers, schedules
-from kdjax.training.schemes import data_free
+from kdjax.training.schemes import data_free, dot
 from kdjax.types import Method, Model, Task
 
 
 def task(config: Mapping) -> Task:
-  given = dict(config)
-  return registry.make('tasks', given.pop('name'), given, 'task')
+  task_options = dict(config)
+  return registry.make('tasks', task_options.pop('name'), task_options, 'task')
 
 
 def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
@@ -28,12 +28,12 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
 
   Args:
     config: 'model' and the module's attributes.
-    fill: attributes that the data decide, for modules that have them and were not given them.
+    fill: attributes that the data decide, for modules that have them and whose config leaves them out.
   """
   if not isinstance(config, Mapping) or 'model' not in config:
     raise KdjaxError(f"a model is a dict, {{'model': its name, ...}}, and not {config!r}.")
-  given = {k: v for k, v in config.items() if k not in initialize.KEYS}
-  name = given.pop('model')
+  attributes = {k: v for k, v in config.items() if k not in initialize.KEYS}
+  name = attributes.pop('model')
   known = registry.options('models', name)
   within = fill if initialize.whole(config) else {k: v for k, v in fill.items() if k != 'num_classes'}
 
@@ -44,24 +44,24 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
       return module(value, within)
     return {k: inner(v) for k, v in value.items()}
 
-  given = {k: inner(v) for k, v in given.items()}
-  given |= {k: v for k, v in fill.items() if k in known and k not in given}
-  made = registry.make('models', name, given)
-  return initialize.Frozen(made) if config.get('frozen') else made
+  attributes = {k: inner(v) for k, v in attributes.items()}
+  attributes |= {k: v for k, v in fill.items() if k in known and k not in attributes}
+  built = registry.make('models', name, attributes)
+  return initialize.Frozen(built) if config.get('frozen') else built
 
 
-def fill(found: Data, wanted: Task) -> dict[str, int]:
+def fill(data: Data, task: Task) -> dict[str, int]:
   """The attributes of modules that the data decide."""
-  classes = wanted.outputs(found.dataset).get('logits')
-  size = 0 if found.tokenizer is None else tokenizer.size(found.tokenizer)
-  words = {'vocab_size': size, 'tokens': size} if size else {}
-  return words | ({'num_classes': classes} if classes else {})
+  classes = task.outputs(data.dataset).get('logits')
+  size = 0 if data.tokenizer is None else tokenizer.size(data.tokenizer)
+  vocabulary = {'vocab_size': size, 'tokens': size} if size else {}
+  return vocabulary | ({'num_classes': classes} if classes else {})
 
 
-def model(config: Mapping, found: Data, wanted: Task) -> Model:
+def model(config: Mapping, data: Data, task: Task) -> Model:
   """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`."""
-  net, still = module(config['model'], fill(found, wanted)), initialize.frozen(config['model'])
-  return functions(net, config['inputs'], config['dtype'], config['drop'], still)
+  net, frozen = module(config['model'], fill(data, task)), initialize.frozen(config['model'])
+  return functions(net, config['inputs'], config['dtype'], config['drop'], frozen)
 
 
 def method(
@@ -78,50 +78,67 @@ def method(
   Raises:
     KdjaxError: for what is wrong with an entry.
   """
-  made = {}
+  losses = {}
   if not isinstance(config, Mapping) or not all(isinstance(v, Mapping) for v in config.values()):
     raise KdjaxError(f'methods is {config!r}; it is a dict: name -> a dict of weight, taps and options.')
 
-  def option(value):
+  def option(value: Any) -> Any:
     if not isinstance(value, Mapping):
       return value
-    return peer(value) if 'model' in value else {k: option(v) for k, v in value.items()}
+    if 'model' not in value:
+      return {k: option(v) for k, v in value.items()}
+    assert peer is not None, 'an option that is a model needs `peer`'
+    return peer(value)
 
-  for name, given in config.items():
-    entry = loss_entry.read(name, given)
+  for name, entry_config in config.items():
+    entry = loss_entry.read(name, entry_config)
     options.check(entry.weight, options.Weight, f'methods.{name}.weight')
-    own = options.check_all(schedules.weight_schedule, entry.schedule, f'methods.{name}')
-    given = {k: option(v) for k, v in entry.options.items()}
+    schedule = options.check_all(schedules.weight_schedule, entry.schedule, f'methods.{name}')
+    method_options = {k: option(v) for k, v in entry.options.items()}
     counts = getattr(registry.module('methods', entry.method), 'EXAMPLES', None)
-    if examples and counts and given.get(counts) is None:
-      given[counts] = examples()
-    method_ = registry.make('methods', entry.method, given, f'methods.{name}')
-    if examples and counts and given[counts] < examples():
+    if examples and counts and method_options.get(counts) is None:
+      method_options[counts] = examples()
+    method_ = registry.make('methods', entry.method, method_options, f'methods.{name}')
+    if examples and counts and method_options[counts] < examples():
       raise KdjaxError(
-        f"methods.{name}.{counts} is {given[counts]}, and the largest 'id' of the training data is "
+        f"methods.{name}.{counts} is {method_options[counts]}, and the largest 'id' of the training data is "
         f'{examples() - 1}: set it to {examples()}, or leave it out.'
       )
-    made[name] = (entry.weight, method_, schedules.weight_schedule(steps, **own))
-  return combine(made)
+    losses[name] = (entry.weight, method_, schedules.weight_schedule(steps, **schedule))
+  return combine(losses)
 
 
-def image_generator(config: Mapping, found: Data, steps: int) -> data_free.ImageGenerator:
-  """What `config.generator` makes images with: 'scheme', 'model', 'optimiser', and the scheme's options."""
-  given = dict(config)
-  if missing := {'scheme', 'model', 'optimiser'} - given.keys():
+def image_generator(config: Mapping, data: Data, steps: int) -> data_free.ImageGenerator:
+  """The generator of `config.generator`: 'scheme', 'model', 'optimiser', and the scheme's options.
+
+  Raises:
+    KdjaxError: for a key that is missing, data without images, or a model that makes none.
+  """
+  scheme_options = dict(config)
+  if missing := {'scheme', 'model', 'optimiser'} - scheme_options.keys():
     raise KdjaxError(f'generator has no {sorted(missing)[0]!r}: it needs a scheme, a model and an optimiser.')
-  scheme, net, optimiser = (given.pop(k) for k in ('scheme', 'model', 'optimiser'))
-  batch = next(pipeline.eval_batches(found.train, jax.process_count()))
+  scheme, net, optimiser = (scheme_options.pop(k) for k in ('scheme', 'model', 'optimiser'))
+  batch = next(pipeline.eval_batches(data.train, jax.process_count()))
   if 'image' not in batch:
     raise KdjaxError(f'a generator makes images, and the data have {", ".join(sorted(batch))}.')
   *size, channels = batch['image'].shape[1:]
   net = module(net, {'size': tuple(size), 'channels': channels})
   if not hasattr(net, 'noise'):
     raise KdjaxError("generator.model makes no images of noise: choose {'model': 'generator', ...}.")
-  loss = registry.make('generators', scheme, given)
-  return data_free.ImageGenerator(functions(net, {}), net.noise, loss, optimizers.optimiser(optimiser, steps))
+  loss, tx = registry.make('generators', scheme, scheme_options), optimizers.optimiser(optimiser, steps)
+  if isinstance(tx, dot.Dot):
+    raise KdjaxError(
+      "the optimiser 'dot' takes a gradient of distillation: choose another in generator.optimiser."
+    )
+  return data_free.ImageGenerator(functions(net, {}), net.noise, loss, tx)
 
 
 def make_augment(config: Mapping, seed: int, views: Mapping = {}) -> Callable:
-  """What augments the batches of a training, `config` that of its 'train', and adds views of them."""
+  """The augmentation of the batches of a training, `batch -> batch`.
+
+  Args:
+    config: its 'train', of which 'augment' is read.
+    seed: of the random draws.
+    views: name -> operations, the further views of `student.views`.
+  """
   return augment.make_augment(tuple(config['augment']), seed, {k: tuple(v) for k, v in views.items()})

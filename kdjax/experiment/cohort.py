@@ -1,4 +1,4 @@
-"""The members of a cohort: what they share, and what each may have of its own."""
+"""The members of a cohort, and the config keys that they may differ in."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,13 @@ def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
   Raises:
     KdjaxError: for a key that the members have to share.
   """
-  taken = (*TRAINED, 'cohort', 'baselines', 'store')
-  if name in taken or not name.replace('-', '_').replace('.', '_').isidentifier():
+  reserved = (*TRAINED, 'cohort', 'baselines', 'store')
+  if name in reserved or not name.replace('-', '_').replace('.', '_').isidentifier():
     raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
   if not isinstance(changes, Mapping):
     raise KdjaxError(f'cohort.{name} is {changes!r}; a member is a dict: methods, and other changes.')
   for key in flat({'methods': changes.get('methods'), **changes}):
-    if key != 'methods' and not any(key == own or key.startswith(f'{own}.') for own in OWN):
+    if key != 'methods' and not any(key == prefix or key.startswith(f'{prefix}.') for prefix in OWN):
       raise unknown(f'key of a member in cohort.{name}', key, OWN)
   merged = _merged(config, changes) | {'cohort': {}, 'name': f'{config["name"]}/{name}'}
   return merged | {'methods': changes.get('methods', config['methods'])}

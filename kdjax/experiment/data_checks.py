@@ -1,4 +1,4 @@
-"""What can be wrong with the examples of every split that is read: found once, before anything is trained."""
+"""Checks of the examples of every split, once before anything is trained."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,42 +17,43 @@ NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
 
 
 def check(experiment: Experiment) -> None:
-  """Reads every example that training or evaluation will read, and says what is odd about them.
+  """Checks every example that training or evaluation will read, and prints warnings.
 
-  What is held in memory was read before; a split that is read as it goes is read through here, once for a
-  workdir.
+  A split that is not held in memory is read from start to end, once for a workdir.
 
   Raises:
-    KdjaxError: for an example that cannot be read, examples of different shapes and types, numbers that are
-      not finite, labels that the task cannot read, and a split without any label that needs some.
+    KdjaxError: for an example that cannot be read, examples of different shapes or types, numbers that are
+      not finite, labels that the task cannot read, and a split that needs labels and has none.
   """
   data, config, task = experiment.data, experiment.config['data'], experiment.task
-  again = checked(experiment)
+  checked_before = checked(experiment)
   splits = {'train': data.train, (config['transfer'] or 'train'): data.transfer_set}
   splits |= {} if data.validation is None else {'validation': data.validation}
   splits |= {config['test']: data.test}
-  first, seen, there = {}, {}, "in the first of 'train'"
+  first, statistics, where = {}, {}, "in the first of 'train'"
   for split, source in splits.items():
-    if isinstance(source, splits_.LazySplit) and again:
+    if isinstance(source, splits_.LazySplit) and checked_before:
       continue
-    seen[split] = Seen(split, task)
+    statistics[split] = SplitStatistics(split, task)
     for arrays in _chunks(split, source):
       first = first or arrays
       both = arrays.keys() & first.keys()
-      splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', there, both)
-      seen[split].add(arrays)
+      splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', where, both)
+      statistics[split].add(arrays)
     if arrays.keys() != first.keys():
       _check_inputs(experiment, split, source)
-  if not again:
-    for one in seen.values():
-      one.tell()
-    _tell_twice(seen)
+  if not checked_before:
+    for split_statistics in statistics.values():
+      split_statistics.warn()
+    _warn_overlap(statistics)
   if task.label:
-    _check_labels(experiment, {split: one.known for split, one in seen.items()})
+    _check_labels(
+      experiment, {split: split_statistics.known for split, split_statistics in statistics.items()}
+    )
 
 
 def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
-  """The arrays of a split: all at once, or of a part of the examples at a time."""
+  """The arrays of a split: of all examples in memory, else of some examples at a time."""
   if isinstance(source, splits_.InMemorySplit):
     yield source.arrays
     return
@@ -67,12 +68,12 @@ def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
   encode.tell(split, len(source), counts)
 
 
-class Seen:
-  """What is known of a split after its examples went by.
+class SplitStatistics:
+  """Running statistics of the examples of a split.
 
   Attributes:
-    known: how many have a label, None where no task reads any.
-    hashes: of each example's inputs.
+    known: how many examples have a label, 0 where the task reads none.
+    hashes: of the inputs of each example.
   """
 
   def __init__(self, split: str, task: Task):
@@ -81,7 +82,7 @@ class Seen:
     self.hashes, self.ids = [], []
 
   def add(self, arrays: Mapping[str, np.ndarray]) -> None:
-    """Counts some of the examples.
+    """Adds some of the examples.
 
     Raises:
       KdjaxError: as `check` does.
@@ -102,11 +103,11 @@ class Seen:
     self.n += n
 
   def _name(self, arrays, row):
-    of = f' {arrays["id"][row]}' if 'id' in arrays else ''
-    return f'the example{of} of the split {self.split!r}'
+    example_id = f' {arrays["id"][row]}' if 'id' in arrays else ''
+    return f'the example{example_id} of the split {self.split!r}'
 
-  def tell(self) -> None:
-    """Prints what is odd."""
+  def warn(self) -> None:
+    """Prints warnings."""
     if 2 * self.flat > self.n:
       say(f'warning: {self.split}: {self.flat:,} of {self.n:,} images are of one colour alone.')
     elif 0 < self.high <= 1:
@@ -120,19 +121,19 @@ class Seen:
 
 
 def _check_inputs(experiment, split, source) -> None:
-  """Raises KdjaxError where a split lacks what a model reads."""
+  """Raises KdjaxError if a split lacks an input of a model."""
   batch = next(pipeline.eval_batches(source, jax.process_count()))
   for stage in ('teacher', 'student'):
     model, variables = experiment.model(stage), experiment.shapes(stage)[0]
     try:
       jax.eval_shape(lambda v, b, m=model: m.apply(v, b, train=False)[0], variables, batch)
     except (KeyError, KdjaxError) as e:
-      have = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
-      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {have}: {e}') from e
+      keys = ', '.join(k for k in batch if k not in ('mask', 'epoch'))
+      raise KdjaxError(f'the {stage} cannot read the split {split!r}, which has {keys}: {e}') from e
 
 
 def _known(kind, arrays, name) -> int:
-  """How many labels are known, once their type and rank are what the task reads."""
+  """How many labels are known; KdjaxError if their type or rank is not what the task reads."""
   if 'label' not in arrays:
     raise KdjaxError(f"{name} has no 'label', and the task needs one: it has {', '.join(arrays)}.")
   label, one = arrays['label'], 'one whole number' if kind == 'class' else 'one number'
@@ -148,23 +149,25 @@ def _hashes(arrays, n) -> np.ndarray:
   hashes = np.zeros(n, np.uint64)
   for key in sorted(arrays):
     rows = np.ascontiguousarray(arrays[key]).reshape(n, -1)
-    own = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
-    hashes = hashes * np.uint64(6364136223846793005) + own
+    row_hashes = np.fromiter((hash(row.tobytes()) & (2**64 - 1) for row in rows), np.uint64, n)
+    hashes = hashes * np.uint64(6364136223846793005) + row_hashes
   return hashes
 
 
-def _tell_twice(seen) -> None:
-  """Prints how many examples of a split for evaluation stand in the training split too."""
-  train = np.unique(np.concatenate(seen['train'].hashes)) if 'train' in seen else np.array([], np.uint64)
-  for split, one in seen.items():
-    if split == 'train' or not one.hashes or split.startswith('transfer'):
+def _warn_overlap(by_split) -> None:
+  """Prints how many examples of an evaluation split are in the training split too."""
+  train_hashes = by_split['train'].hashes if 'train' in by_split else [np.array([], np.uint64)]
+  train = np.unique(np.concatenate(train_hashes))
+  for split, statistics in by_split.items():
+    if split == 'train' or not statistics.hashes or split.startswith('transfer'):
       continue
-    if twice := int(np.isin(np.concatenate(one.hashes), train).sum()):
-      say(f'warning: {twice:,} of {one.n:,} examples of {split!r} stand in train too, with the same inputs.')
+    if overlap := int(np.isin(np.concatenate(statistics.hashes), train).sum()):
+      many = f'{overlap:,} of {statistics.n:,} examples'
+      say(f'warning: {many} of {split!r} stand in train too, with the same inputs.')
 
 
 def _check_labels(experiment, known: Mapping[str, int]) -> None:
-  """Raises KdjaxError where a split has no label and needs some; says where it does without."""
+  """Raises KdjaxError if a split has no label and needs some, else warns."""
   config, data = experiment.config, experiment.data
   test = config['data']['test']
   if known.get(test) == 0:

@@ -1,4 +1,4 @@
-"""An experiment: a config, a folder, and the models, data and members that follow from them."""
+"""An experiment: a config and a workdir, with the data, models and stages that follow from them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ from kdjax.runtime.progress import say
 from kdjax.training import finite, sharding, streams
 from kdjax.training.evaluate import make_evaluate
 
-PUBLISHED = ('published',)  # where an experiment keeps the weights of `teacher.init` until they are exported
+PUBLISHED = ('published',)  # key in `shared` of the weights of `teacher.init`, until these are exported
 STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
 STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
 ANEW = 'delete it and run the same command, which writes it anew'
@@ -35,16 +35,16 @@ DATA = {'fingerprint': str, 'content?': str, 'vocabulary?': str, 'tokenizer?': s
 
 @dataclasses.dataclass
 class Experiment:
-  """A config, a folder, and what is made from them when it is first asked for.
+  """A config and a workdir; data, models and the like are built on first use and cached.
 
   Attributes:
-    config: a recipe as plain dicts; `kdjax/settings.py` has its keys, and the defaults of those left out.
-    workdir: where everything of this experiment lies.
+    config: a recipe as plain dicts; missing keys get the defaults of `kdjax/settings.py`.
+    workdir: the folder of its stages, checkpoints and reports.
     data_dir: where TFDS keeps prepared data.
-    command: how a person runs it again, for the report.
-    cohort: the experiment whose data, teacher and baseline a member of it shares.
-    teacher_from: the experiment whose teacher this one takes, of the same architecture.
-    cache: the folder of what is kept for the next start, '' for none.
+    command: the command line, for the report.
+    cohort: of a member, the experiment whose data, teacher and baseline it shares.
+    teacher_from: the experiment whose teacher this one uses, of the same architecture.
+    cache: the folder of compiled programs and decoded data, '' for none.
   """
 
   config: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Experiment:
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
-    """The students, each as an experiment of its own: those of `config.cohort`, or the one there is."""
+    """name -> experiment of each student: the members of `config.cohort`, or 'student' -> this one."""
     if not self.config['cohort']:
       return {'student': self}
     members = {}
@@ -71,23 +71,23 @@ class Experiment:
 
   @cached_property
   def shared(self) -> dict:
-    """What the members of a cohort need not make twice."""
+    """The cache of `cached`, one for all members of a cohort."""
     return self.cohort.shared if self.cohort else {}
 
   def cached(self, key: tuple, make: Callable) -> Any:
-    """`make()`, or what it gave to another member of the cohort."""
+    """`make()`, called once for all members of a cohort."""
     if key not in self.shared:
       self.shared[key] = make()
     return self.shared[key]
 
   def stage_config(self, stage: str) -> Mapping[str, Any]:
-    """The config of a stage's model and training: a baseline's is the student's."""
+    """The config of a stage's model and training; a baseline has the student's."""
     return self.config['teacher' if stage == 'teacher' else 'student']
 
   def architecture(self, stage: str) -> str:
-    """A hash of all that a stage's model is made from."""
-    own = self.stage_config(stage)
-    return digest({k: own[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
+    """A hash of all that decides a stage's model."""
+    config = self.stage_config(stage)
+    return digest({k: config[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
 
   @cached_property
   def data(self) -> load.Data:
@@ -110,33 +110,33 @@ class Experiment:
     return tokenizer.mark(self.data.tokenizer)
 
   def model(self, stage: str):
-    """One object for one architecture, so that what is compiled for it is shared by a cohort."""
-    own = self.stage_config(stage) | {'model': self.attributes(stage)}
-    return self.cached(('model', self.architecture(stage)), lambda: build.model(own, self.data, self.task))
+    """The model of a stage: one object an architecture, so that a cohort shares its compiled programs."""
+    config = {**self.stage_config(stage), 'model': self.attributes(stage)}
+    return self.cached(('model', self.architecture(stage)), lambda: build.model(config, self.data, self.task))
 
   def attributes(self, stage: str) -> dict:
-    """The config of a stage's model; what it leaves out, a published checkpoint fills in."""
-    own = self.stage_config(stage)
+    """The config of a stage's model; a published checkpoint fills in what it leaves out."""
+    config = self.stage_config(stage)
 
-    def make():  # once: it may lie on a hub
-      attributes = complete(own['model'])
-      return (
-        pretrained.complete(own['init'], attributes) if stage == 'teacher' and own['init'] else attributes
-      )
+    def make():  # cached, since it may read a hub
+      attributes = complete(config['model'])
+      if stage == 'teacher' and config['init']:
+        return pretrained.complete(config['init'], attributes)
+      return attributes
 
-    return self.cached(('attributes', stage, digest(own['model'])), make)
+    return self.cached(('attributes', stage, digest(config['model'])), make)
 
   @cached_property
   def taken(self) -> bool:
-    """Whether the teacher's weights are taken as they are: `teacher.init`, or all of its parts are frozen."""
+    """Whether the teacher is not trained: it has `teacher.init`, or all of its parts are frozen."""
     weights = {} if self.config['teacher']['init'] else self.shapes('teacher')[0]
     return not weights.get('params') and bool(weights.get('frozen') or not weights)
 
   def published(self) -> dict:
-    """The variables of a teacher that is taken as it is.
+    """The variables of a teacher that is not trained.
 
     Raises:
-      KdjaxError: if a part of it is frozen and has no weights to be taken.
+      KdjaxError: for a part that is frozen and has no 'init'.
     """
 
     def make():
@@ -148,9 +148,9 @@ class Experiment:
     return self.cached(PUBLISHED, make)
 
   def _of_parts(self):
-    loaded, wanted = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
+    loaded, expected = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
     for part in parts(self.attributes('teacher')):
-      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in wanted.keys() - loaded.keys()):
+      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in expected.keys() - loaded.keys()):
         raise KdjaxError(
           f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
           "'init', or leave its 'frozen' out."
@@ -158,9 +158,9 @@ class Experiment:
     return self.start('teacher')
 
   def start(self, stage: str, i: int = 0) -> dict:
-    """The variables that a stage's model starts from, a part of all or none.
+    """The initial variables of a stage's model: a part of them, or {}.
 
-    A baseline starts from what the student does, a teacher's layers too: those of the teacher of seed i.
+    A baseline has the student's, those from the teacher of seed i too.
     """
 
     def teacher():
@@ -173,25 +173,25 @@ class Experiment:
     return self.cached(('start', stage, self.architecture(stage), i), make)
 
   def one_teacher(self, i: int = 0) -> dict:
-    """The variables of the teacher of seed i: the one teacher, or one of those that are redrawn."""
+    """The teacher's variables for seed i: of the one teacher, or with `redraw` of the i-th."""
     variables = self.variables('teacher')
     return jax.tree.map(lambda x: x[i if len(self.seeds('teacher')) > 1 else 0], variables)
 
   def method(self):
     """The distillation losses, combined."""
-    own = self.config['student']
+    student = self.config['student']
 
     def peer(attributes):
-      return build.model({**own, 'model': attributes}, self.data, self.task)
+      return build.model({**student, 'model': attributes}, self.data, self.task)
 
     def examples():
       return self.cached(('examples',), lambda: pipeline.places(self.data.transfer_set))
 
-    counted = examples if self.protocol > 1 else None  # a workdir begun before keeps what it began with
-    return build.method(self.config['methods'], own['train']['steps'], peer, counted)
+    count_examples = examples if self.protocol > 1 else None  # an older workdir was trained without it
+    return build.method(self.config['methods'], student['train']['steps'], peer, count_examples)
 
   def shapes(self, stage: str) -> tuple[dict, dict]:
-    """The variables of a stage's model and its outputs, as shapes."""
+    """(shapes of the variables of a stage's model, shapes of its taps for one batch)."""
     model = self.model(stage)
 
     def make():
@@ -205,36 +205,39 @@ class Experiment:
     return self.cached(('shapes', self.architecture(stage)), make)
 
   def evaluator(self, stage: str) -> Callable:
-    """Evaluates variables of a stage's model over a source, as `make_evaluate` does."""
+    """The `evaluate` of `make_evaluate` for a stage's model."""
 
     def make():
       size, mesh = self.config['run']['eval_batch'], sharding.make_mesh()
       evaluate = make_evaluate(self.model(stage), self.task, mesh, size)
-      return self._writing(stage, evaluate, mesh, size) if self.config['generation']['seeds'] else evaluate
+      return (
+        self._with_generation(stage, evaluate, mesh, size) if self.config['generation']['seeds'] else evaluate
+      )
 
     return self.cached(('evaluator', self.architecture(stage)), make)
 
-  def _writing(self, stage, evaluate, mesh, size):
-    """`evaluate`, which on the test split also scores what the model writes."""
+  def _with_generation(self, stage, evaluate, mesh, size):
+    """`evaluate`, which on the test split also scores generated responses."""
     config = self.config['data']
     settings = self.data.tokenizer, self.config['generation'], config['prompt_length']
     score = generation_metrics.make_score(self.model(stage), *settings, mesh, size)
 
-    def both(variables, source, title=''):
+    def evaluate_and_score(variables, source, title=''):
       evaluated = evaluate(variables, source, title)
       if source is not self.data.test:
         return evaluated
       examples = splits.examples_of(self.data.dataset, config['test'])
       return evaluated._replace(metrics=evaluated.metrics | score(variables, source, examples, title))
 
-    return both
+    return evaluate_and_score
 
   @cached_property
   def protocol(self) -> int:
-    """How its random numbers are drawn, see `streams.PROTOCOL`: as when the workdir was begun."""
+    """The version of its random streams, of when the workdir was begun: see `streams.PROTOCOL`."""
     return self.cohort.protocol if self.cohort else streams.protocol(self.workdir)
 
   def seeds(self, stage: str) -> tuple[int, ...]:
+    """The seeds of a stage: one for the teacher, unless it is redrawn."""
     if self.teacher_from and stage == 'teacher':
       return self.teacher_from.seeds(stage)
     one = stage == 'teacher' and 'teacher' not in self.config['redraw']
@@ -242,17 +245,19 @@ class Experiment:
     return tuple(self.config['seed'] + i for i in range(n))
 
   def source(self, stage: str, i: int = 0) -> Any:
-    """What seed i of a stage is trained on."""
+    """The training examples of seed i of a stage."""
     data = self.data
     if stage == 'teacher':
       return data.train
-    few, labelled = data.transfer_set, data.labelled_subset
+    transfer_set, labelled_subset = data.transfer_set, data.labelled_subset
     if i and 'labels' in self.config['redraw']:
-      few, labelled = load.few_labels(data.transfer, self.config['data']['labels'], self.config['seed'] + i)
-    return labelled if stage == 'baseline' else few
+      transfer_set, labelled_subset = load.few_labels(
+        data.transfer, self.config['data']['labels'], self.config['seed'] + i
+      )
+    return labelled_subset if stage == 'baseline' else transfer_set
 
   def folder(self, stage: str) -> Path:
-    """Members share the cohort's teacher, and its baseline where their students are the same."""
+    """The folder of a stage; members share that of the teacher, and of the baseline of an equal student."""
     if self.teacher_from and stage == 'teacher':
       return self.teacher_from.folder(stage)
     if self.cohort and stage == 'teacher':
@@ -264,20 +269,22 @@ class Experiment:
     return self.workdir / stage
 
   def done(self, stage: str) -> bool:
+    """Whether a stage is finished."""
     return (self.folder(stage) / 'stage.json').exists()
 
   def trained(self, stage: str) -> bool:
-    """Whether it is done and gave weights: a member of a cohort may have been given up."""
+    """Whether a stage is finished and has weights: a member whose loss was not finite has none."""
     return self.done(stage) and 'failed_at' not in self.summary(stage)
 
   def summary(self, stage: str) -> dict:
+    """The stage.json of a finished stage."""
     return read_json(self.folder(stage) / 'stage.json', STAGE, f'{ANEW} from the last checkpoint')
 
   def variables(self, stage: str) -> dict:
-    """The weights that a finished stage gave, stacked over its seeds.
+    """The variables of a finished stage, stacked over its seeds.
 
     Raises:
-      KdjaxError: if the stage has not been run.
+      KdjaxError: if the stage is not finished.
     """
     if not self.trained(stage):
       raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')

@@ -1,7 +1,6 @@
-"""A whole config in words: each key with its value, its type and range, and what it means."""
+"""Explains a config: each key with its value, type, range and meaning."""
 
 import dataclasses
-import functools
 import inspect
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -24,9 +23,9 @@ class Row(NamedTuple):
 
   Attributes:
     key: dotted.
-    value: in the config, or the default that stands for leaving it out.
-    changed: whether it is no default.
-    what: its type and range, in words.
+    value: in the config, or the default.
+    changed: whether it differs from the default.
+    what: its type and range.
     meaning: one line.
   """
 
@@ -52,10 +51,12 @@ def meanings(entry: Callable) -> dict[str, str]:
 
 
 def rows(config: Mapping) -> Iterator[Row]:
-  """Every key of a valid recipe, in its order, with the options of what it names."""
+  """Every key of a valid recipe, in order, with the options of the modules that it names."""
   defaults = flat(dataclasses.asdict(settings.Recipe(config['name'])))
   for key, annotation in settings.leaves():
-    value = functools.reduce(dict.get, key.split('.'), config)
+    value: Any = config
+    for part in key.split('.'):
+      value = value.get(part)
     changed, what = value != defaults.get(key, value), options.describe(annotation)
     row = Row(key, value, changed, what, settings.meaning(annotation))
     if key == 'methods':
@@ -67,21 +68,21 @@ def rows(config: Mapping) -> Iterator[Row]:
         yield from (Row(f'{key}.{name}.{k}', v, True, '', '') for k, v in other_changes.items() if k)
     elif key == 'task':
       yield row._replace(key='task.name', value=value['name'], changed=value['name'] != 'classification')
-      yield from of(registry.entry('tasks', value['name']), value, key)
+      yield from option_rows(registry.entry('tasks', value['name']), value, key)
     elif key.endswith('.model') and value:
       yield from model(value, key)
     elif key == 'data.options' and config['data']['name'] in registry.names('data'):
-      yield from of(registry.entry('data', config['data']['name']), value, key)
+      yield from option_rows(registry.entry('data', config['data']['name']), value, key)
     elif key == 'generator' and value:
       yield Row('generator.scheme', value['scheme'], True, 'a string', 'see `python run.py generators`')
       yield from model(value['model'], 'generator.model')
       yield from optimiser(value['optimiser'], 'generator.optimiser', ())
-      yield from of(registry.entry('generators', value['scheme']), value, key)
+      yield from option_rows(registry.entry('generators', value['scheme']), value, key)
     else:
       yield row
       if key.endswith('optimiser.clip'):  # the last of those that every optimiser has
-        own = config[key.split('.')[0]]['train']['optimiser']
-        yield from optimiser(own, key.removesuffix('.clip'), settings.fields(settings.Optimiser))
+        optimiser_config = config[key.split('.')[0]]['train']['optimiser']
+        yield from optimiser(optimiser_config, key.removesuffix('.clip'), settings.fields(settings.Optimiser))
 
 
 def methods(config: Mapping, where: str) -> Iterator[Row]:
@@ -89,8 +90,8 @@ def methods(config: Mapping, where: str) -> Iterator[Row]:
     yield from method(f'{where}.{name}', name, entry)
 
 
-def of(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
-  """The options of a function or a module; those that are models below."""
+def option_rows(entry: Callable, values: Mapping, where: str) -> Iterator[Row]:
+  """The options of a function or a module, and of models within them."""
   lines = meanings(entry)
   for name, p in options.parameters(entry).items():
     empty = p.default is inspect.Parameter.empty
@@ -117,7 +118,7 @@ def model(config: Mapping, where: str) -> Iterator[Row]:
         'a checkpoint, or True or False',
         'see kdjax/pretrained/initialize.py',
       )
-  yield from of(entry, config, where)
+  yield from option_rows(entry, config, where)
 
 
 def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
@@ -128,13 +129,13 @@ def method(where: str, name: str, config: Mapping) -> Iterator[Row]:
   value = config.get('weight', weight)
   yield Row(f'{where}.weight', value, value != weight, *explanation)
   for schedule in (schedules.weight_schedule, entry):
-    for row in of(schedule, config, where):
+    for row in option_rows(schedule, config, where):
       if not (schedule is schedules.weight_schedule and row.key.endswith('.steps')):
         yield row
 
 
 def optimiser(config: Mapping, where: str, shown: Container[str]) -> Iterator[Row]:
-  """The options that an optimiser has, but for those `shown` already."""
+  """The options of an optimizer, without those `shown` already."""
   for name, annotation in optimizers.known_options(config['name']).items():
     if name in config and name not in shown:
       what = options.describe(annotation)
@@ -142,7 +143,7 @@ def optimiser(config: Mapping, where: str, shown: Container[str]) -> Iterator[Ro
 
 
 def show(config: Mapping, console: Console) -> None:
-  """Prints the rows; what is no default is marked with a star."""
+  """Prints the rows, with a star where the value differs from the default."""
   if not console.is_terminal:
     for row in rows(config):
       comment = '; '.join(filter(None, (row.what, row.meaning)))

@@ -1,4 +1,4 @@
-"""The data of a recipe: found, limited, tokenised, encoded and split."""
+"""Loads the data of a recipe: data set, limits, tokenizer, encoding, splits."""
 
 import inspect
 import json
@@ -21,16 +21,16 @@ from kdjax.types import DataSet
 
 
 class Data(NamedTuple):
-  """What the stages read.
+  """The data of an experiment.
 
   Attributes:
-    train: every training example with its label.
-    transfer_set: what the student learns on, the same where `data.transfer` names no other, with only the
-      labels that the student and its baseline may see, -1 elsewhere.
-    labelled_subset: the part of `transfer_set` that has a label.
+    train: the training split, with all labels.
+    transfer_set: the student's training examples, those of `data.transfer` or of train; labels that student
+      and baseline may not use are -1.
+    labelled_subset: the examples of `transfer_set` with a label.
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
-    transfer: the transfer set with every label.
+    transfer: the transfer set with all labels.
   """
 
   dataset: DataSet
@@ -45,48 +45,50 @@ class Data(NamedTuple):
 
 
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
-  """The data set of `config['name']`: a module of kdjax, a dotted one of the user's, or of TFDS."""
-  name, given = config['name'], dict(config.get('options') or {})
+  """The data set of `config['name']`: a module of kdjax, a dotted name of the user's, or one of TFDS."""
+  name, dataset_options = config['name'], dict(config.get('options') or {})
   if name not in registry.names('data') and not trust.dotted(name):
-    given |= {'builder': name}
+    dataset_options |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
   offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
-  taken = registry.options('data', name)
+  accepted = registry.options('data', name)
   for key, value in offered.items():
-    if value and key != 'data_dir' and key not in taken:
+    if value and key != 'data_dir' and key not in accepted:
       raise KdjaxError(f'data.{key} is set, and the data set {name!r} does not take it.')
-  given |= {k: str(user_path(v)) if k == 'path' else v for k, v in offered.items() if v and k in taken}
-  return registry.make('data', name, given, 'data.options')
+  dataset_options |= {
+    k: str(user_path(v)) if k == 'path' else v for k, v in offered.items() if v and k in accepted
+  }
+  return registry.make('data', name, dataset_options, 'data.options')
 
 
-def make_tokenizer(config: Mapping, found: DataSet, workdir: Path) -> Any:
-  """The tokenizer: the one kept in `workdir`, a file's, or one trained on the training texts."""
-  made, train = tokenizer.kept(workdir), found.splits['train']
+def make_tokenizer(config: Mapping, dataset: DataSet, workdir: Path) -> Any:
+  """The tokenizer of the workdir, of `config['tokenizer']`, or of the training texts; None without texts."""
+  tokenizer_, train = tokenizer.kept(workdir), dataset.splits['train']
   texts = [k for k, v in train[0].items() if isinstance(v, str)]
   if not texts:
     return None
-  if made is None and config['tokenizer']:
-    made = pretrained.load_tokenizer(config['tokenizer'])
-  elif made is None:
+  if tokenizer_ is None and config['tokenizer']:
+    tokenizer_ = pretrained.load_tokenizer(config['tokenizer'])
+  elif tokenizer_ is None:
     limit = min(len(train), config['vocab_examples'])
     rows = progress.track((train[i] for i in range(limit)), 'making the vocabulary', limit)
-    given = (row[k] for row in rows for k in texts)
-    made = tokenizer.train(given, config['vocab_size'], end='response' in texts)
-  return tokenizer.cut(made, config['text_length'])
+    corpus = (row[k] for row in rows for k in texts)
+    tokenizer_ = tokenizer.train(corpus, config['vocab_size'], end='response' in texts)
+  return tokenizer.cut(tokenizer_, config['text_length'])
 
 
-def limited(found: DataSet, limits: Mapping[str, int]) -> DataSet:
-  """At most so many examples of each split, spread over the whole of it; 0 takes all."""
-  splits = dict(found.splits)
+def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
+  """At most so many examples of each split, evenly spaced; 0 for all."""
+  splits = dict(dataset.splits)
   for split, n in limits.items():
     if n and split in splits and len(splits[split]) > n:
       splits[split] = Subset(splits[split], np.linspace(0, len(splits[split]) - 1, n).astype(int))
-  return found._replace(splits=splits)
+  return dataset._replace(splits=splits)
 
 
 def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
-  """(the source with all but a share of its labels set to -1, its labelled part).
+  """(the source with only a share of its labels, the others -1; the examples of that share).
 
   The share is drawn within each class, at least one example of each.
 
@@ -98,50 +100,55 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
   labels = source.arrays.get('label') if isinstance(source, splits_.InMemorySplit) else None
   if labels is None or labels.ndim != 1:
     raise KdjaxError('data.labels below 1 needs one class label an example and data that fit in memory.')
-  rng, kept = np.random.default_rng(seed), []
+  rng, labelled = np.random.default_rng(seed), []
   if not np.any(labels >= 0):
     raise KdjaxError('data.labels is below 1, and no training example has a label: leave it at 1.')
   for label in np.unique(labels[labels >= 0]):
     rows = np.flatnonzero(labels == label)
-    kept.append(rng.choice(rows, max(round(share * len(rows)), 1), replace=False))
-  kept = np.sort(np.concatenate(kept))
+    labelled.append(rng.choice(rows, max(round(share * len(rows)), 1), replace=False))
+  labelled = np.sort(np.concatenate(labelled))
   masked = np.full_like(labels, -1)
-  masked[kept] = labels[kept]
+  masked[labelled] = labels[labelled]
   transfer_set = splits_.InMemorySplit(source.arrays | {'label': masked})
-  return transfer_set, splits_.InMemorySplit(transfer_set.take(kept))
+  return transfer_set, splits_.InMemorySplit(transfer_set.take(labelled))
 
 
 def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '') -> Data:
-  """Everything of `config.data`, read and encoded; `cache` is where decoded splits are kept."""
-  found = dataset(config, data_dir)
-  splits, mark = table_file.canonical(found.splits), found.content or content(found.files)
-  found = found._replace(splits=splits, content=mark)
-  found = limited(found, config['limit'])
-  for split in ('train', config['transfer'] or 'train', config['test']):  # before anything long is read
-    splits_.examples_of(found, split)
-  found = encode_.with_ids(found)
-  vocabulary = make_tokenizer(config, found, workdir)
-  found = encode_.with_vocabulary_classes(found, vocabulary, config['prompt_length'])
-  found, ranges = encode_.with_ranges(found, bool(config['image_size']))
+  """The data of `config.data`, read and encoded; decoded splits are cached in `cache`."""
+  source = dataset(config, data_dir)
+  splits, content_hash = table_file.canonical(source.splits), source.content or content(source.files)
+  source = source._replace(splits=splits, content=content_hash)
+  source = limited(source, config['limit'])
+  for split in ('train', config['transfer'] or 'train', config['test']):  # a missing one fails early
+    splits_.examples_of(source, split)
+  source = encode_.with_ids(source)
+  vocabulary = make_tokenizer(config, source, workdir)
+  source = encode_.with_vocabulary_classes(source, vocabulary, config['prompt_length'])
+  source, ranges = encode_.with_ranges(source, bool(config['image_size']))
   encode = encode_.make_encode(
-    vocabulary, config['image_size'], len(found.classes), config['prompt_length'], ranges
+    vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges
   )
 
-  same = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
-  said = json.dumps(same, sort_keys=True), found.fingerprint, mark, vocabulary and vocabulary.to_str()
+  relevant = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
+  identity = (
+    json.dumps(relevant, sort_keys=True),
+    source.fingerprint,
+    content_hash,
+    vocabulary and vocabulary.to_str(),
+  )
   if trust.dotted(config['name']):  # a user's own module may change
-    said += (inspect.getsource(registry.module('data', config['name'])),)
-  kept = decoded_cache.cache_path(cache, found.files, *said)
+    identity += (inspect.getsource(registry.module('data', config['name'])),)
+  cache_path = decoded_cache.cache_path(cache, source.files, *identity)
 
   def read(split):
-    return splits_.read(found, split, encode, config['memory'], kept)
+    return splits_.read(source, split, encode, config['memory'], cache_path)
 
   train = read('train')
   transfer = read(config['transfer']) if config['transfer'] else train
   transfer_set, labelled_subset = few_labels(transfer, config['labels'], seed)
-  validation = read('validation') if 'validation' in found.splits else None
+  validation = read('validation') if 'validation' in source.splits else None
   return Data(
-    found,
+    source,
     vocabulary,
     encode,
     train,

@@ -1,4 +1,4 @@
-"""An entry of `config.methods`: what weighs a loss, apart from the options of its method."""
+"""An entry of `config.methods`: the weight and schedule of a loss, and the options of its method."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Entry(NamedTuple):
   Attributes:
     method: the name of its method.
     weight: what it is multiplied by.
-    schedule: what of `schedules.weight_schedule` is set.
+    schedule: the options of `schedules.weight_schedule` that are set.
     options: of the method.
   """
 

@@ -1,4 +1,4 @@
-"""The keys of a recipe that are set on the command line: --config.KEY=VALUE."""
+"""Overrides of a recipe's keys on the command line: --config.KEY=VALUE."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from kdjax import options, settings
 from kdjax.errors import KdjaxError, unknown
 
 FLAG = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
-# Below these a recipe may get new keys, and None takes one out.
+# Under these prefixes new keys may be added, and None deletes one.
 OPEN = re.compile(
   r'(methods|cohort|task|generator|data\.options|(teacher|student)\.(model|inputs|drop|train\.optimiser))\..+'
 )
@@ -48,7 +48,7 @@ def _kinds() -> dict[str, Any]:
 
 
 def value(text: str, kind: Any) -> Any:
-  """What a text stands for as the value of a key of this type; the text itself where that is none."""
+  """Parses the value of a key of this type; the text itself where it cannot be parsed."""
   if kind in (str, Literal):
     return text
   if kind is bool:
@@ -82,7 +82,7 @@ def apply(config: Any, overrides: Sequence[tuple[str, str]]) -> None:
       tree = _below(tree, key, flag)
     if not hasattr(tree, 'keys') or last not in tree and not (may_grow and text != 'None'):
       _below(tree, last, flag)
-    if may_grow and text == 'None':  # takes a loss or an attribute out
+    if may_grow and text == 'None':  # deletes a loss or an attribute
       del tree[last]
       continue
     parsed = value(text, kinds.get(path))
@@ -101,7 +101,7 @@ def _below(tree, key, flag):
 
 
 def keys_of(tree, path):
-  """`'methods.kd.weight'` as its keys; one with dots in it is a key if it is there."""
+  """The keys of a path such as 'methods.kd.weight'; an existing key may have dots itself."""
   parts, keys = path.split('.'), []
   while parts:
     known = getattr(tree, 'keys', list)()

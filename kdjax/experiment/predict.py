@@ -1,4 +1,4 @@
-"""Answers for one's own files, with a model that an experiment trained."""
+"""Predictions for the user's files, with a model that an experiment trained."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +25,15 @@ from kdjax.training import finite
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
 STAGE |= {'rate': files.NUMBER, 'example?': {str: list}}
-GIVEN = ('image', 'text', 'audio')  # what a person can hand in
+FILE_INPUTS = ('image', 'text', 'audio')  # that the command line takes
 
 
 class Predictor(NamedTuple):
-  """A trained model, ready to answer.
+  """A trained model, ready to predict.
 
   Attributes:
     predict: `({'image': [path], 'text': [words], 'audio': [path]}) -> (answers, seconds)`. An answer is
-      [(name, score)], the best first, of each row. A modality is given once for all rows, once a row, or not.
+      [(name, score)], the best first, of each row. A modality has one value for all rows, one a row, or none.
     inputs: the modalities that the model takes.
   """
 
@@ -50,7 +50,7 @@ def load(
     workdir: of the experiment, or of a member of a cohort.
     stage: 'teacher', 'baseline' or 'student'.
     seed: which of the stage's; the first by default.
-    trusted: the modules of a user that may be imported, see `trust.ask`.
+    trusted: modules outside kdjax that may be imported, see `trust.ask`.
 
   Raises:
     KdjaxError: if there is no such model, or it needs code that is not trusted.
@@ -63,9 +63,9 @@ def load(
     )
   anew = 'run the command of the experiment again with this file deleted, which writes it anew'
   summary = files.read_json(folder / 'stage.json', STAGE, anew)
-  kept, side = tokenizers.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
-  schema = {'task': {'name': str}, side: {'inputs': {str: str}, 'dtype': str}}
-  schema |= {'data': {} if kept is None else {'text_length': int}}
+  saved_tokenizer, section = tokenizers.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
+  schema = {'task': {'name': str}, section: {'inputs': {str: str}, 'dtype': str}}
+  schema |= {'data': {} if saved_tokenizer is None else {'text_length': int}}
   config = files.read_json(workdir / 'config.json', schema, anew)
   if 'example' not in summary:
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
@@ -74,17 +74,19 @@ def load(
   seeds = summary['seeds']
   if seed is not None and seed not in seeds:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
-  tokenizer, own = None, config[side]
-  if kept is not None:
-    tokenizer = tokenizers.cut(kept, config['data']['text_length'])
+  tokenizer, model_config = None, config[section]
+  if saved_tokenizer is not None:
+    tokenizer = tokenizers.cut(saved_tokenizer, config['data']['text_length'])
   net = build.module(summary['model'], summary['fill'])
-  model = functional.functions(net, own['inputs'], own['dtype'], frozen=initialize.frozen(summary['model']))
+  model = functional.functions(
+    net, model_config['inputs'], model_config['dtype'], frozen=initialize.frozen(summary['model'])
+  )
   where = folder / 'stage.json'
   example = {k: np.zeros(*described(v, where)) for k, v in summary['example'].items()}
-  like = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
+  shapes = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
   path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
   variables = finite.check(
-    safetensors_io.load(path, like, tokenizers.mark(tokenizer)), str(path), 'train it anew'
+    safetensors_io.load(path, shapes, tokenizers.mark(tokenizer)), str(path), 'train it anew'
   )
   variables = jax.device_put(variables)
   encode = encoding.make_encode(tokenizer, prompt_length=config['data'].get('prompt_length', 0))
@@ -92,7 +94,11 @@ def load(
   if 'text/response' in example:
     forward = jax.jit(_writer(model, tokenizer, config['data']))
   task = build.task(config['task'])
-  inputs = {m: key for m, key in modalities(own['inputs'], example).items() if m in GIVEN and key in example}
+  inputs = {
+    m: key
+    for m, key in modalities(model_config['inputs'], example).items()
+    if m in FILE_INPUTS and key in example
+  }
   if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not summary['rate']):
     del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
   if 'image' in inputs and example[inputs['image']].ndim != 3:
@@ -109,29 +115,31 @@ def load(
     compiled = forward.lower(variables, batch).compile()
     began = time.perf_counter()
     outputs = jax.device_get(compiled(variables, batch))
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     rows = len(next(iter(batch.values())))
-    each = [{k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)]
-    return [task.answer(one, summary['classes']) for one in each], took
+    rows_taps = [
+      {k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)
+    ]
+    return [task.answer(taps, summary['classes']) for taps in rows_taps], seconds
 
   return Predictor(predict, tuple(inputs))
 
 
 def _writer(model, tokenizer, config) -> Callable:
-  """`write(variables, batch)`: the likeliest response to each prompt, as what the task's answer reads."""
-  most = tokenizers.longest(tokenizer, config['prompt_length'])
-  length = config['text_length'] - most
+  """`write(variables, batch)`: the likeliest response to each prompt, as taps for `Task.answer`."""
+  prompt_length = tokenizers.longest(tokenizer, config['prompt_length'])
+  length = config['text_length'] - prompt_length
   write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, temperature=0)
 
   def forward(variables, batch):
-    written = write(variables, generate.prompts(batch, most), jax.random.key(0))
+    written = write(variables, generate.prompts(batch, prompt_length), jax.random.key(0))
     return {'written': written.ids, 'written/mask': written.mask, 'written/likelihood': written.log_q}
 
   return forward
 
 
 def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
-  """The rows as the model was trained on them; what is not given is absent."""
+  """A batch of the rows, in the model's shapes; an input without a file is marked as missing."""
   for key in rows_of:
     if key not in inputs:
       raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
@@ -156,34 +164,34 @@ def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
     examples = [one | {'response': ''} for one in examples]
   batch, counts = encoding.count(encode(examples))
   encoding.tell('--text', rows, counts)
-  for key, like in example.items():
+  for key, zeros in example.items():
     if key not in batch:
-      there = key.removesuffix('/present') in batch and key.endswith('/present')
-      batch[key] = np.full((rows, *like.shape), there, like.dtype)
+      present = key.removesuffix('/present') in batch and key.endswith('/present')
+      batch[key] = np.full((rows, *zeros.shape), present, zeros.dtype)
   for name in inputs.keys() - rows_of.keys():
     batch = hide(batch, inputs[name], jnp.zeros(rows))
   return batch
 
 
 def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
-  """u8 [H, W, C] of a file, its sides and channels as the model knows them."""
+  """u8 [H, W, C] of a file, in the size and channels of the model."""
   image = images.read_image(Path(path), '--image')
-  image = images.resize(image, tuple(shape[:2]))
+  image = images.resize(image, (shape[0], shape[1]))
   return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
 
 
 def lines(
   rows_of: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5
 ):
-  """The answers for a terminal: the best few of one row, or the first of each of several.
+  """The answers as lines: the `best` of one row, or the first of each of several rows.
 
-  Rows that are all asked the same, how well two things fit, come best first.
+  Rows with the same single answer, such as how well image and text match, are sorted by score.
   """
   if len(answers) == 1:
     return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]
   rows = []
   for i, answer in enumerate(answers):
-    what = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
-    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {what}: {answer[0][0]}')))
-  same = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
-  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if same else rows)]
+    label = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
+    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {label}: {answer[0][0]}')))
+  one_question = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
+  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if one_question else rows)]

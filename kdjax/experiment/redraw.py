@@ -1,4 +1,4 @@
-"""What each seed draws anew beside its initial weights, `redraw` of a recipe: seeds trained one by one."""
+"""`redraw` of a recipe: draws that differ between seeds, which are then trained one by one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def apart(config: Mapping, stage: str) -> bool:
-  """Whether the seeds of a stage are trained one after the other, each on draws of its own."""
+  """Whether the seeds of a stage are trained one by one, each with its own draws."""
   return 'teacher' in config['redraw'] if stage == 'teacher' else bool(config['redraw'])
 
 
@@ -18,10 +18,10 @@ def order(config: Mapping, stage: str, i: int) -> int:
 
 
 def joined(trainings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """One member's training out of those of its seeds: times add up, and one that was given up is all of them.
+  """Joins the results of a member's seeds: variables are stacked, times added; one failed seed fails all.
 
   Args:
-    trainings: as `trainer.train` gives them for one member, a seed each.
+    trainings: the results of `trainer.train` for the member, one a seed.
   """
   if len(trainings) == 1:
     return dict(trainings[0])

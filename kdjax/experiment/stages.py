@@ -1,4 +1,4 @@
-"""The stages of an experiment: teacher, baseline, student, comparison, each run once."""
+"""The four stages of an experiment: teacher, baseline, student, compare."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,30 +21,33 @@ from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
 from kdjax.training import optimizers, quantize, streams, trainer
 from kdjax.training.schemes import on_policy
-from kdjax.training.setup import Loop, Member, Setup
+from kdjax.training.setup import Average, Loop, Member, Setup
 
 STAGES = (*TRAINED, 'compare')
 
 
-def run(experiment: Experiment, wanted: tuple[str, ...] = STAGES) -> dict | None:
-  """Runs the stages that are not done yet, and gives the comparison's results if it is wanted.
+def run(experiment: Experiment, stages: tuple[str, ...] = STAGES) -> dict | None:
+  """Runs those of the stages that are not finished.
+
+  Returns:
+    The results of 'compare', None without it.
 
   Raises:
     KdjaxError: for anything that the user can put right.
-    kdjax.runtime.signals.Interrupted: when a signal asked to stop.
+    kdjax.runtime.signals.Interrupted: after a signal to stop, with everything saved.
   """
-  for stage in wanted:
+  for stage in stages:
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
   with workdir_lock.held(experiment.workdir):
     check(experiment)
     claim_workdir(experiment)
-    return _run(experiment, wanted)
+    return _run(experiment, stages)
 
 
-def _run(experiment, wanted):
+def _run(experiment, stages):
   with signals.listening() as stopped:
-    for stage in wanted:
+    for stage in stages:
       if stopped():
         raise signals.Interrupted(f'stopped before {stage}; run the same command to go on.')
       if stage == 'compare':
@@ -59,26 +62,26 @@ def _run(experiment, wanted):
         finish(experiment, stage, dict(members[i : i + n]), stopped)
   if stopped():
     raise signals.Interrupted('stopped; run the same command to go on.')
-  if 'compare' not in wanted:
+  if 'compare' not in stages:
     return None
   from kdjax.evaluation import compare  # its plots and statistics take a second to import
 
-  return compare.run(experiment)  # has nothing to save: a signal ends it at once
+  return compare.run(experiment)  # outside `listening`: it has nothing to save, a signal ends it at once
 
 
 def setup(
   experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
 ) -> Setup:
-  """The training of one stage: the baseline is the student's, without a teacher.
+  """The `Setup` of one stage; that of the baseline is the student's without a teacher.
 
   Args:
-    experiment: the whole.
+    experiment: the experiment, not a member of its cohort.
     stage: one of `TRAINED`.
-    members: those of the cohort that are trained, by name; None for all.
-    i: which seed alone; None for all of them together.
+    members: name -> the members to train; None for all.
+    i: the index of one seed; None for all seeds.
   """
   config, data = experiment.config, experiment.data
-  own, whose = experiment.stage_config(stage)['train'], experiment.seeds(stage)
+  train_config, seeds = experiment.stage_config(stage)['train'], experiment.seeds(stage)
   source = experiment.source(stage, i or 0)
   members = members or experiment.members
   live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
@@ -93,54 +96,56 @@ def setup(
     else {},
     source=source,
     validation=data.validation,
-    seeds=streams.seeds(whose if i is None else whose[i : i + 1], stage, experiment.protocol),
+    seeds=streams.seeds(seeds if i is None else seeds[i : i + 1], stage, experiment.protocol),
     cohort=bool(config['cohort']) and stage != 'teacher',
-    steps=own['steps'],
-    batch_size=own['batch_size'],
+    steps=train_config['steps'],
+    batch_size=train_config['batch_size'],
   )
 
 
 def _augmentation(experiment, stage, members):
-  """What augments the stage's batches: a baseline sees no more views of an example than a stored teacher's
-  student."""
-  config, own = experiment.config, experiment.stage_config(stage)['train']
-  shown = config['student']['views'] if stage == 'student' else {}  # nobody else reads them
-  augmentation = build.make_augment(own, config['seed'], shown)
-  stored = augment.of_store(m.config for m in experiment.members.values())
-  if stage == 'baseline' and stored and experiment.protocol > 1:
+  """The augmentation of a stage; a baseline has as many views of an example as the student of a store."""
+  config, train_config = experiment.config, experiment.stage_config(stage)['train']
+  views = config['student']['views'] if stage == 'student' else {}  # of no use to others
+  augmentation = build.make_augment(train_config, config['seed'], views)
+  from_store = augment.of_store(m.config for m in experiment.members.values())
+  if stage == 'baseline' and from_store and experiment.protocol > 1:
     return augment.repeated(augmentation, config['store']['views'])
   return augmentation
 
 
 def _member(experiment, stage, examples, i):
   config = experiment.config
-  own, distilled = experiment.stage_config(stage)['train'], stage == 'student'
-  itself = distilled and config['teacher']['source'] not in TAUGHT
-  epoch, generator, steps = -(-examples // own['batch_size']), config['generator'], own['steps']
+  train_config, is_student = experiment.stage_config(stage)['train'], stage == 'student'
+  self_distilled = is_student and config['teacher']['source'] not in TAUGHT
+  epoch, steps = -(-examples // train_config['batch_size']), train_config['steps']
+  generator = config['generator']
   image_generator = (
-    build.image_generator(generator, experiment.data, steps) if generator and distilled else None
+    build.image_generator(generator, experiment.data, steps) if generator and is_student else None
   )
   steps *= image_generator.loss.student_steps if image_generator else 1
   return Member(
     model=experiment.model(stage),
-    method=experiment.method() if distilled else combine({}),
-    tx=optimizers.optimiser(own['optimiser'], steps),
-    task_weight=config['task_weight'] if distilled else 1.0,
-    ema=own['ema'],
-    warm=experiment.protocol > 1,
-    previous_epoch=epoch if itself and config['teacher']['source'] == 'previous_epoch' else 0,
-    self_teacher=itself,
+    method=experiment.method() if is_student else combine({}),
+    tx=optimizers.optimiser(train_config['optimiser'], steps),
+    task_weight=config['task_weight'] if is_student else 1.0,
+    average=Average(
+      ema=train_config['ema'],
+      warmup=experiment.protocol > 1,
+      previous_epoch=epoch if self_distilled and config['teacher']['source'] == 'previous_epoch' else 0,
+    ),
+    self_teacher=self_distilled,
     image_generator=image_generator,
-    writer=on_policy.writer(config, experiment.data.tokenizer) if distilled else None,
-    folder=_of_seed(experiment, stage, i, experiment.folder(stage)),
-    parts=own['accumulate'],
-    remat=own['remat'],
+    writer=on_policy.writer(config, experiment.data.tokenizer) if is_student else None,
+    folder=_seed_folder(experiment, stage, i, experiment.folder(stage)),
+    parts=train_config['accumulate'],
+    remat=train_config['remat'],
     start=experiment.start(stage, i or 0),
   )
 
 
-def _of_seed(experiment, stage, i, folder):
-  """Where one seed that is trained apart keeps its log and checkpoints."""
+def _seed_folder(experiment, stage, i, folder):
+  """The folder of the log and the checkpoints of seed i; of all seeds for None."""
   return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
 
 
@@ -150,13 +155,13 @@ def finish(
   members: Mapping[str, Experiment] | None = None,
   stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-  """Trains a stage to its end, or takes over the weights of `teacher.init`, and exports them.
+  """Trains a stage, or loads the weights of `teacher.init`, and exports them.
 
   Args:
-    experiment: the whole.
+    experiment: the experiment, not a member of its cohort.
     stage: one of `TRAINED`.
-    members: those of the cohort that are not done, by name; None for all.
-    stopped: as `trainer.train` takes it.
+    members: name -> the members to train; None for all.
+    stopped: whether to save and stop, as in `trainer.train`.
 
   Raises:
     KdjaxError, Interrupted: as `trainer.train` does.
@@ -168,58 +173,57 @@ def finish(
   if init:
     loaded = experiment.published()
     experiment.shared.pop(PUBLISHED)
-    nothing = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
-    trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **nothing}}
+    untrained = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
+    trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **untrained}}
     progress.say(f'{stage}: weights from {init}')
   else:
     how = Loop.of(config['select'], config['run'])
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
-    apart = range(len(experiment.seeds(stage))) if redraw.apart(experiment.config, stage) else [None]
-    each = [_train(experiment, stage, members, how, folder, i, stopped) for i in apart]
-    trained = {name: redraw.joined([one[name] for one in each]) for name in members}
+    runs = range(len(experiment.seeds(stage))) if redraw.apart(experiment.config, stage) else [None]
+    trainings = [_train(experiment, stage, members, how, folder, i, stopped) for i in runs]
+    trained = {name: redraw.joined([one[name] for one in trainings]) for name in members}
   if not jax.process_index():
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
-    for name, member in members.items():  # last, so that a kill between two members loses no training
-      of = '' if init else str(folder.relative_to(experiment.workdir))
-      _finished(member, stage, trained[name] | {'members': len(members), 'training': of})
-  multihost_utils.sync_global_devices(f'exported {stage}')  # the others look for its files
+    for name, member in members.items():  # after all exports, so that a kill between them loses none
+      training_folder = '' if init else str(folder.relative_to(experiment.workdir))
+      _write_summary(member, stage, trained[name] | {'members': len(members), 'training': training_folder})
+  multihost_utils.sync_global_devices(f'exported {stage}')  # the other processes read these files
 
 
 def _train(experiment, stage, members, how, folder, i, stopped):
-  """What `trainer.train` gives, of all seeds together or of seed i."""
-  training, changed, weights = (
-    setup(experiment, stage, members, i),
-    {},
-    experiment.config['teacher']['weights'],
-  )
-  folder = _of_seed(experiment, stage, i, folder)
+  """The results of `trainer.train`, of seed i or for None of all seeds."""
+  training, weights = setup(experiment, stage, members, i), experiment.config['teacher']['weights']
+  quantization = {}
+  folder = _seed_folder(experiment, stage, i, folder)
   if i is not None:
     progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
   if training.teacher and weights != 'float32':
     batch = training.source.take(np.arange(min(len(training.source), 256)))
-    of = experiment.model('teacher'), experiment.one_teacher(i or 0)
-    changed = {'teacher_weights': quantize.change(*of, weights, batch)}
+    teacher = experiment.model('teacher'), experiment.one_teacher(i or 0)
+    quantization = {'teacher_weights': quantize.change(*teacher, weights, batch)}
   if stage == 'student':
     sources = {m.config['teacher']['source'] for m in members.values()}
     if 'store' in sources and not teacher_store.finished(teacher_store.folder(experiment)):
       teacher_store.build(experiment, training)
     training = teacher_store.use_store(experiment, training, sources, folder)
   trained = trainer.train(training, how, folder, redraw.order(experiment.config, stage, i or 0), stopped)
-  return {name: summary | changed for name, summary in trained.items()}
+  return {name: summary | quantization for name, summary in trained.items()}
 
 
 def _export(experiment, stage, variables):
+  """Writes the weights of each seed as safetensors."""
   folder = experiment.folder(stage)
   for i, seed in enumerate(experiment.seeds(stage) if variables else ()):
-    one = jax.tree.map(lambda x, i=i: x[i], variables)
-    safetensors_io.export(folder / f'seed_{seed}.safetensors', one, experiment.vocabulary)
+    variables_of_seed = jax.tree.map(lambda x, i=i: x[i], variables)
+    safetensors_io.export(folder / f'seed_{seed}.safetensors', variables_of_seed, experiment.vocabulary)
 
 
-def _finished(experiment, stage, trained):
-  own, folder = experiment.stage_config(stage), experiment.folder(stage)
+def _write_summary(experiment, stage, trained):
+  """Writes stage.json, which marks the stage as finished."""
+  stage_config, folder = experiment.stage_config(stage), experiment.folder(stage)
   files.write_json(
     folder / 'stage.json',
     {
@@ -229,7 +233,7 @@ def _finished(experiment, stage, trained):
       'model': experiment.attributes(stage),
       'modules': trust.digests({'model': experiment.attributes(stage), 'config': experiment.config}),
       'fill': build.fill(experiment.data, experiment.task),
-      'inputs': own['inputs'],
+      'inputs': stage_config['inputs'],
       'classes': experiment.data.dataset.classes,
       'rate': experiment.data.dataset.rate,
       'example': {k: (v.shape[1:], str(v.dtype)) for k, v in experiment.data.test.take([0]).items()},
@@ -250,7 +254,7 @@ def keep(experiment: Experiment, what: str) -> None:
   check(experiment)
   training = setup(experiment, 'student')
   if training.teacher is None:
-    raise KdjaxError('no student of this config hears the teacher: there is nothing to store.')
+    raise KdjaxError("no student of this config uses the teacher's outputs: there is nothing to store.")
   if what == 'verify':
     teacher_store.verify(experiment, training)
     return
@@ -260,24 +264,24 @@ def keep(experiment: Experiment, what: str) -> None:
 
 
 def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[float]]]:
-  """stage -> metric -> a value a seed, of every finished stage, on a split of the data set.
+  """Evaluates every finished stage on a split: stage -> metric -> one value a seed.
 
   Raises:
-    KdjaxError: if there is no such split, or no stage was finished.
+    KdjaxError: if there is no such split, or no finished stage.
   """
-  check_workdir(experiment)  # reads alone: the folder may be somebody else's
+  check_workdir(experiment)  # claims nothing: the folder may be another user's
   data, config, results = experiment.data, experiment.config, {}
-  held = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
-  source = held.get(split)
+  in_memory = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
+  source = in_memory.get(split)
   if source is None:
     source = splits.read(data.dataset, split, data.encode, config['data']['memory'])
   for name, member in experiment.members.items():
     for stage in filter(member.trained, TRAINED):
-      own = member.folder(stage) != experiment.folder(stage)
-      whose = f'{name}/{stage}' if own else stage
-      if whose not in results:
-        metrics = member.evaluator(stage)(member.variables(stage), source, f'{whose}: {split}').metrics
-        results[whose] = {k: v.tolist() for k, v in metrics.items()}
+      apart = member.folder(stage) != experiment.folder(stage)
+      label = f'{name}/{stage}' if apart else stage
+      if label not in results:
+        metrics = member.evaluator(stage)(member.variables(stage), source, f'{label}: {split}').metrics
+        results[label] = {k: v.tolist() for k, v in metrics.items()}
   if not results:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage: run one first.')
   return results

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before anything is written, compiled or trained."""
+"""Checks of an experiment before anything is written, compiled or trained."""
 
 from typing import get_args
 
@@ -19,10 +19,10 @@ TAUGHT = get_args(settings.Taught)
 
 
 def check(experiment: Experiment) -> None:
-  """Finds what cannot be run before anything is written, compiled or trained.
+  """Checks that an experiment can be run: its config, workdir, models and data.
 
   Raises:
-    KdjaxError: for the first thing that is found, with the key that it is about.
+    KdjaxError: for the first problem, with its config key.
   """
   validate_config.recipe(experiment.config)
   check_workdir(experiment)
@@ -34,7 +34,7 @@ def check(experiment: Experiment) -> None:
 
 
 def _check_redraw(experiment):
-  """Finds what is to be drawn anew for each seed, and cannot be."""
+  """Checks `redraw`."""
   config = experiment.config
   redrawn = config['redraw']
   if 'labels' in redrawn and config['data']['labels'] >= 1:
@@ -48,7 +48,7 @@ def _check_redraw(experiment):
 
 
 def _check_loop(experiment):
-  """Finds strides that do not end where something is due, and data that cannot live on the device."""
+  """Checks `run.dispatch` against the steps of logs, evaluation and checkpoints, and `run.resident`."""
   config, data = experiment.config, experiment.data
   run, stages = config['run'], ('student',) if experiment.taken else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
@@ -59,26 +59,28 @@ def _check_loop(experiment):
   multi_step.lives_on_device(run['resident'], {} if held else None, None)
 
 
-def _check_inputs(experiment, stage, whose):
-  """Finds texts and sounds that a stage's model does not read, and reads its checkpoints."""
-  data, chosen = experiment.data, experiment.config['data']['tokenizer']
+def _check_inputs(experiment, stage, prefix):
+  """Checks that a stage's model can read the texts and sounds, and its pretrained checkpoints."""
+  data, tokenizer_name = experiment.data, experiment.config['data']['tokenizer']
   init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
   model = experiment.attributes(stage) | ({'init': init} if init else {})
-  initialize.check(model, data.tokenizer, chosen, data.dataset.rate, whose + stage)
+  initialize.check(model, data.tokenizer, tokenizer_name, data.dataset.rate, prefix + stage)
   inits = [part.init for part in initialize.parts(experiment.attributes(stage)) if part.init]
   if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
     experiment.start(stage)
   if stage == 'teacher' and experiment.taken and not experiment.done(stage):
     experiment.published()
   image = data.train.take([0]).get(experiment.stage_config(stage)['inputs'].get('image', 'image'))
-  for part in initialize.parts(model) if image is not None and not experiment.done(stage) else ():
+  if image is None or experiment.done(stage):
+    return
+  for part in initialize.parts(model):
     if part.init and isinstance(part.init, str):
-      given = part.init, part.config, image.shape[1:3]
-      experiment.cached(('size', *map(str, given)), lambda given=given: images.say_size(*given))
+      args = part.init, part.config, image.shape[1:3]
+      experiment.cached(('size', *map(str, args)), lambda args=args: images.say_size(*args))
 
 
-def _check_models(experiment, whose=''):
-  """Finds taps, shapes and options that do not fit, before anything is compiled or trained."""
+def _check_models(experiment, prefix=''):
+  """Checks taps, shapes and options by tracing the models, the methods and the task."""
   if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
     task = experiment.config['task']['name']
     raise KdjaxError(
@@ -86,7 +88,7 @@ def _check_models(experiment, whose=''):
     )
   data, config, mesh = experiment.data, experiment.config, sharding.make_mesh()
   for stage in ('teacher', 'student'):
-    _check_inputs(experiment, stage, whose)
+    _check_inputs(experiment, stage, prefix)
   outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
   for stage in outputs:
     for tap, size in experiment.task.outputs(data.dataset).items():
@@ -112,13 +114,13 @@ def _check_models(experiment, whose=''):
   source, ema = config['teacher']['source'], config['student']['train']['ema']
   if (source == 'ema') != (source not in TAUGHT and ema > 0):
     raise KdjaxError(
-      f"{whose}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
+      f"{prefix}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'previous_epoch' keeps last epoch's weights in its place."
     )
   if source in ('store', 'auto'):
     augment.check_stored(config['student']['train']['augment'])
-    seen = [*config['student']['train']['augment'], *config['student']['views']]
-    augment.check_source(source, seen, whose)
+    augmentations = [*config['student']['train']['augment'], *config['student']['views']]
+    augment.check_source(source, augmentations, prefix)
   if config['generator']:
     build.image_generator(config['generator'], data, 1)
   if writer := on_policy.writer(config, data.tokenizer):
@@ -126,16 +128,16 @@ def _check_models(experiment, whose=''):
     jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
   if config['generation']['seeds']:
     for stage in outputs:
-      given = data.tokenizer, config['generation'], config['data']['prompt_length']
-      write = generation_metrics.make_write(experiment.model(stage), *given)
+      settings_ = data.tokenizer, config['generation'], config['data']['prompt_length']
+      write = generation_metrics.make_write(experiment.model(stage), *settings_)
       stacked = jax.tree.map(lambda x: x.update(shape=(1, *x.shape)), experiment.shapes(stage)[0])
       jax.eval_shape(write, stacked, batch, 0)
   if config['generator'] and source != 'live':
-    raise KdjaxError(f"{whose}a generator learns from the teacher itself: set teacher.source='live'.")
+    raise KdjaxError(f"{prefix}a generator learns from the teacher itself: set teacher.source='live'.")
   if config['student']['views']:
     batch = jax.eval_shape(build.make_augment({'augment': ()}, 0, config['student']['views']), batch)
-    outputs = {stage: _seen(experiment, stage, batch) for stage in outputs}
-  taught = outputs['teacher' if source in TAUGHT else 'student']
+    outputs = {stage: _view_taps(experiment, stage, batch) for stage in outputs}
+  t = outputs['teacher' if source in TAUGHT else 'student']
   method = experiment.method()
 
   def losses(s, t, batch):
@@ -144,33 +146,35 @@ def _check_models(experiment, whose=''):
 
   try:
     with explained('the methods cannot pair these models with their options'):
-      learned = jax.eval_shape(losses, outputs['student'], taught, batch)[:2]
+      method_state = jax.eval_shape(losses, outputs['student'], t, batch)[:2]
   except KdjaxError as e:
-    raise KdjaxError(f'{whose}{e}') from e
-  whole = experiment.task.relational
-  together = whole or methods.related(method, *learned)
-  sharding.check_relational(config['run']['parallel'], mesh, together)
-  for stage, related in (('teacher', whole), ('student', together)):
-    own = config[stage]['train']
-    accumulate.check_parts(own['accumulate'], own['batch_size'], mesh.size, related, f'{whose}{stage}')
+    raise KdjaxError(f'{prefix}{e}') from e
+  task_relational = experiment.task.relational
+  relational = task_relational or methods.related(method, *method_state)
+  sharding.check_relational(config['run']['parallel'], mesh, relational)
+  for stage, related in (('teacher', task_relational), ('student', relational)):
+    train_config = config[stage]['train']
+    accumulate.check_parts(
+      train_config['accumulate'], train_config['batch_size'], mesh.size, related, f'{prefix}{stage}'
+    )
     if stage == 'student' or not experiment.taken:
-      _check_memory(experiment, stage, learned if stage == 'student' else ({}, {}), whose)
+      _check_memory(experiment, stage, method_state if stage == 'student' else ({}, {}), prefix)
 
 
-def _seen(experiment, stage, batch):
-  """The taps of a stage's model, as shapes, of a batch with views."""
+def _view_taps(experiment, stage, batch):
+  """The shapes of the taps of a stage's model, of a batch with views."""
   apply, variables = experiment.model(stage).apply, experiment.shapes(stage)[0]
   with explained(f'the model of the {stage} cannot see the views of student.views'):
     return jax.eval_shape(lambda v, b: apply(v, b, train=False)[0], variables, batch)
 
 
-def _check_memory(experiment, stage, learned, whose):
-  """Finds weights that do not fit the memory that is free, with what an optimiser keeps beside them."""
-  own, variables = experiment.stage_config(stage)['train'], experiment.shapes(stage)[0]
+def _check_memory(experiment, stage, method_state, prefix):
+  """Checks that weights and optimizer state fit the free memory."""
+  train_config, variables = experiment.stage_config(stage)['train'], experiment.shapes(stage)[0]
   seeds = 1 if redraw.apart(experiment.config, stage) else len(experiment.seeds(stage))
-  tx = optimizers.optimiser(own['optimiser'], own['steps'])
-  kept = jax.eval_shape(tx.init, {'student': variables['params'], 'method': learned[0]})
-  needs = {'for weights and optimisers': seeds * memory.size((variables, learned, kept))}
+  tx = optimizers.optimiser(train_config['optimiser'], train_config['steps'])
+  opt_state = jax.eval_shape(tx.init, {'student': variables['params'], 'method': method_state[0]})
+  needs = {'for weights and optimisers': seeds * memory.size((variables, method_state, opt_state))}
   needs['for a copy of these while it is saved'] = needs['for weights and optimisers']
   shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({seeds})' * (seeds > 1)
-  memory.check(f'{whose}{stage}', needs, memory.free(sharding.make_mesh()), shrink)
+  memory.check(f'{prefix}{stage}', needs, memory.free(sharding.make_mesh()), shrink)

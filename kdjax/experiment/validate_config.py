@@ -1,4 +1,4 @@
-"""What a config alone shows to be wrong: in milliseconds, before data are read or anything is traced."""
+"""Checks of the config alone: in milliseconds, before data are read or anything is traced."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,8 @@ from kdjax.pretrained import initialize
 from kdjax.runtime import trust
 from kdjax.training import optimizers
 from kdjax.types import Model
+
+UNUSED: Any = None  # in place of a function or module: only the type of what holds it is checked
 
 
 def recipe(config: Mapping) -> None:
@@ -38,7 +40,11 @@ def recipe(config: Mapping) -> None:
 
 
 def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
-  """The name that stands under `key` of an open dict, and the rest of it."""
+  """(the name under `key` of a dict, the other entries).
+
+  Raises:
+    KdjaxError: if it is no name.
+  """
   options_ = dict(config)
   name = options_.pop(key, None)
   if not isinstance(name, str) or not name:
@@ -52,17 +58,17 @@ def teacher(config: Mapping) -> None:
 
 
 def _student(config):
-  own = config['student']
-  model(own['model'], 'student.model')
-  training(own['train'], 'student.train')
-  augment.make_augment((), 0, own['views'])
+  student = config['student']
+  model(student['model'], 'student.model')
+  training(student['train'], 'student.train')
+  augment.make_augment((), 0, student['views'])
   views.check(config)
 
   def peer(config):
     model(config, 'a peer in methods')
-    return Model(None, None)
+    return Model(UNUSED, UNUSED)
 
-  build.method(config['methods'], own['train']['steps'], peer)
+  build.method(config['methods'], student['train']['steps'], peer)
 
 
 def training(config: Mapping, where: str) -> None:
@@ -87,15 +93,18 @@ def generator(config: Mapping) -> None:
 
 
 def model(config: Any, where: str, complete: bool = True) -> Any:
-  """Checks a model's dict and those within it.
+  """Checks the dict of a model, and those of the models within it.
 
   Args:
     config: the dict.
     where: its key.
-    complete: whether no checkpoint fills in what it leaves out.
+    complete: False where a checkpoint fills in missing attributes.
 
   Returns:
-    The module, or another in its place.
+    The module, or a placeholder where it is not complete.
+
+  Raises:
+    KdjaxError: for the first mistake, with its key.
   """
   if not isinstance(config, Mapping) or not isinstance(config.get('model'), str):
     raise KdjaxError(f"{where} is {options.shown(config)}; a model is a dict, {{'model': its name, ...}}.")
@@ -115,7 +124,7 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
   attributes = {k: inner(v, f'{where}.{k}') for k, v in attributes.items()}
   if not complete:
     registry.check('models', name, attributes, where)
-    return initialize.Frozen(None)
+    return initialize.Frozen(UNUSED)
   filled = {'vocab_size': 3} if 'vocab_size' in registry.options('models', name) else {}  # the data decide
   built = registry.make('models', name, filled | attributes, where)
   heads, width = getattr(built, 'heads', None), getattr(built, 'width', 0)

@@ -1,4 +1,4 @@
-"""Who a workdir belongs to: the config and the data that it was begun with."""
+"""A workdir belongs to the config and the data that it was begun with."""
 
 import json
 
@@ -14,41 +14,41 @@ from kdjax.runtime.files import fingerprint
 
 
 def claim_workdir(experiment: Experiment) -> None:
-  """Makes the workdir this experiment's own, and each member's folder the member's.
+  """Writes config and data to the workdir, and to the folder of each member.
 
   Raises:
     KdjaxError: as `check_workdir` does.
   """
   check_workdir(experiment)
-  all_of_them = {id(e): e for e in (experiment, *experiment.members.values())}.values()
-  for one in all_of_them if not jax.process_index() else ():
-    files.write_json(one.workdir / 'protocol.json', {'protocol': one.protocol})
-    files.write_json(one.workdir / 'config.json', one.config)
-    data, words = _data_mark(one), one.workdir / tokenizer.FILE
-    if one.data.tokenizer is not None:
-      if not words.exists():
-        files.write(words, one.data.tokenizer.to_str())
-      data |= {'tokenizer': fingerprint(words.read_bytes())}
-    files.write_json(one.workdir / 'data.json', data)
+  experiments = {id(e): e for e in (experiment, *experiment.members.values())}.values()
+  for member in experiments if not jax.process_index() else ():
+    files.write_json(member.workdir / 'protocol.json', {'protocol': member.protocol})
+    files.write_json(member.workdir / 'config.json', member.config)
+    data, tokenizer_path = _data_identity(member), member.workdir / tokenizer.FILE
+    if member.data.tokenizer is not None:
+      if not tokenizer_path.exists():
+        files.write(tokenizer_path, member.data.tokenizer.to_str())
+      data |= {'tokenizer': fingerprint(tokenizer_path.read_bytes())}
+    files.write_json(member.workdir / 'data.json', data)
 
 
 def check_workdir(experiment: Experiment) -> None:
-  """Changes nothing.
+  """Checks a workdir, and changes nothing.
 
   Raises:
     KdjaxError: if the workdir, or a member's, belongs to another config or other data; it names what
       differs.
   """
   path = experiment.workdir / 'config.json'
-  mine = flat(json.loads(json.dumps(experiment.config)))
+  expected = flat(json.loads(json.dumps(experiment.config)))
   if experiment.workdir.exists() and not experiment.workdir.is_dir():
     raise KdjaxError(f'--workdir is {experiment.workdir}, which is a file.')
   if path.exists():
-    theirs = files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW)
-    theirs = flat(json.loads(json.dumps(settings.complete(theirs))))
-    bound = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
+    stored = files.read_json(path, {'data': dict, 'teacher': dict, 'student': dict}, ANEW)
+    stored = flat(json.loads(json.dumps(settings.complete(stored))))
+    fixed = {'run.parallel'} | ({'run.eval_every'} if experiment.config['select'] == 'best' else set())
     members = experiment.members.values()
-    bound |= {'store.views'} if augment.of_store(m.config for m in members) else set()
+    fixed |= {'store.views'} if augment.of_store(m.config for m in members) else set()
     # A member more changes nothing for the others, and has a claim of its own; a store has its manifest.
     free = (
       'run.',
@@ -59,13 +59,18 @@ def check_workdir(experiment: Experiment) -> None:
       'data.test',
       'data.limit.test',
     )
-    keys = [k for k in mine.keys() | theirs.keys() if not k.startswith(free) and k != 'cohort' or k in bound]
-    if recorded := differences(theirs, mine, keys):
+    keys = [
+      k for k in expected.keys() | stored.keys() if not k.startswith(free) and k != 'cohort' or k in fixed
+    ]
+    if recorded := differences(stored, expected, keys):
       raise KdjaxError(
         f'{experiment.workdir} belongs to another config ({recorded}): choose another --workdir.'
       )
-  mine, recorded = _data_mark(experiment), files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  for key in (k for k in mine if recorded.get(k, mine[k]) != mine[k]):
+  expected, recorded = (
+    _data_identity(experiment),
+    files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {}),
+  )
+  for key in (k for k in expected if recorded.get(k, expected[k]) != expected[k]):
     what = 'vocabulary has' if key == 'vocabulary' else 'data have'
     raise KdjaxError(f'the {what} changed since {experiment.workdir} was begun: choose another --workdir.')
   for member in experiment.members.values():
@@ -74,13 +79,13 @@ def check_workdir(experiment: Experiment) -> None:
 
 
 def checked(experiment: Experiment) -> bool:
-  """Whether the workdir was claimed with these very data, all of whose examples could be read then."""
+  """Whether the workdir was begun with the same data, so that all examples were checked then."""
   recorded = files.read_json(experiment.workdir / 'data.json', DATA, ANEW, {})
-  return all(recorded.get(key) == now for key, now in _data_mark(experiment).items())
+  return all(recorded.get(key) == now for key, now in _data_identity(experiment).items())
 
 
-def _data_mark(experiment):
-  """What a workdir knows its data by; that of an older version has the first alone."""
+def _data_identity(experiment):
+  """What identifies the data of a workdir; one of an older version has the fingerprint alone."""
   dataset = experiment.data.dataset
   mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary}
   return mark | ({'content': dataset.content} if dataset.content else {})

@@ -24,8 +24,9 @@ def results(table: Table, units: Mapping[str, Unit], command: str = '') -> dict:
       tests[panel, row, column] = entry
   adjusted = significance.false_discovery([t['p_value'] for t in tests.values()])
   for entry, p in zip(tests.values(), adjusted.tolist(), strict=True):
-    better = table.measures[entry['measure']].higher_is_better
-    verdict = significance.verdict(p, entry['to_baseline'], better)
+    higher_is_better = table.measures[entry['measure']].higher_is_better
+    assert higher_is_better is not None  # no other measure is tested
+    verdict = significance.verdict(p, entry['to_baseline'], higher_is_better)
     entry |= {'p_adjusted': p, 'verdict': verdict}
   cells = [c for rows in panels.values() for columns in rows.values() for c in columns.values()]
   n_done, started = sum(c['status'] == 'done' for c in cells), [v for v in known.values() if v['values']]
@@ -68,9 +69,11 @@ def one(table: Table, cell, known: Mapping[str, Mapping]) -> dict:
   entry |= {'std': float(np.std(scores, ddof=1)) if len(scores) > 1 else None}
   if cell.published is not None:
     entry['difference'] = entry['mean'] - cell.published
-  tested = cell.stage == 'student' and table.measures[name].higher_is_better is not None
-  if tested and (baseline_scores := baseline(table, cell, known, len(scores))) is not None:
-    test = significance.paired(scores, baseline_scores, table.measures[name].higher_is_better)
+  higher_is_better = table.measures[name].higher_is_better
+  if cell.stage != 'student' or higher_is_better is None:
+    return entry
+  if (baseline_scores := baseline(table, cell, known, len(scores))) is not None:
+    test = significance.paired(scores, baseline_scores, higher_is_better)
     entry |= {
       'baseline': baseline_scores,
       'p_value': test.p,

@@ -22,8 +22,8 @@ def rows(results: Mapping) -> list[dict[str, str]]:
   return out
 
 
-def figures(results: Mapping) -> Iterator[tuple[Figure, str, str]]:
-  """(figure, title, caption) of each plot."""
+def figures(results: Mapping) -> Iterator[tuple[Figure | None, str, str]]:
+  """(figure, title, caption) of each plot; the figure is None where there is nothing to draw."""
   robustness, metric = results['modality_robustness'], results['metric']
   if len(robustness['subsets']) > 1:
     caption = (

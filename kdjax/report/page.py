@@ -22,7 +22,7 @@ def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Se
     name=results['name'],
     dataset=results['dataset'],
     kind=results.get('verdict'),
-    badge=_BADGES.get(results.get('verdict'), ''),
+    badge=_BADGES.get(results.get('verdict', ''), ''),
     verdict=words.unbroken(words.verdict(results)),
     notes=words.notes(results),
     tables=_tables(results),
@@ -118,7 +118,7 @@ def _tables(results):
 
 
 def _render(**context):
-  template = resources.files(__package__).joinpath('page.html').read_text(encoding='utf-8')
+  template = resources.files('kdjax.report').joinpath('page.html').read_text(encoding='utf-8')
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
   )

@@ -46,7 +46,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
   points = {
     n: (s['params'], s['mean'], s.get('std'))
     for n, s in results['stages'].items()
-    if s.get('params') and not words.missing(s.get('mean'))
+    if s.get('params') and words.is_number(s.get('mean'))
   }
   if not points:
     return None
@@ -60,7 +60,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
     axes.errorbar(
       count,
       scale * mean,
-      yerr=scale * (0.0 if words.missing(std) else std),
+      yerr=scale * (std if words.is_number(std) else 0.0),
       capsize=4,
       color=COLOURS[name],
       marker=_MARKERS[name],
@@ -83,7 +83,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
       fontsize=10,
     )
   for name, value in (results.get('references') or {}).items():
-    if not words.missing(value):
+    if words.is_number(value):
       axes.axhline(scale * value, color=INK, linestyle='--', linewidth=1, alpha=0.55)
       axes.annotate(
         f'{name} {words.score(value, metric, decimals)}',
@@ -105,7 +105,7 @@ def latency(results: Mapping) -> Figure | None:
   times = {
     n: results['stages'][n]['latency_ms']
     for n in reversed(words.STAGES)
-    if not words.missing(results['stages'].get(n, {}).get('latency_ms'))
+    if words.is_number(results['stages'].get(n, {}).get('latency_ms'))
   }
   if not times:
     return None

@@ -83,7 +83,7 @@ def _stage_row(results, name):
 
 def table(results: Mapping) -> Group:
   """The table and the verdict, for `rich.print`."""
-  style = _STYLES.get(results.get('verdict'), 'bold')
+  style = _STYLES.get(results.get('verdict', ''), 'bold')
   lines = [Text(words.unbroken(words.verdict(results)), style=style)]
   lines += [Text(note, style='italic') for note in words.notes(results)]
   return Group(_ResponsiveTable(results), *lines)
@@ -191,7 +191,7 @@ def _training(stage):
 
 
 def _time(seconds):
-  return words.DASH if words.missing(seconds) else duration(seconds)
+  return duration(seconds) if words.is_number(seconds) else words.DASH
 
 
 def _title(results):

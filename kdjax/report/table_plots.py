@@ -18,7 +18,7 @@ def panel(cells: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> tupl
   units = {measures[c['measure']]['unit'] for c in all_cells}
   if not done or len(units) > 1:
     return None, ''
-  if any(not words.missing(c['published']) for c in all_cells):
+  if any(words.is_number(c['published']) for c in all_cells):
     return dots(cells, units.pop()), PUBLISHED
   if len({column for columns in cells.values() for column in columns}) == 1:  # rows are no axis
     return dots(cells, units.pop()), SWEEP
@@ -39,7 +39,7 @@ def dots(cells: Mapping[str, Mapping[str, Mapping]], unit: str) -> Figure:
       axes.errorbar(
         cell['mean'], position, xerr=cell.get('std') or 0.0, fmt='o', color=colour, capsize=3, markersize=5
       )
-    if not words.missing(cell['published']):
+    if words.is_number(cell['published']):
       axes.plot(cell['published'], position, 'D', markerfacecolor='none', color=plots.INK, markersize=6)
   axes.set_yticks(range(len(labelled)), [name for name, _ in labelled], parse_math=False)
   axes.set_ylim(-0.7, len(labelled) - 0.3)

@@ -32,7 +32,7 @@ def rows_of(panel: Mapping[str, Mapping[str, Mapping]], measures: Mapping) -> li
 def number(cell: Mapping, measures: Mapping, key: str = 'mean') -> str:
   """A number of a cell in the table's unit; the deviation stands beside a mean of several."""
   measure, value = measures[cell['measure']], cell.get(key)
-  if words.missing(value):
+  if not words.is_number(value):
     return words.DASH
   sign = '+' if key == 'difference' else ''
   digits = min(max(int(measure['digits']), 0), MAX_DIGITS)

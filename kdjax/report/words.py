@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import TypeGuard
 
 DASH = '–'
 STAGES = ('teacher', 'baseline', 'student')
@@ -14,9 +15,9 @@ _SHARE = re.compile(
 )
 
 
-def missing(value: float | None) -> bool:
-  """Whether there is no number to show: nothing, or a NaN or infinity."""
-  return value is None or not math.isfinite(value)
+def is_number(value: float | None) -> TypeGuard[float]:
+  """Whether there is a number to show: no None, NaN or infinity."""
+  return value is not None and math.isfinite(value)
 
 
 def is_share(metric: str) -> bool:
@@ -26,13 +27,13 @@ def is_share(metric: str) -> bool:
 
 def score(value: float | None, metric: str, digits: int = 1, std: float | None = None) -> str:
   """A value of `metric`, with `± std` where there is one; shares as percentages."""
-  if missing(value):
+  if not is_number(value):
     return DASH
   if is_share(metric):
     text, format_std = f'{100 * value:.{digits}f} %', lambda s: f'{100 * s:.{digits}f}'
   else:
     text, format_std = f'{value:.4g}', lambda s: f'{s:.2g}'
-  return text if missing(std) else f'{text} ± {format_std(std)}'
+  return f'{text} ± {format_std(std)}' if is_number(std) else text
 
 
 def measured(values: Sequence[float], metric: str, digits: int = 1) -> str:
@@ -53,21 +54,21 @@ def digits(results: Mapping) -> int:
   """Decimals of a percentage: two where one would hide a difference."""
   stages = results['stages']
   means = [stages[n].get('mean') for n in ('baseline', 'student') if n in stages]
-  close = len(means) == 2 and not any(map(missing, means)) and abs(means[0] - means[1]) < 0.005
+  close = len(means) == 2 and all(map(is_number, means)) and abs(means[0] - means[1]) < 0.005
   stds = [s.get('std') for s in stages.values()]
-  return 2 if close or any(not missing(s) and 0 < s < 0.0005 for s in stds) else 1
+  return 2 if close or any(is_number(s) and 0 < s < 0.0005 for s in stds) else 1
 
 
 def plain(value: float | None) -> str:
   """Three significant digits, and no exponent for large numbers."""
-  if missing(value):
+  if not is_number(value):
     return DASH
   return f'{value:,.0f}' if abs(value) >= 999.5 else f'{value:.3g}'
 
 
 def scaled(value: float | None, units: tuple[str, ...]) -> str:
   """`value` in the largest fitting of `units`, each 1,000 times the one before."""
-  if missing(value):
+  if not is_number(value):
     return DASH
   for unit in units:
     if abs(value) < 999.5 or unit == units[-1]:
@@ -79,7 +80,7 @@ def scaled(value: float | None, units: tuple[str, ...]) -> str:
 def times_smaller(results: Mapping, name: str) -> str | None:
   """How many times fewer parameters a stage has than the teacher, if it has fewer."""
   count, teacher = (results['stages'].get(n, {}).get('params') for n in (name, 'teacher'))
-  if missing(count) or missing(teacher) or not count or teacher / count < 1.05:
+  if not is_number(count) or not is_number(teacher) or not count or teacher / count < 1.05:
     return None
   ratio = teacher / count
   return f'{ratio:.1f}' if ratio < 9.95 else f'{ratio:,.0f}'
@@ -88,7 +89,7 @@ def times_smaller(results: Mapping, name: str) -> str | None:
 def verdict(results: Mapping) -> str:
   """The sentence that answers the question: did distillation help?"""
   stages = results['stages']
-  if any(missing(stages.get(n, {}).get('mean')) for n in ('baseline', 'student')):
+  if any(not is_number(stages.get(n, {}).get('mean')) for n in ('baseline', 'student')):
     return 'No comparison: it takes a measured student and the same student trained alone.'
   distilled, alone = (stage_score(results, n) for n in ('student', 'baseline'))
   test = _test(results)
@@ -116,16 +117,16 @@ def unbroken(text: str) -> str:
 def notes(results: Mapping) -> list[str]:
   """What a reader should know before trusting the verdict."""
   metric, stages = results['metric'], results['stages']
-  means = {n: s.get('mean') for n, s in stages.items() if not missing(s.get('mean'))}
+  means = {n: s.get('mean') for n, s in stages.items() if is_number(s.get('mean'))}
   higher = results.get('higher_is_better', True)
   sign = 1 if higher else -1
-  sentences = [effect(results)] if not missing(results.get('difference')) else []
+  sentences = [effect(results)] if is_number(results.get('difference')) else []
   sentences += [results['note']] if results.get('note') else []
   sentences += [] if higher else [f'Lower {metric} is better.']
   if {'teacher', 'baseline'} <= means.keys() and sign * means['teacher'] <= sign * means['baseline']:
     sentences.append('The teacher is no better than the student trained alone, so there is no gap to close.')
   for name, value in (results.get('references') or {}).items():
-    if 'student' in means and not missing(value) and sign * value >= sign * means['student']:
+    if 'student' in means and is_number(value) and sign * value >= sign * means['student']:
       sentences.append(
         f'The distilled student does not beat the reference “{name}” '
         f'({score(value, metric, digits(results))}).'
@@ -140,7 +141,7 @@ def effect(results: Mapping) -> str:
     text += f', 95 % interval {interval(results["interval"], results["metric"])}'
   text += ' points' if is_share(results['metric']) else ''
   d = results.get('effect')
-  return f'{text}; effect size d_z {plain(d)}.' if not missing(d) else f'{text}.'
+  return f'{text}; effect size d_z {plain(d)}.' if is_number(d) else f'{text}.'
 
 
 def interval(ends: Sequence[float] | None, metric: str) -> str:
@@ -150,14 +151,14 @@ def interval(ends: Sequence[float] | None, metric: str) -> str:
 
 def signed(value: float | None, metric: str) -> str:
   """A difference of `metric`; of shares in points, to two decimals."""
-  if missing(value):
+  if not is_number(value):
     return DASH
   return f'{100 * value:+.2f}' if is_share(metric) else f'{value:+.3g}'
 
 
 def p_value(p: float | None, name: str = '') -> str:
   """p to two digits, as an equation where it has a name."""
-  if missing(p):
+  if not is_number(p):
     return DASH
   low, sign = p < 0.001, f'{name} = ' if name else ''
   return f'{name} < 0.001'.strip() if low else f'{sign}{p:.2g}'
@@ -166,18 +167,18 @@ def p_value(p: float | None, name: str = '') -> str:
 def _test(results):
   count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
   seeds = 'one seed' if count == 1 else f'{count} seeds'
-  if missing(p):
+  if not is_number(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
   corrected = results.get('p_adjusted') if results.get('tests', 1) > 1 else None
   correction = (
-    '' if missing(corrected) else f', {p_value(corrected, "corrected p")} of {results["tests"]} tests'
+    f', {p_value(corrected, "corrected p")} of {results["tests"]} tests' if is_number(corrected) else ''
   )
   return f'paired t-test over {seeds}, {p_value(p, "p")}{correction}'
 
 
 def _gain(results):
   gap, ratio = results.get('gap_recovered'), times_smaller(results, 'student')
-  if missing(gap):
+  if not is_number(gap):
     return f'; it has {ratio} times fewer parameters than the teacher' if ratio else ''
   share = 'more than the whole' if gap > 1.005 else f'{100 * gap:.0f} % of the'
   return f'; it recovers {share} gap to the teacher' + (

@@ -53,7 +53,7 @@ def build(experiment: Any, setup: Setup) -> None:
       teacher = live_teacher.make(setup, spec.taps, batch)
       write.shards(spec, missing, len(own_shards) - len(missing), setup.source.take, teacher, examples)
     multihost_utils.sync_global_devices('stored')
-    total = sum(write.beside(spec.folder, i)['bytes'] for i in shards)
+    total = sum(write.sidecar(spec.folder, i)['bytes'] for i in shards)
     _check_ids(spec, shards)
     if not jax.process_index():
       done = {'complete': True, 'bytes': total, 'finished': time.strftime('%Y-%m-%d %H:%M:%S %z')}
@@ -68,7 +68,7 @@ def build(experiment: Any, setup: Setup) -> None:
 
 
 def _check_ids(spec, shards):
-  ids = np.concatenate([write.beside(spec.folder, i)['ids'] for i in shards])
+  ids = np.concatenate([write.sidecar(spec.folder, i)['ids'] for i in shards])
   unique, counts = np.unique(ids, return_counts=True)
   for duplicate in unique[counts > 1][:1]:
     raise KdjaxError(f'several examples have the id {duplicate}: a store finds an example by its id.')

@@ -22,6 +22,7 @@ class Reader:
   so a flipped byte is an error and never a wrong output.
 
   Attributes:
+    identity: all that decides the content, as in its manifest.
     taps: how each is stored.
     views: of every example.
     bytes: of all shards.
@@ -31,14 +32,14 @@ class Reader:
   """
 
   def __init__(self, folder: Path, metadata: Mapping):
-    identity, self.folder = metadata['identity'], folder
+    self.identity, self.folder = metadata['identity'], folder
     self.taps = manifest.taps(metadata)
-    self.record, self.views = record.record(self.taps), identity['store.views']
-    self.shard, self.examples = identity['store.shard'], identity['data.examples']
-    self.key, ids, self.bytes = manifest.key(identity), [], 0
+    self.record, self.views = record.record(self.taps), self.identity['store.views']
+    self.shard, self.examples = self.identity['store.shard'], self.identity['data.examples']
+    self.key, ids, self.bytes = manifest.key(self.identity), [], 0
     for i in range(self.count):
       self.check(i, sums=False)
-      sidecar = write.beside(folder, i)
+      sidecar = write.sidecar(folder, i)
       ids += sidecar['ids']
       self.bytes += sidecar['bytes']
     self.order = np.argsort(ids, kind='stable')

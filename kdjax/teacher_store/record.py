@@ -107,7 +107,7 @@ def pack(taps: tuple[Tap, ...], ids: np.ndarray, view: int, arrays: Mapping) -> 
 
 def unpack(records: np.ndarray) -> dict[str, np.ndarray]:
   """The batch entries of records `[B]`: 'stored/<field>' -> `[B, ...]`."""
-  fields = records.dtype.names[2:]
+  fields = (records.dtype.names or ())[2:]
   return {f'{STORED}{name}': np.ascontiguousarray(records[name]) for name in fields}
 
 

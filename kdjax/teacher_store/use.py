@@ -70,7 +70,7 @@ def use_store(experiment: Any, setup: Setup, sources: Iterable[str], folder: Pat
       if 'store' in sources or previous:
         raise
       reason = f' ({e})'
-  identity = manifest.load(spec.folder)['identity'] if reader else None
+  identity = reader.identity if reader else None
   if previous and identity and previous['store'] != identity:
     difference = differences(previous['store'], identity, sorted(identity))
     raise KdjaxError(f'{folder} was begun with another store ({difference}): choose another --workdir.')

@@ -62,7 +62,9 @@ def info(folder: Path) -> dict:
   identity = metadata['identity']
   count, key = -(-identity['data.examples'] // identity['store.shard']), manifest.key(identity)
   damaged = {i: damage for i in range(count) if (damage := write.damage(folder, i, key, sums=False))}
-  size = sum((write.beside(folder, i) or {}).get('bytes', 0) for i in range(count) if i not in damaged)
+  size = sum(
+    (write.sidecar_or_none(folder, i) or {}).get('bytes', 0) for i in range(count) if i not in damaged
+  )
   progress.say(
     f'{folder}: {identity["data.examples"]} examples, views of each: {identity["store.views"]}, '
     f'{progress.size(size)}, {count - len(damaged)} of {count} shards, '

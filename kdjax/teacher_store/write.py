@@ -44,10 +44,19 @@ def checksum(path: Path) -> int:
   return crc
 
 
-def beside(folder: Path, shard: int) -> dict | None:
+def sidecar(folder: Path, shard: int) -> dict[str, Any]:
+  """The JSON of a shard: 'key', 'bytes', 'crc32', 'ids'.
+
+  Raises:
+    KdjaxError: if it is missing or damaged.
+  """
+  return files.read_json(paths(folder, shard)[1], SCHEMA, manifest.BUILD)
+
+
+def sidecar_or_none(folder: Path, shard: int) -> dict[str, Any] | None:
   """The JSON of a shard, None where it is missing or damaged."""
   try:
-    return files.read_json(paths(folder, shard)[1], SCHEMA, manifest.BUILD)
+    return sidecar(folder, shard)
   except KdjaxError:
     return None
 
@@ -62,14 +71,14 @@ def damage(folder: Path, shard: int, key: str, sums: bool = True) -> str:
     sums: whether the checksum is computed, which reads the whole file.
   """
   path, _ = paths(folder, shard)
-  sidecar = beside(folder, shard)
-  if sidecar is None or not path.exists():
+  described = sidecar_or_none(folder, shard)
+  if described is None or not path.exists():
     return 'missing'
-  if sidecar['key'] != key:
+  if described['key'] != key:
     return 'of another store'
-  if path.stat().st_size != sidecar['bytes']:
+  if path.stat().st_size != described['bytes']:
     return 'cut off'
-  return 'damaged' if sums and checksum(path) != sidecar['crc32'] else ''
+  return 'damaged' if sums and checksum(path) != described['crc32'] else ''
 
 
 @contextmanager
@@ -132,7 +141,7 @@ def shards(
   done = 0
   with progress.bar('teacher outputs', sum(map(len, ranges.values())), 'example') as bar:
     for at, (shard, rows) in enumerate(ranges.items()):
-      ids, (path, sidecar) = [], paths(spec.folder, shard)
+      ids, (path, json_path) = [], paths(spec.folder, shard)
       n_whole = whole + at
       with files.swapped_in(path) as part:
         with _writing(path, n_whole):
@@ -151,9 +160,9 @@ def shards(
           with _writing(path, n_whole):
             writer.close()
         metadata = {'key': manifest.key(spec.identity), 'bytes': part.stat().st_size, 'crc32': checksum(part)}
-        sidecar.unlink(missing_ok=True)  # it must never describe another file
-      with _writing(sidecar, n_whole):
-        files.write_json(sidecar, metadata | {'ids': ids}, indent=None)
+        json_path.unlink(missing_ok=True)  # it must never describe another file
+      with _writing(json_path, n_whole):
+        files.write_json(json_path, metadata | {'ids': ids}, indent=None)
 
 
 def manifest_of(spec: manifest.Spec, **more: Any) -> Mapping:

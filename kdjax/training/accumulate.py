@@ -1,4 +1,4 @@
-"""A batch that goes through in parts, one after the other, for less memory."""
+"""Gradient accumulation: a batch goes through the model in parts, for less memory."""
 
 from collections.abc import Callable
 
@@ -9,22 +9,21 @@ from kdjax.errors import KdjaxError
 
 
 def in_parts(n: int) -> Callable:
-  """`gradient(objective)`, for `step.make_update`: a batch goes through in n parts, one after the other.
+  """`gradient(objective)` for `step.make_update`, summed over n parts of the batch in a `lax.scan`.
 
-  A term is the mean over the whole batch all the same: its count is known before the first part, since
-  it depends on the batch alone, and XLA drops all the rest of that pass. Part i has the rows i, i + n, …,
-  so that a batch that is split over devices stays where it is. The student's statistics go from part to
-  part; batch norm sees a part at a time, and dropout draws anew for each. Methods see the same statistics
-  in each, and keep the mean of what the parts make of them, each with the share of its count; they have
-  the same rng, from which they draw by an example's 'id'. They are a loop on CPU too, where `kdjax.nn.conv`
-  is as fast in one, and where XLA would hold all parts at once if they were not.
+  A term is still the mean over the whole batch: the counts are computed first, from the whole batch, and XLA
+  drops the rest of that pass. Part i has the rows i, i + n, …, so no row moves between devices.
+
+  The student's statistics are carried from part to part, batch norm normalises over a part, and dropout draws
+  for each part. The methods get the same statistics and the same rng in every part, draw by an example's
+  'id', and their new statistics are averaged by the parts' counts.
 
   Args:
-    n: how many parts, a divisor of the batch.
+    n: how many parts, a divisor of the batch size.
   """
 
   def gradient(objective):
-    def over(params, stats, t, batch, rng):
+    def accumulated(params, stats, t, batch, rng):
       _, (terms, _) = objective(params, stats, t, batch, rng)
       counts = {name: count for name, (_, count) in terms.items()}
       size = len(jax.tree.leaves(batch)[0])
@@ -34,11 +33,11 @@ def in_parts(n: int) -> Callable:
           return jnp.broadcast_to(x, (n, *x.shape))
         return x.reshape(size // n, n, *x.shape[1:]).swapaxes(0, 1)
 
-      def part(carry, given):
-        i, t, batch = given
+      def part(carry, inputs):
+        i, t, batch = inputs
         student, sums = carry
-        now = {'student': student, 'method': stats['method']}
-        grads, (terms, new) = jax.grad(objective, has_aux=True)(params, now, t, batch, rng, counts, i)
+        current = {'student': student, 'method': stats['method']}
+        grads, (terms, new) = jax.grad(objective, has_aux=True)(params, current, t, batch, rng, counts, i)
         shares = {name: terms[name][1] / jnp.maximum(counts[name], 1) for name in stats['method']}
         moved = {name: _moved(new['method'][name], stats['method'][name], shares[name]) for name in shares}
         return (new['student'], jax.tree.map(jnp.add, sums, (grads, terms, moved))), None
@@ -49,13 +48,13 @@ def in_parts(n: int) -> Callable:
       method = jax.tree.map(lambda old, x: old + x, stats['method'], moved)
       return grads, (terms, {'student': student, 'method': method})
 
-    return over
+    return accumulated
 
   return gradient
 
 
 def _moved(new, old, share):
-  """What a part's share of the new statistics adds to the old."""
+  """The change of the statistics in a part, times its share of the count."""
   return jax.tree.map(lambda x, y: share * (x - y), new, old)
 
 

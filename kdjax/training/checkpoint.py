@@ -1,7 +1,7 @@
-"""What survives a crash: training states through Orbax, finished models as safetensors.
+"""Checkpoints of training states, written by Orbax in the background.
 
-Both carry a checksum of the arrays themselves, which is compared whenever they are read: a byte that flips on
-the disk is an error or a step back to an older state, and never another model.
+A checkpoint has a checksum of its arrays, which is compared when it is restored: a damaged one is skipped for
+an older one.
 """
 
 import functools
@@ -20,21 +20,21 @@ from kdjax.runtime.array_hash import checksum
 from kdjax.runtime.files import first_line
 from kdjax.runtime.progress import say
 
-BESIDE = {'batches': object, 'wall_time_s': files.NUMBER, 'failed': {str: int}}
+DATA = {'batches': object, 'wall_time_s': files.NUMBER, 'failed': {str: int}}
 
 
 class Restored(NamedTuple):
   step: int
   tree: Any  # of arrays, as it was saved
-  data: Any  # what went beside it as JSON: the data iterator's state, the time spent
+  data: Any  # the JSON beside it, `DATA`: the data iterator's state, the time, the failed members
 
 
 class Checkpoints:
   """The last few states of one training, written in the background.
 
   Args:
-    folder: where they lie; a step a folder.
-    keep: how many.
+    folder: of the checkpoints, one folder a step.
+    keep: how many of the last.
   """
 
   def __init__(self, folder: Path, keep: int = 2):
@@ -52,18 +52,18 @@ class Checkpoints:
     except (OSError, ValueError, RuntimeError) as e:
       raise self._unwritten(e) from e
 
-  def restore(self, like: Any) -> Restored | None:
-    """The newest state that can be read whole, or None; says so when it had to go back.
+  def restore(self, target: Any) -> Restored | None:
+    """The newest checkpoint that is whole, or None where there is none; prints which were skipped.
 
     Args:
-      like: a tree of the structure, shapes and shardings that were saved.
+      target: a tree of the structure, shapes and shardings that were saved.
 
     Raises:
       KdjaxError: if there are checkpoints and none of them can be read.
     """
-    steps, bad = sorted(self.manager.all_steps(), reverse=True), []
+    steps, damaged_steps = sorted(self.manager.all_steps(), reverse=True), []
     for step in steps:
-      items = ocp.args.Composite(tree=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
+      items = ocp.args.Composite(tree=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
       try:
         restored = self.manager.restore(step, args=items)
         data = files.unsealed(restored['data'])
@@ -71,14 +71,14 @@ class Checkpoints:
           if data['arrays'] != checksum(restored['tree']):
             raise ValueError('the checksum of its arrays is another')
           data = data['data']
-        if wrong := files.misfit(data, BESIDE):
+        if wrong := files.misfit(data, DATA):
           raise ValueError(wrong)
       except Exception as e:  # a damaged file shows up as any of a dozen types
-        bad.append(step)
+        damaged_steps.append(step)
         path = self.folder / str(step)
         say(f'the checkpoint {path} cannot be read ({first_line(e)}); trying an older one')
         continue
-      for damaged in bad:  # their place is needed, and only now is it sure that they are bad
+      for damaged in damaged_steps:  # only now is it sure that an older one is whole
         self.manager.delete(damaged)
       return Restored(step, restored['tree'], data)
     if steps:
@@ -91,7 +91,7 @@ class Checkpoints:
     return self.manager.latest_step()
 
   def wait(self) -> None:
-    """Until everything saved is on the disk."""
+    """Waits until everything saved is on the disk."""
     try:
       self.manager.wait_until_finished()
     except (OSError, ValueError, RuntimeError) as e:
@@ -106,29 +106,29 @@ class Checkpoints:
       self._clear()
 
   def _clear(self):
-    """Deletes what is half written and takes room."""
+    """Deletes checkpoints that are half written."""
     for half in self.folder.glob('*.orbax-checkpoint-tmp*') if not jax.process_index() else ():
       shutil.rmtree(half, ignore_errors=True)
 
   def _unwritten(self, error):
     self._clear()
     last = self.newest()
-    kept = 'nothing was saved before' if last is None else f'the last good one is of step {last}'
+    status = 'nothing was saved before' if last is None else f'the last good one is of step {last}'
     return KdjaxError(
-      f'cannot write a checkpoint to {self.folder} ({first_line(error)}); {kept}. '
+      f'cannot write a checkpoint to {self.folder} ({first_line(error)}); {status}. '
       'Make room and run the same command again.'
     )
 
 
 @functools.cache
 def _quiet() -> None:
-  """Keeps tracebacks of Orbax's threads off the screen: what goes wrong in them is raised here too."""
+  """Hides the tracebacks of Orbax's threads: their errors are raised in this one too."""
   logging.getLogger('absl').addFilter(lambda record: 'orbax' not in record.pathname)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  before = sys.unraisablehook
+  default_hook = sys.unraisablehook
 
-  def hook(what):  # TensorStore answers when the loop that asked has ended with the first write that failed
-    if str(what.exc_value) != 'Event loop is closed':
-      before(what)
+  def hook(unraisable):  # TensorStore calls back an event loop that a failed write has closed
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      default_hook(unraisable)
 
   sys.unraisablehook = hook

@@ -1,4 +1,4 @@
-"""One training step, compiled: the teacher's forward once, and the update of each member."""
+"""The compiled training step: one teacher forward, and the update of each member."""
 
 import dataclasses
 import functools
@@ -17,6 +17,7 @@ from kdjax.training import accumulate, members, memory, multi_step, remat, shard
 from kdjax.training import step as steps
 from kdjax.training.schemes import data_free, dot, on_policy
 from kdjax.training.setup import Loop, Member, Setup
+from kdjax.types import Model
 
 # `init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed.
 Functions = tuple[Callable, Callable]
@@ -24,13 +25,14 @@ Functions = tuple[Callable, Callable]
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-  """One step of a stage's training on a mesh, or of `run.dispatch` steps in one program.
+  """A training step on a mesh, or `run.dispatch` steps in one program.
 
   Attributes:
     forward: `(forward_inputs, batch) -> (augmented_batch, t)`, compiled.
-    forward_inputs: the teacher's variables, beside the training data where these live on the device.
+    forward_inputs: the teacher's variables; a tuple of them and the training data where these live on the
+      device.
     updates: member -> `(state, t, batch) -> (state, losses)` over all seeds, compiled.
-    teacher_variables: what a member that runs the teacher itself gets in the place of `t`.
+    teacher_variables: passed as `t` to the members that run the teacher in their update.
     runs_teacher: the names of these members.
   """
 
@@ -41,11 +43,11 @@ class CompiledStep:
   runs_teacher: frozenset[str]
 
   def teacher_forward(self, batch: Mapping) -> tuple[Mapping, Mapping]:
-    """(the augmented batch, the teacher's taps of it)."""
+    """(augmented batch, its teacher taps)."""
     return self.forward(self.forward_inputs, batch)
 
   def update(self, name: str, state: Any, t: Mapping, batch: Mapping) -> tuple[Any, Mapping]:
-    """(a member's state a step later, its losses as (sum, count)), of the augmented batch."""
+    """(a member's state after the step, its losses as (sum, count)); `batch` is the augmented one."""
     t = self.teacher_variables if name in self.runs_teacher else t
     return self.updates[name](state, t, batch)
 
@@ -53,17 +55,17 @@ class CompiledStep:
 def compile_step(
   setup: Setup, how: Loop, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
 ) -> tuple[CompiledStep, dict[str, Any]]:
-  """(the step, the first state of each member).
+  """(the compiled step, the initial state of each member).
 
   Args:
-    setup: what is trained.
-    how: the loop is run; the step takes `how.dispatch` batches, stacked where these are several.
+    setup: of the training.
+    how: settings of the loop; with `how.dispatch` above 1 the step takes as many batches, stacked.
     mesh: from `sharding.make_mesh`.
-    batch: one such as the training's, on the mesh.
-    data: the training data where they are to live on the device; a batch is then the rows of it.
+    batch: a training batch, on the mesh.
+    data: the training data, where they live on the device; the step then takes row numbers as its batch.
 
   Raises:
-    KdjaxError: where the training does not fit in the memory that is free.
+    KdjaxError: if the training does not fit the free memory.
   """
   axis = sharding.AXIS if how.parallel == 'pmap' else None
   functions = {name: member_functions(setup, member, axis) for name, member in setup.members.items()}
@@ -72,18 +74,20 @@ def compile_step(
   shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
   inits = {name: init for name, (init, _) in functions.items()}
   needs = _memory_needs(setup, how, mesh, inits, batch, shapes, data)
-  fits = functools.partial(memory.check, setup.name, there=memory.free(mesh), shrink=_shrink(setup, how))
-  fits(needs)
+  check_memory = functools.partial(
+    memory.check, setup.name, available=memory.free(mesh), advice=_memory_advice(setup, how)
+  )
+  check_memory(needs)
 
   teacher_variables = jax.device_put(setup.teacher_variables, sharding.replicated(mesh))  # once
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
   updates, states = {}, {}
   with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as bar:
-    for i, (name, pair) in enumerate(functions.items(), 1):
-      shared = setup, name, pair, how, mesh
-      updates[name], states[name], program = _compile_member(*shared, teacher_variables, example, shapes)
-      fits(needs | memory.on_the_way(program))
+    for i, (name, init_and_update) in enumerate(functions.items(), 1):
+      common = setup, name, init_and_update, how, mesh
+      updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
+      check_memory(needs | memory.temporary(program))
       bar.update(i)
 
   inputs = teacher_variables
@@ -93,44 +97,50 @@ def compile_step(
   if data or how.dispatch > 1:
     forward = multi_step.teacher_forward_over(forward, how.dispatch)
     compiled = sharding.compile_teacher_forward(forward, mesh, example, setup.batch_size, how.dispatch)
-  live = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
-  return CompiledStep(compiled, inputs, updates, teacher_variables, live), states
+  with_live_teacher = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
+  return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher), states
 
 
 def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):
-  """(the update over all seeds, the first state, the compiled program) of one member.
+  """(update over all seeds, initial state, compiled program) of one member.
 
-  `example` is what the teacher's forward gives of one batch, `shapes` the same before it was compiled.
+  `example` is the (augmented batch, taps) of one teacher forward, `shapes` are its shapes.
   """
-  member, (init, update), whole = setup.members[name], functions, sharding.replicated(mesh)
+  member, (init, update), replicated = setup.members[name], functions, sharding.replicated(mesh)
   augmented, t = example
   over = sharding.over_devices(example, mesh, setup.batch_size, how.dispatch)
   stacked_batch, stacked_t = multi_step.stacked(example, how.dispatch, over)
   if member.needs_live_teacher():
     t = stacked_t = teacher_variables
-  loop_over_seeds = steps.loop_over_seeds(whole) if jax.default_backend() == 'cpu' else None
+  loop_over_seeds = steps.loop_over_seeds(replicated) if jax.default_backend() == 'cpu' else None
   if not loop_over_seeds:
     init, update = steps.vmap_seeds(init), steps.vmap_seeds(update)
-  init = jax.jit(init, out_shardings=whole)
-  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), whole)
+  init = jax.jit(init, out_shardings=replicated)
+  seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), replicated)
   state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
   related = methods.related(member.method, state.params['method'], state.stats['method'])
   update = multi_step.update_over(update, how.dispatch, member.needs_live_teacher())
   update = sharding.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
   if member.start:
-    state = initialize.apply_init(whole)(state, member.start)
+    state = initialize.apply_init(replicated)(state, member.start)
   lowered = init(seeds[0], t, augmented) if loop_over_seeds else state
   program = update.lower(lowered, stacked_t, stacked_batch).compile()
   return loop_over_seeds(program) if loop_over_seeds else program, state, program
 
 
 def member_functions(setup: Setup, member: Member, axis: str | None = None) -> Functions:
-  """`init(seed, t, batch) -> state` and `update(state, t, batch)` of one member, for one seed."""
-  decay = member.decay()
+  """`init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed of a member.
+
+  Here a training scheme is chosen: `step`, or a fork of it in `schemes/`.
+
+  Raises:
+    KdjaxError: for a scheme with settings that it does not have.
+  """
+  decay = member.average.decay()
   if member.image_generator:
     if axis or member.parts > 1 or member.remat:
       raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
-    parts = member.model, setup.teacher, member.image_generator, member.method, member.tx
+    parts = member.model, _live_teacher(setup), member.image_generator, member.method, member.tx
     place = functools.partial(sharding.shard_batch_axis, mesh=sharding.make_mesh())
     unroll = jax.default_backend() == 'cpu'
     update = data_free.make_update(*parts, ema=decay, unroll=unroll, place=place)
@@ -138,7 +148,7 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   init = steps.make_init(
     member.model, member.method, member.tx, ema=bool(decay), self_teacher=member.self_teacher
   )
-  shared = {'task_weight': member.task_weight}
+  shared: dict[str, Any] = {'task_weight': member.task_weight}
   if isinstance(member.tx, dot.Dot):
     make_update = dot.make_update
     if decay or axis or member.parts > 1:
@@ -155,12 +165,20 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   if member.self_teacher:
     update = steps.from_itself(update, member.model)
   if member.writer:
-    init, update = on_policy.with_live_teacher(init, update, member.model, setup.teacher, member.writer)
+    init, update = on_policy.with_live_teacher(
+      init, update, member.model, _live_teacher(setup), member.writer
+    )
   return init, update
 
 
+def _live_teacher(setup: Setup) -> Model:
+  if setup.teacher is None:
+    raise KdjaxError("a generator, and on_policy, need the live teacher: set teacher.source='live'.")
+  return setup.teacher
+
+
 def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
-  """Names of the teacher's taps that any member reads; the others need not be computed."""
+  """Names of the teacher's taps that any member reads, by tracing the members with taps that record it."""
   if setup.teacher is None:
     return frozenset()
   forward = steps.make_teacher_forward(setup.teacher, setup.augment)
@@ -179,7 +197,7 @@ def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
 
 
 def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
-  """What for -> the bytes of it that a device has to hold, but for what a step makes on its way."""
+  """Purpose -> bytes on each device, without the temporary buffers of a step."""
   (augmented, t), states, best = shapes, 0, 0
   for name, member in setup.members.items():
     state = jax.eval_shape(
@@ -191,15 +209,15 @@ def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
     'for weights, optimisers and the best so far': states + best,
     'for a copy of these while it is saved': states + best,
     "for the teacher's weights": memory.size(setup.teacher_variables),
-    "for batches and the teacher's answers": how.dispatch
+    "for batches and the teacher's outputs": how.dispatch
     * memory.size((batch, batch, augmented, t))
     / mesh.size,
   }
   return needs | ({'for the training data': memory.size(data)} if data else {})
 
 
-def _shrink(setup, how):
-  """The keys that decide how much memory is needed, with their values."""
+def _memory_advice(setup, how):
+  """The advice of a memory error: which keys to change, with their values."""
   train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
   keys = {
     'run.members_per_program': len(setup.members),

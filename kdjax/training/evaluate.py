@@ -1,4 +1,4 @@
-"""Metrics over a whole split: sums and counts that are divided once, and outputs gathered."""
+"""Evaluation on a whole split: sums and counts of metrics, divided once, and gathered outputs."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -16,20 +16,20 @@ from kdjax.types import Model, Task
 
 class Evaluation(NamedTuple):
   metrics: dict[str, np.ndarray]  # name -> f64 [S], one value a seed
-  gathered: list[dict[str, np.ndarray]]  # a dict a seed: what `Task.gather` names, [N, ...]
+  gathered: list[dict[str, np.ndarray]]  # for each seed the outputs and labels of `Task.gather`, [N, ...]
 
 
 def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool = True) -> Callable:
-  """`evaluate(variables, source, title='') -> Evaluation`, `variables` stacked over S seeds.
+  """`evaluate(variables, source, title='') -> Evaluation`, with variables stacked over S seeds.
 
-  The result does not depend on the batch size, on padding or on the number of devices.
+  The result does not depend on the batch size, the padding or the number of devices.
 
   Args:
-    model: gives the outputs.
-    task: gives the metrics, and names what is gathered for those that are no means.
-    mesh: the devices; they divide `batch_size`.
+    model: of the outputs.
+    task: of the metrics, and of the names to gather.
+    mesh: the devices; their number divides `batch_size`.
     batch_size: of all devices together.
-    gather: whether outputs are gathered and `Task.finalize` is called, even if `Task.metric` can do without.
+    gather: whether outputs are gathered for `Task.finalize` even where `Task.metric` does not need them.
 
   Raises:
     KdjaxError: if the batch does not split over the devices, or no example has a label.

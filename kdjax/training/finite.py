@@ -1,4 +1,4 @@
-"""Weights that are not finite are never evaluated."""
+"""Checks that weights are finite."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ def finite(tree: Any) -> bool:
   return all(np.isfinite(x).all() for x in arrays if jnp.issubdtype(x.dtype, jnp.floating))
 
 
-def check(tree: Any, whose: str, advice: str) -> Any:
+def check(tree: Any, name: str, advice: str) -> Any:
   """The tree.
 
   Raises:
     KdjaxError: if it is not finite.
   """
   if not finite(tree):
-    raise KdjaxError(f'{whose} has weights that are not finite: {advice}.')
+    raise KdjaxError(f'{name} has weights that are not finite: {advice}.')
   return tree

@@ -1,4 +1,4 @@
-"""The loop over the steps of a training: log, evaluate, save, and stop where there is nothing to save."""
+"""The training loop: steps, logs, evaluation, checkpoints, and a clean stop."""
 
 import time
 from pathlib import Path
@@ -17,8 +17,8 @@ from kdjax.training.metrics_log import Log
 from kdjax.training.setup import Loop, Setup
 
 
-def no_best(setup: Setup, how: Loop, states: dict) -> dict:
-  """The best variables so far of every member: none, where they are asked for at all."""
+def initial_best(setup: Setup, how: Loop, states: dict) -> dict:
+  """member -> its best variables so far and their scores, -inf at first; {} unless `how.select` is 'best'."""
   if how.select != 'best':
     return {}
   best = {}
@@ -31,31 +31,31 @@ def no_best(setup: Setup, how: Loop, states: dict) -> dict:
 
 @jax.jit
 def _better(best, variables, score):
-  """Per seed, the variables of the higher score."""
-  won = score > best['score']
+  """For each seed, the variables with the higher score."""
+  better = score > best['score']
 
   def pick(new, old):
-    return jnp.where(won.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
 
   picked = jax.tree.map(pick, variables, best['variables'])
-  return {'variables': picked, 'score': jnp.where(won, score, best['score'])}
+  return {'variables': picked, 'score': jnp.where(better, score, best['score'])}
 
 
 class Run:
-  """What the loop holds on to between steps.
+  """One run of the training loop, from the start or a checkpoint to the last step.
 
   Attributes:
     failed: member -> the step at which its loss was not finite.
-    first_step_s: the time up to the end of the first step, compilation and all.
+    first_step_s: seconds to the end of the first step, compilation included.
   """
 
   def __init__(
     self, setup, how: Loop, mesh, checkpoints, step: int, failed: dict, began: float, spent: float
   ):
     self.setup, self.how, self.mesh, self.checkpoints = setup, how, mesh, checkpoints
-    self.began, self.spent = began, spent  # this sitting's start, and the time of those before
+    self.began, self.spent = began, spent  # the start of this run, the seconds of those it resumes
     self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
-    self.pending, self.said, self.took = [], {}, {}
+    self.pending, self.notes, self.update_times = [], {}, {}
     folders = {name: Path(member.folder) for name, member in setup.members.items()}
     self.logs = {name: Log(folder, step, how.tensorboard) for name, folder in folders.items()}
     evaluators = {}  # members of one model share the compiled evaluation
@@ -67,28 +67,34 @@ class Run:
     self.copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 
   def selected_variables(self, name: str, tree: dict) -> dict:
-    """The variables that a finished training gives."""
+    """The variables that a finished training exports."""
     if self.how.select == 'best':
       return tree['best'][name]['variables']
     return self.setup.members[name].evaluated(tree['state'][name])
 
   def update_s(self, name: str) -> float | None:
-    """Median time of the member's own update, of those that were timed."""
-    return float(np.median(self.took[name])) if name in self.took else None
+    """Median seconds of a member's update, None where none was timed."""
+    return float(np.median(self.update_times[name])) if name in self.update_times else None
 
   def steps(self, tree, compiled: CompiledStep, batches, stopped):
+    """Runs all remaining steps, and returns the tree of states and best variables.
+
+    Raises:
+      Interrupted: where `stopped()` is true, once a checkpoint is saved.
+      KdjaxError: for a loss that is not finite, or a checkpoint that cannot be written.
+    """
     setup, how, stride = self.setup, self.how, self.how.dispatch
     multi_step.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
     prefetched = prefetch.DevicePrefetch(batches, self.mesh, stride)
-    waited, since, timed = 0.0, time.monotonic(), self.start  # of the steps since the last log
-    with progress.bar(setup.name, setup.steps, 'step', self.start) as shown:
+    waited, since, timed = 0.0, time.monotonic(), self.start  # since the last log
+    with progress.bar(setup.name, setup.steps, 'step', self.start) as bar:
       n = self.start
       for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
         losses = self.step(tree['state'], compiled, prefetched.batch, logs and n > self.start + stride)
         fetch_began = time.monotonic()
         prefetched.fetch()
-        if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the step hid it
+        if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the fetch was hidden by the step
           waited += time.monotonic() - fetch_began
         if self.pending:  # at most one dispatch is queued behind the one that runs
           jax.block_until_ready(self.pending[-1])
@@ -96,24 +102,24 @@ class Run:
         if n == self.start + stride:
           jax.block_until_ready(losses)
           self.first_step_s = time.monotonic() - self.began
-          shown.restart()
+          bar.restart()
           waited, since, timed = 0.0, time.monotonic(), n
         if logs or last:
           jax.block_until_ready(losses)
           spent = time.monotonic() - since
-          self.report(n, shown, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          self.report(n, bar, *((spent / (n - timed), waited / spent) if n > timed else ()))
           waited, since, timed = 0.0, time.monotonic(), n
         if not self.alive():
           break
         if setup.validation is not None and (n % how.eval_every == 0 or last):
-          self.report(n, shown)
+          self.report(n, bar)
           began = time.monotonic()
-          tree = self.evaluate(n, tree, shown)
+          tree = self.evaluate(n, tree, bar)
           since += time.monotonic() - began
         stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
-          self.save(n, tree, prefetched.state, shown)
-        shown.update(n)
+          self.save(n, tree, prefetched.state, bar)
+        bar.update(n)
         if stop:
           break
     self.checkpoints.wait()
@@ -122,7 +128,7 @@ class Run:
     return tree
 
   def step(self, states, compiled: CompiledStep, batch, timed):
-    """One step of all members; with `timed` they run one after the other, each under the clock."""
+    """One step of all members, name -> losses; with `timed` each update is awaited and timed."""
     batch, t = compiled.teacher_forward(batch)
     if timed:
       jax.block_until_ready((self.pending, batch, t))
@@ -132,14 +138,15 @@ class Run:
       states[name], losses[name] = compiled.update(name, states[name], t, batch)
       if timed:
         jax.block_until_ready(losses[name])
-        self.took.setdefault(name, []).append((time.monotonic() - began) / self.how.dispatch)
+        self.update_times.setdefault(name, []).append((time.monotonic() - began) / self.how.dispatch)
     return losses
 
   def alive(self):
+    """Names of the members that have not failed."""
     return [name for name in self.setup.members if name not in self.failed]
 
-  def report(self, n, shown, took=None, share=None):
-    """Logs the means since the last time; a member whose loss is not finite is given up."""
+  def report(self, n, bar, step_s=None, data_share=None):
+    """Logs mean losses since the last report; a member whose loss is not finite is dropped."""
     if not self.pending:
       return
     sums, self.pending = jax.device_get(self.pending), []
@@ -153,46 +160,48 @@ class Run:
       if not all(np.isfinite(v).all() for v in record.values()):
         self.give_up(name, n, len(sums) * self.how.dispatch)
         continue
-      if took is not None:
-        record |= {'time/step': took, 'time/data': share}
-        record |= {'time/update': self.took[name][-1]} if name in self.took else {}
+      if step_s is not None:
+        record |= {'time/step': step_s, 'time/data': data_share}
+        record |= {'time/update': self.update_times[name][-1]} if name in self.update_times else {}
       self.logs[name].write(n, record)
-      self.note(shown, 'loss', name, record['loss/total'])
+      self.note(bar, 'loss', name, record['loss/total'])
 
   def give_up(self, name, n, steps):
+    """Drops a member of a cohort; an error elsewhere."""
     saved = self.checkpoints.newest()
-    kept = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
+    saved_message = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
     if not self.setup.cohort:
       raise KdjaxError(
-        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({kept}). '
+        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({saved_message}). '
         'Lower the learning rate or the weight of a loss, or set clip.'
       )
     self.failed[name] = n
     progress.say(f'{self.setup.name}: {name} is given up at step {n}, its loss is not finite')
 
-  def note(self, shown, what, name, values):
-    """Shows a figure beside the bar: of the one member, or the mean of all."""
-    self.said.setdefault(what, {})[name] = float(np.mean(values))
-    means = {k: np.mean([v[m] for m in self.alive() if m in v]) for k, v in self.said.items()}
-    shown.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
+  def note(self, bar, key, name, values):
+    """Shows a number beside the progress bar, averaged over members."""
+    self.notes.setdefault(key, {})[name] = float(np.mean(values))
+    means = {k: np.mean([v[m] for m in self.alive() if m in v]) for k, v in self.notes.items()}
+    bar.note = ', '.join(f'{k} {v:.4f}' for k, v in means.items())
 
-  def evaluate(self, n, tree, shown):
+  def evaluate(self, n, tree, bar):
+    """Evaluates all members on validation; returns the tree with the best variables of each."""
     task = self.setup.task
     for name in self.alive():
       member = self.setup.members[name]
-      kept = member.evaluated(tree['state'][name])
+      variables = member.evaluated(tree['state'][name])
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
-      metrics = self.evaluators[member.model](kept, self.setup.validation, title).metrics
+      metrics = self.evaluators[member.model](variables, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
       score = metrics[task.metric]
-      self.note(shown, task.metric, name, score)
+      self.note(bar, task.metric, name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1
-        tree['best'][name] = _better(tree['best'][name], kept, jnp.asarray(sign * score, jnp.float32))
+        tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
     return tree
 
-  def save(self, n, tree, place, shown):
-    self.report(n, shown)  # a state is saved only after its loss was seen to be finite
+  def save(self, n, tree, data_state, bar):
+    self.report(n, bar)  # only states with a finite loss are saved
     spent = time.monotonic() - self.began + self.spent
-    data = {'batches': place, 'wall_time_s': spent, 'failed': self.failed}
+    data = {'batches': data_state, 'wall_time_s': spent, 'failed': self.failed}
     self.checkpoints.save(n, self.copy(tree), data)

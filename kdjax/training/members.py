@@ -1,4 +1,4 @@
-"""Whole models within one, the members of an ensemble, whose taps are '<member>/<tap>'."""
+"""Ensembles: models within a model, whose taps are '<member>/<tap>'."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,15 +6,14 @@ from kdjax.types import Array, Task
 
 
 def of(outputs: Mapping[str, Array], name: str) -> dict[str, Array]:
-  """The taps of one member, under its own names."""
+  """The taps of one member, without its prefix."""
   return {k.removeprefix(f'{name}/'): x for k, x in outputs.items() if k.startswith(f'{name}/')}
 
 
 def each_alone(task: Task, names: Sequence[str]) -> Task:
-  """The task, whose loss is the sum of those that the members have, each on its own taps.
+  """The task with the sum of the members' losses, each on the member's taps.
 
-  So the gradient of a member is the one that it has where it is trained alone: no member makes up for the
-  others. With no names, the task as it is.
+  So a member has the gradient that it has when trained alone. With no names, the task itself.
   """
   if not names:
     return task

@@ -1,4 +1,4 @@
-"""Whether a training fits the memory that is free."""
+"""Whether a training fits the free memory."""
 
 import math
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ def size(tree: Any) -> int:
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def on_the_way(compiled: Any) -> dict[str, int]:
-  """What a compiled step makes and frees again, in bytes a device, where the backend says it."""
+def temporary(compiled: Any) -> dict[str, int]:
+  """Bytes of the temporary buffers of a compiled step on each device; {} where the backend does not tell."""
   analysis = compiled.memory_analysis()
   return {'for what a step makes on its way': analysis.temp_size_in_bytes} if analysis else {}
 
@@ -27,31 +27,31 @@ def free(mesh: jax.sharding.Mesh) -> float:
   device = mesh.local_devices[0]
   if stats := device.memory_stats():
     return stats.get('bytes_limit', math.inf) - stats.get('bytes_in_use', 0)
-  found = [math.inf]
+  limits = [math.inf]
   try:
     lines = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
-    found.append(1024 * int(lines['MemAvailable'].split()[0]))
+    limits.append(1024 * int(lines['MemAvailable'].split()[0]))
     group = Path('/sys/fs/cgroup')
     limit = (group / 'memory.max').read_text().strip()
     if limit != 'max':
-      found.append(int(limit) - int((group / 'memory.current').read_text()))
-  except (OSError, KeyError, ValueError):  # another system: what was found so far
+      limits.append(int(limit) - int((group / 'memory.current').read_text()))
+  except (OSError, KeyError, ValueError):  # no Linux, or no cgroup: the limits read so far
     pass
-  return min(found) / len(mesh.local_devices)
+  return min(limits) / len(mesh.local_devices)
 
 
-def check(name: str, needs: Mapping[str, float], there: float, shrink: str) -> None:
-  """Raises KdjaxError if the bytes that are free on a device are fewer than it needs.
+def check(name: str, needs: Mapping[str, float], available: float, advice: str) -> None:
+  """Raises KdjaxError if a training needs more than the free bytes of a device.
 
   Args:
     name: of the stage.
-    needs: what for -> bytes.
-    there: bytes.
-    shrink: what to do about it.
+    needs: purpose -> bytes.
+    available: free bytes.
+    advice: what the user can change.
   """
-  if (total := sum(needs.values())) > there:
-    parts = ', '.join(f'{progress.size(n)} {what}' for what, n in needs.items())
+  if (total := sum(needs.values())) > available:
+    parts = ', '.join(f'{progress.size(n)} {purpose}' for purpose, n in needs.items())
     raise KdjaxError(
       f'{name}: the training takes at least {progress.size(total)} on each device and there are '
-      f'{progress.size(max(there, 0))}: {shrink} ({parts}).'
+      f'{progress.size(max(available, 0))}: {advice} ({parts}).'
     )

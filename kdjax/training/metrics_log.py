@@ -1,4 +1,4 @@
-"""What a training writes down: metrics.jsonl, a record a line, and TensorBoard's files if asked."""
+"""The log of a training: metrics.jsonl, one record a line, and TensorBoard's files where they are on."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from kdjax.runtime.progress import say
 
 
 def read_log(path: Path) -> list[dict]:
-  """The records of a metrics.jsonl, without a last line that a crash cut off and without damaged ones."""
+  """The records of a metrics.jsonl, without damaged lines and a last line that is cut off."""
   if not path.exists():
     return []
   lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
@@ -24,7 +24,7 @@ def read_log(path: Path) -> list[dict]:
 
 
 def read_logs(folder: Path) -> list[dict]:
-  """The records of a training; of seeds that were trained apart, those of one step as one, a value a seed."""
+  """The records of a training; of seeds trained one by one, joined by step, with one value a seed."""
   if (folder / 'metrics.jsonl').exists():
     return read_log(folder / 'metrics.jsonl')
   each = [read_log(path) for path in sorted(folder.glob('seed_*/metrics.jsonl'), key=_number)]
@@ -47,7 +47,7 @@ def _number(path):
 
 
 def _record(line: str) -> dict | None:
-  """A line's content, None where it is not what was written; an earlier version wrote no checksum."""
+  """The record of a line, None where it is damaged; an earlier version wrote no checksum."""
   try:
     record = files.unsealed(files.parse(line))
   except ValueError:
@@ -60,29 +60,31 @@ def _line(record: Mapping) -> str:
 
 
 class Log:
-  """Writes the records; those past the restored step are cut off first."""
+  """Writes the records, after it has removed those past the restored step."""
 
   def __init__(self, folder: Path, step: int, tensorboard: bool):
     self.path, self.board = folder / 'metrics.jsonl', None
     if jax.process_index():
       self.path = None
       return
-    kept = [r for r in read_log(self.path) if r['step'] <= step]
-    files.write(self.path, ''.join(map(_line, kept)))
+    records = [r for r in read_log(self.path) if r['step'] <= step]
+    files.write(self.path, ''.join(map(_line, records)))
     if tensorboard:
       try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  # optional
       except ImportError as e:
         raise KdjaxError('tensorboard=True needs tensorboardX: pip install tensorboardX') from e
       self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
 
   def write(self, step: int, record: Mapping) -> None:
-    """Appends a record; a list in it has one value a seed."""
+    """Appends a record; a list has one value a seed."""
     if self.path is None:
       return
     plain = {k: np.asarray(v).tolist() for k, v in record.items()}
     with self.path.open('a', encoding='utf-8') as file:
       file.write(_line({'step': step, **plain}))
-    for key, value in plain.items() if self.board else ():
+    if self.board is None:
+      return
+    for key, value in plain.items():
       for i, x in enumerate(np.atleast_1d(value)):
         self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)

@@ -1,7 +1,7 @@
-"""Several steps in one dispatch, and training data that live on the device, where a batch is a list of rows.
+"""Several steps in one compiled program, and training data on the device, where a batch is row numbers.
 
-For steps that are shorter than the host takes to start them. Neither changes what is computed, but a loop
-is compiled apart from its body alone, and may round otherwise.
+For steps that take less time than the host needs to dispatch them. Both compute the same as single steps, up
+to the rounding of another compiled program.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,28 +13,29 @@ import jax.numpy as jnp
 from kdjax.errors import KdjaxError, unknown
 from kdjax.training import memory
 
-SHARE = 0.25  # of a device's free memory that data may take without being asked to
+SHARE = 0.25  # of a device's free memory, up to which 'auto' puts the training data there
 
 
-def lives_on_device(wanted: str, arrays: Mapping | None, free: float | None) -> bool:
-  """Whether the training data are put on the device: `run.resident`, and 'auto' where it is of use.
+def lives_on_device(resident: str, arrays: Mapping | None, free: float | None) -> bool:
+  """Whether the training data are put on the device, by `run.resident`.
 
   Args:
-    wanted: 'yes', 'no' or 'auto', on accelerators where they take less than `SHARE` of what is free.
-    arrays: of the data; None where they are not held in memory, or answers of a store join them.
-    free: bytes that a device has left, None where that is not known.
+    resident: 'yes', 'no', or 'auto': on an accelerator, below `SHARE` of its free memory.
+    arrays: the data; None where they are not in memory, or come with stored teacher outputs.
+    free: free bytes of a device, None where unknown.
 
   Raises:
-    KdjaxError: where they are asked for and cannot be there.
+    KdjaxError: for 'yes' without `arrays`.
   """
-  if wanted not in ('yes', 'no', 'auto'):
-    raise unknown('run.resident', wanted, ('auto', 'yes', 'no'))
-  if wanted == 'yes' and arrays is None:
+  if resident not in ('yes', 'no', 'auto'):
+    raise unknown('run.resident', resident, ('auto', 'yes', 'no'))
+  if resident == 'yes' and arrays is None:
     raise KdjaxError('run.resident needs data within data.memory, and a live teacher.')
-  if wanted == 'auto':
-    known = arrays is not None and free is not None and jax.default_backend() != 'cpu'
-    return known and memory.size(arrays) < SHARE * free
-  return wanted == 'yes'
+  if resident == 'auto':
+    if arrays is None or free is None or jax.default_backend() == 'cpu':
+      return False
+    return memory.size(arrays) < SHARE * free
+  return resident == 'yes'
 
 
 def check(dispatch: int, parallel: str, counts: Mapping[str, int]) -> None:
@@ -49,13 +50,10 @@ def check(dispatch: int, parallel: str, counts: Mapping[str, int]) -> None:
 
 
 def from_rows(teacher_forward: Callable) -> Callable:
-  """`teacher_forward((variables, data), rows)` of a `teacher_forward(variables, batch)`.
+  """`teacher_forward((variables, data), rows)`, which takes the batch `rows` from the data on the device."""
 
-  The batch is taken out of the data.
-  """
-
-  def forward_of_rows(held, rows):
-    variables, data = held
+  def forward_of_rows(inputs, rows):
+    variables, data = inputs
     batch = {k: jnp.take(v, rows['row'], axis=0) for k, v in data.items()}
     return teacher_forward(variables, batch | {'epoch': rows['epoch']})
 
@@ -63,17 +61,16 @@ def from_rows(teacher_forward: Callable) -> Callable:
 
 
 def teacher_forward_over(teacher_forward: Callable, steps: int) -> Callable:
-  """`teacher_forward(held, batches)` of as many batches, stacked, in one program."""
+  """`teacher_forward(inputs, batches)` over `steps` stacked batches, in one program."""
   if steps == 1:
     return teacher_forward
-  return lambda held, batches: jax.lax.map(lambda batch: teacher_forward(held, batch), batches)
+  return lambda inputs, batches: jax.lax.map(lambda batch: teacher_forward(inputs, batch), batches)
 
 
 def update_over(update: Callable, steps: int, needs_live_teacher: bool = False) -> Callable:
-  """`update(state, t, batches) -> (state, losses)` over as many batches, the (sum, count) of losses added up.
+  """`update(state, t, batches) -> (state, losses)` over `steps` stacked batches; sums and counts are added.
 
-  With `needs_live_teacher`, `t` are the teacher's variables, the same for all; else its taps, stacked as the
-  batches are.
+  `t` are taps, stacked as the batches are, or with `needs_live_teacher` the teacher's variables.
   """
   if steps == 1:
     return update
@@ -89,7 +86,7 @@ def update_over(update: Callable, steps: int, needs_live_teacher: bool = False) 
 
 
 def stacked(tree: Any, steps: int, shardings: Any) -> Any:
-  """The shapes of as many of `tree` stacked, on `shardings`; the tree itself where it is one."""
+  """The shapes of `steps` trees stacked, with `shardings`; for one step the tree itself."""
   if steps == 1:
     return tree
   return jax.tree.map(

@@ -1,4 +1,4 @@
-"""Optimisers of optax by name, and their options."""
+"""The optimizers of optax by name, and their options."""
 
 import dataclasses
 import inspect
@@ -17,17 +17,33 @@ from kdjax.training.schemes import dot
 
 OPTIMISERS = ('adam', 'adamw', 'sgd', 'lamb', 'lars', 'lion', 'adafactor', 'rmsprop', 'nadamw', 'dot')
 
-# The options of optax's own functions; `mask`, `weight_decay` and the like are not for a recipe.
-OPTIONS = {'b1': Decay, 'b2': Decay, 'eps': Eps, 'eps_root': Share, 'nesterov': bool}
-OPTIONS |= {'momentum': Decay | None, 'trust_coefficient': Positive, 'decay_rate': Share, 'decay': Decay}
-OPTIONS |= {'min_dim_size_to_factor': Count, 'mu_dtype': settings.Dtype, 'accumulator_dtype': settings.Dtype}
-OPTIONS |= {'multiply_by_parameter_scale': bool, 'clipping_threshold': Positive | None, 'factored': bool}
-OPTIONS |= {'initial_scale': NonNegative, 'eps_in_sqrt': bool, 'centered': bool, 'bias_correction': bool}
+# The options of optax's functions that a recipe may set.
+OPTIONS: dict[str, Any] = {
+  'b1': Decay,
+  'b2': Decay,
+  'eps': Eps,
+  'eps_root': Share,
+  'nesterov': bool,
+  'momentum': Decay | None,  # pyright: ignore[reportOperatorIssue]  # typeshed: Annotated has no |
+  'trust_coefficient': Positive,
+  'decay_rate': Share,
+  'decay': Decay,
+  'min_dim_size_to_factor': Count,
+  'mu_dtype': settings.Dtype,
+  'accumulator_dtype': settings.Dtype,
+  'multiply_by_parameter_scale': bool,
+  'clipping_threshold': Positive | None,  # pyright: ignore[reportOperatorIssue]
+  'factored': bool,
+  'initial_scale': NonNegative,
+  'eps_in_sqrt': bool,
+  'centered': bool,
+  'bias_correction': bool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class More:
-  """What a recipe may add to `settings.Optimiser`, with the values that stand for leaving it out."""
+  """Further options of every optimizer, beside `settings.Optimiser`, with their defaults."""
 
   boundaries: Annotated[tuple[Share, ...], "shares of the steps, for schedule='steps'"] = ()
   factor: Annotated[NonNegative, 'what a boundary multiplies the rate with'] = 0.1
@@ -44,19 +60,23 @@ def known_options(name: str) -> dict[str, Any]:
   if name not in OPTIMISERS:
     raise unknown('optimiser', str(name), OPTIMISERS)
   if name == 'dot':
-    own = {k: p.annotation for k, p in options.parameters(dot.dot).items() if k != 'learning_rate'}
+    known = {k: p.annotation for k, p in options.parameters(dot.dot).items() if k != 'learning_rate'}
   else:
-    own = {k: OPTIONS[k] for k in inspect.signature(getattr(optax, name)).parameters if k in OPTIONS}
+    known = {k: OPTIONS[k] for k in inspect.signature(getattr(optax, name)).parameters if k in OPTIONS}
   if name == 'lars':
-    own['eps'] = Share
-  return own | settings.fields(More) | settings.fields(settings.Optimiser)
+    known['eps'] = Share
+  return known | settings.fields(More) | settings.fields(settings.Optimiser)
 
 
 def check(config: Any, where: str) -> None:
-  """Finds what is wrong with the config of an optimiser.
+  """Checks the config of an optimizer.
+
+  Args:
+    config: the dict of the recipe.
+    where: its key, for the error.
 
   Raises:
-    KdjaxError: one line with the key, after `where`.
+    KdjaxError: for the first mistake, with its key.
   """
   if not isinstance(config, Mapping):
     raise KdjaxError(f"{where} is {options.shown(config)}; it is a dict: {{'name': 'adamw', 'lr': 1e-3}}.")
@@ -92,12 +112,12 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   options_ = {k: options.tuples(v) for k, v in config.items()}
   name, peak, clip = options_.pop('name'), options_.pop('lr'), options_.pop('clip', 0.0)
   decay, decay_all = options_.pop('weight_decay', 0.0), options_.pop('decay_all', False)
-  most = options_.pop('max_norm', 0.0)
-  shape = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
-  make = dot.dot if name == 'dot' else getattr(optax, name)
-  known = inspect.signature(make).parameters
+  norm_limit = options_.pop('max_norm', 0.0)
+  schedule = {k: options_.pop(k) for k in ('schedule', 'warmup', 'boundaries', 'factor') if k in options_}
   if name == 'dot':
-    return dot.dot(learning_rate(peak, steps, **shape), weight_decay=decay, **options_)
+    return dot.dot(learning_rate(peak, steps, **schedule), weight_decay=decay, **options_)
+  make = getattr(optax, name)
+  known = inspect.signature(make).parameters
 
   def kernels(params):
     return jax.tree.map(lambda x: decay_all or jnp.ndim(x) > 1, params)
@@ -110,22 +130,21 @@ def optimiser(config: Mapping, steps: int) -> optax.GradientTransformation | dot
   parts = [optax.clip_by_global_norm(clip)] if clip else []
   if decay and 'weight_decay' not in known:  # added to the gradient, as SGD has it
     parts.append(optax.add_decayed_weights(decay, kernels))
-  last = [max_norm(most)] if most else []
-  return optax.chain(*parts, make(learning_rate(peak, steps, **shape), **options_), *last)
+  last = [max_norm(norm_limit)] if norm_limit else []
+  return optax.chain(*parts, make(learning_rate(peak, steps, **schedule), **options_), *last)
 
 
-def max_norm(most: float) -> optax.GradientTransformation:
-  """Updates after which no unit's incoming weights have a norm above `most` (max-norm, 1207.0580).
+def max_norm(limit: float) -> optax.GradientTransformation:
+  """Scales updates so that no unit's incoming weights have a norm above `limit` (max-norm, 1207.0580).
 
-  A unit's weights are all axes but the last of an array of two axes and more; one that would be longer is
-  scaled down, not penalised.
+  A unit's weights are all axes but the last of an array of two axes or more.
   """
 
-  def shorten(update, w):
+  def rescale(update, w):
     if jnp.ndim(w) < 2:
       return update
     new = w + update
     norm = jnp.sqrt(jnp.sum(new**2, tuple(range(new.ndim - 1)), keepdims=True))
-    return new * jnp.minimum(1, most / jnp.maximum(norm, 1e-12)) - w
+    return new * jnp.minimum(1, limit / jnp.maximum(norm, 1e-12)) - w
 
-  return optax.stateless(lambda updates, params: jax.tree.map(shorten, updates, params))
+  return optax.stateless(lambda updates, params: jax.tree.map(rescale, updates, params))

@@ -1,7 +1,6 @@
-"""Batches that are on the devices before they are asked for."""
+"""Prefetching of batches to the devices."""
 
-from collections.abc import Iterator
-
+import grain
 import numpy as np
 from jax.sharding import Mesh
 
@@ -9,14 +8,14 @@ from kdjax.training.sharding import to_global_arrays
 
 
 class DevicePrefetch:
-  """Batches on the devices, each moved there while the step before it runs.
+  """Moves each batch to the devices while the step before it runs.
 
   Attributes:
-    batch: the next to be used, as `to_global_arrays` gives it.
-    state: where a run goes on that has used all the batches before it; what a checkpoint keeps.
+    batch: the next batch, of `to_global_arrays`.
+    state: of the iterator before that batch, for a checkpoint.
   """
 
-  def __init__(self, batches: Iterator, mesh: Mesh, steps: int = 1):
+  def __init__(self, batches: grain.DatasetIterator, mesh: Mesh, steps: int = 1):
     self.batches, self.mesh, self.steps = batches, mesh, steps
     self.fetch()
 

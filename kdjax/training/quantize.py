@@ -12,29 +12,29 @@ from kdjax.training import memory
 from kdjax.types import Array, Model
 
 WEIGHTS = ('float32', 'bfloat16', 'int8')
-# Where most of the bytes are, and the axis that has a scale for each of its places.
+# The arrays with most of the bytes -> their channel axis, with a scale for each channel.
 CHANNELS = {'kernel': -1, 'embedding': 0}
 
 
 class Int8(NamedTuple):
-  """values · scale, in place of an array.
+  """An array as values · scale.
 
   Attributes:
     values: i8, from -127 to 127.
-    scale: f32, of the axis of the channels, the others 1.
+    scale: f32, of size 1 on all axes but that of the channels.
   """
 
-  values: Array
-  scale: Array
+  values: Array | np.ndarray
+  scale: Array | np.ndarray
 
 
 def variables(full: Mapping, weights: str) -> Mapping:
-  """Variables whose kernels and embeddings take less memory; biases, norms and statistics stay as they are.
+  """Variables with kernels and embeddings in fewer bits; biases, norms and statistics are unchanged.
 
-  int8 is symmetric: the largest of a channel, that is of a kernel's output or a word's embedding, is 127.
+  int8 is symmetric: the largest value of a channel (an output of a kernel, a token's embedding) is 127.
 
   Args:
-    full: of a model.
+    full: the variables in float32.
     weights: one of `WEIGHTS`.
   """
 
@@ -53,46 +53,54 @@ def variables(full: Mapping, weights: str) -> Mapping:
 
 
 def dequantize(quantized: Mapping) -> Mapping:
-  """Variables in float32 of what `variables` gives."""
+  """The variables of `variables`, back in float32."""
 
-  def wide(x):
+  def widen(x):
     if isinstance(x, Int8):
       return x.values.astype(jnp.float32) * x.scale
     return x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x
 
-  return jax.tree.map(wide, quantized, is_leaf=lambda x: isinstance(x, Int8))
+  return jax.tree.map(widen, quantized, is_leaf=lambda x: isinstance(x, Int8))
 
 
 def model(base: Model, weights: str) -> Model:
-  """The model for variables from `variables`, which it widens when it is applied."""
+  """The model for the variables of `variables`, which `apply` dequantizes."""
   if weights == 'float32':
     return base
   return Model(base.init, lambda v, batch, **how: base.apply(dequantize(v), batch, **how))
 
 
-def change(of: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
-  """What fewer bits do to a model's answers to a batch, measured and said.
+def change(teacher: Model, full: Mapping, weights: str, batch: Mapping) -> dict[str, Any]:
+  """The change of a model's outputs for a batch by fewer bits, measured and printed.
 
   Returns:
-    'weights', 'bytes' and 'bytes_before' of the variables, 'examples', and of the tap that it is measured
-    on, 'logits' or else 'embed': 'tap', 'max_difference' and 'mean_difference' of its values. For logits
-    also 'agreement', the share of examples whose largest is the same.
+    'weights', 'bytes' and 'bytes_before' of the variables, 'examples', 'tap' (the one that is compared,
+    'logits' or else 'embed'), 'max_difference' and 'mean_difference' of its values. For logits also
+    'agreement', the share of examples with the same largest logit.
   """
-  small = variables(full, weights)
-  both = ((of, full), (model(of, weights), small))
-  one, other = (jax.jit(lambda v, b, m=m: m.apply(v, b, train=False)[0])(v, batch) for m, v in both)
-  tap = next((name for name in ('logits', 'embed') if name in one), min(one))
-  one, other = (np.asarray(x[tap], np.float64) for x in (one, other))
-  gap, rows = np.abs(one - other), len(jax.tree.leaves(batch)[0])
-  sizes = memory.size(small), memory.size(full)
+  narrow = variables(full, weights)
+  pairs = ((teacher, full), (model(teacher, weights), narrow))
+  full_taps, narrow_taps = (
+    jax.jit(lambda v, b, m=m: m.apply(v, b, train=False)[0])(v, batch) for m, v in pairs
+  )
+  tap = next((name for name in ('logits', 'embed') if name in full_taps), min(full_taps))
+  exact, rounded = (np.asarray(x[tap], np.float64) for x in (full_taps, narrow_taps))
+  difference, rows = np.abs(exact - rounded), len(jax.tree.leaves(batch)[0])
+  sizes = memory.size(narrow), memory.size(full)
   measured = {'weights': weights, 'bytes': sizes[0], 'bytes_before': sizes[1]}
-  measured |= {'examples': rows, 'tap': tap, 'max_difference': gap.max(), 'mean_difference': gap.mean()}
-  same = ''
+  measured |= {
+    'examples': rows,
+    'tap': tap,
+    'max_difference': difference.max(),
+    'mean_difference': difference.mean(),
+  }
+  agreement = ''
   if tap == 'logits':
-    measured['agreement'] = np.mean(one.argmax(-1) == other.argmax(-1))
-    same = f', and the answer is the same for {100 * measured["agreement"]:.1f} %'
+    measured['agreement'] = np.mean(exact.argmax(-1) == rounded.argmax(-1))
+    agreement = f', and the answer is the same for {100 * measured["agreement"]:.1f} %'
   progress.say(
     f'teacher: {weights} weights, {progress.size(sizes[0])} for {progress.size(sizes[1])}; '
-    f'its {tap} differ by {gap.max():.2g} at most, {gap.mean():.2g} on average over {rows} examples{same}'
+    f'its {tap} differ by {difference.max():.2g} at most, {difference.mean():.2g} on average over {rows} '
+    f'examples{agreement}'
   )
   return {k: v.item() if isinstance(v, np.generic) else v for k, v in measured.items()}

@@ -1,4 +1,4 @@
-"""Activations that are made anew for the gradient, for less memory."""
+"""Rematerialisation: activations are computed again in the backward pass, for less memory."""
 
 import re
 
@@ -10,17 +10,17 @@ BLOCK = re.compile(r'block\d+$')  # in the name of a module
 
 
 def remat(model: Model) -> Model:
-  """The model, of whose blocks the gradient keeps no more than what goes in, and makes the rest anew.
+  """The model with `nn.remat` on its blocks: of each only the input is stored for the backward pass.
 
   A block is a Flax module whose name ends in 'block' and a number. Results are the same up to rounding.
-  XLA:CPU puts the two forwards together again, and saves nothing.
+  XLA:CPU merges the two forward passes again, and saves nothing.
   """
 
   def block(call, args, kwargs, context):
     if context.method_name != '__call__' or not BLOCK.search(context.module.name or ''):
       return call(*args, **kwargs)
-    method, (x, *rest) = context.orig_method.func, args
-    return nn.remat(lambda module, x: method(module, x, *rest, **kwargs))(context.module, x)
+    method, (x, *others) = context.orig_method.func, args
+    return nn.remat(lambda module, x: method(module, x, *others, **kwargs))(context.module, x)
 
   def apply(variables, batch, *, train=False, rng=None):
     if not train:

@@ -32,28 +32,30 @@ def learning_rate(
     boundaries: shares of the steps.
     factor: what a boundary multiplies with.
   """
-  rising = round(warmup * steps)
-  left = max(steps - rising, 1)
+  warmup_steps = round(warmup * steps)
+  decay_steps = max(steps - warmup_steps, 1)
   schedules = {
     'constant': lambda: optax.constant_schedule(peak),
-    'linear': lambda: optax.linear_schedule(peak, 0.0, left),
-    'cosine': lambda: optax.cosine_decay_schedule(peak, left),
+    'linear': lambda: optax.linear_schedule(peak, 0.0, decay_steps),
+    'cosine': lambda: optax.cosine_decay_schedule(peak, decay_steps),
     'steps': lambda: optax.piecewise_constant_schedule(
-      peak, {round(b * steps) - rising: factor for b in boundaries}
+      peak, {round(b * steps) - warmup_steps: factor for b in boundaries}
     ),
   }
   if schedule not in schedules:
     raise unknown('schedule', schedule, schedules)
-  if not rising:
+  if not warmup_steps:
     return schedules[schedule]()
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, rising), schedules[schedule]()], [rising])
+  return optax.join_schedules(
+    [optax.linear_schedule(0.0, peak, warmup_steps), schedules[schedule]()], [warmup_steps]
+  )
 
 
 def average_decay(decay: float) -> Callable:
-  """`step -> decay` of an average of weights, which grows to its full length: min(decay, (1 + t) / (10 + t)).
+  """`step -> decay` of a moving average with warm-up: min(decay, (1 + t) / (10 + t)).
 
-  As in TensorFlow's and timm's averages, so that one that is longer than the training is no average of the
-  random weights that it began with: after 20 steps these count for a ten-millionth.
+  As in TensorFlow and timm. So the random initial weights do not stay in an average that is longer than the
+  training: after 20 steps they count for a ten-millionth.
   """
   return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
@@ -71,7 +73,7 @@ def weight_schedule(
   Args:
     steps: of the whole training.
     schedule: 'constant' 1; 'linear' or 'cosine' from 1 at `start` to 0 at `stop`.
-    start: share of the steps at which the loss sets in.
+    start: share of the steps at which the window begins.
     stop: share of the steps at which it ends.
     warmup: share of the steps over which the factor grows from 0.
 
@@ -82,19 +84,19 @@ def weight_schedule(
     raise KdjaxError(
       f'a loss is weighted from start={start} to stop={stop}; it takes 0 <= start < stop <= 1.'
     )
-  first, last, rising = round(start * steps), round(stop * steps), max(warmup * steps, 1e-9)
-  falls = {
+  first, last, warmup_steps = round(start * steps), round(stop * steps), max(warmup * steps, 1e-9)
+  curves = {
     'constant': lambda x: jnp.ones_like(x),
     'linear': lambda x: 1 - x,
     'cosine': lambda x: 0.5 * (1 + jnp.cos(jnp.pi * x)),
   }
-  if schedule not in falls:
-    raise unknown('schedule', schedule, falls)
+  if schedule not in curves:
+    raise unknown('schedule', schedule, curves)
 
   def factor(step):
     step = jnp.asarray(step, jnp.float32)
     inside = (step >= first) & (step < last)
-    grown = jnp.minimum((step - first + 1) / rising, 1)
-    return jnp.where(inside, grown * falls[schedule]((step - first) / max(last - first, 1)), 0.0)
+    ramp = jnp.minimum((step - first + 1) / warmup_steps, 1)
+    return jnp.where(inside, ramp * curves[schedule]((step - first) / max(last - first, 1)), 0.0)
 
   return factor

@@ -1,4 +1,4 @@
-"""What the training of one stage is given."""
+"""The input of one stage's training, as functions and data."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,69 +11,79 @@ from kdjax.training.schemes import data_free, on_policy
 from kdjax.types import Method, Model, Task, TrainState
 
 
-class Member(NamedTuple):
-  """What is trained, over all seeds, beside the others of its cohort.
+class Average(NamedTuple):
+  """The variables that a state holds beside the trained ones, in `TrainState.ema`; none by default.
 
   Attributes:
-    model: of the student, or of the teacher in its own stage.
+    ema: decay of an exponential moving average, which is then evaluated and exported; 0 for none.
+    warmup: whether that average is shorter in the first steps, see `schedules.average_decay`.
+    previous_epoch: the steps of an epoch, for a copy of the variables at the end of the last one; 0 for none.
+  """
+
+  ema: float = 0.0
+  warmup: bool = True
+  previous_epoch: int = 0
+
+  def decay(self) -> float | Callable:
+    """The decay, or `step -> decay`; 0 for no average."""
+    if not self.previous_epoch:
+      return schedules.average_decay(self.ema) if self.ema and self.warmup else self.ema
+    return lambda step: jnp.where((step + 1) % self.previous_epoch == 0, 0.0, 1.0)
+
+
+class Member(NamedTuple):
+  """One model to train, over all seeds; a cohort has several.
+
+  Attributes:
+    model: the student, or the teacher in its own stage.
     method: the distillation losses, combined.
-    tx: the optimiser.
-    task_weight: of the labels' loss.
-    ema: decay of the average of the variables, which is then what is kept; 0 for none.
-    warm: whether the average follows the first steps faster, see `schedules.average_decay`.
-    previous_epoch: steps after which the student becomes its own teacher anew; 0 for another teacher.
-    self_teacher: whether the average, or the past student, is the teacher.
-    folder: where its metrics.jsonl goes.
-    image_generator: makes the images, where there are no data.
-    writer: writes responses in training, where that is asked for.
-    parts: in which a batch goes through the student.
-    remat: whether the gradient makes the student's activations anew.
-    start: variables that every seed starts from, a part of the model's or none.
+    tx: the optimizer.
+    task_weight: of the loss of the labels.
+    folder: of its metrics.jsonl.
+    average: of its variables.
+    self_teacher: whether `average` is its teacher.
+    image_generator: makes the images of data-free distillation; None elsewhere.
+    writer: writes the responses of on-policy distillation; None elsewhere.
+    parts: how many a batch is split into for gradient accumulation.
+    remat: whether activations are computed again in the backward pass.
+    start: initial variables, all or a part of the model's, the same for every seed.
   """
 
   model: Model
   method: Method
   tx: Any
   task_weight: float
-  ema: float
-  previous_epoch: int
-  self_teacher: bool
   folder: Path
+  average: Average = Average()
+  self_teacher: bool = False
   image_generator: data_free.ImageGenerator | None = None
   writer: on_policy.Writer | None = None
   parts: int = 1
   remat: bool = False
-  warm: bool = True
   start: Mapping = {}
 
   def needs_live_teacher(self) -> bool:
-    """Whether its update needs the teacher itself, for inputs that nobody else sees."""
+    """Whether its update runs the teacher itself, on inputs that are made in the update."""
     return bool(self.image_generator or self.writer)
 
   def evaluated(self, state: TrainState) -> dict:
-    """The variables of a state that are evaluated: the average of the weights where one is kept."""
-    return state.ema if self.ema else {'params': state.params['student'], **state.stats['student']}
-
-  def decay(self) -> float | Callable:
-    """Of the variables that the state keeps beside the trained ones."""
-    if not self.previous_epoch:
-      return schedules.average_decay(self.ema) if self.ema and self.warm else self.ema
-    return lambda step: jnp.where((step + 1) % self.previous_epoch == 0, 0.0, 1.0)
+    """The variables of a state that are evaluated: the moving average where there is one."""
+    return state.ema if self.average.ema else {'params': state.params['student'], **state.stats['student']}
 
 
 class Loop(NamedTuple):
-  """How the loop over the steps is run.
+  """Settings of the training loop.
 
-  Only `select`, with it `eval_every`, and `parallel` change what comes out.
+  Only `select`, with it `eval_every`, and `parallel` change the trained weights.
 
   Attributes:
-    select: 'last', or 'best' on validation: which weights of a seed are kept.
+    select: which weights of a seed are exported: 'last', or 'best' on validation.
     parallel: 'jit' or 'pmap'.
     eval_every, log_every, save_every: in steps.
-    eval_batch: examples at once.
+    eval_batch: the batch size of evaluation.
     keep: how many checkpoints.
-    tensorboard: whether to write its files too.
-    dispatch: steps that the device takes in a row before the host is heard again.
+    tensorboard: whether TensorBoard's files are written too.
+    dispatch: steps in one compiled program.
     resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
   """
 
@@ -90,7 +100,7 @@ class Loop(NamedTuple):
 
   @classmethod
   def of(cls, select: str, run: Mapping) -> 'Loop':
-    """That of a recipe's `select` and `run`."""
+    """The settings of a recipe's `select` and `run`."""
     return cls(select=select, **{k: v for k, v in run.items() if k in cls._fields})
 
 
@@ -98,19 +108,19 @@ class Setup(NamedTuple):
   """One stage's training, as functions and data.
 
   Attributes:
-    name: 'teacher', 'baseline' or 'student'.
-    members: name -> what is trained; all see the same batches and the same teacher.
-    task: its labels' loss and metrics.
+    name: of the stage: 'teacher', 'baseline' or 'student'.
+    members: name -> the model to train; all get the same batches and the same teacher outputs.
+    task: loss and metrics of the labels.
     augment: augments a batch on the device.
     teacher: gives the taps that the methods read; None without one.
-    teacher_variables: its weights, an argument of the step.
+    teacher_variables: its variables, an argument of the step.
     source: the training examples.
-    validation: what is evaluated on the way, or None.
-    seeds: a model each for every member, as `streams.seeds` gives them.
-    cohort: whether a member whose loss is not finite is given up, and no error.
+    validation: the examples that are evaluated during training, or None.
+    seeds: of each model of a member, as `streams.seeds` gives them.
+    cohort: whether a member whose loss is not finite is dropped, where it is else an error.
     steps, batch_size: of the training.
-    reader: of the store that the teacher's answers come from; None for a live teacher.
-    wanted: names of the teacher's taps that the members read, where they are known.
+    reader: of the teacher store; None for a live teacher.
+    wanted: names of the teacher's taps that the members read; None where these are yet to be traced.
   """
 
   name: str

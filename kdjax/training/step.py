@@ -1,7 +1,7 @@
-"""The distillation step: the teacher's forward of a batch, and the student's update given its outputs.
+"""The distillation step: a teacher forward, and the student's update given the teacher's taps.
 
-The two are compiled apart, so that one forward serves any number of students, and an update is the
-same program to the last bit whether the teacher's taps come from a live teacher or from a store.
+The two are compiled separately. So one teacher forward serves any number of students, and the update is the
+same program whether the taps come from a live teacher or from a store.
 A different training scheme forks this file; it does not add a flag to it.
 """
 
@@ -15,12 +15,12 @@ import optax
 from kdjax.training import streams
 from kdjax.types import Method, Model, Task, TrainState
 
-STORED = 'stored/'  # what a batch brings along for a stored teacher alone
-WHOLE = functools.partial(jax.grad, has_aux=True)
+STORED = 'stored/'  # prefix of the batch keys that a stored teacher decodes
+GRAD = functools.partial(jax.grad, has_aux=True)
 
 
 def averaged(average, new, decay: float | Callable, step):
-  """The average of variables, a step later; `decay` is a number or `step -> number`."""
+  """The moving average of variables after a step; `decay` is a number or `step -> number`."""
   return optax.incremental_update(new, average, 1 - (decay(step) if callable(decay) else decay))
 
 
@@ -32,10 +32,16 @@ def make_init(
   ema: bool = False,
   self_teacher: bool = False,
 ):
-  """`init(seed, t, batch) -> TrainState`; call it inside one jit, so that no buffer is shared.
+  """`init(seed, t, batch) -> TrainState`; call it inside jit, so that no two arrays share a buffer.
 
-  The seed is a number, or u32 [2]: of the weights and of the steps (`streams.seeds`).
-  With `self_teacher` the student's taps stand in for `t`, for an update of `from_itself`.
+  The seed is a number, or u32 [2] of `streams.seeds`: one for the weights, one for the steps.
+
+  Args:
+    student: the model.
+    method: its `init` gets the taps of both models.
+    tx: the optimizer, of the parameters of student and method.
+    ema: whether the state has a moving average of the variables.
+    self_teacher: whether the student's taps take the place of `t`, as for `from_itself`.
   """
 
   def init(seed, t, batch):
@@ -66,23 +72,31 @@ def make_update(
   task_weight=1.0,
   ema=0.0,
   axis=None,
-  gradient: Callable = WHOLE,
+  gradient: Callable = GRAD,
 ):
-  """`update(state, t, batch) -> (state, losses)`, the student's update given the teacher's taps.
+  """`update(state, t, batch) -> (state, losses)`: one step of the student, given the teacher's taps `t`.
 
-  `ema` is the decay of the average of the student's variables, or `step -> decay`. Every term is the
-  mean sum / count over the whole batch, over all devices of `axis` too. `gradient` differentiates the
-  objective, at once or as `accumulate.in_parts` does. The losses come back as (sum, count), beside the
-  global norm of the gradient.
+  The objective is the sum over the terms, of the task and of each method, of sum / count over the whole
+  batch. The losses are returned as name -> (sum, count), with 'grad_norm', the gradient's global norm.
+
+  Args:
+    student: the model.
+    task: its loss is the term 'task'.
+    method: its losses are the other terms.
+    tx: the optimizer.
+    task_weight: of the task's loss.
+    ema: decay of the moving average of the student's variables, or `step -> decay`; 0 for none.
+    axis: the mesh axis of a `shard_map`, over which sums and counts are added; None under 'jit'.
+    gradient: differentiates the objective: of a batch at once, or `accumulate.in_parts`.
   """
   psum_over_devices = (lambda x: jax.lax.psum(x, axis)) if axis else (lambda x: x)
 
-  def average(x):
+  def pmean_floats(x):
     return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   def update(state, t, batch):
     def objective(params, stats, t, batch, rng, counts=None, part=None):
-      rng_model, rng_method = jax.random.split(rng)  # a method draws by 'id', however a batch is split
+      rng_model, rng_method = jax.random.split(rng)  # a method draws by 'id', and so the same in any part
       if part is not None:
         rng_model, _ = jax.random.split(jax.random.fold_in(rng, part))
       if axis:  # no two devices drop the same units
@@ -103,38 +117,40 @@ def make_update(
     rng = jax.random.fold_in(jax.random.key(state.seed), state.step)
     grads, (terms, stats) = gradient(objective)(state.params, state.stats, t, batch, rng)
     grads = psum_over_devices(grads)
-    stats = jax.tree.map(average, stats)
+    stats = jax.tree.map(pmean_floats, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    smooth = {}
+    params: dict = optax.apply_updates(state.params, updates)  # pyright: ignore[reportAssignmentType]
+    new_average = {}
     if ema:
-      new = {'params': params['student'], **stats['student']}
-      smooth = averaged(state.ema, new, ema, state.step)
-    state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=smooth)
+      variables = {'params': params['student'], **stats['student']}
+      new_average = averaged(state.ema, variables, ema, state.step)
+    state = state.replace(
+      step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=new_average
+    )
     return state, psum_over_devices(terms) | {'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
 
   return update
 
 
 def from_itself(update: Callable, student: Model) -> Callable:
-  """`update` with the student's own average, `state.ema`, as its teacher."""
+  """`update` with the student's averaged variables, `state.ema`, as its teacher."""
 
-  def taught(state, t, batch):
-    own, _ = student.apply(state.ema, batch, train=False)
-    return update(state, jax.lax.stop_gradient(own), batch)
+  def self_taught(state, t, batch):
+    own_taps, _ = student.apply(state.ema, batch, train=False)
+    return update(state, jax.lax.stop_gradient(own_taps), batch)
 
-  return taught
+  return self_taught
 
 
 def make_teacher_forward(teacher: Model | None, augment: Callable, wanted: frozenset | None = None):
-  """`teacher_forward(teacher_variables, batch) -> (batch, t)`: the augmented batch, and its taps.
+  """`teacher_forward(teacher_variables, batch) -> (augmented_batch, t)`.
 
-  In evaluation mode, outside any gradient.
+  The teacher is in evaluation mode, and no gradient goes through it.
 
   Args:
-    teacher: None gives no taps.
+    teacher: None for none; the taps are then {}.
     augment: augments a batch.
-    wanted: the taps that anybody reads, the others are not computed; None for all.
+    wanted: names of the taps to compute; None for all.
   """
 
   def teacher_forward(variables, batch):
@@ -149,24 +165,27 @@ def make_teacher_forward(teacher: Model | None, augment: Callable, wanted: froze
 
 
 def vmap_seeds(function: Callable) -> Callable:
-  """`function(state, t, batch)` for states stacked on a leading axis in one program, the rest shared."""
+  """`function(state, t, batch)` vectorized over states that are stacked on a leading axis."""
   return jax.vmap(function, in_axes=(0, None, None))
 
 
-def loop_over_seeds(whole: jax.sharding.Sharding) -> Callable:
-  """Makes of a compiled `function(state, t, batch)` what `vmap_seeds` makes, by calling it for each seed.
+def loop_over_seeds(sharding: jax.sharding.Sharding) -> Callable:
+  """A transformation as `vmap_seeds`, which calls a compiled `function(state, t, batch)` once a seed.
 
-  For CPU, where convolution gradients batched over kernels leave XLA's fast path, and where one
-  program for all seeds takes as many times longer to compile. A seed is to the last bit what it is alone.
+  For CPU: there convolution gradients batched over kernels leave XLA's fast path, and a program of all seeds
+  takes longer to compile. A seed's result is to the last bit that of training it alone.
+
+  Args:
+    sharding: of the stacked states.
   """
-  take = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=whole)
-  join = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=whole)
+  select = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
+  stack = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=sharding)
 
-  def over(function: Callable) -> Callable:
-    def called(states, t, batch):
+  def over_seeds(function: Callable) -> Callable:
+    def looped(states, t, batch):
       n = len(jax.tree.leaves(states)[0])
-      return join([function(take(states, i), t, batch) for i in range(n)])
+      return stack([function(select(states, i), t, batch) for i in range(n)])
 
-    return called
+    return looped
 
-  return over
+  return over_seeds

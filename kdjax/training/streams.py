@@ -1,10 +1,9 @@
-"""Streams of random numbers, one for each thing that is drawn, all from the seed of a recipe.
+"""The random streams of a training, all derived from the seed of a recipe.
 
-Initial weights and the randomness of the steps have a stream each, the teacher's apart from those of student
-and baseline, which share theirs: of one seed both start from the same weights and drop the same units. The
-order of the data (Grain), the labels that are kept (NumPy) and the views of the augmentation
-(`augment.make_augment`, a key for each epoch and example) are streams of their own too, and the same in every
-stage.
+The initial weights and the randomness of the steps have a stream each. Student and baseline share theirs,
+so for one seed both start from the same weights and drop the same units; the teacher has others. The order
+of the data (Grain), the choice of the labelled subset (NumPy) and the augmentation (`augment.make_augment`,
+a key for each epoch and example) have streams that all stages share.
 """
 
 import zlib
@@ -17,31 +16,31 @@ import numpy as np
 
 from kdjax.runtime import files
 
-# How random numbers are drawn and averages of weights are kept; a workdir stays with what it was begun with.
-# 1 had one stream for the weights of every stage, their steps and the views, and averages with no warm-up.
+# The version of the streams, and of the moving average of the weights; a workdir stays with its own.
+# In version 1 weights, steps and augmentation of all stages had one stream, and the average had no warm-up.
 PROTOCOL = 2
 ANEW = 'choose another --workdir'
 
 
 def protocol(workdir: Path) -> int:
-  """That of a workdir, or of one that is to be begun."""
-  begun = 1 if (workdir / 'config.json').exists() else PROTOCOL
-  kept = files.read_json(workdir / 'protocol.json', {'protocol': int}, ANEW, {'protocol': begun})
-  return kept['protocol']
+  """The version of a workdir, or of a new one."""
+  default = 1 if (workdir / 'config.json').exists() else PROTOCOL
+  recorded = files.read_json(workdir / 'protocol.json', {'protocol': int}, ANEW, {'protocol': default})
+  return recorded['protocol']
 
 
-def seed(of: int, *purpose: str) -> int:
-  """A seed of 32 bits for a purpose, from the seed `of` a recipe."""
-  words = [of % 2**32, *(zlib.crc32(word.encode()) for word in purpose)]
-  return int(np.random.SeedSequence(words).generate_state(1)[0])
+def seed(base: int, *purpose: str) -> int:
+  """A seed of 32 bits for a purpose, from the `base` seed of a recipe."""
+  entropy = [base % 2**32, *(zlib.crc32(text.encode()) for text in purpose)]
+  return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
-def seeds(of: Iterable[int], stage: str, protocol: int = PROTOCOL) -> tuple[tuple[int, int], ...]:
-  """Of each seed of a stage (that of the initial weights, that of the steps), as `initial` takes them."""
+def seeds(bases: Iterable[int], stage: str, protocol: int = PROTOCOL) -> tuple[tuple[int, int], ...]:
+  """(seed of the initial weights, seed of the steps) for each seed of a stage, as `initial` takes them."""
   if protocol < 2:
-    return tuple((n, n) for n in of)
-  whose = 'teacher' if stage == 'teacher' else 'student'
-  return tuple((seed(n, whose, 'weights'), seed(n, whose, 'steps')) for n in of)
+    return tuple((n, n) for n in bases)
+  model = 'teacher' if stage == 'teacher' else 'student'
+  return tuple((seed(n, model, 'weights'), seed(n, model, 'steps')) for n in bases)
 
 
 def initial(seeds: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:

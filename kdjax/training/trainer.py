@@ -1,8 +1,9 @@
-"""One stage's training: of one student, or of a cohort that shares the teacher's forward of each batch."""
+"""Trains one stage: one student, or a cohort that shares each teacher forward."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,19 +17,19 @@ from kdjax.training.setup import Loop, Setup
 def train(
   setup: Setup, how: Loop, folder: Path, seed: int, stopped: Callable[[], bool] = lambda: False
 ) -> dict[str, dict]:
-  """Trains, or goes on where `folder` says it stopped.
+  """Trains a stage, resuming from the checkpoint in `folder` where there is one.
 
   Args:
-    setup: what is trained.
-    how: the loop is run.
+    setup: of the training.
+    how: settings of the loop.
     folder: of the checkpoints.
     seed: of the order of the data.
-    stopped: says whether to save and stop; asked after every step.
+    stopped: whether to save and stop; called after every step.
 
   Returns:
-    Of each member 'variables' stacked over seeds, 'steps', 'update_s' (of its own update), and of all
-    together 'wall_time_s' (all sittings) and 'first_step_s'. A member of a cohort whose loss was not
-    finite has 'failed_at', the step, and no variables.
+    member -> 'variables' stacked over seeds, 'steps', 'update_s' (median seconds of its update), and the same
+    for all members: 'wall_time_s' (resumed runs included) and 'first_step_s'. A member of a cohort whose loss
+    was not finite has 'failed_at', the step, and no variables.
 
   Raises:
     KdjaxError: if no loss is finite, or a checkpoint cannot be written.
@@ -37,21 +38,25 @@ def train(
   began = time.monotonic()
   mesh = sharding.make_mesh()
   sharding.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
-  many = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
+  per_member = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
   progress.say(
     f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
-    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{many})'
+    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{per_member})'
   )
-  held = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
-  resident = multi_step.lives_on_device(how.resident, held, memory.free(mesh))
-  batches = pipeline.train_batches(setup.source, setup.batch_size, seed, setup.reader, rows_only=resident)
-  data = held if resident else {}
+  arrays = (
+    setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
+  )
+  resident = multi_step.lives_on_device(how.resident, arrays, memory.free(mesh))
+  batches: Any = pipeline.train_batches(
+    setup.source, setup.batch_size, seed, setup.reader, rows_only=resident
+  )
+  data = arrays if resident and arrays else {}
   compiled, states = compile_step(setup, how, mesh, first_batch(setup, mesh), data)
   checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', how.keep)
-  tree = {'state': states, 'best': loop.no_best(setup, how, states)}
-  spent, failed, like = 0.0, {}, jax.tree.map(_abstract, tree)
+  tree = {'state': states, 'best': loop.initial_best(setup, how, states)}
+  spent, failed, abstract = 0.0, {}, jax.tree.map(_abstract, tree)
   del states
-  if restored := checkpoints.restore(like):
+  if restored := checkpoints.restore(abstract):
     tree, spent, failed = restored.tree, restored.data['wall_time_s'], restored.data['failed']
     batches.set_state(restored.data['batches'])
     progress.say(f'{setup.name}: going on from step {restored.step} of {setup.steps}')
@@ -77,7 +82,7 @@ def train(
 
 
 def first_batch(setup: Setup, mesh: jax.sharding.Mesh) -> dict:
-  """A batch such as the training's, over the devices."""
+  """A training batch, on the devices."""
   first = next(pipeline.eval_batches(setup.source, setup.batch_size))
   first.pop('mask')  # a training batch has none
   return sharding.to_global_arrays(setup.reader.join(first) if setup.reader else first, mesh)

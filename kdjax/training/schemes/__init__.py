@@ -1,1 +1,1 @@
-"""Other trainings: forks of `training.step`, one file each."""
+"""Training schemes other than `training.step`: forks of it, one file each."""

@@ -1,8 +1,7 @@
-"""Distillation without the data: a generator makes the images that a student learns from.
+"""Data-free distillation: a generator makes the images that the student is trained on.
 
-A fork of `step`: the same state, the same randomness, the same records of losses. A step is one of the
-generator and any number of the student. Of a batch only its size is used, and the teacher's variables
-take the place of its taps.
+A fork of `step`, with the same state, randomness and losses. A step is one of the generator and any number of
+the student. Of a batch only the size is used, and `t` are the teacher's variables, not taps.
 """
 
 from collections.abc import Callable
@@ -18,13 +17,13 @@ from kdjax.types import GeneratorLoss, Method, Model, TrainState
 
 
 class ImageGenerator(NamedTuple):
-  """What makes the images.
+  """A generator of images.
 
   Attributes:
-    model: the generator: 'noise' [B, Z] in, the tap 'image' [B, H, W, C] out.
+    model: from the input 'noise' [B, Z] to the tap 'image' [B, H, W, C].
     noise: Z.
-    loss: what it is trained for.
-    tx: its optimiser.
+    loss: of its training.
+    tx: its optimizer.
   """
 
   model: Model
@@ -68,9 +67,9 @@ def make_init(
   *,
   ema: bool = False,
 ):
-  """`init(seed, teacher_variables, batch) -> TrainState`, of which 'generator' is part.
+  """`init(seed, teacher_variables, batch) -> TrainState`, whose params and stats have 'generator' too.
 
-  A student starts from the weights that `step.make_init` gives it for the same seed.
+  The student has the same initial weights as in `step.make_init` with the same seed.
   """
   generate = make_generate(teacher, image_generator)
 
@@ -113,7 +112,7 @@ def mean(terms):
 def make_learn(student: Model, method: Method, tx):
   """`learn(params, stats, opt_state, batch, t, step, rng) -> (params, stats, opt_state, losses)`.
 
-  One step of the student and of what its method learns, on a generated batch.
+  One step of the student and its method's parameters, on a generated batch.
   """
 
   def learn(params, stats, opt_state, batch, t, step, rng):
@@ -149,20 +148,20 @@ def make_update(
 ):
   """`update(state, teacher_variables, batch) -> (state, losses)`: the generator's step, then the student's.
 
-  For the generator the student is in training mode, and what that does to its statistics is forgotten.
+  In the generator's step the student is in training mode, and its new statistics are dropped.
   The losses come back as (sum, count), summed over the student's steps, beside the global norm of the
   student's gradient; those of the generator are called 'generator/...'.
 
   Args:
     ema: decay of the average of the student's variables, once an update, or `step -> decay`.
-    unroll: the student's steps; else they are a loop, off XLA's fast path on CPU, quicker to compile.
+    unroll: whether the student's steps are unrolled, for XLA's fast path on CPU; a loop compiles faster.
     place: spreads the noise [B, Z] over the devices.
   """
   generate = make_generate(teacher, image_generator, place)
-  learn = make_learn(student, method, tx)
+  student_step = make_learn(student, method, tx)
 
-  def create(state, teacher_variables, rng, n):
-    """One step of the generator: (params, stats, opt_state, losses, what it was made from)."""
+  def generator_step(state, teacher_variables, rng, n):
+    """One step of the generator: (params, stats, opt_state, losses, (generated batch, t))."""
     rng_noise, rng_model = jax.random.split(rng)
     variables = {'params': state.params['student'], **state.stats['student']}
 
@@ -174,40 +173,42 @@ def make_update(
       return mean(terms), (terms, stats, (fake, t))
 
     params = state.params['generator']
-    grads, (terms, stats, seen) = jax.grad(objective, has_aux=True)(params)
+    grads, (terms, stats, generated) = jax.grad(objective, has_aux=True)(params)
     updates, opt_state = image_generator.tx.update(grads, state.opt_state['generator'], params)
     params = optax.apply_updates(params, updates)
     if image_generator.loss.images == 'noise':
-      seen = generate({'params': params, **stats}, teacher_variables, rng_noise, n)[:2]
-    return params, stats, opt_state, {f'generator/{k}': v for k, v in terms.items()}, seen
+      generated = generate({'params': params, **stats}, teacher_variables, rng_noise, n)[:2]
+    return params, stats, opt_state, {f'generator/{k}': v for k, v in terms.items()}, generated
 
   def update(state, teacher_variables, batch):
     rng_create, rng_learn = jax.random.split(jax.random.fold_in(jax.random.key(state.seed), state.step))
     n = _size(batch)
-    params, stats, opt_state, images, seen = create(state, teacher_variables, rng_create, n)
+    params, stats, opt_state, generator_losses, generated = generator_step(
+      state, teacher_variables, rng_create, n
+    )
 
     def step(carry, rng):
       rng_noise, rng = jax.random.split(rng)
-      fake, t = seen
+      fake, t = generated
       if image_generator.loss.images == 'fresh':
         fake, t, _ = generate({'params': params, **stats}, teacher_variables, rng_noise, n)
-      *carry, terms = learn(*carry, fake, t, state.step, rng)
+      *carry, terms = student_step(*carry, fake, t, state.step, rng)
       return tuple(carry), terms
 
     start = without(state.params, 'generator'), without(state.stats, 'generator'), state.opt_state['student']
     rngs = jax.random.split(rng_learn, image_generator.loss.student_steps)
-    (learned, seen_stats, opt_student), terms = jax.lax.scan(step, start, rngs, unroll=unroll)
-    smooth = {}
+    (student_params, student_stats, student_opt_state), terms = jax.lax.scan(step, start, rngs, unroll=unroll)
+    new_average = {}
     if ema:
-      new = {'params': learned['student'], **seen_stats['student']}
-      smooth = averaged(state.ema, new, ema, state.step)
+      variables = {'params': student_params['student'], **student_stats['student']}
+      new_average = averaged(state.ema, variables, ema, state.step)
     state = state.replace(
       step=state.step + 1,
-      params={**learned, 'generator': params},
-      stats={**seen_stats, 'generator': stats},
-      opt_state={'student': opt_student, 'generator': opt_state},
-      ema=smooth,
+      params={**student_params, 'generator': params},
+      stats={**student_stats, 'generator': stats},
+      opt_state={'student': student_opt_state, 'generator': opt_state},
+      ema=new_average,
     )
-    return state, jax.tree.map(lambda x: x.sum(0), terms) | images
+    return state, jax.tree.map(lambda x: x.sum(0), terms) | generator_losses
 
   return update

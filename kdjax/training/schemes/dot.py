@@ -1,6 +1,6 @@
 """SGD with a momentum of its own for the distillation gradient (Zhao et al., 2307.08436, DOT).
 
-The optimiser, and the fork of `step.make_update` that hands it the two gradients apart.
+The optimizer, and a fork of `step.make_update` that passes it the two gradients separately.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class DotState(NamedTuple):
 
 
 class Dot(NamedTuple):
-  """An optimiser as optax has it, but for two gradients.
+  """An optimizer like optax's, of two gradients.
 
   Attributes:
     init: `params -> DotState`.
@@ -89,9 +89,9 @@ def dot(
 def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_weight=1.0):
   """`update(state, t, batch) -> (state, losses)`, as `step.make_update` gives it, with two backward passes.
 
-  What a method learns has the gradient of distillation alone; with no method at all this is plain SGD.
-  Deviation: a parameter of the student
-  that one loss does not reach counts as reached, with a gradient of 0.
+  The method's parameters have the gradient of distillation alone; with no method this is plain SGD.
+  Deviation: a student parameter that one loss does not reach has a gradient of 0 from it, where the paper's
+  has none.
   """
 
   def update(state, t, batch):
@@ -105,19 +105,19 @@ def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_wei
         params['method'], state.stats['method'], s, t, batch, step=state.step, rng=rng_method
       )
       total, count = task.loss(s, batch)
-      own = task_weight * total, count
-      taught = sum((total / jnp.maximum(count, 1) for total, count in terms.values()), jnp.zeros(()))
-      losses = own[0] / jnp.maximum(count, 1), taught
-      return losses, ({'task': own, **terms}, {'student': student_stats, 'method': method_stats})
+      task_term = task_weight * total, count
+      distillation = sum((total / jnp.maximum(count, 1) for total, count in terms.values()), jnp.zeros(()))
+      losses = task_term[0] / jnp.maximum(count, 1), distillation
+      return losses, ({'task': task_term, **terms}, {'student': student_stats, 'method': method_stats})
 
-    _, pull, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
+    _, vjp, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
     one, zero = jnp.ones(()), jnp.zeros(())
-    (of_task,), (of_kd,) = pull((one, zero)), pull((zero, one))
-    norm = optax.global_norm(jax.tree.map(jnp.add, of_task, of_kd))
-    of_task = of_task | {'method': jax.tree.map(lambda _: None, of_task['method'])}
+    (grads_task,), (grads_kd,) = vjp((one, zero)), vjp((zero, one))
+    norm = optax.global_norm(jax.tree.map(jnp.add, grads_task, grads_kd))
+    grads_task = grads_task | {'method': jax.tree.map(lambda _: None, grads_task['method'])}
     if set(terms) == {'task'}:
-      of_kd = jax.tree.map(lambda _: None, of_kd)
-    updates, opt_state = tx.update(of_task, of_kd, state.opt_state, state.params)
+      grads_kd = jax.tree.map(lambda _: None, grads_kd)
+    updates, opt_state = tx.update(grads_task, grads_kd, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state.replace(step=state.step + 1, params=params, stats=stats, opt_state=opt_state)
     return state, terms | {'grad_norm': (norm, one)}

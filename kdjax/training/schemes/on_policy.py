@@ -1,7 +1,7 @@
-"""Distillation on what the student, or the teacher, writes (GKD: Agarwal et al., 2306.13649).
+"""On-policy distillation (GKD: Agarwal et al., 2306.13649): on responses that student or teacher write.
 
-A fork of `step`: its update, on a batch whose responses were written a moment ago. The teacher's variables
-take the place of its taps, since it reads what is written.
+A fork of `step`: the update of a batch whose responses are written in the update. Its `t` are the teacher's
+variables, not taps, since the teacher reads the written responses.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,18 +16,18 @@ from kdjax.nn import generate, taps
 from kdjax.types import Model, Task
 
 OWN = 'text/written'  # [B], 1 where a response is not the data's
-DRAWN = 2**31 - 1  # sets these draws apart from the step's own
+DRAWN = 2**31 - 1  # folded into the step's key, for draws of their own
 WHO = ('student', 'teacher')
 
 
 class Writer(NamedTuple):
-  """Who writes responses, how often, and how.
+  """The generation of responses in training.
 
   Attributes:
     share: λ of GKD, the probability that a batch gets written responses.
-    length: the most tokens of one.
+    length: of a response, in tokens at most.
     temperature: of the sampling; 0 takes the likeliest token.
-    who: 'student', or 'teacher' for sequence-level distillation.
+    who: the model that writes: 'student', or 'teacher' for sequence-level distillation.
     end: the token that ends a response.
     prompt: the longest prompt in tokens.
   """
@@ -41,63 +41,64 @@ class Writer(NamedTuple):
 
 
 def writer(config: Mapping, tokenizer: Any) -> Writer | None:
-  """Who writes responses in training, of the config's 'on_policy'; None where nobody does.
+  """The writer of the config's 'on_policy'; None where its share is 0.
 
   Args:
-    config: the whole.
-    tokenizer: the tokenizer.
+    config: of the experiment.
+    tokenizer: of its data.
 
   Raises:
-    KdjaxError: if the experiment is none of prompts and responses with a live teacher under 'jit'.
+    KdjaxError: unless the task is language modelling, with a live teacher and under 'jit'.
   """
-  settings, own = config['on_policy'], config['student']['train']
+  settings, train_config = config['on_policy'], config['student']['train']
   if not settings['share']:
     return None
   if not 0 < settings['share'] <= 1:
     raise KdjaxError(f'on_policy.share is {settings["share"]}; it is a share, from 0 to 1.')
   if settings['writer'] not in WHO:
     raise unknown('on_policy.writer', settings['writer'], WHO)
-  for key, have, need in (
+  for key, value, required in (
     ('task.name', config['task']['name'], 'language_modelling'),
     ('teacher.source', config['teacher']['source'], 'live'),
     ('run.parallel', config['run']['parallel'], 'jit'),
     ('generator', dict(config['generator']), {}),
-    ('student.train.augment', [a for a in own['augment'] if a == 'drop_words'], []),
+    ('student.train.augment', [a for a in train_config['augment'] if a == 'drop_words'], []),
   ):
-    if have != need:
+    if value != required:
       raise KdjaxError(
-        f'on_policy.share is {settings["share"]}: it needs {key}={need!r}, and that is {have!r}.'
+        f'on_policy.share is {settings["share"]}: it needs {key}={required!r}, and that is {value!r}.'
       )
-  most = tokenizers.longest(tokenizer, config['data']['prompt_length'])
-  room = config['data']['text_length'] - most
+  prompt = tokenizers.longest(tokenizer, config['data']['prompt_length'])
+  room = config['data']['text_length'] - prompt
   if not 0 <= settings['length'] <= room:
     raise KdjaxError(
-      f'on_policy.length is {settings["length"]}, and prompts of up to {most} tokens leave {room} of a text.'
+      f'on_policy.length is {settings["length"]}, and prompts of up to {prompt} tokens leave {room} of a '
+      'text.'
     )
   sampling = settings['share'], settings['length'] or room, settings['temperature'], settings['writer']
-  return Writer(*sampling, tokenizers.end(tokenizer), most)
+  return Writer(*sampling, tokenizers.end(tokenizer), prompt)
 
 
 def make_rewrite(model: Model, writer: Writer) -> Callable:
-  """`rewrite(variables, batch, rng) -> batch`, with probability λ with responses that the model writes.
+  """`rewrite(variables, batch, rng) -> batch`: with probability λ the model writes new responses.
 
-  The model is in evaluation mode, and no gradient goes through what it writes.
+  The model is in evaluation mode, and no gradient goes through the responses.
   """
   write = generate.make_generate(model.apply, writer.end, writer.length, writer.temperature)
 
   def rewrite(variables, batch, rng):
-    wanted = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
-    begun = generate.prompts(batch, writer.prompt)
-    written = write(jax.lax.stop_gradient(variables), begun, jax.random.fold_in(rng, 1), wanted)
+    chosen = jax.random.uniform(jax.random.fold_in(rng, 0)) < writer.share
+    prompts = generate.prompts(batch, writer.prompt)
+    written = write(jax.lax.stop_gradient(variables), prompts, jax.random.fold_in(rng, 1), chosen)
     new = generate.answered(batch, writer.prompt, written)
-    batch = {k: jnp.where(wanted, v, batch[k]) for k, v in new.items()}
-    return batch | {OWN: jnp.broadcast_to(wanted, batch['id'].shape)}
+    batch = {k: jnp.where(chosen, v, batch[k]) for k, v in new.items()}
+    return batch | {OWN: jnp.broadcast_to(chosen, batch['id'].shape)}
 
   return rewrite
 
 
 def of_labels(task: Task) -> Task:
-  """The task, whose loss leaves out responses that are not the data's."""
+  """The task with a loss that masks written responses: only those of the data have labels."""
 
   def loss(outputs, batch):
     if OWN not in batch:
@@ -123,25 +124,25 @@ def with_live_teacher(
 def make_init(init: Callable, teacher: Model) -> Callable:
   """`init(seed, teacher_variables, batch) -> TrainState`, of `step.make_init`'s."""
 
-  def begun(seed, teacher_variables, batch):
+  def live_init(seed, teacher_variables, batch):
     t, _ = teacher.apply(teacher_variables, batch, train=False)
     return init(seed, t, batch)
 
-  return begun
+  return live_init
 
 
 def make_update(update: Callable, student: Model, teacher: Model, writer: Writer) -> Callable:
   """`update(state, teacher_variables, batch) -> (state, losses)`, of `step.make_update`'s with `of_labels`.
 
-  Randomness is `fold_in(seed, step)`, so that a training that goes on writes what it would have written.
+  Randomness is `fold_in(seed, step)`, so that a resumed training writes the same responses.
   """
   rewrite = make_rewrite(student if writer.who == 'student' else teacher, writer)
 
-  def written(state, teacher_variables, batch):
+  def live_update(state, teacher_variables, batch):
     rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), state.step), DRAWN)
-    own = {'params': state.params['student'], **state.stats['student']}
-    batch = rewrite(own if writer.who == 'student' else teacher_variables, batch, rng)
+    variables = {'params': state.params['student'], **state.stats['student']}
+    batch = rewrite(variables if writer.who == 'student' else teacher_variables, batch, rng)
     t = jax.lax.stop_gradient(teacher.apply(teacher_variables, batch, train=False)[0])
     return update(state, t, batch)
 
-  return written
+  return live_update

@@ -1,4 +1,4 @@
-"""What a generator of images is trained for where there are no data, one file each, found by name.
+"""Losses of the image generators of data-free distillation, one file each, found by name.
 
 A file holds a keyword-only function of its own name that returns a `types.GeneratorLoss`.
 """

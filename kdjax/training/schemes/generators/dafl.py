@@ -45,11 +45,11 @@ def dafl(
     log_p = jax.nn.log_softmax(z)
     mean = jnp.exp(log_p).mean(0)
     plogp = jnp.where(mean > 0, mean * jnp.log(jnp.where(mean > 0, mean, 1)), 0) / math.log(10)
-    n, once = jnp.asarray(z.shape[0], z.dtype), jnp.ones((), z.dtype)
+    n, one = jnp.asarray(z.shape[0], z.dtype), jnp.ones((), z.dtype)
     return {
       'one_hot': (-one_hot * jnp.sum(log_p.max(-1)), n),
       'activation': (-activation * jnp.sum(taps.mean_over_axes(jnp.abs(f))), n),
-      'entropy': (entropy * jnp.sum(plogp), once),
+      'entropy': (entropy * jnp.sum(plogp), one),
     }
 
   return GeneratorLoss(loss, student_steps, 'same')

@@ -1,4 +1,4 @@
-"""ZSKT: images on which the student believes other than the teacher (Micaelli & Storkey, 1905.09768).
+"""ZSKT: images on which the student disagrees with the teacher (Micaelli & Storkey, 1905.09768).
 
 The student's loss in a recipe, for C classes: `methods = {'kd': {'weight': 1 / C, 'temperature': 1.0},
 'at_mean': {'weight': 250.0, 'student': stages, 'teacher': stages}}`, with `stages = ('stage1', ...)`. 250
