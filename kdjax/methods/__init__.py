@@ -28,8 +28,8 @@ def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
   names = sorted(methods)
 
   def init(rng, s, t, batch):
-    made = {n: methods[n][1].init(jax.random.fold_in(rng, i), s, t, batch) for i, n in enumerate(names)}
-    return {n: p for n, (p, _) in made.items()}, {n: q for n, (_, q) in made.items()}
+    initial = {n: methods[n][1].init(jax.random.fold_in(rng, i), s, t, batch) for i, n in enumerate(names)}
+    return {n: p for n, (p, _) in initial.items()}, {n: q for n, (_, q) in initial.items()}
 
   def loss(params, stats, s, t, batch, *, step, rng):
     terms, new_stats = {}, {}

@@ -1,5 +1,7 @@
 """Learned layers between a student's and a teacher's taps, for methods of any family."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,11 @@ import jax.numpy as jnp
 from kdjax.errors import KdjaxError
 from kdjax.nn import losses
 from kdjax.nn.conv import Conv
+
+
+def forward(module: nn.Module, params: Any, *inputs: Any) -> Any:
+  """The outputs of a module that has parameters alone, for `inputs`."""
+  return module.apply({'params': params}, *inputs)
 
 
 class TowerProjection(nn.Module):

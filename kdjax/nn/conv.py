@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.nn import winograd
+from kdjax.nn import losses, winograd
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner groups are joined
@@ -35,11 +35,11 @@ CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradie
 plain = jax.make_user_context(False)  # `with plain(True)` leaves all to lax, to count a model's arithmetic
 
 
-class How(NamedTuple):
+class Spec(NamedTuple):
   strides: tuple[int, int]
   pads: tuple[tuple[int, int], tuple[int, int]]
   groups: int
-  precision: object
+  precision: lax.PrecisionLike
 
 
 def conv_general_dilated(
@@ -63,21 +63,24 @@ def conv_general_dilated(
   first and second derivatives by `grad`, but no forward mode (`jvp`), and no `shard_map` that checks.
   """
   dilated = {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}
-  special = dilated or batch_group_count != 1 or preferred_element_type is not None
+  unsupported = dilated or batch_group_count != 1 or preferred_element_type is not None
   floats = lhs.dtype == rhs.dtype and jnp.issubdtype(lhs.dtype, jnp.floating)
-  here = jax.default_backend() == 'cpu' and not plain.value
-  if here and floats and not special and lhs.ndim == 4 and lhs.size and rhs.size:
+  on_cpu = jax.default_backend() == 'cpu' and not plain.value
+  if on_cpu and floats and not unsupported and lhs.ndim == 4 and lhs.size and rhs.size:
     sizes = lhs.shape[1:3], rhs.shape[:2]
     text = isinstance(padding, str)
     pads = lax.padtype_to_pads(*sizes, window_strides, padding) if text else padding
-    pads = tuple((int(lo), int(hi)) for lo, hi in pads)
-    whole = lhs.shape[3] == rhs.shape[2] * feature_group_count and rhs.shape[3] % feature_group_count == 0
+    rows, columns = ((int(lo), int(hi)) for lo, hi in pads)
+    pads = rows, columns
+    channels_match = (
+      lhs.shape[3] == rhs.shape[2] * feature_group_count and rhs.shape[3] % feature_group_count == 0
+    )
     fits = all(lo >= 0 and hi >= 0 and lo + n + hi >= k for n, k, (lo, hi) in zip(*sizes, pads, strict=True))
     numbers = (lax.conv_dimension_numbers(lhs.shape, rhs.shape, n) for n in (dimension_numbers, NHWC))
-    if whole and fits and len(set(numbers)) == 1:
-      how = How(tuple(window_strides), pads, feature_group_count, precision)
+    if channels_match and fits and len(set(numbers)) == 1:
+      spec = Spec(tuple(window_strides), pads, feature_group_count, precision)
       dtype = jnp.promote_types(lhs.dtype, jnp.float32)
-      return _conv(lhs.astype(dtype), rhs.astype(dtype), how).astype(lhs.dtype)
+      return _conv(lhs.astype(dtype), rhs.astype(dtype), spec).astype(lhs.dtype)
   return lax.conv_general_dilated(
     lhs,
     rhs,
@@ -96,16 +99,16 @@ def conv_general_dilated(
 Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
-def _dense(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
+def _dense(x, w, pads, spec, strides=(1, 1), dilation=(1, 1)):
   if dilation == (1, 1):
     if w.shape[:2] == (1, 1) and strides == (1, 1) and not any(map(any, pads)):
-      return jnp.dot(x, w[0, 0], precision=how.precision)
+      return jnp.dot(x, w[0, 0], precision=spec.precision)
     if strides == (1, 1) and winograd.pays(x.shape, w.shape, pads):
-      return winograd.conv(x, w, pads, how.precision)
+      return winograd.conv(x, w, pads, spec.precision)
     if _few(w) or _larger(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
-      return _by_patches(x, w, pads, strides, how.precision)
+      return _by_patches(x, w, pads, strides, spec.precision)
   return lax.conv_general_dilated(
-    x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=how.precision
+    x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=spec.precision
   )
 
 
@@ -140,50 +143,46 @@ def _by_patches(x, w, pads, strides, precision):
   return winograd.in_steps(part, x, outs[0] * outs[1] * h * v * c, PATCHES)
 
 
-def _forward(x, w, how):
-  if how.groups == 1:
-    return _dense(x, w, how.pads, how, how.strides)
-  if how.groups == x.shape[3] == w.shape[3]:
-    return _shifted(x, w, how)
-  blocks = zip(*_blocks(x, w, how.groups), strict=True)
-  return jnp.concatenate([_dense(a, b, how.pads, how, how.strides) for a, b in blocks], 3)
+def _forward(x, w, spec) -> jax.Array:
+  if spec.groups == 1:
+    return _dense(x, w, spec.pads, spec, spec.strides)
+  if spec.groups == x.shape[3] == w.shape[3]:
+    return _shifted(x, w, spec)
+  blocks = zip(*_blocks(x, w, spec.groups), strict=True)
+  return jnp.concatenate([_dense(a, b, spec.pads, spec, spec.strides) for a, b in blocks], 3)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x, w, how):
-  return _forward(x, w, how)
-
-
-def _bwd(how, saved, y):
-  x, w = saved
-  if how.groups == 1:
-    return _input_grad(y, w, x.shape, how), _kernel_grad(x, y, w.shape, how)
-  n = _joined(w, how.groups)
-  xs, ws = _blocks(x, w, how.groups)
+def _bwd(spec, residuals, y):
+  x, w = residuals
+  if spec.groups == 1:
+    return _input_grad(y, w, x.shape, spec), _kernel_grad(x, y, w.shape, spec)
+  n = _joined(w, spec.groups)
+  xs, ws = _blocks(x, w, spec.groups)
   ys = jnp.split(y, len(xs), 3)
-  if how.groups == x.shape[3] == w.shape[3]:
-    (dx,) = jax.linear_transpose(lambda x: _shifted(x, w, how), x)(y)
+  if spec.groups == x.shape[3] == w.shape[3]:
+    (dx,) = jax.linear_transpose(lambda x: _shifted(x, w, spec), x)(y)
   else:
-    dx = jnp.concatenate([_input_grad(b, k, a.shape, how) for a, k, b in zip(xs, ws, ys, strict=True)], 3)
-  dw = [_diagonal(_kernel_grad(a, b, ws[0].shape, how), n) for a, b in zip(xs, ys, strict=True)]
+    dx = jnp.concatenate([_input_grad(b, k, a.shape, spec) for a, k, b in zip(xs, ws, ys, strict=True)], 3)
+  dw = [_diagonal(_kernel_grad(a, b, ws[0].shape, spec), n) for a, b in zip(xs, ys, strict=True)]
   return dx, jnp.concatenate(dw, 3)
 
 
+_conv = jax.custom_vjp(_forward, nondiff_argnums=(2,))
 _conv.defvjp(lambda x, w, how: (_forward(x, w, how), (x, w)), _bwd)
 
 
-def _kernel_grad(x, y, shape, how):
+def _kernel_grad(x, y, shape, spec):
   """The gradient `[h, w, C, O]` of the kernel, of x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
-  if shape[:2] == (1, 1) and how.pads == ((0, 0), (0, 0)):
-    x = x[:, :: how.strides[0], :: how.strides[1]]
-    return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), how.precision)[None, None]
-  if how.strides == (1, 1) and winograd.pays(x.shape, shape, how.pads, winograd.GRAD):
-    return winograd.kernel_grad(x, y, how.pads, how.precision)
-  sizes = zip(x.shape[1:3], y.shape[1:3], shape, how.strides, how.pads, strict=False)
+  if shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
+    x = x[:, :: spec.strides[0], :: spec.strides[1]]
+    return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), spec.precision)[None, None]
+  if spec.strides == (1, 1) and winograd.pays(x.shape, shape, spec.pads, winograd.GRAD):
+    return winograd.kernel_grad(x, y, spec.pads, spec.precision)
+  sizes = zip(x.shape[1:3], y.shape[1:3], shape, spec.strides, spec.pads, strict=False)
   pads = [(lo, (m - 1) * s + k - n - lo) for n, m, k, s, (lo, _) in sizes]
 
   def part(x, y):
-    return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, how, dilation=how.strides)
+    return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, spec, dilation=spec.strides)
 
   n = _steps(len(x), max(x.size, y.size) // len(x))
   return winograd.summed(part, (x, y), len(x) // n).transpose(1, 2, 0, 3)
@@ -191,29 +190,29 @@ def _kernel_grad(x, y, shape, how):
 
 def _steps(b, size):
   """In how many steps to take b images of `size` elements: 1 if all fit in the cache, else 8 or more."""
-  few, n = min(max(1, CACHE // size), -(-b // 8)), math.gcd(b, jax.device_count())
-  return 1 if b * size <= CACHE else b // max(d for d in range(n, max(few, n) + 1, n) if b % d == 0)
+  most, n = min(max(1, CACHE // size), -(-b // 8)), math.gcd(b, jax.device_count())
+  return 1 if b * size <= CACHE else b // max(d for d in range(n, max(most, n) + 1, n) if b % d == 0)
 
 
-def _input_grad(y, w, shape, how):
+def _input_grad(y, w, shape, spec):
   """The gradient of the input, `shape` [B, H, W, C], of the cotangent `[B, H', W', O]` and the kernel."""
-  (b, height, width, c), (s, r) = shape, how.strides
-  if w.shape[:2] == (1, 1) and how.pads == ((0, 0), (0, 0)):
-    grad = lax.dot_general(y, w[0, 0], (((3,), (1,)), ((), ())), how.precision)
-    sizes = zip(shape[1:3], y.shape[1:3], how.strides, strict=True)
+  (b, height, width, c), (s, r) = shape, spec.strides
+  if w.shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
+    grad = lax.dot_general(y, w[0, 0], (((3,), (1,)), ((), ())), spec.precision)
+    sizes = zip(shape[1:3], y.shape[1:3], spec.strides, strict=True)
     ends = ((0, n - ((m - 1) * stride + 1), stride - 1) for n, m, stride in sizes)
     return lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
   k = w.transpose(0, 1, 3, 2)
   n, m = -(-height // s), -(-width // r)
-  rows = [_phase(a, height, y.shape[1], w.shape[0], s, how.pads[0][0]) for a in range(s)]
-  columns = [_phase(a, width, y.shape[2], w.shape[1], r, how.pads[1][0]) for a in range(r)]
+  rows = [_phase(a, height, y.shape[1], w.shape[0], s, spec.pads[0][0]) for a in range(s)]
+  columns = [_phase(a, width, y.shape[2], w.shape[1], r, spec.pads[1][0]) for a in range(r)]
 
   def part(row, column):
     (i, up), (j, left) = row, column
     kernel = k[i::s, j::r][::-1, ::-1]
     if not kernel.size:
       return jnp.zeros((b, n, m, c), y.dtype)
-    return _dense(y, kernel, (up, left), how)
+    return _dense(y, kernel, (up, left), spec)
 
   grad = jnp.stack([jnp.stack([part(i, j) for j in columns], 3) for i in rows], 2)
   return grad.reshape(b, n * s, m * r, c)[:, :height, :width]
@@ -227,10 +226,10 @@ def _phase(phase, size, out, kernel, stride, low):
   return first, (begin, -(-size // stride) + taps - 1 - out - begin)
 
 
-def _shifted(x, w, how):
+def _shifted(x, w, spec):
   """Depthwise: one fused sum over the taps, each a product with the padded input, shifted."""
-  taps = _taps(x, w, how.pads, how.strides)
-  return sum(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
+  taps = _taps(x, w, spec.pads, spec.strides)
+  return losses.total(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
 
 
 def _joined(w, groups):

@@ -28,8 +28,8 @@ class Written(NamedTuple):
 def prompts(batch: Batch, most: int) -> dict:
   """The prompts of a batch of prompts and responses: 'text' and 'text/mask' [B, most], and 'id'."""
   mask = batch['text/mask'] > 0
-  own = mask & ~(batch['text/response'] > 0)
-  return {'text': batch['text'][:, :most], 'text/mask': own[:, :most], 'id': batch['id']}
+  prompt_mask = mask & ~(batch['text/response'] > 0)
+  return {'text': batch['text'][:, :most], 'text/mask': prompt_mask[:, :most], 'id': batch['id']}
 
 
 def make_generate(apply: Callable, end: int, length: int, temperature: float = 1.0) -> Callable:
@@ -60,42 +60,42 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     if not temperature:
       return jnp.argmax(logits, -1).astype(jnp.int32)
 
-    def one(i, position, row):
+    def draw_one(i, position, row):
       key = jax.random.fold_in(jax.random.fold_in(rng, i), position)
       return jax.random.categorical(key, row / temperature)
 
-    return jax.vmap(one)(ids, at, logits).astype(jnp.int32)
+    return jax.vmap(draw_one)(ids, at, logits).astype(jnp.int32)
 
-  def generate(variables, batch: Batch, rng, wanted=True) -> Written:
+  def generate(variables, batch: Batch, rng, enabled=True) -> Written:
     text, mask = batch['text'], batch['text/mask']
     rows, most = text.shape
     start = mask.sum(1).astype(jnp.int32)
     room = {'text/room': jnp.zeros((rows, most + length))}
     at = jnp.broadcast_to(jnp.arange(most), text.shape)
     logits, cache = forward(variables, text, mask, at, room)
-    nothing = jnp.zeros((rows, length))
-    written = Written(nothing.astype(jnp.int32), nothing > 0, nothing)
-    alive = jnp.broadcast_to(wanted, (rows,))
+    zeros = jnp.zeros((rows, length))
+    written = Written(zeros.astype(jnp.int32), zeros > 0, zeros)
+    active = jnp.broadcast_to(enabled, (rows,))
 
-    def say(n, written, alive, logits):
+    def append(n, written, active, logits):
       """Token n of every row that goes on: (made, alive, token)."""
-      token = jnp.where(alive, draw(rng, batch['id'], start + n, logits), end)
+      token = jnp.where(active, draw(rng, batch['id'], start + n, logits), end)
       log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
-      new = Written(token, alive, jnp.where(alive, log_q, 0))
+      new = Written(token, active, jnp.where(active, log_q, 0))
       written = jax.tree.map(lambda whole, x: whole.at[:, n].set(x), written, new)
-      return written, alive & (token != end), token
+      return written, active & (token != end), token
 
     def step(carry):
-      n, written, alive, token, cache = carry
-      here = jnp.ones((rows, 1), bool)
-      logits, cache = forward(variables, token[:, None], here, (start + n)[:, None], cache)
-      return n + 1, *say(n + 1, written, alive, logits), cache
+      n, written, active, token, cache = carry
+      valid = jnp.ones((rows, 1), bool)
+      logits, cache = forward(variables, token[:, None], valid, (start + n)[:, None], cache)
+      return n + 1, *append(n + 1, written, active, logits), cache
 
-    def going(carry):
+    def unfinished(carry):
       return (carry[0] + 1 < length) & carry[2].any()
 
-    first = jnp.int32(0), *say(0, written, alive, logits), cache
-    return jax.lax.while_loop(going, step, first)[1]
+    first = jnp.int32(0), *append(0, written, active, logits), cache
+    return jax.lax.while_loop(unfinished, step, first)[1]
 
   return generate
 
@@ -108,13 +108,13 @@ def answered(batch: Batch, most: int, written: Written) -> dict:
     most: as above; with what is written, no longer than L.
     written: after its `prompts`.
   """
-  begun = prompts(batch, most)
-  start = begun['text/mask'].sum(1, keepdims=True)
+  prompt = prompts(batch, most)
+  start = prompt['text/mask'].sum(1, keepdims=True)
   column, width = jnp.arange(batch['text'].shape[1]), batch['text'].shape[1]
-  places = jnp.where(written.mask, start + jnp.arange(written.ids.shape[1]), width)
+  columns = jnp.where(written.mask, start + jnp.arange(written.ids.shape[1]), width)
   put = jax.vmap(lambda row, i, new: row.at[i].set(new, mode='drop'))
-  text = put(jnp.where(column < start, batch['text'], 0), places, written.ids)
+  text = put(jnp.where(column < start, batch['text'], 0), columns, written.ids)
   mask = column < start + written.mask.sum(1, keepdims=True)
   response = mask & (column >= start)
-  answered_batch: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
-  return dict(batch) | answered_batch | {'text/target': targets(text, response, jnp)}
+  changes: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
+  return dict(batch) | changes | {'text/target': targets(text, response, jnp)}

@@ -62,15 +62,15 @@ def mapped(batch: Mapping[str, Array], inputs: Mapping[str, str]) -> dict[str, A
   Raises:
     KdjaxError: for a key that the batch does not have.
   """
-  seen = {}
+  arrays = {}
   for name, key in (inputs or {k: k for k in batch}).items():
     if key not in batch:
       raise KdjaxError(
         f'inputs maps {name!r} to {key!r}{meaning(key)}, and the batch has {", ".join(sorted(batch))}.'
       )
     below = [k for k in batch if k == key or k.startswith(f'{key}/')]
-    seen |= {name + k.removeprefix(key): batch[k] for k in below}
-  return seen
+    arrays |= {name + k.removeprefix(key): batch[k] for k in below}
+  return arrays
 
 
 def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Array]:
@@ -108,8 +108,8 @@ def standardised(inputs, mean: Sequence[float], std: Sequence[float]) -> Array:
   channels = max(len(mean), len(std))
   if x.shape[-1] not in (1, channels) and channels > 1:
     raise KdjaxError(f'the model scales {channels} channels of an image, and the data have {x.shape[-1]}.')
-  mean, std = (jnp.asarray(v, x.dtype) for v in (mean, std))
-  return (x / 2 + 0.5 - mean) / std
+  offset, scale = (jnp.asarray(v, x.dtype) for v in (mean, std))
+  return (x / 2 + 0.5 - offset) / scale
 
 
 def masked_mean(x: Array, mask: Array | None) -> Array:
@@ -145,21 +145,21 @@ class Attention(nn.Module):
   heads: int
 
   @nn.compact
-  def __call__(self, x, mask=None, source=None, cache=None, at=None):
+  def __call__(self, x, mask=None, source=None, cache=None, at=None) -> tuple[Array, Any]:
     b, length, width = x.shape
-    inputs_of = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
-    q, *kept = (nn.Dense(width, name=name)(y) for name, y in inputs_of.items())
+    sources = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
+    q, *keys_values = (nn.Dense(width, name=name)(y) for name, y in sources.items())
     if cache is not None:
       put = jax.vmap(lambda row, i, new: row.at[i].set(new))
-      kept = [put(old, at, new) for old, new in zip(cache, kept, strict=True)]
-    q, k, v = (y.reshape(b, y.shape[1], self.heads, -1) for y in (q, *kept))
+      keys_values = [put(old, at, new) for old, new in zip(cache, keys_values, strict=True)]
+    q, k, v = (y.reshape(b, y.shape[1], self.heads, -1) for y in (q, *keys_values))
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / jnp.sqrt(width // self.heads).astype(x.dtype)
-    seen = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(seen)
+    masked = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(masked)
     if source is not None and mask is not None:
       weights = jnp.where(mask.any(-1, keepdims=True), weights, 0)
     y = jnp.einsum('bhqk,bkhd->bqhd', weights, v).reshape(b, length, width)
-    return nn.Dense(width, name='out')(y), scores if cache is None else tuple(kept)
+    return nn.Dense(width, name='out')(y), scores if cache is None else tuple(keys_values)
 
 
 class Block(nn.Module):
@@ -185,7 +185,7 @@ class Block(nn.Module):
   pre_norm: bool = False
 
   @nn.compact
-  def __call__(self, x, mask=None, train=False, source=None, cache=None, at=None):
+  def __call__(self, x, mask=None, train=False, source=None, cache=None, at=None) -> tuple[Array, Any]:
     norm1, norm2 = (nn.LayerNorm(self.eps, name=name) for name in ('norm1', 'norm2'))
     drop = nn.Dropout(self.dropout, deterministic=not train)
     source = norm1(source) if self.pre_norm and source is not None else source

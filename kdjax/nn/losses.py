@@ -1,6 +1,9 @@
 """Maths that several methods share, elementwise or an example at a time; no reduction over the batch."""
 
+import functools
 import math
+import operator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +63,11 @@ def kl(teacher_logits: Array, student_logits: Array, temperature: float | Array 
   log_p = jax.nn.log_softmax(soften(teacher_logits, temperature))
   log_q = jax.nn.log_softmax(soften(student_logits, temperature))
   return expected(jnp.exp(log_p), log_p - log_q)
+
+
+def total(values: Iterable[Array]) -> Array:
+  """The sum of one or more arrays, elementwise."""
+  return functools.reduce(operator.add, values)
 
 
 def smooth_l1(difference: Array) -> Array:
@@ -144,7 +152,7 @@ def clip_info_nce(image: Array, text: Array, scale: Array, mask: Array) -> Array
     mask: `[B]`, 0 for padding.
   """
   both = log_affinity(image, text, scale, mask), log_affinity(text, image, scale, mask)
-  return -0.5 * sum(jnp.diagonal(x) for x in both)
+  return -0.5 * total(jnp.diagonal(x) for x in both)
 
 
 def log_likelihood(logits: Array, tokens: Array) -> Array:

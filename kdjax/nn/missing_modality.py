@@ -16,12 +16,12 @@ def hide(batch: Batch, name: str, present: jax.Array) -> dict:
   Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
   of what is hidden either.
   """
-  made = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
+  masked = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
   for key in (name, f'{name}/mask'):
     if key in batch:
       x = scale_image(batch[key])  # of bytes: 0 is grey then, not black
-      made[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
-  return made
+      masked[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
+  return masked
 
 
 def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float], hidden: bool = True) -> dict:
@@ -39,10 +39,10 @@ def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float],
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])
-  kept = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
+  present = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
   others = any(k in inputs for k in MODALITIES if k not in rates)
-  kept = kept if others else kept | ~kept.any(1, keepdims=True)
+  present = present if others else present | ~present.any(1, keepdims=True)
   for i, name in enumerate(names):
-    made, where = hide(inputs, name, kept[:, i].astype(jnp.float32)), f'{name}/present'
-    inputs = made if hidden else dict(inputs) | {where: made[where]}
+    masked, flag = hide(inputs, name, present[:, i].astype(jnp.float32)), f'{name}/present'
+    inputs = masked if hidden else dict(inputs) | {flag: masked[flag]}
   return dict(inputs)

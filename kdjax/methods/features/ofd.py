@@ -80,23 +80,22 @@ def ofd(
   def margin(i, t, b, mask):
     if not margins:
       return batch_margin(b, mask)
-    given = margins[i]
-    given = taps.tap(t, given, 'ofd', 'teacher') if isinstance(given, str) else jnp.asarray(given, b.dtype)
-    if given.shape[-1:] != b.shape[-1:]:
+    value = margins[i]
+    value = taps.tap(t, value, 'ofd', 'teacher') if isinstance(value, str) else jnp.asarray(value, b.dtype)
+    if value.shape[-1:] != b.shape[-1:]:
       raise KdjaxError(
-        f'ofd cannot use a margin {list(given.shape)} for a map {list(b.shape)} of the teacher.'
+        f'ofd cannot use a margin {list(value.shape)} for a map {list(b.shape)} of the teacher.'
       )
-    return given.reshape(-1, 1, 1, b.shape[-1])
+    return value.reshape(-1, 1, 1, b.shape[-1])
 
   def init(rng, s, t, batch):
     return Connectors().init(rng, *read(s, t, batch))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs, mask = read(s, t, batch)
-    values = 0
-    for i, (a, (_, b)) in enumerate(
-      zip(Connectors().apply({'params': params}, pairs, mask), pairs, strict=True)
-    ):
+    connected = adapters.forward(Connectors(), params, pairs, mask)
+    values = jnp.zeros((), mask.dtype)
+    for i, (a, (_, b)) in enumerate(zip(connected, pairs, strict=True)):
       values += 2.0 ** (i + 1 - len(pairs)) * partial_l2(a, b, margin(i, t, b, mask))
     return taps.mean_over_examples(values, batch), stats
 

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -44,11 +44,11 @@ def clip_cross_kd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, (vt, wt, log_scale) = read(s, t)
-    vs, ws = (losses.unit(x) for x in module.apply({'params': params['projection']}, *a))
+    vs, ws = (losses.unit(x) for x in forward(module, params['projection'], *a))
     vt, wt, scale_t = losses.unit(vt), losses.unit(wt), jnp.exp(log_scale)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     mask = taps.example_mask(batch, vs)
-    values = 0.5 * sum(
+    values = 0.5 * losses.total(
       losses.kl(losses.log_affinity(x, y, scale_t, mask), losses.log_affinity(z, y, scale, mask))
       for x, y, z in ((vt, wt, vs), (wt, vt, ws))
     )

@@ -33,8 +33,8 @@ def siglip(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    def logits(outputs, names, whose):
-      v, w, log_scale, bias = taps.towers(outputs, names, 'siglip', whose, scalars=2)
+    def logits(outputs, names, model):
+      v, w, log_scale, bias = taps.towers(outputs, names, 'siglip', model, scalars=2)
       cosine = jnp.matmul(losses.unit(v), losses.unit(w).T, precision='highest')
       return jnp.exp(log_scale) * cosine + bias
 

@@ -28,14 +28,14 @@ def tinyclip(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    def both(outputs, names, whose):
-      v, w, log_scale = taps.towers(outputs, names, 'tinyclip', whose, scalars=1)
+    def both(outputs, names, model):
+      v, w, log_scale = taps.towers(outputs, names, 'tinyclip', model, scalars=1)
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
       mask = taps.example_mask(batch, v)
       return losses.log_affinity(v, w, scale, mask), losses.log_affinity(w, v, scale, mask)
 
     pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
-    values = 0.5 * sum(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
+    values = 0.5 * losses.total(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

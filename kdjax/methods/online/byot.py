@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.nn import layers, losses, taps
+from kdjax.nn import adapters, layers, losses, taps
 from kdjax.options import NonNegative, Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
@@ -19,12 +19,12 @@ class Shallow(nn.Module):
 
   @nn.compact
   def __call__(self, xs):
-    made = []
+    outputs = []
     for i, x in enumerate(xs):
       x = nn.relu(nn.Dense(self.width, dtype=x.dtype, name=f'in{i}')(x))
       feature = nn.Dense(self.width, dtype=x.dtype, name=f'out{i}')(x)
-      made.append((feature, nn.Dense(self.classes, dtype=x.dtype, name=f'classifier{i}')(feature)))
-    return made
+      outputs.append((feature, nn.Dense(self.classes, dtype=x.dtype, name=f'classifier{i}')(feature)))
+    return outputs
 
 
 def byot(
@@ -79,8 +79,8 @@ def byot(
   def loss(params, stats, s, t, batch, *, step, rng):
     xs, deep, feature, shallow = read(s, batch)
     label, known = taps.labelled(deep, batch, 'byot')
-    hard = soft = 0
-    for f, z in shallow.apply({'params': params}, xs):
+    hard = soft = jnp.zeros((), deep.dtype)
+    for f, z in adapters.forward(shallow, params, xs):
       hard -= (1 - alpha) * losses.log_likelihood(z, label)
       soft += alpha * temperature**2 * losses.kl(deep, z, temperature)
       soft += features * jnp.sum((f - feature) ** 2, -1)

@@ -61,8 +61,8 @@ def dino(
     new = {}
     if prototypes:
       q, p = scores(q, params['kernel']), scores(p, stats['kernel'])
-      now = jax.lax.stop_gradient(params['kernel'])
-      new['kernel'] = momentum * stats['kernel'] + (1 - momentum) * now
+      kernel = jax.lax.stop_gradient(params['kernel'])
+      new['kernel'] = momentum * stats['kernel'] + (1 - momentum) * kernel
     c = stats['center']
     values = losses.soft_cross_entropy((p - c) / teacher_temperature, q / student_temperature)
     each = losses.zero_masked(p).reshape(len(p), -1, p.shape[-1]).mean(1)

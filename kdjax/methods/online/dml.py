@@ -47,9 +47,9 @@ def dml(*, peer: Peer, student: Tap = 'logits') -> Method:
     def mean(values, batch):
       return taps.as_batch_term(taps.mean_over_examples(values, batch))[0]
 
-    still = jax.lax.stop_gradient
-    own = mean(-losses.log_likelihood(p, label), known) + mean(losses.kl(still(q), p), batch)
-    total = mean(losses.kl(still(p), q), batch) + own - still(own)
+    detach = jax.lax.stop_gradient
+    peer_loss = mean(-losses.log_likelihood(p, label), known) + mean(losses.kl(detach(q), p), batch)
+    total = mean(losses.kl(detach(p), q), batch) + peer_loss - detach(peer_loss)
     return (total, jnp.ones_like(total)), new_stats
 
   return Method(init, loss, relational=True)

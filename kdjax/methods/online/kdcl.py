@@ -98,8 +98,8 @@ def kdcl(
   names = sorted(peers)
 
   def init(rng, s, t, batch):
-    made = {n: dict(peers[n].init(jax.random.fold_in(rng, i), batch)) for i, n in enumerate(names)}
-    return {n: v.pop('params') for n, v in made.items()}, made
+    variables = {n: dict(peers[n].init(jax.random.fold_in(rng, i), batch)) for i, n in enumerate(names)}
+    return {n: v.pop('params') for n, v in variables.items()}, variables
 
   def loss(params, stats, s, t, batch, *, step, rng):
     z, new_stats = [taps.tap(s, student, 'kdcl', 'student')], {}
@@ -111,10 +111,12 @@ def kdcl(
         shapes = f'{list(z[0].shape)}, and {n!r} has {list(z[i + 1].shape)}'
         raise KdjaxError(f'kdcl needs peers with {student!r} {shapes}.')
     label, known = taps.labelled(z[0], batch, 'kdcl')
-    still = jax.lax.stop_gradient
-    target = still(ENSEMBLES[ensemble](still(jnp.stack(z)), label))
-    values, *own = (temperature**2 * losses.kl(target, q, temperature) for q in z)
-    own = sum(v - losses.log_likelihood(p, label) for v, p in zip(own, z[1:], strict=True))
-    return taps.mean_over_examples(values + own - still(own), known), new_stats
+    detach = jax.lax.stop_gradient
+    target = detach(ENSEMBLES[ensemble](detach(jnp.stack(z)), label))
+    values, *peer_values = (temperature**2 * losses.kl(target, q, temperature) for q in z)
+    peer_loss = losses.total(
+      v - losses.log_likelihood(p, label) for v, p in zip(peer_values, z[1:], strict=True)
+    )
+    return taps.mean_over_examples(values + peer_loss - detach(peer_loss), known), new_stats
 
   return Method(init, loss)

@@ -86,7 +86,7 @@ def minillm(
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = taps.pair(s, t, student, teacher, 'minillm')
 
-    def given(key):
+    def batch_array(key):
       if key not in batch:
         raise unknown('key of the batch in methods.minillm', key, batch)
       if a.ndim != 3 or batch[key].shape != a.shape[:-1]:
@@ -96,14 +96,14 @@ def minillm(
         )
       return batch[key]
 
-    ids = given(tokens)
+    ids = batch_array(tokens)
     log_q = losses.log_likelihood(a, ids)
     weights = taps.positions(log_q, batch, mask, 'minillm') * (ids >= 0)
-    w = given(importance).astype(a.dtype) if importance else jnp.ones_like(log_q)
+    w = batch_array(importance).astype(a.dtype) if importance else jnp.ones_like(log_q)
     values = jnp.zeros_like(log_q)
     if policy:
-      log_old = given(old).astype(a.dtype) if old else jax.lax.stop_gradient(log_q)
-      reward = given(rewards).astype(a.dtype) if rewards else losses.log_likelihood(b, ids) - log_old
+      log_old = batch_array(old).astype(a.dtype) if old else jax.lax.stop_gradient(log_q)
+      reward = batch_array(rewards).astype(a.dtype) if rewards else losses.log_likelihood(b, ids) - log_old
       gain = advantages(reward, weights, gamma, later=single_step and not released)
       if whiten:
         n = jnp.maximum(weights.sum(), 1)

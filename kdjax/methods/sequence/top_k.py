@@ -75,13 +75,13 @@ def top_k(
       log_p, top_q = jax.nn.log_softmax(log_p), jax.nn.log_softmax(top_q)
     values = losses.divergence(log_p, top_q, allowed)
     if rest == 'tail' and chosen.shape[-1] < a.shape[-1]:
-      kept = jnp.put_along_axis(jnp.zeros(a.shape, bool), chosen, True, -1, inplace=False)
-      tail_q = jax.nn.logsumexp(jnp.where(kept, -1e30, log_q), -1)
+      in_top_k = jnp.put_along_axis(jnp.zeros(a.shape, bool), chosen, True, -1, inplace=False)
+      tail_q = jax.nn.logsumexp(jnp.where(in_top_k, -1e30, log_q), -1)
       if indices is None:
-        tail_p = jax.nn.logsumexp(jnp.where(kept, -1e30, all_p), -1)
+        tail_p = jax.nn.logsumexp(jnp.where(in_top_k, -1e30, all_p), -1)
       else:  # what the kept ones leave; nothing, where rounding says so
-        left = 1 - jnp.exp(log_p).sum(-1)
-        tail_p = jnp.where(left > 0, jnp.log(jnp.where(left > 0, left, 1)), -1e30)
+        remaining = 1 - jnp.exp(log_p).sum(-1)
+        tail_p = jnp.where(remaining > 0, jnp.log(jnp.where(remaining > 0, remaining, 1)), -1e30)
       values += jnp.exp(tail_p) * (tail_p - tail_q)
     weights = taps.positions(values, batch, mask, 'top_k')
     return taps.mean_over_positions(temperature**2 * values, weights), stats

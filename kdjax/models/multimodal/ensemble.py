@@ -27,19 +27,19 @@ def mean(members):
   def every(*names):
     return all(name in member for member in members for name in names)
 
-  made = {}
+  outputs = {}
   if every('logits'):
-    made['logits'] = sum(member['logits'] for member in members) / len(members)
+    outputs['logits'] = sum(member['logits'] for member in members) / len(members)
   if every(*TOWERS):
     scales = jnp.exp(jnp.stack([taps.raise_precision(member['logit_scale']) for member in members]))
     shares = jnp.sqrt(scales / scales.sum())
     for name in TOWERS[:2]:
       units = [losses.unit(taps.raise_precision(member[name])) for member in members]
-      made[name] = jnp.concatenate([share * x for share, x in zip(shares, units, strict=True)], -1)
-    made['logit_scale'] = jnp.log(scales.mean())
+      outputs[name] = jnp.concatenate([share * x for share, x in zip(shares, units, strict=True)], -1)
+    outputs['logit_scale'] = jnp.log(scales.mean())
     if every('logit_bias'):
-      made['logit_bias'] = sum(member['logit_bias'] for member in members) / len(members)
-  return made
+      outputs['logit_bias'] = sum(member['logit_bias'] for member in members) / len(members)
+  return outputs
 
 
 class Ensemble(nn.Module):
@@ -71,13 +71,19 @@ class Ensemble(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    names, seen = sorted(self.members), self.inputs or {}
-    for name in (*names, *seen):
+    names, input_maps = sorted(self.members), self.inputs or {}
+    for name in (*names, *input_maps):
       if not name.isidentifier() or name in TAKEN or name not in names:
         raise KdjaxError(
           f'ensemble has the member {name!r} in {"members" if name in names else "inputs"}: its members are '
           f'{", ".join(names)}, and a name is of letters, digits and "_", and none of {", ".join(TAKEN)}.'
         )
-    each = [dict(self.members[name](mapped(inputs, seen.get(name, {})), train=train)) for name in names]
-    found = {f'{name}/{k}': x for name, own in zip(names, each, strict=True) for k, x in own.items()}
-    return found | mean(each)
+    all_taps = [
+      dict(self.members[name](mapped(inputs, input_maps.get(name, {})), train=train)) for name in names
+    ]
+    outputs = {
+      f'{name}/{k}': x
+      for name, member_taps in zip(names, all_taps, strict=True)
+      for k, x in member_taps.items()
+    }
+    return outputs | mean(all_taps)

@@ -50,7 +50,8 @@ class Unit(nn.Module):
     y = norm(name='norm3')(y)
     if self.stride == 1:
       return x + y
-    pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # zeros at the border count, as in torch
+    # Zeros at the border count, as in torch; the stub of Flax has the padding as a string alone.
+    pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     return jnp.concatenate([y, pooled], -1)
 
 

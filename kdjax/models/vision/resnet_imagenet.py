@@ -75,7 +75,8 @@ class ResnetImagenet(nn.Module):
     x = Conv(64, (7, 7), 2, ((3, 3), (3, 3)), use_bias=False, name='stem')(x)
     x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name='stem_norm')(x))
     taps = {'stem': x}
-    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    # The stub of Flax has the padding as a string alone.
+    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     for i, n in enumerate(blocks, 1):
       for j in range(n):
         stride = 2 if i > 1 and j == 0 else 1
