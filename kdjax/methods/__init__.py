@@ -12,7 +12,7 @@ from kdjax.types import Method
 
 
 def related(method: Method, params: Mapping, stats: Mapping) -> bool:
-  """Whether the loss relates the examples of a batch, with what `init` gave or its shapes."""
+  """Whether the loss relates the examples of a batch, with the (params, stats) of `init` or their shapes."""
   return method.relational(params, stats) if callable(method.relational) else method.relational
 
 

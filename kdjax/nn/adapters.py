@@ -17,7 +17,7 @@ def forward(module: nn.Module, params: Any, *inputs: Any) -> Any:
 
 
 class TowerProjection(nn.Module):
-  """An image and a text embedding `[B, D]` at `width`, by one linear layer each where D differs."""
+  """Maps an image and a text embedding `[B, D]` to `width`, each by a linear layer where D differs."""
 
   width: int
 
@@ -46,9 +46,9 @@ class TwoEmbeddings(nn.Module):
 
 
 class Align(nn.Module):
-  """Pairs whose student's feature has the width of the teacher's: one linear layer each where it has not.
+  """Maps the student's feature of each pair to the teacher's width, by a linear layer where they differ.
 
-  On maps `[B, H, W, C]` it is a 1×1 convolution. With `always`, equal widths get a layer too.
+  On maps `[B, H, W, C]` that is a 1×1 convolution. With `always`, equal widths get a layer too.
   """
 
   always: bool = False
@@ -64,9 +64,9 @@ class Align(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Batch norm over all axes but the last by the batch's own statistics, examples of mask 0 left out.
+  """Batch norm over all axes but the last, by the statistics of the batch without examples of mask 0.
 
-  It keeps no running statistics: a layer that only training needs is never run without a batch.
+  There are no running statistics, since it is applied in training alone.
   """
 
   @nn.compact

@@ -1,17 +1,16 @@
-"""A 2-D convolution that is fast on XLA:CPU, and so are its gradients: strided, 1×1, grouped, inside loops.
+"""A 2-D convolution that is fast on XLA:CPU, with fast gradients: strided, 1×1, grouped, inside loops.
 
-What XLA:CPU does best is a matmul, and so is most of what a network has: 1×1; 3×3 between many channels, by
-`kdjax.nn.winograd`; an image's few channels, strides, and kernels larger than the map, by patches side by
-side.
+XLA:CPU is fastest at matmuls, so most convolutions are written as such: 1×1; 3×3 between many channels, by
+`kdjax.nn.winograd`; few input channels, strides, and kernels larger than the map, by patches (im2col).
 
-The rest is XLA's own, which runs well where its operands lie as NHWC × HWIO -> NHWC. It brings the gradients
-of one into that order only outside of `scan`, `while` and `cond`, and those of a grouped one never: the rest
-runs in a naive loop, up to 150 times slower. Here the gradients are written in that order to begin with:
+All others are XLA's own, which is fast in the layout NHWC × HWIO -> NHWC. XLA brings the gradients into
+that layout only outside of `scan`, `while` and `cond`, and never grouped ones: else it runs a naive loop, up
+to 150 times slower. Here the gradients are written in that layout:
 
-- kernel: the batch in the place of the channels and the cotangent in that of the kernel, a few images at a
-  time. They stay in the cache, and the loop makes XLA take the input from memory; else it fuses the layers
-  that made the input into its transposition, and computes them once more, against the grain;
-- input: one convolution for each phase of the stride, not one over a cotangent full of zeros;
+- kernel: the batch takes the place of the channels, and the cotangent that of the kernel, a few images at a
+  time. They fit in the cache, and the loop makes XLA read the input from memory; else it fuses the layers
+  before into the transposition of the input, and computes them again, in the slow order;
+- input: one convolution for each phase of the stride, instead of one over a cotangent full of zeros;
 - depthwise: a sum of shifted products; groups: one dense convolution for a block of them.
 
 The results are those of `jax.lax.conv_general_dilated` up to rounding.
@@ -30,7 +29,7 @@ from kdjax.nn import losses, winograd
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner groups are joined
-PATCHES = 2**21  # elements of the patches that are made at a time
+PATCHES = 2**21  # elements of the patches in memory at a time
 CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradient takes at a time
 plain = jax.make_user_context(False)  # `with plain(True)` leaves all to lax, to count a model's arithmetic
 
@@ -105,25 +104,25 @@ def _dense(x, w, pads, spec, strides=(1, 1), dilation=(1, 1)):
       return jnp.dot(x, w[0, 0], precision=spec.precision)
     if strides == (1, 1) and winograd.pays(x.shape, w.shape, pads):
       return winograd.conv(x, w, pads, spec.precision)
-    if _few(w) or _larger(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
+    if _few_channels(w) or _larger_than_map(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
       return _by_patches(x, w, pads, strides, spec.precision)
   return lax.conv_general_dilated(
     x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=spec.precision
   )
 
 
-def _few(w):
+def _few_channels(w):
   """Whether the kernel has the channels of an image, and at most 80 weights an output: 5×5×3, not 7×7×3."""
   return 2 < w.shape[2] < 9 and w.size <= 80 * w.shape[3]
 
 
-def _larger(w, x):
+def _larger_than_map(w, x):
   """Whether the kernel is larger than the map, for which XLA has a naive loop, and not too many taps."""
   return w.shape[0] * w.shape[1] <= 25 and any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
 
 
-def _taps(x, w, pads, strides):
-  """What each tap of the kernel meets: x, padded and shifted, for all outputs."""
+def _kernel_taps(x, w, pads, strides):
+  """For each position of the kernel, the inputs that it multiplies: x, padded, shifted and strided."""
   (h, v), (s, r) = w.shape[:2], strides
   x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
   rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
@@ -135,7 +134,7 @@ def _by_patches(x, w, pads, strides, precision):
   h, v, c, o = w.shape
 
   def part(x):
-    patches = jnp.concatenate(_taps(x, w, pads, strides), 3)
+    patches = jnp.concatenate(_kernel_taps(x, w, pads, strides), 3)
     y = jnp.dot(patches.reshape(-1, h * v * c), w.reshape(-1, o), precision=precision)
     return y.reshape(*patches.shape[:3], o)
 
@@ -156,7 +155,7 @@ def _bwd(spec, residuals, y):
   x, w = residuals
   if spec.groups == 1:
     return _input_grad(y, w, x.shape, spec), _kernel_grad(x, y, w.shape, spec)
-  n = _joined(w, spec.groups)
+  n = _groups_per_block(w, spec.groups)
   xs, ws = _blocks(x, w, spec.groups)
   ys = jnp.split(y, len(xs), 3)
   if spec.groups == x.shape[3] == w.shape[3]:
@@ -172,7 +171,7 @@ _conv.defvjp(lambda x, w, how: (_forward(x, w, how), (x, w)), _bwd)
 
 
 def _kernel_grad(x, y, shape, spec):
-  """The gradient `[h, w, C, O]` of the kernel, of x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
+  """The gradient `[h, w, C, O]` of the kernel, from x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
   if shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
     x = x[:, :: spec.strides[0], :: spec.strides[1]]
     return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), spec.precision)[None, None]
@@ -195,7 +194,7 @@ def _steps(b, size):
 
 
 def _input_grad(y, w, shape, spec):
-  """The gradient of the input, `shape` [B, H, W, C], of the cotangent `[B, H', W', O]` and the kernel."""
+  """The gradient of the input, `shape` [B, H, W, C], from the cotangent `[B, H', W', O]` and the kernel."""
   (b, height, width, c), (s, r) = shape, spec.strides
   if w.shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
     grad = lax.dot_general(y, w[0, 0], (((3,), (1,)), ((), ())), spec.precision)
@@ -219,7 +218,7 @@ def _input_grad(y, w, shape, spec):
 
 
 def _phase(phase, size, out, kernel, stride, low):
-  """The first tap that meets the inputs at `phase` of the stride, and the padding of the cotangent."""
+  """The first kernel position that reads inputs at `phase` of the stride; the padding of the cotangent."""
   first = (phase + low) % stride
   taps = len(range(first, kernel, stride))
   begin = taps - 1 - (phase + low - first) // stride
@@ -228,11 +227,11 @@ def _phase(phase, size, out, kernel, stride, low):
 
 def _shifted(x, w, spec):
   """Depthwise: one fused sum over the taps, each a product with the padded input, shifted."""
-  taps = _taps(x, w, spec.pads, spec.strides)
+  taps = _kernel_taps(x, w, spec.pads, spec.strides)
   return losses.total(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
 
 
-def _joined(w, groups):
+def _groups_per_block(w, groups):
   """How many groups make a block of about `BLOCK` channels."""
   thin = max(1, BLOCK // w.shape[2])
   return max(n for n in range(1, thin + 1) if groups % n == 0)
@@ -240,7 +239,7 @@ def _joined(w, groups):
 
 def _blocks(x, w, groups):
   """Input and kernel of each block of groups; inside a block the kernel is dense, zero across groups."""
-  n = _joined(w, groups)
+  n = _groups_per_block(w, groups)
   h, v, i, _ = w.shape
   same = jnp.eye(n, dtype=w.dtype).reshape(n, 1, n, 1)
   kernels = jnp.split(w, groups // n, 3)
@@ -249,7 +248,7 @@ def _blocks(x, w, groups):
 
 
 def _diagonal(grad, n):
-  """The gradient `[h, w, I, O]` of a block's kernel, of that of its dense one `[h, w, n I, O]`."""
+  """The gradient `[h, w, I, O]` of a block's kernel, from that of its dense kernel `[h, w, n I, O]`."""
   h, v, i, o = grad.shape
   grad = grad.reshape(h, v, n, i // n, n, o // n)
   return jnp.concatenate([grad[:, :, j, :, j] for j in range(n)], 3)

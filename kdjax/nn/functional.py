@@ -1,4 +1,4 @@
-"""A Linen module as pure functions of its variables, with those that are not trained apart."""
+"""A Linen module as pure functions of its variables, the frozen ones in a collection of their own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,14 +25,13 @@ def functions(
 
   Args:
     net: maps (inputs, train) to taps.
-    inputs: model input -> batch key, with all that is below it ('/mask', '/present'); empty
-      for the batch as it is.
+    inputs: model input -> batch key, along with its '/mask' and '/present'; empty for the batch as it is.
     dtype: of the computation; the weights stay in float32.
     drop: input -> how often an example lacks it in training, see `missing_modality.drop_modalities`.
     frozen: paths of the weights that are in the collection 'frozen', see `split`.
 
   Raises:
-    KdjaxError: for another dtype, and for inputs that the batch does not have.
+    KdjaxError: for another dtype, and for inputs that are not in the batch.
   """
   if dtype not in ('float32', 'bfloat16'):  # float16 would need its loss scaled
     raise unknown('dtype', dtype, ('float32', 'bfloat16'))
@@ -69,7 +68,7 @@ def functions(
   return views_.in_views(Model(init, apply, members))
 
 
-HEAD = 'head'  # the classifier of every model: its classes are those of the data
+HEAD = 'head'  # the classifier of every model, never frozen: its classes are those of the data
 
 
 def split(variables: Mapping, paths: tuple[tuple[str, ...], ...]) -> dict:

@@ -1,4 +1,4 @@
-"""Texts that a language model writes: prompts padded on the right, each row going on at its own length."""
+"""Generation by a language model: prompts padded on the right, each row continued from its own length."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from kdjax.types import Array, Batch
 
 
 class Written(NamedTuple):
-  """What was written after each prompt, up to N tokens.
+  """The tokens generated after each prompt, up to N.
 
   Attributes:
     ids: i32 [B, N].
-    mask: bool [B, N], which of them there are; the end token is one.
+    mask: bool [B, N], which of them are valid, the end token included.
     log_q: f32 [B, N], log-probabilities at a temperature of 1, 0 where there is no token.
   """
 
@@ -33,16 +33,16 @@ def prompts(batch: Batch, most: int) -> dict:
 
 
 def make_generate(apply: Callable, end: int, length: int, temperature: float = 1.0) -> Callable:
-  """`generate(variables, batch, rng, wanted=True) -> Written`, a pure function.
+  """`generate(variables, batch, rng, enabled=True) -> Written`, a pure function.
 
   The batch has 'text' i32 [B, P] and 'text/mask', valid from the left, and 'id' [B]. A token is drawn with
-  the key of `rng`, the example's id and the position, so that a text does not depend on the batch that it is
-  in, up to rounding. `wanted` [] False writes nothing, and takes no time beyond the forward of the prompt.
+  the key of `rng`, the example's id and the position, so that a text does not depend on its batch, up to
+  rounding. `enabled` [] False generates nothing, and takes no time beyond the forward pass of the prompt.
 
   Args:
     apply: `(variables, batch) -> (taps, stats)` of a model that takes 'text/at', as `models.text.gpt2` does.
-    end: the token after which nothing is written.
-    length: N, the most tokens that are written.
+    end: the token after which generation stops.
+    length: N, the most tokens that are generated.
     temperature: divides the logits; 0 takes the likeliest token.
 
   Raises:
@@ -78,7 +78,7 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     active = jnp.broadcast_to(enabled, (rows,))
 
     def append(n, written, active, logits):
-      """Token n of every row that goes on: (made, alive, token)."""
+      """(written, active, token) after token n of every active row."""
       token = jnp.where(active, draw(rng, batch['id'], start + n, logits), end)
       log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
       new = Written(token, active, jnp.where(active, log_q, 0))
@@ -101,12 +101,12 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
 
 
 def answered(batch: Batch, most: int, written: Written) -> dict:
-  """`batch` with what was written in the place of its responses, and no token after it.
+  """`batch` with the generated tokens in place of its responses.
 
   Args:
-    batch: prompts and responses of L tokens, the prompts of `most` at most.
-    most: as above; with what is written, no longer than L.
-    written: after its `prompts`.
+    batch: prompts and responses of L tokens.
+    most: the length of the longest prompt; with the generated tokens no longer than L.
+    written: generated after its `prompts`.
   """
   prompt = prompts(batch, most)
   start = prompt['text/mask'].sum(1, keepdims=True)

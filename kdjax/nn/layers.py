@@ -31,7 +31,7 @@ def activation(name: str) -> Callable:
   """The function that a config.json names.
 
   Raises:
-    KdjaxError: for one that there is not.
+    KdjaxError: for an unknown one.
   """
   if name not in ACTIVATIONS:
     raise unknown('activation', name, ACTIVATIONS)
@@ -43,7 +43,7 @@ COMPUTED = '/computed'
 
 
 def read(inputs: Mapping[str, Array], key: str) -> Array:
-  """`inputs[key]`, or an error that says what there is."""
+  """`inputs[key]`, or an error that lists the keys of the batch."""
   if key not in inputs:
     raise KdjaxError(
       f'the model wants the input {key!r}{meaning(key)} and the batch has {", ".join(sorted(inputs))}; map '
@@ -53,14 +53,14 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
 
 
 def mapped(batch: Mapping[str, Array], inputs: Mapping[str, str]) -> dict[str, Array]:
-  """What a model sees of a batch.
+  """The inputs of a model, by its own names.
 
   Args:
     batch: key -> array.
-    inputs: model input -> key, with all that is below it ('/mask', '/present'); empty for the batch as it is.
+    inputs: model input -> key, along with its '/mask' and '/present'; empty for the batch as it is.
 
   Raises:
-    KdjaxError: for a key that the batch does not have.
+    KdjaxError: for a key that is not in the batch.
   """
   arrays = {}
   for name, key in (inputs or {k: k for k in batch}).items():
@@ -87,14 +87,14 @@ def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Arra
 
 
 def narrowed(tree: Any, dtype: str) -> Any:
-  """What is float32 in `dtype`, but for scalars: a scale's exponent has many times its error."""
+  """The float32 arrays of a tree in `dtype`, scalars excepted: exp of a rounded scale has a large error."""
   if dtype == 'float32':
     return tree
   return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 and x.ndim else x, tree)
 
 
 def scale_image(image: Array) -> Array:
-  """u8 [B, H, W, C] to f32 in [-1, 1]; floats are taken as they are."""
+  """u8 [B, H, W, C] to f32 in [-1, 1]; floats are returned as they are."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
@@ -134,12 +134,12 @@ def patches(image: Array, size: int) -> Array:
 
 
 class Attention(nn.Module):
-  """Attention of [B, L, D] over itself, or another sequence, that also gives its scores [B, heads, L, M].
+  """Attention of [B, L, D] over itself, or another sequence, which also returns its scores [B, heads, L, M].
 
-  The scores are q·k / √d before the mask and the softmax, those of padding included, since what
-  reads them masks them itself. A mask is one that broadcasts to them. Of a source [B, M, D] of which the
-  mask leaves nothing, nothing is taken. With a cache, (keys, values) of [B, M, D] each, x is attended over
-  that, with its own in it at the places `at` [B, L], and (keys, values) come back in place of the scores.
+  The scores are q·k / √d before the mask and the softmax, those of padding included: methods mask them
+  themselves. `mask` broadcasts to them. Over a source [B, M, D] that is masked throughout, attention is 0.
+  With a cache, (keys, values) of [B, M, D] each, those of x are written to the positions `at` [B, L], x
+  attends over the whole cache, and the new (keys, values) are returned in place of the scores.
   """
 
   heads: int
@@ -165,14 +165,14 @@ class Attention(nn.Module):
 class Block(nn.Module):
   """A Transformer layer over [B, L, D], with the norm after each sum or before each branch.
 
-  With a source [B, M, D] its attention is over that, normed alike, and the mask is the source's. A cache
-  is the attention's.
+  With a source [B, M, D] it attends over that, after the same norm, and the mask is the source's. `cache`
+  is that of `Attention`.
 
   Attributes:
     heads: attention heads, a divisor of D.
     mlp: width of the hidden layer.
     eps: of the layer norms.
-    act: its activation, a key of `ACTIVATIONS`.
+    act: activation of the hidden layer, a key of `ACTIVATIONS`.
     dropout: probability, after attention and after the MLP.
     pre_norm: whether the norms come before the branches.
   """
@@ -200,7 +200,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-  """Adds `logits` [B, C] to the taps of an encoder, where classes are asked for.
+  """Adds `logits` [B, C] to the taps of an encoder, if `num_classes` is set.
 
   Attributes:
     num_classes: C.

@@ -14,7 +14,7 @@ from kdjax.types import Array
 
 
 class Mel(NamedTuple):
-  """How a spectrogram is made.
+  """Settings of a log-mel spectrogram.
 
   Attributes:
     rate: samples a second of the sound.
@@ -25,9 +25,9 @@ class Mel(NamedTuple):
     scale: 'slaney' (linear up to 1 kHz, logarithmic above) or 'htk' (2595 log10(1 + f / 700)).
     area: whether every filter is divided by half its width in Hz, so that all have one area.
     floor: the least power whose logarithm is taken.
-    span: powers of ten under the loudest value of an example that are told apart; 0 for all.
+    span: dynamic range below the loudest value of an example, in powers of ten; 0 for no limit.
     levelled: whether the loudest value of every example becomes 1, so that loudness is lost.
-    length: frames that are given, of the sound cut or filled up with silence; 0 for as many as there are.
+    length: frames, of the sound cut or padded with silence; 0 for all frames of the sound.
   """
 
   rate: int = 16_000
@@ -50,14 +50,14 @@ class Fbank(NamedTuple):
   Attributes:
     rate: samples a second of the sound.
     window: samples of a frame.
-    n_fft: what it is filled up to with zeros.
+    n_fft: samples that a frame is padded to with zeros.
     hop: samples from one frame to the next.
     mels: filters, M.
     low, high: Hz where the first filter begins and the last ends; 0 for `high` is half the rate.
-    emphasis: the share of the sample before that is taken from each sample of a frame.
+    emphasis: of the pre-emphasis x[n] - emphasis · x[n - 1].
     floor: the least power whose logarithm is taken.
-    length: frames that are given, cut or filled up with zeros; 0 for as many as there are.
-    mean, std: of the values of AudioSet; what is given is (x - mean) / (2 std).
+    length: frames, cut or padded with zeros; 0 for all frames of the sound.
+    mean, std: of AudioSet, for the normalisation (x - mean) / (2 std).
   """
 
   rate: int = 16_000
@@ -87,7 +87,7 @@ def settings(front_end: str | Mapping[str, Any] | Mel | Fbank) -> Mel | Fbank:
   """A preset by its name, `{'preset': its name, field: value, ...}`, or settings as they are.
 
   Raises:
-    KdjaxError: for a preset or a field that there is not.
+    KdjaxError: for an unknown preset or field.
   """
   if isinstance(front_end, Mel | Fbank):
     return front_end
@@ -126,7 +126,7 @@ def filters(config: Mel | Fbank) -> np.ndarray:
   Their sides are straight over Hz, those of a `Fbank` over mels.
 
   Raises:
-    KdjaxError: if the band is empty, or so narrow a filter is asked for that no frequency falls in it.
+    KdjaxError: if the band is empty, or a filter so narrow that no frequency falls in it.
   """
   low, high = config.low, config.high or config.rate / 2
   if not 0 <= low < high <= config.rate / 2:
@@ -223,7 +223,7 @@ def fbank(audio: Array, config: Fbank) -> Array:
 
 
 def frame_mask(mask: Array, config: Mel | Fbank) -> Array:
-  """Validity of frames `[B, T]`, of that of samples `[B, N]`: of the sample in a frame's middle."""
+  """Validity of frames `[B, T]`, that of the sample in the middle of each, from `mask` `[B, N]`."""
   if isinstance(config, Mel):
     frames = mask[:, :: config.hop][:, : config.length or mask.shape[1] // config.hop]
     return jnp.pad(frames, ((0, 0), (0, max(config.length - frames.shape[1], 0))))
@@ -236,7 +236,7 @@ def frame_mask(mask: Array, config: Mel | Fbank) -> Array:
 def read_mel(inputs: Mapping[str, Array], config: Mel | Fbank) -> tuple[Array, Array | None]:
   """A model's spectrogram `[B, T, M]` and the validity of its frames `[B, T]`, or None.
 
-  `inputs['mel']` as it is, with its 'mel/mask', or made from `inputs['audio']` and its 'audio/mask'.
+  `inputs['mel']` as it is, with its 'mel/mask', or computed from `inputs['audio']` and its 'audio/mask'.
 
   Raises:
     KdjaxError: if there is neither, or as `log_mel` and `fbank` do.

@@ -42,8 +42,8 @@ def divide(logits: Array, temperature: float | Array) -> Array:
 def soften(logits: Array, temperature: float | Array) -> Array:
   """(logits - the largest) / T, for softmax, which is the same for logits / T.
 
-  Those of 1e4 at a T of 1e-6, as dynamic ones are, are rounded by 1000, and a compiler that writes the
-  division in two ways would find an exponential above 1.
+  Logits of 1e4 over a dynamic T of 1e-6 are rounded by 1000: without the shift, a compiler that writes the
+  division in two ways gets an exponential above 1.
   """
   top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
   return divide(logits - jnp.where(jnp.isinf(top), 0, top), temperature)
@@ -195,7 +195,7 @@ def norm(x: Array, axis: int | None = -1) -> Array:
 
 
 def gap(a: Array, b: Array) -> Array:
-  """a - b of what may have overflown: infinite where either is, and not NaN where both are."""
+  """a - b of arrays that may have overflowed: infinite where either is, and not NaN where both are."""
   return jnp.where(jnp.isinf(a) & jnp.isinf(b), jnp.inf, a - b)
 
 

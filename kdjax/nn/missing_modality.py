@@ -11,7 +11,7 @@ from kdjax.types import Batch
 
 
 def hide(batch: Batch, name: str, present: jax.Array) -> dict:
-  """`batch` without the modality where `present` [B] is 0: '<name>/present' says so, and nothing is left.
+  """`batch` without the modality where `present` [B] is 0: '<name>/present' records it, and no value is left.
 
   Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
   of what is hidden either.
@@ -27,15 +27,14 @@ def hide(batch: Batch, name: str, present: jax.Array) -> dict:
 def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float], hidden: bool = True) -> dict:
   """`inputs` with whole modalities absent, an example at a time: '<modality>/present' [B] becomes 0.
 
-  Each of `rates` is dropped with its probability, on its own; an example that would keep no modality
-  keeps all.
+  Each of `rates` is dropped independently with its probability; an example that would keep none keeps all.
 
   Args:
     key: of the draw.
     inputs: of a model.
     rates: modality -> how often an example lacks it.
-    hidden: whether the values go too, as `hide` does it. A model that takes no notice of what is absent can
-      keep them, and its batch norms their statistics.
+    hidden: whether the values become 0 too, as by `hide`. A model that ignores absent modalities can keep
+      them, for the statistics of its batch norms.
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])

@@ -16,13 +16,13 @@ def raise_precision(x: Array) -> Array:
 
 
 class RecordingTaps(dict):
-  """Taps that write down in `seen` which of them are read."""
+  """Taps that record in `seen` the names that are read."""
 
   def __init__(self, taps: Mapping, seen: set):
     super().__init__(taps)
     self.seen = seen
 
-  def __iter__(self):  # dict(noted) would else copy without reading
+  def __iter__(self):  # else dict(taps) would copy without a record
     return super().__iter__()
 
   def __getitem__(self, name):
@@ -44,7 +44,7 @@ def tap(outputs: Mapping, name: str, method: str, model: str) -> Array:
   """`outputs[name]` at full precision.
 
   Raises:
-    KdjaxError: if there is no such tap; it lists those there are, with their shapes.
+    KdjaxError: if there is no such tap; it lists the taps, with their shapes.
   """
   if name not in outputs:
     shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
@@ -58,7 +58,7 @@ def pair(
   """The student's and the teacher's tap, at full precision, the teacher's without gradient.
 
   Raises:
-    KdjaxError: if a tap is not there, or `same_shape` is asked for and the two differ.
+    KdjaxError: if a tap is missing, or the shapes differ despite `same_shape`.
   """
   a = tap(s, student, method, 'student')
   b = jax.lax.stop_gradient(tap(t, teacher, method, 'teacher'))
@@ -80,7 +80,7 @@ def stages(
   rank: int | None = 4,
   differ: tuple[int, ...] = (1, 2, 3),
 ) -> list[tuple[Array, Array]]:
-  """The pairs that two tap names, or two tuples of names, make, each as `pair` gives it.
+  """The pairs of two tap names, or of two tuples of names, each as of `pair`.
 
   Args:
     rank: the number of axes, maps `[B, H, W, C]` by default; None for as many as each other.
@@ -114,7 +114,7 @@ def towers(outputs: Mapping, names: str | tuple, method: str, model: str, scalar
   The teacher's come without gradient.
 
   Raises:
-    KdjaxError: if a tap is not there, their number is wrong, or their shapes do not fit together.
+    KdjaxError: if a tap is missing, their number is wrong, or their shapes do not fit together.
   """
   if isinstance(names, str) or len(names) != 2 + scalars:
     raise KdjaxError(
@@ -172,14 +172,14 @@ def labelled(logits: Array, batch: Batch, method: str) -> tuple[Array, dict]:
 
 
 def positions(x: Array, batch: Batch, mask: str | None, method: str) -> Array:
-  """The weights of the positions `[B, L]` of `like`: 0 for padding and where `batch[mask]` says so.
+  """The weights of the positions of `x` `[B, L]`: 0 for padding and where `batch[mask]` leaves one out.
 
   Args:
     mask: a key that ends in 'mask' holds the validity of the positions; any other holds target
       tokens, negative (-100) where there is none. None counts every position.
 
   Raises:
-    KdjaxError: if there is no such key, or it is of another shape than `like`.
+    KdjaxError: if there is no such key, or it is of another shape than `x`.
   """
   weights = jnp.broadcast_to(example_mask(batch, x).reshape(-1, *[1] * (x.ndim - 1)), x.shape)
   if mask is None:

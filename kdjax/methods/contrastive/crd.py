@@ -57,8 +57,8 @@ def crd(
   length 1. Z is N times the mean of the exponentials of the first batch, and stays. Afterwards the
   rows of the batch move to momentum · m + (1 - momentum) · v, at length 1.
 
-  The negatives are drawn from the examples of other labels, as far as labels have been seen; the
-  batch may bring them instead as 'contrast_idx' [B, 1 + K], the positive first. Deviation from
+  The negatives are drawn from the examples of other labels, as far as these were in a batch before; or
+  the batch has them as 'contrast_idx' [B, 1 + K], the positive first. Deviation from
   RepDistiller: they are drawn with replacement. `temperature` brings no T². An 'id' outside the
   banks gives a loss of NaN, which stops the run. Memory: 8 · N · `dim` bytes for the banks, and
   B · N scores of each side.

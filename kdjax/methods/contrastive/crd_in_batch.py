@@ -1,4 +1,4 @@
-"""Contrast within the batch: tell the teacher's embedding of an example from those of others."""
+"""Contrast within the batch: InfoNCE between the student's and the teacher's embeddings."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Self-supervision: match which view belongs to which example, as the teacher sees it (2006.07114)."""
+"""Self-supervision: match the teacher's similarities of augmented views and examples (SSKD, 2006.07114)."""
 
 import flax.linen as nn
 import jax
@@ -76,7 +76,7 @@ def sskd(
   Deviations: the paper first trains the teacher's head by cross-entropy on the same task at T = 1,
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
   learns nothing from it, and the weight of the method is on it too. Among mistakes of one rank the
-  nearer comes first; the authors' code takes any. Each view goes through on its own, see
+  nearer comes first; the authors' code takes any. Each view is a forward pass of its own, see
   `kdjax/input/views.py`; the authors send all four as one batch, over which batch norm takes its means.
 
   Args:

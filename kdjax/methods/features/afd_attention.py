@@ -1,4 +1,4 @@
-"""Attentive features: channels of the teacher, weighted by what they hold (Wang et al., ICLR 2020)."""
+"""Attentive features: channels of the teacher, weighted by learned attention (Wang et al., ICLR 2020)."""
 
 import flax.linen as nn
 import jax.numpy as jnp

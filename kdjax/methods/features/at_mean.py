@@ -1,4 +1,4 @@
-"""Attention maps: where the mean of the squared channels is large (Zagoruyko et al., 1612.03928)."""
+"""Attention maps: the mean of the squared channels at each position (Zagoruyko et al., 1612.03928)."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Attention maps: where the absolute activations sum up to much (Zagoruyko et al., 1612.03928)."""
+"""Attention maps: the sum of the absolute channels at each position (Zagoruyko et al., 1612.03928)."""
 
 from typing import Annotated
 

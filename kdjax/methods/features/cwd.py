@@ -1,4 +1,4 @@
-"""Where each channel looks: KL over the positions of a map (Shu et al., 2011.13256)."""
+"""Spatial softmax of each channel: KL over the positions of a map (Shu et al., 2011.13256)."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Where channels look: match the patterns that all channels select (Huang et al., 1707.01219)."""
+"""Spatial patterns of the channels, matched by MMD (Huang et al., 1707.01219)."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Overhaul: match what the teacher lets through, above a margin (Heo et al., 1904.01866)."""
+"""Overhaul: match the teacher's features above a margin, by a partial L2 (Heo et al., 1904.01866)."""
 
 import math
 
@@ -57,7 +57,7 @@ def ofd(
   """The overhaul of feature distillation (arXiv 1904.01866, section 3).
 
   Σ over stages i of n of 2^(i + 1 - n) · Σ over neurons of the partial L2 distance between the
-  connected student and max(t, m), which asks nothing where both are below 0. It is meant for
+  connected student and max(t, m), which is 0 where both are below 0. It is meant for
   features before their ReLU. The teacher's map is averaged to the student's size. The connectors'
   batch norm relates the examples of a batch. Deviation from mdistiller, whose teacher runs its
   batch norm in training mode: this teacher is in evaluation mode.

@@ -20,7 +20,7 @@ def pkd_bert(*, student: Stages = LAYERS, teacher: Stages = LAYERS) -> Method:
 
   Args:
     student: its taps, [B, L, D], or [B, D] taken whole.
-    teacher: as many taps, the layers to be patient with: PKD-Skip takes every second one.
+    teacher: as many taps: PKD-Skip takes every second one.
   """
 
   def read(s, t):

@@ -1,4 +1,4 @@
-"""Match how each image scores all texts and back, by KL (CLIP-KD: Yang et al., 2307.12732)."""
+"""Match the affinities of images and texts, by KL (CLIP-KD: Yang et al., 2307.12732)."""
 
 import jax.numpy as jnp
 

@@ -42,7 +42,7 @@ def byot(
   + alpha · T² · KL(softmax(logits / T) || softmax(z_i / T)) + features · ||f_i - embed||², summed over
   the channels, mean over the examples. f_i is a learned bottleneck of the tap, averaged over its
   places, at the width of `embed`; z_i is a learned linear classifier of f_i. The deepest logits and
-  embedding are constants here: they learn from the labels alone. The added layers go away after the
+  embedding are constants here: they learn from the labels alone. The added layers are dropped after
   training; the model learns through its shallow taps. It counts once a batch. The teacher's taps are
   not read.
 
@@ -56,8 +56,8 @@ def byot(
     temperature: T, above 0.
     student: the shallow taps, maps [B, H, W, C], tokens [B, L, D], of which the valid ones are
       averaged, or vectors [B, D].
-    logits: the tap that teaches the class scores, [B, C].
-    embed: the tap that teaches the features, [B, E].
+    logits: the tap of the target class scores, [B, C].
+    embed: the tap of the target feature, [B, E].
   """
   names = (student,) if isinstance(student, str) else tuple(student)
 

@@ -1,4 +1,4 @@
-"""Self-distillation with no labels: a centred, sharper average of oneself (DINO, Caron, 2104.14294)."""
+"""Self-distillation with no labels: from a centred, sharpened moving average (DINO, Caron, 2104.14294)."""
 
 import jax
 import jax.numpy as jnp

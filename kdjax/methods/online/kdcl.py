@@ -29,7 +29,7 @@ def minlogit(z: Array, label: Array) -> Array:
 def linear(z: Array, label: Array) -> Array:
   """Σ_i α_i z_i with the α of each example, on the simplex, that lower its loss the most.
 
-  Exponentiated gradient, in which a step that raises an example's loss, convex in its α, is taken back.
+  Exponentiated gradient, which undoes a step that raises an example's loss, convex in its α.
   """
   out = jnp.any(losses.ruled_out(z), 0)  # what one rules out has no chance in any convex combination
   z = jnp.where(out, 0, z)
@@ -74,13 +74,14 @@ def kdcl(
   The student learns T² · KL(softmax(z / T) || softmax(student / T)), z the scores that the ensemble of
   the student and the peers makes, without gradient; each peer learns its own such KL + CE(label, peer).
   Mean over the examples with a known label, which every ensemble needs. The value is the student's KL
-  alone; what the peers learn is there by its gradient only.
+  alone; the peers' losses add their gradients only.
 
   The peers' weights and statistics are the method's, as in `dml`: trained by the student's optimiser,
-  kept by nobody, and under the weight and the schedule of the method. The teacher's taps are not read.
+  dropped after training, and under the weight and the schedule of the method. The teacher's taps are
+  not read.
 
   Deviations: the ensemble 'general', whose weights come from a validation split, is left out; all
-  models see the same view, where the paper distorts each model's images anew; 'linear' takes 30
+  models get the same view, where the paper distorts each model's images anew; 'linear' takes 30
   steps towards the best weights of each example.
 
   Args:

@@ -71,7 +71,7 @@ def one(
   on the same tap weighs them: e = Σ_i g_i z_i. The loss is CE(label, e) + Σ CE(label, z_i) over the
   added branches, means over the examples with a known label, + T² · Σ KL(softmax(e / T) || softmax(z_i
   / T)) over all branches, the student's too, mean over the examples, with e a constant in the KL. The
-  student's own CE is the task's. The branches and the gate go away after the training. It counts once
+  student's own CE is the task's. The branches and the gate are dropped after training. It counts once
   a batch; the batch norms relate the examples of a batch, and padding takes no part in them. The
   teacher's taps are not read.
 

@@ -27,11 +27,11 @@ def advantages(rewards, mask, gamma, later=False):
 
   start = jnp.zeros_like(rewards[:, 0])
   _, sums = jax.lax.scan(back, start, (jnp.where(mask > 0, rewards, 0) * mask).T, reverse=True)
-  left = jnp.cumsum(mask[:, ::-1], 1)[:, ::-1]
+  remaining = jnp.cumsum(mask[:, ::-1], 1)[:, ::-1]
   sums = sums.T
   if later:
-    sums, left = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (sums, left))
-  return sums / jnp.maximum(left, 1) * mask
+    sums, remaining = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (sums, remaining))
+  return sums / jnp.maximum(remaining, 1) * mask
 
 
 def minillm(
@@ -55,8 +55,8 @@ def minillm(
   Σ_n w_n · KL(q(. | y_<n) || p(. | y_<n)), the exact part of one step, plus
   Σ_n max(-A_n r_n, -A_n clip(r_n, 1 ± ε)), the effect on later steps by PPO's objective, mean over
   the tokens that count. r_n = w_n · q(y_n) / q_old(y_n), and A_n is the mean reward of the tokens after n,
-  discounted, the reward being log p(y) - log q_old(y). The tokens come with the data: whoever samples
-  them, from the student or from a mixture with the teacher, puts them in the batch.
+  discounted, the reward being log p(y) - log q_old(y). The tokens are in the batch,
+  sampled beforehand from the student or from a mixture with the teacher.
 
   Args:
     policy: whether the policy gradient is in.

@@ -1,4 +1,4 @@
-"""Several teachers, each heard as far as it knows the label (CA-MKD, Zhang et al., 2201.00007)."""
+"""Several teachers, each weighted by its confidence in the label (CA-MKD, Zhang et al., 2201.00007)."""
 
 import jax
 import jax.numpy as jnp

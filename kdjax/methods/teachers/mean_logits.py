@@ -13,7 +13,7 @@ def mean_logits(
   """Distillation from the mean of several teachers' logits, as in TextBrewer (arXiv 2002.12620).
 
   T² · KL(softmax(mean_k z_k / T) || softmax(student / T)), mean over the examples. The mean of
-  logits is the normalised geometric mean of probabilities: a class has to please every teacher.
+  logits is the normalised geometric mean of probabilities: a class needs a high one from every teacher.
   Deviation from TextBrewer: the factor T².
 
   Args:

@@ -14,11 +14,11 @@ from kdjax.options import Name
 from kdjax.types import Module
 
 TOWERS = ('image/embed', 'text/embed', 'logit_scale')
-TAKEN = ('image', 'text')  # the prefixes of the ensemble's own taps
+RESERVED = ('image', 'text')  # the prefixes of the ensemble's own taps
 
 
 def mean(members):
-  """What the members say together: `logits`, or those of two towers, where all of them have them.
+  """The joint outputs of the members: `logits`, and the taps of two towers, each where all members have them.
 
   Args:
     members: the taps of each.
@@ -43,7 +43,7 @@ def mean(members):
 
 
 class Ensemble(nn.Module):
-  """Taps: every tap of every member as `<member>/<tap>`, and what they say together, by the mean of logits.
+  """Taps: every tap of every member as `<member>/<tap>`, and joint outputs by the mean of logits.
 
   `logits` [..., C] is the mean of the members' logits: their softmax is the normalised geometric mean of the
   members' probabilities (Hinton et al., 1503.02531, section 3), and `kd` of it is `mean_logits` of all. Of
@@ -57,14 +57,14 @@ class Ensemble(nn.Module):
 
   Attributes:
     members: name -> a model.
-    inputs: member -> model input -> input of the ensemble, as `teacher.inputs` has it; what is not named sees
-      all inputs as they are.
+    inputs: member -> model input -> input of the ensemble, as `teacher.inputs` has it; a member that is not
+      named gets all inputs as they are.
 
   Raises:
-    KdjaxError: for a member whose name is none, and inputs of no member.
+    KdjaxError: for a member with an invalid name, and inputs of an unknown one.
   """
 
-  WHOLE = True  # what is in it are models with a classifier of their own
+  WHOLE = True  # the members are whole models, each with its own classifier
 
   members: Annotated[Mapping[str, Module], Len(1)]
   inputs: Mapping[str, Mapping[str, Name]] | None = None
@@ -73,10 +73,10 @@ class Ensemble(nn.Module):
   def __call__(self, inputs, train: bool = False):
     names, input_maps = sorted(self.members), self.inputs or {}
     for name in (*names, *input_maps):
-      if not name.isidentifier() or name in TAKEN or name not in names:
+      if not name.isidentifier() or name in RESERVED or name not in names:
         raise KdjaxError(
           f'ensemble has the member {name!r} in {"members" if name in names else "inputs"}: its members are '
-          f'{", ".join(names)}, and a name is of letters, digits and "_", and none of {", ".join(TAKEN)}.'
+          f'{", ".join(names)}, and a name is of letters, digits and "_", and none of {", ".join(RESERVED)}.'
         )
     all_taps = [
       dict(self.members[name](mapped(inputs, input_maps.get(name, {})), train=train)) for name in names

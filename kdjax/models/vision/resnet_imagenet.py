@@ -51,13 +51,13 @@ class Residual(nn.Module):
 class ResnetImagenet(nn.Module):
   """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
-  The stem is what comes before the maximum of its neighbourhoods. As in torchvision, a bottleneck
+  The tap `stem` is before the max pooling. As in torchvision, a bottleneck
   has its stride in its 3×3 convolution, where the paper has it in the first.
 
   Attributes:
     depth: 18, 34, 50, 101 or 152.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 
