@@ -167,7 +167,7 @@ def _bwd(spec, residuals, y):
 
 
 _conv = jax.custom_vjp(_forward, nondiff_argnums=(2,))
-_conv.defvjp(lambda x, w, how: (_forward(x, w, how), (x, w)), _bwd)
+_conv.defvjp(lambda x, w, spec: (_forward(x, w, spec), (x, w)), _bwd)
 
 
 def _kernel_grad(x, y, shape, spec):

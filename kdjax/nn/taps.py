@@ -16,21 +16,21 @@ def raise_precision(x: Array) -> Array:
 
 
 class RecordingTaps(dict):
-  """Taps that record in `seen` the names that are read."""
+  """Taps that record in `names` which of them are read."""
 
-  def __init__(self, taps: Mapping, seen: set):
+  def __init__(self, taps: Mapping, names: set):
     super().__init__(taps)
-    self.seen = seen
+    self.names = names
 
   def __iter__(self):  # else dict(taps) would copy without a record
     return super().__iter__()
 
   def __getitem__(self, name):
-    self.seen.add(name)
+    self.names.add(name)
     return super().__getitem__(name)
 
   def get(self, name, default=None):
-    self.seen |= {name} & self.keys()
+    self.names |= {name} & self.keys()
     return super().get(name, default)
 
   def items(self):

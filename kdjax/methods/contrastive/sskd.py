@@ -35,7 +35,7 @@ def similarities(x):
   return jnp.einsum('vid,jd->vij', x[1:], x[0], precision='highest')
 
 
-def kept(teacher, valid, others, ratio):
+def selected(teacher, valid, others, ratio):
   """The rows to learn from, `[V, B]`: those the teacher gets right, and its least bad mistakes.
 
   Args:
@@ -71,7 +71,7 @@ def sskd(
   and `ratio` of the others. The other terms of SSKD are methods of their own: `kd` on 'logits',
   and `kd` on the logits of the views. It counts once a batch, and padding takes no part in it.
   Examples of the same `group` are no mistakes of each other, neither of the rank nor of the head's
-  task; in the KL they stay, since its target is what the teacher itself gives them.
+  task; in the KL they stay, since its target is the teacher's similarities of them.
 
   Deviations: the paper first trains the teacher's head by cross-entropy on the same task at T = 1,
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
@@ -112,9 +112,9 @@ def sskd(
     q, p = (jnp.where(m > 0, similarities(x), -1e9) for x in (a, b))
     valid = jnp.broadcast_to(m, q.shape[:2])
     others = groups.contrasted(batch, m)
-    keep = kept(jax.lax.stop_gradient(p), valid, others, ratio)
+    rows = selected(jax.lax.stop_gradient(p), valid, others, ratio)
     values = temperature**2 * losses.kl(jax.lax.stop_gradient(p), q, temperature)
-    total = jnp.sum(jnp.where(keep, values, 0)) / jnp.maximum(keep.sum(), 1)
+    total = jnp.sum(jnp.where(rows, values, 0)) / jnp.maximum(rows.sum(), 1)
     if head:
       masked = jnp.where(others > 0, p, -1e9)
       task = -jnp.diagonal(jax.nn.log_softmax(masked), axis1=1, axis2=2)

@@ -18,8 +18,8 @@ def clip_crd(
 
   Half of KL(p_T || p_S) from image to text plus that from text to image, mean over the examples;
   p is the softmax of exp(logit_scale) · cosine over the batch, each model at its own scale. It is
-  0 where the two agree. Padding takes no part; pairs of the same `group` do, since the target is what
-  the teacher itself gives them.
+  0 where the two agree. Padding takes no part; pairs of the same `group` do, since the target is the
+  teacher's affinities for them.
 
   Args:
     student: its image and text embedding, [B, D] each, and the log of its logit scale, [].

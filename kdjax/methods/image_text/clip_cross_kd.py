@@ -24,7 +24,7 @@ def clip_cross_kd(
   p is the softmax of scale · cosine over the batch. The teacher has its own scale, the student's
   is learned: exp(p), from 1 / 0.07. Where the widths differ, one learned linear layer a tower maps
   the student's embedding before it is normalised. Padding takes no part; pairs of the same `group` do,
-  since the target is what the teacher itself gives them.
+  since the target is the teacher's affinities for them.
 
   Args:
     released: the learned scale is p, without the exponential, as in CLIP-KD's code.

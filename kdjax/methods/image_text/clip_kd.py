@@ -26,7 +26,7 @@ def clip_kd(
   The terms are those of clip_fd, clip_icl and clip_crd. Three methods side by side learn two
   projections where the widths differ; here FD and ICL share one, as in the released code. CRD
   takes the student's embeddings as they are. Pairs of the same `group` are no negatives of each other
-  in ICL; in CRD they stay, since its target is what the teacher itself gives them.
+  in ICL; in CRD they stay, since its target is the teacher's affinities for them.
 
   Args:
     fd: the factor of the feature distillation.

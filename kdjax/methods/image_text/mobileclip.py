@@ -34,7 +34,7 @@ def mobileclip(
   the MEAN over the teachers of softmax(exp(logit_scale) · cosine) over the batch: probabilities are
   averaged, not logits. Deviation, as in the released code: the paper averages KLs, which has the
   same gradient and takes the teachers' entropy off. No T². Padding takes no part; pairs of the same
-  `group` do, since the target is what the teachers themselves give them. The paper adds
+  `group` do, since the target is the teachers' affinities for them. The paper adds
   the same loss on synthetic captions: give the method a second time, with their taps.
 
   Args:

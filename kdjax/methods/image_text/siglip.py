@@ -22,7 +22,7 @@ def siglip(
   z = exp(logit_scale) · cosine + logit_bias, the teacher's and the student's. It is 0 where the
   two agree, and its gradient by z is q - p. No paper states it: it is SigLIP's loss with the
   teacher's probability for the label. Padding takes no part, neither as image nor as text; pairs of the
-  same `group` do, since the target is what the teacher itself gives them.
+  same `group` do, since the target is the teacher's affinities for them.
 
   Args:
     released: -log sigmoid((2p - 1) · z) instead, as in MobileCLIP2's training code. Its gradient

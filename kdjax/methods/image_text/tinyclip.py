@@ -20,7 +20,7 @@ def tinyclip(
   the softmax of exp(logit_scale) · cosine over the batch, each model at its own scale. As in the
   paper the teacher's entropy is not taken off, so the loss is not 0 where the two agree; the
   gradient is that of clip_crd. No T². Padding takes no part; pairs of the same `group` do, since the
-  target is what the teacher itself gives them.
+  target is the teacher's affinities for them.
 
   Args:
     student: its image and text embedding, [B, D] each, and the log of its logit scale, [].
