@@ -12,7 +12,7 @@ from kdjax.types import Method
 
 
 def related(method: Method, params: Mapping, stats: Mapping) -> bool:
-  """Whether the loss relates the examples of a batch, with what `init` gave or its shapes."""
+  """Whether the loss relates the examples of a batch, with the (params, stats) of `init` or their shapes."""
   return method.relational(params, stats) if callable(method.relational) else method.relational
 
 
@@ -28,8 +28,8 @@ def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
   names = sorted(methods)
 
   def init(rng, s, t, batch):
-    made = {n: methods[n][1].init(jax.random.fold_in(rng, i), s, t, batch) for i, n in enumerate(names)}
-    return {n: p for n, (p, _) in made.items()}, {n: q for n, (_, q) in made.items()}
+    initial = {n: methods[n][1].init(jax.random.fold_in(rng, i), s, t, batch) for i, n in enumerate(names)}
+    return {n: p for n, (p, _) in initial.items()}, {n: q for n, (_, q) in initial.items()}
 
   def loss(params, stats, s, t, batch, *, step, rng):
     terms, new_stats = {}, {}

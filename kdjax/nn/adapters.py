@@ -1,5 +1,7 @@
 """Learned layers between a student's and a teacher's taps, for methods of any family."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,13 @@ from kdjax.nn import losses
 from kdjax.nn.conv import Conv
 
 
+def forward(module: nn.Module, params: Any, *inputs: Any) -> Any:
+  """The outputs of a module that has parameters alone, for `inputs`."""
+  return module.apply({'params': params}, *inputs)
+
+
 class TowerProjection(nn.Module):
-  """An image and a text embedding `[B, D]` at `width`, by one linear layer each where D differs."""
+  """Maps an image and a text embedding `[B, D]` to `width`, each by a linear layer where D differs."""
 
   width: int
 
@@ -39,9 +46,9 @@ class TwoEmbeddings(nn.Module):
 
 
 class Align(nn.Module):
-  """Pairs whose student's feature has the width of the teacher's: one linear layer each where it has not.
+  """Maps the student's feature of each pair to the teacher's width, by a linear layer where they differ.
 
-  On maps `[B, H, W, C]` it is a 1×1 convolution. With `always`, equal widths get a layer too.
+  On maps `[B, H, W, C]` that is a 1×1 convolution. With `always`, equal widths get a layer too.
   """
 
   always: bool = False
@@ -57,9 +64,9 @@ class Align(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Batch norm over all axes but the last by the batch's own statistics, examples of mask 0 left out.
+  """Batch norm over all axes but the last, by the statistics of the batch without examples of mask 0.
 
-  It keeps no running statistics: a layer that only training needs is never run without a batch.
+  There are no running statistics, since it is applied in training alone.
   """
 
   @nn.compact

@@ -1,17 +1,16 @@
-"""A 2-D convolution that is fast on XLA:CPU, and so are its gradients: strided, 1×1, grouped, inside loops.
+"""A 2-D convolution that is fast on XLA:CPU, with fast gradients: strided, 1×1, grouped, inside loops.
 
-What XLA:CPU does best is a matmul, and so is most of what a network has: 1×1; 3×3 between many channels, by
-`kdjax.nn.winograd`; an image's few channels, strides, and kernels larger than the map, by patches side by
-side.
+XLA:CPU is fastest at matmuls, so most convolutions are written as such: 1×1; 3×3 between many channels, by
+`kdjax.nn.winograd`; few input channels, strides, and kernels larger than the map, by patches (im2col).
 
-The rest is XLA's own, which runs well where its operands lie as NHWC × HWIO -> NHWC. It brings the gradients
-of one into that order only outside of `scan`, `while` and `cond`, and those of a grouped one never: the rest
-runs in a naive loop, up to 150 times slower. Here the gradients are written in that order to begin with:
+All others are XLA's own, which is fast in the layout NHWC × HWIO -> NHWC. XLA brings the gradients into
+that layout only outside of `scan`, `while` and `cond`, and never grouped ones: else it runs a naive loop, up
+to 150 times slower. Here the gradients are written in that layout:
 
-- kernel: the batch in the place of the channels and the cotangent in that of the kernel, a few images at a
-  time. They stay in the cache, and the loop makes XLA take the input from memory; else it fuses the layers
-  that made the input into its transposition, and computes them once more, against the grain;
-- input: one convolution for each phase of the stride, not one over a cotangent full of zeros;
+- kernel: the batch takes the place of the channels, and the cotangent that of the kernel, a few images at a
+  time. They fit in the cache, and the loop makes XLA read the input from memory; else it fuses the layers
+  before into the transposition of the input, and computes them again, in the slow order;
+- input: one convolution for each phase of the stride, instead of one over a cotangent full of zeros;
 - depthwise: a sum of shifted products; groups: one dense convolution for a block of them.
 
 The results are those of `jax.lax.conv_general_dilated` up to rounding.
@@ -26,20 +25,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.nn import winograd
+from kdjax.nn import losses, winograd
 
 NHWC = ('NHWC', 'HWIO', 'NHWC')
 BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner groups are joined
-PATCHES = 2**21  # elements of the patches that are made at a time
+PATCHES = 2**21  # elements of the patches in memory at a time
 CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradient takes at a time
 plain = jax.make_user_context(False)  # `with plain(True)` leaves all to lax, to count a model's arithmetic
 
 
-class How(NamedTuple):
+class Spec(NamedTuple):
   strides: tuple[int, int]
   pads: tuple[tuple[int, int], tuple[int, int]]
   groups: int
-  precision: object
+  precision: lax.PrecisionLike
 
 
 def conv_general_dilated(
@@ -63,21 +62,24 @@ def conv_general_dilated(
   first and second derivatives by `grad`, but no forward mode (`jvp`), and no `shard_map` that checks.
   """
   dilated = {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}
-  special = dilated or batch_group_count != 1 or preferred_element_type is not None
+  unsupported = dilated or batch_group_count != 1 or preferred_element_type is not None
   floats = lhs.dtype == rhs.dtype and jnp.issubdtype(lhs.dtype, jnp.floating)
-  here = jax.default_backend() == 'cpu' and not plain.value
-  if here and floats and not special and lhs.ndim == 4 and lhs.size and rhs.size:
+  on_cpu = jax.default_backend() == 'cpu' and not plain.value
+  if on_cpu and floats and not unsupported and lhs.ndim == 4 and lhs.size and rhs.size:
     sizes = lhs.shape[1:3], rhs.shape[:2]
     text = isinstance(padding, str)
     pads = lax.padtype_to_pads(*sizes, window_strides, padding) if text else padding
-    pads = tuple((int(lo), int(hi)) for lo, hi in pads)
-    whole = lhs.shape[3] == rhs.shape[2] * feature_group_count and rhs.shape[3] % feature_group_count == 0
+    rows, columns = ((int(lo), int(hi)) for lo, hi in pads)
+    pads = rows, columns
+    channels_match = (
+      lhs.shape[3] == rhs.shape[2] * feature_group_count and rhs.shape[3] % feature_group_count == 0
+    )
     fits = all(lo >= 0 and hi >= 0 and lo + n + hi >= k for n, k, (lo, hi) in zip(*sizes, pads, strict=True))
     numbers = (lax.conv_dimension_numbers(lhs.shape, rhs.shape, n) for n in (dimension_numbers, NHWC))
-    if whole and fits and len(set(numbers)) == 1:
-      how = How(tuple(window_strides), pads, feature_group_count, precision)
+    if channels_match and fits and len(set(numbers)) == 1:
+      spec = Spec(tuple(window_strides), pads, feature_group_count, precision)
       dtype = jnp.promote_types(lhs.dtype, jnp.float32)
-      return _conv(lhs.astype(dtype), rhs.astype(dtype), how).astype(lhs.dtype)
+      return _conv(lhs.astype(dtype), rhs.astype(dtype), spec).astype(lhs.dtype)
   return lax.conv_general_dilated(
     lhs,
     rhs,
@@ -96,31 +98,31 @@ def conv_general_dilated(
 Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
-def _dense(x, w, pads, how, strides=(1, 1), dilation=(1, 1)):
+def _dense(x, w, pads, spec, strides=(1, 1), dilation=(1, 1)):
   if dilation == (1, 1):
     if w.shape[:2] == (1, 1) and strides == (1, 1) and not any(map(any, pads)):
-      return jnp.dot(x, w[0, 0], precision=how.precision)
+      return jnp.dot(x, w[0, 0], precision=spec.precision)
     if strides == (1, 1) and winograd.pays(x.shape, w.shape, pads):
-      return winograd.conv(x, w, pads, how.precision)
-    if _few(w) or _larger(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
-      return _by_patches(x, w, pads, strides, how.precision)
+      return winograd.conv(x, w, pads, spec.precision)
+    if _few_channels(w) or _larger_than_map(w, x) or (strides != (1, 1) and min(w.shape[2:]) >= 64):
+      return _by_patches(x, w, pads, strides, spec.precision)
   return lax.conv_general_dilated(
-    x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=how.precision
+    x, w, strides, pads, rhs_dilation=dilation, dimension_numbers=NHWC, precision=spec.precision
   )
 
 
-def _few(w):
+def _few_channels(w):
   """Whether the kernel has the channels of an image, and at most 80 weights an output: 5×5×3, not 7×7×3."""
   return 2 < w.shape[2] < 9 and w.size <= 80 * w.shape[3]
 
 
-def _larger(w, x):
+def _larger_than_map(w, x):
   """Whether the kernel is larger than the map, for which XLA has a naive loop, and not too many taps."""
   return w.shape[0] * w.shape[1] <= 25 and any(k > n for k, n in zip(w.shape, x.shape[1:3], strict=False))
 
 
-def _taps(x, w, pads, strides):
-  """What each tap of the kernel meets: x, padded and shifted, for all outputs."""
+def _kernel_taps(x, w, pads, strides):
+  """For each position of the kernel, the inputs that it multiplies: x, padded, shifted and strided."""
   (h, v), (s, r) = w.shape[:2], strides
   x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in pads), (0, 0, 0)))
   rows, columns = x.shape[1] - h + 1, x.shape[2] - v + 1
@@ -132,7 +134,7 @@ def _by_patches(x, w, pads, strides, precision):
   h, v, c, o = w.shape
 
   def part(x):
-    patches = jnp.concatenate(_taps(x, w, pads, strides), 3)
+    patches = jnp.concatenate(_kernel_taps(x, w, pads, strides), 3)
     y = jnp.dot(patches.reshape(-1, h * v * c), w.reshape(-1, o), precision=precision)
     return y.reshape(*patches.shape[:3], o)
 
@@ -140,50 +142,46 @@ def _by_patches(x, w, pads, strides, precision):
   return winograd.in_steps(part, x, outs[0] * outs[1] * h * v * c, PATCHES)
 
 
-def _forward(x, w, how):
-  if how.groups == 1:
-    return _dense(x, w, how.pads, how, how.strides)
-  if how.groups == x.shape[3] == w.shape[3]:
-    return _shifted(x, w, how)
-  blocks = zip(*_blocks(x, w, how.groups), strict=True)
-  return jnp.concatenate([_dense(a, b, how.pads, how, how.strides) for a, b in blocks], 3)
+def _forward(x, w, spec) -> jax.Array:
+  if spec.groups == 1:
+    return _dense(x, w, spec.pads, spec, spec.strides)
+  if spec.groups == x.shape[3] == w.shape[3]:
+    return _shifted(x, w, spec)
+  blocks = zip(*_blocks(x, w, spec.groups), strict=True)
+  return jnp.concatenate([_dense(a, b, spec.pads, spec, spec.strides) for a, b in blocks], 3)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x, w, how):
-  return _forward(x, w, how)
-
-
-def _bwd(how, saved, y):
-  x, w = saved
-  if how.groups == 1:
-    return _input_grad(y, w, x.shape, how), _kernel_grad(x, y, w.shape, how)
-  n = _joined(w, how.groups)
-  xs, ws = _blocks(x, w, how.groups)
+def _bwd(spec, residuals, y):
+  x, w = residuals
+  if spec.groups == 1:
+    return _input_grad(y, w, x.shape, spec), _kernel_grad(x, y, w.shape, spec)
+  n = _groups_per_block(w, spec.groups)
+  xs, ws = _blocks(x, w, spec.groups)
   ys = jnp.split(y, len(xs), 3)
-  if how.groups == x.shape[3] == w.shape[3]:
-    (dx,) = jax.linear_transpose(lambda x: _shifted(x, w, how), x)(y)
+  if spec.groups == x.shape[3] == w.shape[3]:
+    (dx,) = jax.linear_transpose(lambda x: _shifted(x, w, spec), x)(y)
   else:
-    dx = jnp.concatenate([_input_grad(b, k, a.shape, how) for a, k, b in zip(xs, ws, ys, strict=True)], 3)
-  dw = [_diagonal(_kernel_grad(a, b, ws[0].shape, how), n) for a, b in zip(xs, ys, strict=True)]
+    dx = jnp.concatenate([_input_grad(b, k, a.shape, spec) for a, k, b in zip(xs, ws, ys, strict=True)], 3)
+  dw = [_diagonal(_kernel_grad(a, b, ws[0].shape, spec), n) for a, b in zip(xs, ys, strict=True)]
   return dx, jnp.concatenate(dw, 3)
 
 
-_conv.defvjp(lambda x, w, how: (_forward(x, w, how), (x, w)), _bwd)
+_conv = jax.custom_vjp(_forward, nondiff_argnums=(2,))
+_conv.defvjp(lambda x, w, spec: (_forward(x, w, spec), (x, w)), _bwd)
 
 
-def _kernel_grad(x, y, shape, how):
-  """The gradient `[h, w, C, O]` of the kernel, of x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
-  if shape[:2] == (1, 1) and how.pads == ((0, 0), (0, 0)):
-    x = x[:, :: how.strides[0], :: how.strides[1]]
-    return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), how.precision)[None, None]
-  if how.strides == (1, 1) and winograd.pays(x.shape, shape, how.pads, winograd.GRAD):
-    return winograd.kernel_grad(x, y, how.pads, how.precision)
-  sizes = zip(x.shape[1:3], y.shape[1:3], shape, how.strides, how.pads, strict=False)
+def _kernel_grad(x, y, shape, spec):
+  """The gradient `[h, w, C, O]` of the kernel, from x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
+  if shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
+    x = x[:, :: spec.strides[0], :: spec.strides[1]]
+    return lax.dot_general(x, y, (((0, 1, 2), (0, 1, 2)), ((), ())), spec.precision)[None, None]
+  if spec.strides == (1, 1) and winograd.pays(x.shape, shape, spec.pads, winograd.GRAD):
+    return winograd.kernel_grad(x, y, spec.pads, spec.precision)
+  sizes = zip(x.shape[1:3], y.shape[1:3], shape, spec.strides, spec.pads, strict=False)
   pads = [(lo, (m - 1) * s + k - n - lo) for n, m, k, s, (lo, _) in sizes]
 
   def part(x, y):
-    return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, how, dilation=how.strides)
+    return _dense(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), pads, spec, dilation=spec.strides)
 
   n = _steps(len(x), max(x.size, y.size) // len(x))
   return winograd.summed(part, (x, y), len(x) // n).transpose(1, 2, 0, 3)
@@ -191,49 +189,49 @@ def _kernel_grad(x, y, shape, how):
 
 def _steps(b, size):
   """In how many steps to take b images of `size` elements: 1 if all fit in the cache, else 8 or more."""
-  few, n = min(max(1, CACHE // size), -(-b // 8)), math.gcd(b, jax.device_count())
-  return 1 if b * size <= CACHE else b // max(d for d in range(n, max(few, n) + 1, n) if b % d == 0)
+  most, n = min(max(1, CACHE // size), -(-b // 8)), math.gcd(b, jax.device_count())
+  return 1 if b * size <= CACHE else b // max(d for d in range(n, max(most, n) + 1, n) if b % d == 0)
 
 
-def _input_grad(y, w, shape, how):
-  """The gradient of the input, `shape` [B, H, W, C], of the cotangent `[B, H', W', O]` and the kernel."""
-  (b, height, width, c), (s, r) = shape, how.strides
-  if w.shape[:2] == (1, 1) and how.pads == ((0, 0), (0, 0)):
-    grad = lax.dot_general(y, w[0, 0], (((3,), (1,)), ((), ())), how.precision)
-    sizes = zip(shape[1:3], y.shape[1:3], how.strides, strict=True)
+def _input_grad(y, w, shape, spec):
+  """The gradient of the input, `shape` [B, H, W, C], from the cotangent `[B, H', W', O]` and the kernel."""
+  (b, height, width, c), (s, r) = shape, spec.strides
+  if w.shape[:2] == (1, 1) and spec.pads == ((0, 0), (0, 0)):
+    grad = lax.dot_general(y, w[0, 0], (((3,), (1,)), ((), ())), spec.precision)
+    sizes = zip(shape[1:3], y.shape[1:3], spec.strides, strict=True)
     ends = ((0, n - ((m - 1) * stride + 1), stride - 1) for n, m, stride in sizes)
     return lax.pad(grad, jnp.zeros((), grad.dtype), ((0, 0, 0), *ends, (0, 0, 0)))
   k = w.transpose(0, 1, 3, 2)
   n, m = -(-height // s), -(-width // r)
-  rows = [_phase(a, height, y.shape[1], w.shape[0], s, how.pads[0][0]) for a in range(s)]
-  columns = [_phase(a, width, y.shape[2], w.shape[1], r, how.pads[1][0]) for a in range(r)]
+  rows = [_phase(a, height, y.shape[1], w.shape[0], s, spec.pads[0][0]) for a in range(s)]
+  columns = [_phase(a, width, y.shape[2], w.shape[1], r, spec.pads[1][0]) for a in range(r)]
 
   def part(row, column):
     (i, up), (j, left) = row, column
     kernel = k[i::s, j::r][::-1, ::-1]
     if not kernel.size:
       return jnp.zeros((b, n, m, c), y.dtype)
-    return _dense(y, kernel, (up, left), how)
+    return _dense(y, kernel, (up, left), spec)
 
   grad = jnp.stack([jnp.stack([part(i, j) for j in columns], 3) for i in rows], 2)
   return grad.reshape(b, n * s, m * r, c)[:, :height, :width]
 
 
 def _phase(phase, size, out, kernel, stride, low):
-  """The first tap that meets the inputs at `phase` of the stride, and the padding of the cotangent."""
+  """The first kernel position that reads inputs at `phase` of the stride; the padding of the cotangent."""
   first = (phase + low) % stride
   taps = len(range(first, kernel, stride))
   begin = taps - 1 - (phase + low - first) // stride
   return first, (begin, -(-size // stride) + taps - 1 - out - begin)
 
 
-def _shifted(x, w, how):
+def _shifted(x, w, spec):
   """Depthwise: one fused sum over the taps, each a product with the padded input, shifted."""
-  taps = _taps(x, w, how.pads, how.strides)
-  return sum(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
+  taps = _kernel_taps(x, w, spec.pads, spec.strides)
+  return losses.total(tap * k for tap, k in zip(taps, w.reshape(len(taps), -1), strict=True))
 
 
-def _joined(w, groups):
+def _groups_per_block(w, groups):
   """How many groups make a block of about `BLOCK` channels."""
   thin = max(1, BLOCK // w.shape[2])
   return max(n for n in range(1, thin + 1) if groups % n == 0)
@@ -241,7 +239,7 @@ def _joined(w, groups):
 
 def _blocks(x, w, groups):
   """Input and kernel of each block of groups; inside a block the kernel is dense, zero across groups."""
-  n = _joined(w, groups)
+  n = _groups_per_block(w, groups)
   h, v, i, _ = w.shape
   same = jnp.eye(n, dtype=w.dtype).reshape(n, 1, n, 1)
   kernels = jnp.split(w, groups // n, 3)
@@ -250,7 +248,7 @@ def _blocks(x, w, groups):
 
 
 def _diagonal(grad, n):
-  """The gradient `[h, w, I, O]` of a block's kernel, of that of its dense one `[h, w, n I, O]`."""
+  """The gradient `[h, w, I, O]` of a block's kernel, from that of its dense kernel `[h, w, n I, O]`."""
   h, v, i, o = grad.shape
   grad = grad.reshape(h, v, n, i // n, n, o // n)
   return jnp.concatenate([grad[:, :, j, :, j] for j in range(n)], 3)

@@ -1,4 +1,4 @@
-"""Texts that a language model writes: prompts padded on the right, each row going on at its own length."""
+"""Generation by a language model: prompts padded on the right, each row continued from its own length."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from kdjax.types import Array, Batch
 
 
 class Written(NamedTuple):
-  """What was written after each prompt, up to N tokens.
+  """The tokens generated after each prompt, up to N.
 
   Attributes:
     ids: i32 [B, N].
-    mask: bool [B, N], which of them there are; the end token is one.
+    mask: bool [B, N], which of them are valid, the end token included.
     log_q: f32 [B, N], log-probabilities at a temperature of 1, 0 where there is no token.
   """
 
@@ -28,21 +28,21 @@ class Written(NamedTuple):
 def prompts(batch: Batch, most: int) -> dict:
   """The prompts of a batch of prompts and responses: 'text' and 'text/mask' [B, most], and 'id'."""
   mask = batch['text/mask'] > 0
-  own = mask & ~(batch['text/response'] > 0)
-  return {'text': batch['text'][:, :most], 'text/mask': own[:, :most], 'id': batch['id']}
+  prompt_mask = mask & ~(batch['text/response'] > 0)
+  return {'text': batch['text'][:, :most], 'text/mask': prompt_mask[:, :most], 'id': batch['id']}
 
 
 def make_generate(apply: Callable, end: int, length: int, temperature: float = 1.0) -> Callable:
-  """`generate(variables, batch, rng, wanted=True) -> Written`, a pure function.
+  """`generate(variables, batch, rng, enabled=True) -> Written`, a pure function.
 
   The batch has 'text' i32 [B, P] and 'text/mask', valid from the left, and 'id' [B]. A token is drawn with
-  the key of `rng`, the example's id and the position, so that a text does not depend on the batch that it is
-  in, up to rounding. `wanted` [] False writes nothing, and takes no time beyond the forward of the prompt.
+  the key of `rng`, the example's id and the position, so that a text does not depend on its batch, up to
+  rounding. `enabled` [] False generates nothing, and takes no time beyond the forward pass of the prompt.
 
   Args:
     apply: `(variables, batch) -> (taps, stats)` of a model that takes 'text/at', as `models.text.gpt2` does.
-    end: the token after which nothing is written.
-    length: N, the most tokens that are written.
+    end: the token after which generation stops.
+    length: N, the most tokens that are generated.
     temperature: divides the logits; 0 takes the likeliest token.
 
   Raises:
@@ -60,61 +60,61 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     if not temperature:
       return jnp.argmax(logits, -1).astype(jnp.int32)
 
-    def one(i, position, row):
+    def draw_one(i, position, row):
       key = jax.random.fold_in(jax.random.fold_in(rng, i), position)
       return jax.random.categorical(key, row / temperature)
 
-    return jax.vmap(one)(ids, at, logits).astype(jnp.int32)
+    return jax.vmap(draw_one)(ids, at, logits).astype(jnp.int32)
 
-  def generate(variables, batch: Batch, rng, wanted=True) -> Written:
+  def generate(variables, batch: Batch, rng, enabled=True) -> Written:
     text, mask = batch['text'], batch['text/mask']
     rows, most = text.shape
     start = mask.sum(1).astype(jnp.int32)
     room = {'text/room': jnp.zeros((rows, most + length))}
     at = jnp.broadcast_to(jnp.arange(most), text.shape)
     logits, cache = forward(variables, text, mask, at, room)
-    nothing = jnp.zeros((rows, length))
-    written = Written(nothing.astype(jnp.int32), nothing > 0, nothing)
-    alive = jnp.broadcast_to(wanted, (rows,))
+    zeros = jnp.zeros((rows, length))
+    written = Written(zeros.astype(jnp.int32), zeros > 0, zeros)
+    active = jnp.broadcast_to(enabled, (rows,))
 
-    def say(n, written, alive, logits):
-      """Token n of every row that goes on: (made, alive, token)."""
-      token = jnp.where(alive, draw(rng, batch['id'], start + n, logits), end)
+    def append(n, written, active, logits):
+      """(written, active, token) after token n of every active row."""
+      token = jnp.where(active, draw(rng, batch['id'], start + n, logits), end)
       log_q = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
-      new = Written(token, alive, jnp.where(alive, log_q, 0))
+      new = Written(token, active, jnp.where(active, log_q, 0))
       written = jax.tree.map(lambda whole, x: whole.at[:, n].set(x), written, new)
-      return written, alive & (token != end), token
+      return written, active & (token != end), token
 
     def step(carry):
-      n, written, alive, token, cache = carry
-      here = jnp.ones((rows, 1), bool)
-      logits, cache = forward(variables, token[:, None], here, (start + n)[:, None], cache)
-      return n + 1, *say(n + 1, written, alive, logits), cache
+      n, written, active, token, cache = carry
+      valid = jnp.ones((rows, 1), bool)
+      logits, cache = forward(variables, token[:, None], valid, (start + n)[:, None], cache)
+      return n + 1, *append(n + 1, written, active, logits), cache
 
-    def going(carry):
+    def unfinished(carry):
       return (carry[0] + 1 < length) & carry[2].any()
 
-    first = jnp.int32(0), *say(0, written, alive, logits), cache
-    return jax.lax.while_loop(going, step, first)[1]
+    first = jnp.int32(0), *append(0, written, active, logits), cache
+    return jax.lax.while_loop(unfinished, step, first)[1]
 
   return generate
 
 
 def answered(batch: Batch, most: int, written: Written) -> dict:
-  """`batch` with what was written in the place of its responses, and no token after it.
+  """`batch` with the generated tokens in place of its responses.
 
   Args:
-    batch: prompts and responses of L tokens, the prompts of `most` at most.
-    most: as above; with what is written, no longer than L.
-    written: after its `prompts`.
+    batch: prompts and responses of L tokens.
+    most: the length of the longest prompt; with the generated tokens no longer than L.
+    written: generated after its `prompts`.
   """
-  begun = prompts(batch, most)
-  start = begun['text/mask'].sum(1, keepdims=True)
+  prompt = prompts(batch, most)
+  start = prompt['text/mask'].sum(1, keepdims=True)
   column, width = jnp.arange(batch['text'].shape[1]), batch['text'].shape[1]
-  places = jnp.where(written.mask, start + jnp.arange(written.ids.shape[1]), width)
+  columns = jnp.where(written.mask, start + jnp.arange(written.ids.shape[1]), width)
   put = jax.vmap(lambda row, i, new: row.at[i].set(new, mode='drop'))
-  text = put(jnp.where(column < start, batch['text'], 0), places, written.ids)
+  text = put(jnp.where(column < start, batch['text'], 0), columns, written.ids)
   mask = column < start + written.mask.sum(1, keepdims=True)
   response = mask & (column >= start)
-  answered_batch: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
-  return dict(batch) | answered_batch | {'text/target': targets(text, response, jnp)}
+  changes: Mapping = {'text': text, 'text/mask': mask, 'text/response': response}
+  return dict(batch) | changes | {'text/target': targets(text, response, jnp)}

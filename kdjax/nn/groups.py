@@ -1,4 +1,4 @@
-"""Pairs of one group, such as the captions of an image: no wrong ones of each other."""
+"""Pairs of one group, such as the captions of an image, which are no negatives of each other."""
 
 import jax.numpy as jnp
 
@@ -6,10 +6,9 @@ from kdjax.types import Array, Batch
 
 
 def contrasted(batch: Batch, mask: Array) -> Array:
-  """What each example of a batch is contrasted with, for a softmax over the batch with one right answer.
+  """The candidates of each example in a softmax over the batch: itself and the examples of other groups.
 
-  Itself and the examples of other groups, `[B, B]`: 1 at (i, j) where j is one for i. Where the batch has no
-  'group' [B], all of them: `mask` as it is.
+  `[B, B]`: 1 at (i, j) where j is a candidate of i. `mask` as it is where the batch has no 'group' [B].
 
   Args:
     batch: with or without 'group', where equal numbers are of one group.

@@ -31,7 +31,7 @@ def activation(name: str) -> Callable:
   """The function that a config.json names.
 
   Raises:
-    KdjaxError: for one that there is not.
+    KdjaxError: for an unknown one.
   """
   if name not in ACTIVATIONS:
     raise unknown('activation', name, ACTIVATIONS)
@@ -43,7 +43,7 @@ COMPUTED = '/computed'
 
 
 def read(inputs: Mapping[str, Array], key: str) -> Array:
-  """`inputs[key]`, or an error that says what there is."""
+  """`inputs[key]`, or an error that lists the keys of the batch."""
   if key not in inputs:
     raise KdjaxError(
       f'the model wants the input {key!r}{meaning(key)} and the batch has {", ".join(sorted(inputs))}; map '
@@ -53,24 +53,24 @@ def read(inputs: Mapping[str, Array], key: str) -> Array:
 
 
 def mapped(batch: Mapping[str, Array], inputs: Mapping[str, str]) -> dict[str, Array]:
-  """What a model sees of a batch.
+  """The inputs of a model, by its own names.
 
   Args:
     batch: key -> array.
-    inputs: model input -> key, with all that is below it ('/mask', '/present'); empty for the batch as it is.
+    inputs: model input -> key, along with its '/mask' and '/present'; empty for the batch as it is.
 
   Raises:
-    KdjaxError: for a key that the batch does not have.
+    KdjaxError: for a key that is not in the batch.
   """
-  seen = {}
+  arrays = {}
   for name, key in (inputs or {k: k for k in batch}).items():
     if key not in batch:
       raise KdjaxError(
         f'inputs maps {name!r} to {key!r}{meaning(key)}, and the batch has {", ".join(sorted(batch))}.'
       )
     below = [k for k in batch if k == key or k.startswith(f'{key}/')]
-    seen |= {name + k.removeprefix(key): batch[k] for k in below}
-  return seen
+    arrays |= {name + k.removeprefix(key): batch[k] for k in below}
+  return arrays
 
 
 def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Array]:
@@ -87,14 +87,14 @@ def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Arra
 
 
 def narrowed(tree: Any, dtype: str) -> Any:
-  """What is float32 in `dtype`, but for scalars: a scale's exponent has many times its error."""
+  """The float32 arrays of a tree in `dtype`, scalars excepted: exp of a rounded scale has a large error."""
   if dtype == 'float32':
     return tree
   return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 and x.ndim else x, tree)
 
 
 def scale_image(image: Array) -> Array:
-  """u8 [B, H, W, C] to f32 in [-1, 1]; floats are taken as they are."""
+  """u8 [B, H, W, C] to f32 in [-1, 1]; floats are returned as they are."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
@@ -108,8 +108,8 @@ def standardised(inputs, mean: Sequence[float], std: Sequence[float]) -> Array:
   channels = max(len(mean), len(std))
   if x.shape[-1] not in (1, channels) and channels > 1:
     raise KdjaxError(f'the model scales {channels} channels of an image, and the data have {x.shape[-1]}.')
-  mean, std = (jnp.asarray(v, x.dtype) for v in (mean, std))
-  return (x / 2 + 0.5 - mean) / std
+  offset, scale = (jnp.asarray(v, x.dtype) for v in (mean, std))
+  return (x / 2 + 0.5 - offset) / scale
 
 
 def masked_mean(x: Array, mask: Array | None) -> Array:
@@ -134,45 +134,45 @@ def patches(image: Array, size: int) -> Array:
 
 
 class Attention(nn.Module):
-  """Attention of [B, L, D] over itself, or another sequence, that also gives its scores [B, heads, L, M].
+  """Attention of [B, L, D] over itself, or another sequence, which also returns its scores [B, heads, L, M].
 
-  The scores are q·k / √d before the mask and the softmax, those of padding included, since what
-  reads them masks them itself. A mask is one that broadcasts to them. Of a source [B, M, D] of which the
-  mask leaves nothing, nothing is taken. With a cache, (keys, values) of [B, M, D] each, x is attended over
-  that, with its own in it at the places `at` [B, L], and (keys, values) come back in place of the scores.
+  The scores are q·k / √d before the mask and the softmax, those of padding included: methods mask them
+  themselves. `mask` broadcasts to them. Over a source [B, M, D] that is masked throughout, attention is 0.
+  With a cache, (keys, values) of [B, M, D] each, those of x are written to the positions `at` [B, L], x
+  attends over the whole cache, and the new (keys, values) are returned in place of the scores.
   """
 
   heads: int
 
   @nn.compact
-  def __call__(self, x, mask=None, source=None, cache=None, at=None):
+  def __call__(self, x, mask=None, source=None, cache=None, at=None) -> tuple[Array, Any]:
     b, length, width = x.shape
-    inputs_of = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
-    q, *kept = (nn.Dense(width, name=name)(y) for name, y in inputs_of.items())
+    sources = {'query': x} | dict.fromkeys(('key', 'value'), x if source is None else source)
+    q, *keys_values = (nn.Dense(width, name=name)(y) for name, y in sources.items())
     if cache is not None:
       put = jax.vmap(lambda row, i, new: row.at[i].set(new))
-      kept = [put(old, at, new) for old, new in zip(cache, kept, strict=True)]
-    q, k, v = (y.reshape(b, y.shape[1], self.heads, -1) for y in (q, *kept))
+      keys_values = [put(old, at, new) for old, new in zip(cache, keys_values, strict=True)]
+    q, k, v = (y.reshape(b, y.shape[1], self.heads, -1) for y in (q, *keys_values))
     scores = jnp.einsum('bqhd,bkhd->bhqk', q, k) / jnp.sqrt(width // self.heads).astype(x.dtype)
-    seen = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(seen)
+    masked = scores if mask is None else jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(masked)
     if source is not None and mask is not None:
       weights = jnp.where(mask.any(-1, keepdims=True), weights, 0)
     y = jnp.einsum('bhqk,bkhd->bqhd', weights, v).reshape(b, length, width)
-    return nn.Dense(width, name='out')(y), scores if cache is None else tuple(kept)
+    return nn.Dense(width, name='out')(y), scores if cache is None else tuple(keys_values)
 
 
 class Block(nn.Module):
   """A Transformer layer over [B, L, D], with the norm after each sum or before each branch.
 
-  With a source [B, M, D] its attention is over that, normed alike, and the mask is the source's. A cache
-  is the attention's.
+  With a source [B, M, D] it attends over that, after the same norm, and the mask is the source's. `cache`
+  is that of `Attention`.
 
   Attributes:
     heads: attention heads, a divisor of D.
     mlp: width of the hidden layer.
     eps: of the layer norms.
-    act: its activation, a key of `ACTIVATIONS`.
+    act: activation of the hidden layer, a key of `ACTIVATIONS`.
     dropout: probability, after attention and after the MLP.
     pre_norm: whether the norms come before the branches.
   """
@@ -185,7 +185,7 @@ class Block(nn.Module):
   pre_norm: bool = False
 
   @nn.compact
-  def __call__(self, x, mask=None, train=False, source=None, cache=None, at=None):
+  def __call__(self, x, mask=None, train=False, source=None, cache=None, at=None) -> tuple[Array, Any]:
     norm1, norm2 = (nn.LayerNorm(self.eps, name=name) for name in ('norm1', 'norm2'))
     drop = nn.Dropout(self.dropout, deterministic=not train)
     source = norm1(source) if self.pre_norm and source is not None else source
@@ -200,7 +200,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-  """Adds `logits` [B, C] to the taps of an encoder, where classes are asked for.
+  """Adds `logits` [B, C] to the taps of an encoder, if `num_classes` is set.
 
   Attributes:
     num_classes: C.

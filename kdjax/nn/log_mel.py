@@ -14,7 +14,7 @@ from kdjax.types import Array
 
 
 class Mel(NamedTuple):
-  """How a spectrogram is made.
+  """Settings of a log-mel spectrogram.
 
   Attributes:
     rate: samples a second of the sound.
@@ -25,9 +25,9 @@ class Mel(NamedTuple):
     scale: 'slaney' (linear up to 1 kHz, logarithmic above) or 'htk' (2595 log10(1 + f / 700)).
     area: whether every filter is divided by half its width in Hz, so that all have one area.
     floor: the least power whose logarithm is taken.
-    span: powers of ten under the loudest value of an example that are told apart; 0 for all.
+    span: dynamic range below the loudest value of an example, in powers of ten; 0 for no limit.
     levelled: whether the loudest value of every example becomes 1, so that loudness is lost.
-    length: frames that are given, of the sound cut or filled up with silence; 0 for as many as there are.
+    length: frames, of the sound cut or padded with silence; 0 for all frames of the sound.
   """
 
   rate: int = 16_000
@@ -50,14 +50,14 @@ class Fbank(NamedTuple):
   Attributes:
     rate: samples a second of the sound.
     window: samples of a frame.
-    n_fft: what it is filled up to with zeros.
+    n_fft: samples that a frame is padded to with zeros.
     hop: samples from one frame to the next.
     mels: filters, M.
     low, high: Hz where the first filter begins and the last ends; 0 for `high` is half the rate.
-    emphasis: the share of the sample before that is taken from each sample of a frame.
+    emphasis: of the pre-emphasis x[n] - emphasis · x[n - 1].
     floor: the least power whose logarithm is taken.
-    length: frames that are given, cut or filled up with zeros; 0 for as many as there are.
-    mean, std: of the values of AudioSet; what is given is (x - mean) / (2 std).
+    length: frames, cut or padded with zeros; 0 for all frames of the sound.
+    mean, std: of AudioSet, for the normalisation (x - mean) / (2 std).
   """
 
   rate: int = 16_000
@@ -87,7 +87,7 @@ def settings(front_end: str | Mapping[str, Any] | Mel | Fbank) -> Mel | Fbank:
   """A preset by its name, `{'preset': its name, field: value, ...}`, or settings as they are.
 
   Raises:
-    KdjaxError: for a preset or a field that there is not.
+    KdjaxError: for an unknown preset or field.
   """
   if isinstance(front_end, Mel | Fbank):
     return front_end
@@ -120,30 +120,31 @@ def to_hz(mel, scale: str):
   return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((np.maximum(mel, 15) - 15) * np.log(6.4) / 27))
 
 
-def filters(how: Mel | Fbank) -> np.ndarray:
+def filters(config: Mel | Fbank) -> np.ndarray:
   """f64 [n_fft // 2 + 1, M]: triangles whose corners are evenly spaced on the mel scale.
 
   Their sides are straight over Hz, those of a `Fbank` over mels.
 
   Raises:
-    KdjaxError: if the band is empty, or so narrow a filter is asked for that no frequency falls in it.
+    KdjaxError: if the band is empty, or a filter so narrow that no frequency falls in it.
   """
-  low, high = how.low, how.high or how.rate / 2
-  if not 0 <= low < high <= how.rate / 2:
-    raise KdjaxError(f'mel filters from {low:g} to {high:g} Hz do not fit a rate of {how.rate}.')
-  kaldi = isinstance(how, Fbank)
-  scale = 'htk' if kaldi else how.scale
-  corners = np.linspace(*to_mel([low, high], scale), how.mels + 2)
-  x = np.arange(how.n_fft // 2 + 1) * how.rate / how.n_fft
+  low, high = config.low, config.high or config.rate / 2
+  if not 0 <= low < high <= config.rate / 2:
+    raise KdjaxError(f'mel filters from {low:g} to {high:g} Hz do not fit a rate of {config.rate}.')
+  kaldi = isinstance(config, Fbank)
+  scale = 'htk' if kaldi else config.scale
+  first, last = to_mel([low, high], scale)
+  corners = np.linspace(first, last, config.mels + 2)
+  x = np.arange(config.n_fft // 2 + 1) * config.rate / config.n_fft
   corners, x = (corners, to_mel(x, scale)) if kaldi else (to_hz(corners, scale), x)
   left, middle, right = corners[:-2], corners[1:-1], corners[2:]
   rise, fall = (x[:, None] - left) / (middle - left), (right - x[:, None]) / (right - middle)
   weights = np.maximum(np.minimum(rise, fall), 0)
   if not kaldi and not weights.any(0).all():  # some of those of the AST are empty
     raise KdjaxError(
-      f'mel: {how.mels} mels are too many for n_fft={how.n_fft} at {how.rate} samples a second.'
+      f'mel: {config.mels} mels are too many for n_fft={config.n_fft} at {config.rate} samples a second.'
     )
-  return weights * 2 / (right - left) if not kaldi and how.area else weights
+  return weights * 2 / (right - left) if not kaldi and config.area else weights
 
 
 def frames(x: Array, size: int, hop: int, count: int) -> Array:
@@ -166,15 +167,15 @@ def long_enough(audio: Array, least: int) -> Array:
   return raise_precision(audio)
 
 
-def mel_power(windowed: Array, how: Mel | Fbank) -> Array:
+def mel_power(windowed: Array, config: Mel | Fbank) -> Array:
   """`[B, T, n]` -> `[B, T, M]`: the power spectrum of each frame through the filters."""
-  spectrum = jnp.fft.rfft(windowed, how.n_fft, axis=-1)
+  spectrum = jnp.fft.rfft(windowed, config.n_fft, axis=-1)
   power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-  bank = jnp.asarray(filters(how), power.dtype)
+  bank = jnp.asarray(filters(config), power.dtype)
   return jnp.matmul(power, bank, precision=jax.lax.Precision.HIGHEST)
 
 
-def log_mel(audio: Array, how: Mel) -> Array:
+def log_mel(audio: Array, config: Mel) -> Array:
   """The log-mel spectrogram `[B, T, M]` of sound `[B, N]` in [-1, 1], T = N // hop, in >= float32.
 
   Frame t has its middle at sample t · hop; past its ends the sound is mirrored. Base 10, of the power
@@ -186,22 +187,22 @@ def log_mel(audio: Array, how: Mel) -> Array:
   Raises:
     KdjaxError: for settings or a length that make no spectrogram.
   """
-  half = how.n_fft // 2
-  x = long_enough(audio, 1 if how.length else max(half + 1, how.hop))
-  n = how.length * how.hop or x.shape[1]
+  half = config.n_fft // 2
+  x = long_enough(audio, 1 if config.length else max(half + 1, config.hop))
+  n = config.length * config.hop or x.shape[1]
   x = jnp.pad(x, ((0, 0), (0, max(n - x.shape[1], 0))))[:, :n]
   x = jnp.pad(x, ((0, 0), (half, half)), 'reflect')
-  x = frames(x, how.n_fft, how.hop, n // how.hop)
-  window = np.hanning(how.n_fft + 1)[:-1]
-  x = mel_power(x * jnp.asarray(window, x.dtype), how)
-  x = jnp.log10(jnp.maximum(x, how.floor))
+  x = frames(x, config.n_fft, config.hop, n // config.hop)
+  window = np.hanning(config.n_fft + 1)[:-1]
+  x = mel_power(x * jnp.asarray(window, x.dtype), config)
+  x = jnp.log10(jnp.maximum(x, config.floor))
   loudest = jnp.max(x, (1, 2), keepdims=True)
-  x = jnp.maximum(x, loudest - how.span) if how.span else x
-  x = x - loudest if how.levelled else x
-  return (x + how.span / 2) / (how.span / 2) if how.span else x
+  x = jnp.maximum(x, loudest - config.span) if config.span else x
+  x = x - loudest if config.levelled else x
+  return (x + config.span / 2) / (config.span / 2) if config.span else x
 
 
-def fbank(audio: Array, how: Fbank) -> Array:
+def fbank(audio: Array, config: Fbank) -> Array:
   """Kaldi's log filter banks `[B, T, M]` of sound `[B, N]`, normalised for the AST, in >= float32.
 
   Frames lie within the sound. Each loses its mean, is emphasised (its first sample by itself) and goes
@@ -210,32 +211,32 @@ def fbank(audio: Array, how: Fbank) -> Array:
   Raises:
     KdjaxError: for settings or a length that make no spectrogram.
   """
-  x = long_enough(audio, how.window)
-  x = frames(x, how.window, how.hop, 1 + (audio.shape[1] - how.window) // how.hop)
+  x = long_enough(audio, config.window)
+  x = frames(x, config.window, config.hop, 1 + (audio.shape[1] - config.window) // config.hop)
   x = x - x.mean(-1, keepdims=True)
-  x = x - how.emphasis * jnp.concatenate([x[..., :1], x[..., :-1]], -1)
-  x = mel_power(x * jnp.asarray(np.hanning(how.window), x.dtype), how)
-  x = jnp.log(jnp.maximum(x, how.floor))
-  if how.length:
-    x = jnp.pad(x, ((0, 0), (0, max(how.length - x.shape[1], 0)), (0, 0)))[:, : how.length]
-  return (x - how.mean) / (2 * how.std)
+  x = x - config.emphasis * jnp.concatenate([x[..., :1], x[..., :-1]], -1)
+  x = mel_power(x * jnp.asarray(np.hanning(config.window), x.dtype), config)
+  x = jnp.log(jnp.maximum(x, config.floor))
+  if config.length:
+    x = jnp.pad(x, ((0, 0), (0, max(config.length - x.shape[1], 0)), (0, 0)))[:, : config.length]
+  return (x - config.mean) / (2 * config.std)
 
 
-def frame_mask(mask: Array, how: Mel | Fbank) -> Array:
-  """Validity of frames `[B, T]`, of that of samples `[B, N]`: of the sample in a frame's middle."""
-  if isinstance(how, Mel):
-    frames = mask[:, :: how.hop][:, : how.length or mask.shape[1] // how.hop]
-    return jnp.pad(frames, ((0, 0), (0, max(how.length - frames.shape[1], 0))))
-  count = 1 + (mask.shape[1] - how.window) // how.hop
-  frames = mask[:, how.window // 2 :: how.hop][:, :count]
-  length = how.length or count
+def frame_mask(mask: Array, config: Mel | Fbank) -> Array:
+  """Validity of frames `[B, T]`, that of the sample in the middle of each, from `mask` `[B, N]`."""
+  if isinstance(config, Mel):
+    frames = mask[:, :: config.hop][:, : config.length or mask.shape[1] // config.hop]
+    return jnp.pad(frames, ((0, 0), (0, max(config.length - frames.shape[1], 0))))
+  count = 1 + (mask.shape[1] - config.window) // config.hop
+  frames = mask[:, config.window // 2 :: config.hop][:, :count]
+  length = config.length or count
   return jnp.pad(frames, ((0, 0), (0, max(length - count, 0))))[:, :length]
 
 
-def read_mel(inputs: Mapping[str, Array], how: Mel | Fbank) -> tuple[Array, Array | None]:
+def read_mel(inputs: Mapping[str, Array], config: Mel | Fbank) -> tuple[Array, Array | None]:
   """A model's spectrogram `[B, T, M]` and the validity of its frames `[B, T]`, or None.
 
-  `inputs['mel']` as it is, with its 'mel/mask', or made from `inputs['audio']` and its 'audio/mask'.
+  `inputs['mel']` as it is, with its 'mel/mask', or computed from `inputs['audio']` and its 'audio/mask'.
 
   Raises:
     KdjaxError: if there is neither, or as `log_mel` and `fbank` do.
@@ -243,6 +244,6 @@ def read_mel(inputs: Mapping[str, Array], how: Mel | Fbank) -> tuple[Array, Arra
   if 'mel' in inputs:
     return inputs['mel'], inputs.get('mel/mask')
   audio, mask = read(inputs, 'audio'), inputs.get('audio/mask')
-  mel = (log_mel if isinstance(how, Mel) else fbank)(audio, how)
+  mel = log_mel(audio, config) if isinstance(config, Mel) else fbank(audio, config)
   mel = mel.astype(inputs.get(f'audio{COMPUTED}', audio).dtype)
-  return mel, None if mask is None else frame_mask(mask, how)
+  return mel, None if mask is None else frame_mask(mask, config)

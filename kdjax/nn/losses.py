@@ -1,6 +1,9 @@
 """Maths that several methods share, elementwise or an example at a time; no reduction over the batch."""
 
+import functools
 import math
+import operator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +42,8 @@ def divide(logits: Array, temperature: float | Array) -> Array:
 def soften(logits: Array, temperature: float | Array) -> Array:
   """(logits - the largest) / T, for softmax, which is the same for logits / T.
 
-  Those of 1e4 at a T of 1e-6, as dynamic ones are, are rounded by 1000, and a compiler that writes the
-  division in two ways would find an exponential above 1.
+  Logits of 1e4 over a dynamic T of 1e-6 are rounded by 1000: without the shift, a compiler that writes the
+  division in two ways gets an exponential above 1.
   """
   top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
   return divide(logits - jnp.where(jnp.isinf(top), 0, top), temperature)
@@ -60,6 +63,11 @@ def kl(teacher_logits: Array, student_logits: Array, temperature: float | Array 
   log_p = jax.nn.log_softmax(soften(teacher_logits, temperature))
   log_q = jax.nn.log_softmax(soften(student_logits, temperature))
   return expected(jnp.exp(log_p), log_p - log_q)
+
+
+def total(values: Iterable[Array]) -> Array:
+  """The sum of one or more arrays, elementwise."""
+  return functools.reduce(operator.add, values)
 
 
 def smooth_l1(difference: Array) -> Array:
@@ -144,7 +152,7 @@ def clip_info_nce(image: Array, text: Array, scale: Array, mask: Array) -> Array
     mask: `[B]`, 0 for padding.
   """
   both = log_affinity(image, text, scale, mask), log_affinity(text, image, scale, mask)
-  return -0.5 * sum(jnp.diagonal(x) for x in both)
+  return -0.5 * total(jnp.diagonal(x) for x in both)
 
 
 def log_likelihood(logits: Array, tokens: Array) -> Array:
@@ -187,7 +195,7 @@ def norm(x: Array, axis: int | None = -1) -> Array:
 
 
 def gap(a: Array, b: Array) -> Array:
-  """a - b of what may have overflown: infinite where either is, and not NaN where both are."""
+  """a - b of arrays that may have overflowed: infinite where either is, and not NaN where both are."""
   return jnp.where(jnp.isinf(a) & jnp.isinf(b), jnp.inf, a - b)
 
 

@@ -11,38 +11,37 @@ from kdjax.types import Batch
 
 
 def hide(batch: Batch, name: str, present: jax.Array) -> dict:
-  """`batch` without the modality where `present` [B] is 0: '<name>/present' says so, and nothing is left.
+  """`batch` without the modality where `present` [B] is 0: '<name>/present' records it, and no value is left.
 
   Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
   of what is hidden either.
   """
-  made = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
+  masked = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(len(present)))}
   for key in (name, f'{name}/mask'):
     if key in batch:
       x = scale_image(batch[key])  # of bytes: 0 is grey then, not black
-      made[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
-  return made
+      masked[key] = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)) > 0, x, jnp.zeros_like(x))
+  return masked
 
 
 def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float], hidden: bool = True) -> dict:
   """`inputs` with whole modalities absent, an example at a time: '<modality>/present' [B] becomes 0.
 
-  Each of `rates` is dropped with its probability, on its own; an example that would keep no modality
-  keeps all.
+  Each of `rates` is dropped independently with its probability; an example that would keep none keeps all.
 
   Args:
     key: of the draw.
     inputs: of a model.
     rates: modality -> how often an example lacks it.
-    hidden: whether the values go too, as `hide` does it. A model that takes no notice of what is absent can
-      keep them, and its batch norms their statistics.
+    hidden: whether the values become 0 too, as by `hide`. A model that ignores absent modalities can keep
+      them, for the statistics of its batch norms.
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])
-  kept = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
+  present = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
   others = any(k in inputs for k in MODALITIES if k not in rates)
-  kept = kept if others else kept | ~kept.any(1, keepdims=True)
+  present = present if others else present | ~present.any(1, keepdims=True)
   for i, name in enumerate(names):
-    made, where = hide(inputs, name, kept[:, i].astype(jnp.float32)), f'{name}/present'
-    inputs = made if hidden else dict(inputs) | {where: made[where]}
+    masked, flag = hide(inputs, name, present[:, i].astype(jnp.float32)), f'{name}/present'
+    inputs = masked if hidden else dict(inputs) | {flag: masked[flag]}
   return dict(inputs)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn import losses
 from kdjax.types import Array, Batch, SumCount
 
 
@@ -15,21 +16,21 @@ def raise_precision(x: Array) -> Array:
 
 
 class RecordingTaps(dict):
-  """Taps that write down in `seen` which of them are read."""
+  """Taps that record in `names` which of them are read."""
 
-  def __init__(self, taps: Mapping, seen: set):
+  def __init__(self, taps: Mapping, names: set):
     super().__init__(taps)
-    self.seen = seen
+    self.names = names
 
-  def __iter__(self):  # dict(noted) would else copy without reading
+  def __iter__(self):  # else dict(taps) would copy without a record
     return super().__iter__()
 
   def __getitem__(self, name):
-    self.seen.add(name)
+    self.names.add(name)
     return super().__getitem__(name)
 
   def get(self, name, default=None):
-    self.seen |= {name} & self.keys()
+    self.names |= {name} & self.keys()
     return super().get(name, default)
 
   def items(self):
@@ -39,15 +40,15 @@ class RecordingTaps(dict):
     return [self[name] for name in self]
 
 
-def tap(outputs: Mapping, name: str, method: str, whose: str) -> Array:
+def tap(outputs: Mapping, name: str, method: str, model: str) -> Array:
   """`outputs[name]` at full precision.
 
   Raises:
-    KdjaxError: if there is no such tap; it lists those there are, with their shapes.
+    KdjaxError: if there is no such tap; it lists the taps, with their shapes.
   """
   if name not in outputs:
     shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
-    raise unknown(f'tap of the {whose} in methods.{method}', name, shapes, show=shapes)
+    raise unknown(f'tap of the {model} in methods.{method}', name, shapes, show=shapes)
   return raise_precision(outputs[name])
 
 
@@ -57,7 +58,7 @@ def pair(
   """The student's and the teacher's tap, at full precision, the teacher's without gradient.
 
   Raises:
-    KdjaxError: if a tap is not there, or `same_shape` is asked for and the two differ.
+    KdjaxError: if a tap is missing, or the shapes differ despite `same_shape`.
   """
   a = tap(s, student, method, 'student')
   b = jax.lax.stop_gradient(tap(t, teacher, method, 'teacher'))
@@ -79,7 +80,7 @@ def stages(
   rank: int | None = 4,
   differ: tuple[int, ...] = (1, 2, 3),
 ) -> list[tuple[Array, Array]]:
-  """The pairs that two tap names, or two tuples of names, make, each as `pair` gives it.
+  """The pairs of two tap names, or of two tuples of names, each as of `pair`.
 
   Args:
     rank: the number of axes, maps `[B, H, W, C]` by default; None for as many as each other.
@@ -94,7 +95,7 @@ def stages(
       f'{method} pairs the student taps {list(students)} with the teacher taps {list(teachers)}: '
       'give as many of each.'
     )
-  found = []
+  pairs = []
   for name, other in zip(students, teachers, strict=True):
     a, b = pair(s, t, name, other, method, same_shape=False)
     fixed = [i for i in range(a.ndim) if i not in differ and i - a.ndim not in differ]
@@ -103,37 +104,37 @@ def stages(
         f'{method} cannot pair the student tap {name!r} {list(a.shape)} with the teacher tap {other!r} '
         f'{list(b.shape)}: they need {rank or "as many"} axes each, of one size on the axes {fixed}.'
       )
-    found.append((a, b))
-  return found
+    pairs.append((a, b))
+  return pairs
 
 
-def towers(outputs: Mapping, names: tuple, method: str, whose: str, scalars: int = 0) -> list[Array]:
+def towers(outputs: Mapping, names: str | tuple, method: str, model: str, scalars: int = 0) -> list[Array]:
   """The taps of a two-tower model: image and text embedding, `[B, D]` each, then its scalars.
 
   The teacher's come without gradient.
 
   Raises:
-    KdjaxError: if a tap is not there, their number is wrong, or their shapes do not fit together.
+    KdjaxError: if a tap is missing, their number is wrong, or their shapes do not fit together.
   """
   if isinstance(names, str) or len(names) != 2 + scalars:
     raise KdjaxError(
-      f'{method} needs {2 + scalars} taps of the {whose}: an image embedding, a text embedding'
+      f'{method} needs {2 + scalars} taps of the {model}: an image embedding, a text embedding'
       f'{f" and {scalars} more" if scalars else ""}; it was given {names!r}.'
     )
-  found = [tap(outputs, name, method, whose) for name in names]
-  a, b = found[:2]
-  if a.ndim != 2 or a.shape != b.shape or any(x.ndim for x in found[2:]):
-    shapes = ', '.join(f'{n!r} {list(x.shape)}' for n, x in zip(names, found, strict=True))
+  arrays = [tap(outputs, name, method, model) for name in names]
+  a, b = arrays[:2]
+  if a.ndim != 2 or a.shape != b.shape or any(x.ndim for x in arrays[2:]):
+    shapes = ', '.join(f'{n!r} {list(x.shape)}' for n, x in zip(names, arrays, strict=True))
     raise KdjaxError(
-      f'{method} needs two [B, D] embeddings of the {whose}, then scalars; it was given {shapes}.'
+      f'{method} needs two [B, D] embeddings of the {model}, then scalars; it was given {shapes}.'
     )
-  return found if whose == 'student' else jax.lax.stop_gradient(found)
+  return arrays if model == 'student' else jax.lax.stop_gradient(arrays)
 
 
-def example_mask(batch: Batch, like: Array) -> Array:
+def example_mask(batch: Batch, x: Array) -> Array:
   """`[B]`: 1 for an example, 0 for padding."""
   mask = batch.get('mask')
-  return jnp.ones(like.shape[0], like.dtype) if mask is None else mask.astype(like.dtype)
+  return jnp.ones(x.shape[0], x.dtype) if mask is None else mask.astype(x.dtype)
 
 
 def mean_over_examples(values: Array, batch: Batch) -> SumCount:
@@ -170,28 +171,28 @@ def labelled(logits: Array, batch: Batch, method: str) -> tuple[Array, dict]:
   return jnp.maximum(label, 0), {'mask': example_mask(batch, logits) * (label >= 0)}
 
 
-def positions(like: Array, batch: Batch, mask: str | None, method: str) -> Array:
-  """The weights of the positions `[B, L]` of `like`: 0 for padding and where `batch[mask]` says so.
+def positions(x: Array, batch: Batch, mask: str | None, method: str) -> Array:
+  """The weights of the positions of `x` `[B, L]`: 0 for padding and where `batch[mask]` leaves one out.
 
   Args:
     mask: a key that ends in 'mask' holds the validity of the positions; any other holds target
       tokens, negative (-100) where there is none. None counts every position.
 
   Raises:
-    KdjaxError: if there is no such key, or it is of another shape than `like`.
+    KdjaxError: if there is no such key, or it is of another shape than `x`.
   """
-  weights = jnp.broadcast_to(example_mask(batch, like).reshape(-1, *[1] * (like.ndim - 1)), like.shape)
+  weights = jnp.broadcast_to(example_mask(batch, x).reshape(-1, *[1] * (x.ndim - 1)), x.shape)
   if mask is None:
     return weights
   if mask not in batch:
     raise unknown(f'key of the batch in methods.{method}', mask, batch)
-  found = batch[mask]
-  if found.shape != like.shape:
+  values = batch[mask]
+  if values.shape != x.shape:
     raise KdjaxError(
-      f'{method} cannot mask positions of shape {list(like.shape)} with the key {mask!r} '
-      f'{list(found.shape)} of the batch: name one of that shape, or None.'
+      f'{method} cannot mask positions of shape {list(x.shape)} with the key {mask!r} '
+      f'{list(values.shape)} of the batch: name one of that shape, or None.'
     )
-  return weights * (found if mask.endswith('mask') else found >= 0).astype(like.dtype)
+  return weights * (values if mask.endswith('mask') else values >= 0).astype(x.dtype)
 
 
 def valid_positions(batch: Batch, name: str, x: Array, mask: str | None, method: str) -> Array:
@@ -201,12 +202,12 @@ def valid_positions(batch: Batch, name: str, x: Array, mask: str | None, method:
     mask: None for '<modality>/mask' of a tap '<modality>/...', or for a tap with no modality the
       only mask in the batch that fits, where the batch has one; '' counts every position.
   """
-  modality, _, own = name.partition('/')
-  fits = [k for k, v in batch.items() if k.endswith('/mask') and v.shape == x.shape[:2]]
-  keys = [f'{modality}/mask'] if own else fits
-  found = keys[0] if len(keys) == 1 and keys[0] in batch else None
-  like = x.reshape(*x.shape[:2], -1)[..., 0]
-  return positions(like, batch, found if mask is None else mask or None, method)
+  modality, _, suffix = name.partition('/')
+  candidates = [k for k, v in batch.items() if k.endswith('/mask') and v.shape == x.shape[:2]]
+  keys = [f'{modality}/mask'] if suffix else candidates
+  default = keys[0] if len(keys) == 1 and keys[0] in batch else None
+  first = x.reshape(*x.shape[:2], -1)[..., 0]
+  return positions(first, batch, default if mask is None else mask or None, method)
 
 
 def mean_over_positions(values: Array, weights: Array) -> SumCount:
@@ -228,7 +229,7 @@ def sum_of_layers(values: list[Array], batch: Batch, name: str, mask: str | None
       f'{method} adds up layers of one length, not of {[list(v.shape[1:]) for v in values]}: give the '
       'others an entry of their own.'
     )
-  total = sum(values)
+  total = losses.total(values)
   if total.ndim == 2:
     return mean_over_positions(total, valid_positions(batch, name, total, mask, method))
   return mean_over_positions(total, positions(total, batch, None, method))

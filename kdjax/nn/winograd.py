@@ -24,7 +24,7 @@ CACHE = 2**19  # elements of input or output that are taken at a time: 4 times a
 
 
 def pays(x, w, pads, pairs=CONV) -> bool:
-  """Whether to take this for a convolution of stride 1, of x `[B, H, W, C]` and w `[h, w, C, O]`, shapes."""
+  """Whether this is the faster convolution of stride 1, for x `[B, H, W, C]` and w `[h, w, C, O]`, shapes."""
   fits = w[:2] == (3, 3) and all(0 <= p <= 2 for p in (*pads[0], *pads[1]))
   return fits and min(w[2:]) >= 32 and w[2] * w[3] >= pairs and np.prod(x[:3]) >= PIXELS
 
@@ -34,13 +34,13 @@ def conv(x, w, pads, precision=None):
   """The convolution of x `[B, H, W, C]`, padded by `pads`, with w `[3, 3, C, O]` -> `[B, H', W', O]`."""
   c, o = w.shape[2:]
   height, width = _outputs(x, pads)
-  kernels = _twice(KERNEL, w)
+  kernels = _transform(KERNEL, w)
 
   def part(x):
     def dot(tiles, kernel):
       return jnp.dot(tiles.reshape(-1, c), kernel, precision=precision).reshape(*tiles.shape[:3], o)
 
-    y = _twice(OUTPUTS, _each(dot, _tiles(x, pads), kernels))
+    y = _transform(OUTPUTS, _map_tiles(dot, _tiles(x, pads), kernels))
     y = jnp.stack([jnp.stack(row, 3) for row in y], 2)
     return y.reshape(len(x), 2 * y.shape[1], -1, o)[:, :height, :width]
 
@@ -49,7 +49,7 @@ def conv(x, w, pads, precision=None):
 
 @partial(jax.jit, static_argnums=(2, 3))
 def kernel_grad(x, y, pads, precision=None):
-  """The gradient `[3, 3, C, O]` of the kernel, of x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
+  """The gradient `[3, 3, C, O]` of the kernel, from x `[B, H, W, C]` and the cotangent `[B, H', W', O]`."""
 
   def dot(a, b):
     if a.shape[1] * a.shape[2] < max(a.shape[3], b.shape[3]):
@@ -59,10 +59,10 @@ def kernel_grad(x, y, pads, precision=None):
     return lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,))), precision).sum(0)
 
   def part(x, y):
-    return _each(dot, _tiles(x, pads), _cotangents(y))
+    return _map_tiles(dot, _tiles(x, pads), _cotangents(y))
 
-  dots = summed(part, (x, y), _at_once(len(x), max(x.size, y.size) // len(x)))
-  return jnp.stack([jnp.stack(row) for row in _twice(KERNEL.T, dots)])
+  dots = summed(part, (x, y), _examples_at_once(len(x), max(x.size, y.size) // len(x)))
+  return jnp.stack([jnp.stack(row) for row in _transform(KERNEL.T, dots)])
 
 
 def _outputs(x, pads):
@@ -76,22 +76,22 @@ def _tiles(x, pads):
   sides = zip((low for low, _ in pads), ends, strict=True)
   x = jnp.pad(x, ((0, 0), *sides, (0, 0))).reshape(len(x), n + 1, 2, m + 1, 2, -1)
   rows = [x[:, i // 2 : i // 2 + n, i % 2] for i in range(4)]
-  return _twice(INPUTS, [[row[:, :, j // 2 : j // 2 + m, j % 2] for j in range(4)] for row in rows])
+  return _transform(INPUTS, [[row[:, :, j // 2 : j // 2 + m, j % 2] for j in range(4)] for row in rows])
 
 
 def _cotangents(y):
-  """[4][4] arrays `[B, tiles down, tiles across, O]`: those of the outputs, brought back to the products."""
+  """[4][4] arrays `[B, tiles down, tiles across, O]`: the cotangents of the products, from the outputs'."""
   b, height, width, o = y.shape
   n, m = -(-height // 2), -(-width // 2)
   y = jnp.pad(y, ((0, 0), (0, 2 * n - height), (0, 2 * m - width), (0, 0))).reshape(b, n, 2, m, 2, o)
-  return _twice(OUTPUTS.T, [[y[:, :, i, :, j] for j in range(2)] for i in range(2)])
+  return _transform(OUTPUTS.T, [[y[:, :, i, :, j] for j in range(2)] for i in range(2)])
 
 
-def _each(f, *tables):
+def _map_tiles(f, *tables):
   return [[f(*items) for items in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
 
 
-def _twice(m, x):
+def _transform(m, x):
   """The rows of m x m^T, of x whose elements are arrays: sums that leave the zeros out."""
 
   def total(weights, items):
@@ -105,10 +105,10 @@ def _twice(m, x):
 
 def in_steps(f, x, size, most=CACHE):
   """f of x `[B, ...]` -> `[B, ...]`, of as many examples at a time as hold `most` elements, `size` each."""
-  k = _at_once(len(x), size, most)
+  k = _examples_at_once(len(x), size, most)
   if k == len(x):
     return f(x)
-  x = _parted(x, k)
+  x = _in_parts(x, k)
   y = jax.eval_shape(f, x[:, 0])
   y = jnp.zeros((k, x.shape[1], *y.shape[1:]), y.dtype)
 
@@ -124,7 +124,7 @@ def summed(f, arrays, k):
   """The sum of f, an array or a tree of them, over k examples of the arrays `[B, ...]` at a time."""
   if k == len(arrays[0]):
     return f(*arrays)
-  parts = [_parted(a, k) for a in arrays]
+  parts = [_in_parts(a, k) for a in arrays]
   zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(f, *(a[:, 0] for a in parts)))
 
   def add(i, total):
@@ -134,12 +134,12 @@ def summed(f, arrays, k):
   return lax.fori_loop(0, parts[0].shape[1], add, zeros)
 
 
-def _parted(x, k):
+def _in_parts(x, k):
   """x `[B, ...]` as `[k, n, ...]`: step i takes every n-th, so that a batch split over devices stays."""
   return x.reshape(k, -1, *x.shape[1:])
 
 
-def _at_once(b, size, most=CACHE):
+def _examples_at_once(b, size, most=CACHE):
   """How many of b examples to take at a time: as many of each device, where they are split over several."""
   n = math.gcd(b, jax.device_count())
   return max(d for d in range(n, b + 1, n) if b % d == 0 and (d * size <= most or d == n))

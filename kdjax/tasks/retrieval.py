@@ -139,7 +139,10 @@ def compare_classes(teacher: Mapping, student: Mapping) -> dict[str, float]:
 def classification_cards(gathered: Mapping, examples, classes, size: int = 12) -> list[dict]:
   """Images with the class that each stage predicts."""
   corpora = {stage: pairs(g) for stage, g in gathered.items()}
-  predicted = {stage: classify(g, corpora[stage]) for stage, g in gathered.items()}
+  predicted = {}
+  for stage, g in gathered.items():
+    predicted[stage] = classify(g, corpora[stage])
+    assert predicted[stage] is not None  # `finalize` refuses a split without prompts
   rows, gallery = next(iter(corpora.values()))['image_row'], []
   for i in np.random.default_rng(0).permutation(len(rows))[:size]:
     example = examples[int(rows[i])]

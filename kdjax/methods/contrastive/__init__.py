@@ -1,1 +1,1 @@
-"""Methods that tell the teacher's view of an example from its view of others."""
+"""Methods that contrast the teacher's features of an example with those of others."""

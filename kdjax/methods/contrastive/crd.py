@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TwoEmbeddings
+from kdjax.nn.adapters import TwoEmbeddings, forward
 from kdjax.options import Count, Decay, Size, Tap, Temperature
 from kdjax.types import Method
 
@@ -29,14 +29,14 @@ def draw(rng, ids, labels, negatives):
   n, order = len(labels), jnp.argsort(labels)
   known = labels[order]
   first = jnp.searchsorted(known, labels[ids], side='left')
-  own = jnp.searchsorted(known, labels[ids], side='right') - first
+  n_same = jnp.searchsorted(known, labels[ids], side='right') - first
 
-  def of_one(i, first, own):
+  def draw_one(i, first, n_same):
     # All examples in the order of their labels, without the run that shares this one's.
-    place = jax.random.randint(jax.random.fold_in(rng, i), (negatives,), 0, jnp.maximum(n - own, 1))
-    return order[jnp.minimum(jnp.where(place < first, place, place + own), n - 1)]
+    place = jax.random.randint(jax.random.fold_in(rng, i), (negatives,), 0, jnp.maximum(n - n_same, 1))
+    return order[jnp.minimum(jnp.where(place < first, place, place + n_same), n - 1)]
 
-  return jnp.concatenate([ids[:, None], jax.vmap(of_one)(ids, first, own)], 1)
+  return jnp.concatenate([ids[:, None], jax.vmap(draw_one)(ids, first, n_same)], 1)
 
 
 def crd(
@@ -57,8 +57,8 @@ def crd(
   length 1. Z is N times the mean of the exponentials of the first batch, and stays. Afterwards the
   rows of the batch move to momentum · m + (1 - momentum) · v, at length 1.
 
-  The negatives are drawn from the examples of other labels, as far as labels have been seen; the
-  batch may bring them instead as 'contrast_idx' [B, 1 + K], the positive first. Deviation from
+  The negatives are drawn from the examples of other labels, as far as these were in a batch before; or
+  the batch has them as 'contrast_idx' [B, 1 + K], the positive first. Deviation from
   RepDistiller: they are drawn with replacement. `temperature` brings no T². An 'id' outside the
   banks gives a loss of NaN, which stops the run. Memory: 8 · N · `dim` bytes for the banks, and
   B · N scores of each side.
@@ -92,7 +92,7 @@ def crd(
   def loss(params, stats, s, t, batch, *, step, rng):
     if 'id' not in batch:
       raise KdjaxError("crd finds an example in its banks by 'id', which the batch does not have.")
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
+    a, b = forward(TwoEmbeddings(dim), params, *read(s, t))
     v = {'student': losses.unit(a), 'teacher': losses.unit(b)}
     mask, n = taps.example_mask(batch, a), len(stats['label'])
     ids = jnp.where(mask > 0, batch['id'], 0)
@@ -109,9 +109,9 @@ def crd(
       # A tenth of a percent, as reduced precision gives, is more than one percent of exp(1 / T).
       cosines = jnp.matmul(v[side], stats['bank'][other].T, precision='highest')
       scores = jnp.take_along_axis(cosines, drawn, 1) / temperature
-      mean, seen = taps.mean_over_examples(jnp.exp(scores).mean(1), batch)
-      mean = jax.lax.stop_gradient(n * mean / jnp.maximum(seen, 1))
-      z[side] = jnp.where((stats['z'][side] < 0) & (seen > 0), mean, stats['z'][side])
+      mean, count = taps.mean_over_examples(jnp.exp(scores).mean(1), batch)
+      mean = jax.lax.stop_gradient(n * mean / jnp.maximum(count, 1))
+      z[side] = jnp.where((stats['z'][side] < 0) & (count > 0), mean, stats['z'][side])
       log_p = scores - jnp.log(jnp.where(z[side] > 0, z[side], 1))
       log_sum = jnp.log(jnp.exp(log_p) + noise + EPS)
       values += (log_sum - log_p)[:, 0] + jnp.sum(log_sum[:, 1:] - jnp.log(noise), 1)

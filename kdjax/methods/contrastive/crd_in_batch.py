@@ -1,10 +1,10 @@
-"""Contrast within the batch: tell the teacher's embedding of an example from those of others."""
+"""Contrast within the batch: InfoNCE between the student's and the teacher's embeddings."""
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.nn import groups, losses, taps
-from kdjax.nn.adapters import TwoEmbeddings
+from kdjax.nn.adapters import TwoEmbeddings, forward
 from kdjax.options import Size, Tap, Temperature
 from kdjax.types import Method
 
@@ -43,7 +43,7 @@ def crd_in_batch(
     return TwoEmbeddings(dim).init(rng, *read(s, t))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
+    a, b = forward(TwoEmbeddings(dim), params, *read(s, t))
     scores = jnp.matmul(losses.unit(a), losses.unit(b).T, precision='highest') / temperature
     allowed = groups.contrasted(batch, taps.example_mask(batch, a)) > 0
     allowed = jnp.broadcast_to(allowed, scores.shape)
@@ -52,7 +52,7 @@ def crd_in_batch(
       allowed &= (label[:, None] != label[None]) | (label < 0)
     allowed |= jnp.eye(len(scores), dtype=bool)
     both = [jax.nn.log_softmax(jnp.where(allowed, x, -jnp.inf)) for x in (scores, scores.T)]
-    values = -sum(jnp.diagonal(x) for x in both) / 2
+    values = -losses.total(jnp.diagonal(x) for x in both) / 2
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

@@ -1,11 +1,11 @@
-"""Self-supervision: match which view belongs to which example, as the teacher sees it (2006.07114)."""
+"""Self-supervision: match the teacher's similarities of augmented views and examples (SSKD, 2006.07114)."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.nn import groups, losses, taps
+from kdjax.nn import adapters, groups, losses, taps
 from kdjax.options import Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
@@ -35,7 +35,7 @@ def similarities(x):
   return jnp.einsum('vid,jd->vij', x[1:], x[0], precision='highest')
 
 
-def kept(teacher, valid, others, ratio):
+def selected(teacher, valid, others, ratio):
   """The rows to learn from, `[V, B]`: those the teacher gets right, and its least bad mistakes.
 
   Args:
@@ -51,8 +51,8 @@ def kept(teacher, valid, others, ratio):
   wrong = (rank > 0) & (valid > 0)
   order = jnp.lexsort((gap.ravel(), jnp.where(wrong, rank, teacher.shape[-1]).ravel()))
   place = jnp.argsort(order).reshape(rank.shape)
-  few = jnp.floor(ratio * wrong.sum() + 1e-4)  # 0.1 · 10 is below 1 in floating point
-  return (valid > 0) & (~wrong | (place < few))
+  n_kept = jnp.floor(ratio * wrong.sum() + 1e-4)  # 0.1 · 10 is below 1 in floating point
+  return (valid > 0) & (~wrong | (place < n_kept))
 
 
 def sskd(
@@ -71,12 +71,12 @@ def sskd(
   and `ratio` of the others. The other terms of SSKD are methods of their own: `kd` on 'logits',
   and `kd` on the logits of the views. It counts once a batch, and padding takes no part in it.
   Examples of the same `group` are no mistakes of each other, neither of the rank nor of the head's
-  task; in the KL they stay, since its target is what the teacher itself gives them.
+  task; in the KL they stay, since its target is the teacher's similarities of them.
 
   Deviations: the paper first trains the teacher's head by cross-entropy on the same task at T = 1,
   60 epochs long, and then keeps it. Here it is trained by the same loss beside the student, which
   learns nothing from it, and the weight of the method is on it too. Among mistakes of one rank the
-  nearer comes first; the authors' code takes any. Each view goes through on its own, see
+  nearer comes first; the authors' code takes any. Each view is a forward pass of its own, see
   `kdjax/input/views.py`; the authors send all four as one batch, over which batch norm takes its means.
 
   Args:
@@ -91,15 +91,15 @@ def sskd(
 
   def read(s, t):
     names = ('', *(f'{view}/' for view in views))
-    found = [taps.pair(s, t, n + student, n + teacher, 'sskd', same_shape=False) for n in names]
+    pairs = [taps.pair(s, t, n + student, n + teacher, 'sskd', same_shape=False) for n in names]
     for side, name in enumerate((student, teacher)):
-      shapes = [f[side].shape for f in found]
+      shapes = [pair[side].shape for pair in pairs]
       if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise KdjaxError(
           f'sskd needs the tap {name!r} and its views as [B, D], all of one shape; it was given '
           f'{", ".join(str(list(shape)) for shape in shapes)}.'
         )
-    return [jnp.stack([f[side] for f in found]) for side in (0, 1)]
+    return [jnp.stack([pair[side] for pair in pairs]) for side in (0, 1)]
 
   def init(rng, s, t, batch):
     return (Heads().init(rng, *read(s, t))['params'] if head else {}), {}
@@ -107,17 +107,17 @@ def sskd(
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = read(s, t)
     if head:
-      a, b = Heads().apply({'params': params}, a, b)
+      a, b = adapters.forward(Heads(), params, a, b)
     m = taps.example_mask(batch, a[0])
     q, p = (jnp.where(m > 0, similarities(x), -1e9) for x in (a, b))
     valid = jnp.broadcast_to(m, q.shape[:2])
     others = groups.contrasted(batch, m)
-    keep = kept(jax.lax.stop_gradient(p), valid, others, ratio)
+    rows = selected(jax.lax.stop_gradient(p), valid, others, ratio)
     values = temperature**2 * losses.kl(jax.lax.stop_gradient(p), q, temperature)
-    total = jnp.sum(jnp.where(keep, values, 0)) / jnp.maximum(keep.sum(), 1)
+    total = jnp.sum(jnp.where(rows, values, 0)) / jnp.maximum(rows.sum(), 1)
     if head:
-      apart = jnp.where(others > 0, p, -1e9)
-      task = -jnp.diagonal(jax.nn.log_softmax(apart), axis1=1, axis2=2)
+      masked = jnp.where(others > 0, p, -1e9)
+      task = -jnp.diagonal(jax.nn.log_softmax(masked), axis1=1, axis2=2)
       total += jnp.sum(jnp.where(valid > 0, task, 0)) / jnp.maximum(valid.sum(), 1)
     return (total, jnp.ones_like(total)), stats
 

@@ -1,1 +1,1 @@
-"""Methods between models, or parts of one, that see different modalities."""
+"""Methods between models, or parts of one, with different modalities as inputs."""

@@ -1,4 +1,4 @@
-"""Selected examples, other classes: what two modalities agree on (C²KD, Huo et al., CVPR 2024)."""
+"""KL over the non-target classes, where both models rank the classes alike (C²KD, Huo et al., CVPR 2024)."""
 
 from typing import Annotated
 

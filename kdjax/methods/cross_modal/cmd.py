@@ -14,9 +14,9 @@ def cmd(*, moments: Power = 5, student: Tap = 'logits', teacher: Tap = 'logits')
 
   |E x - E y| + Σ_k |E (x - E x)^k - E (y - E y)^k|, k = 2 ... `moments`; E over the batch, the
   powers elementwise, | | the L2 norm over the dimensions. Deviation from the paper: the moments are
-  not divided by the k-th power of the range of the activations, so that it wants bounded taps: where
-  one overflows the loss is infinite. It
-  pairs no examples. It counts once a batch, and padding takes no part in it.
+  not divided by the k-th power of the range of the activations, so that it needs bounded taps: where
+  one overflows the loss is infinite. It pairs no examples. It counts once a batch, and padding takes no
+  part in it.
 
   Args:
     moments: how many, at least 1.

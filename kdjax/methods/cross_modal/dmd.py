@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.nn import losses, taps
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import NonNegative, Size, Tap, Taps
 from kdjax.types import Method
 
@@ -20,9 +20,9 @@ class Graph(nn.Module):
   @nn.compact
   def __call__(self, nodes, edges):
     dtype = nodes[0][1].dtype
-    widths = {whose: nn.Dense(self.dim, dtype=dtype, name=whose) for whose in sorted({n[0] for n in nodes})}
+    widths = {model: nn.Dense(self.dim, dtype=dtype, name=model) for model in sorted({n[0] for n in nodes})}
     scores = nn.Dense(self.dim, dtype=dtype, name='scores')
-    z = [jnp.concatenate([scores(x), widths[whose](e)], -1) for whose, x, e in nodes]
+    z = [jnp.concatenate([scores(x), widths[model](e)], -1) for model, x, e in nodes]
     pairs = jnp.stack([jnp.concatenate([z[j], z[i]], -1) for j, i in edges], 1)
     return nn.Dense(1, dtype=dtype, name='edge')(pairs)[..., 0]
 
@@ -67,43 +67,44 @@ def dmd(
     teacher: the modalities of the teacher.
   """
   edges = [(j, i) for j in range(len(student)) for i in range(len(student) + len(teacher)) if i != j]
-  if not edges or (prior is not None and len(prior) != len(edges)):
+  n_prior = len(edges) if prior is None else len(prior)
+  if not edges or n_prior != len(edges):
     raise KdjaxError(
       f'dmd has {len(edges)} edges for the modalities {list(student)} of the student and '
       f'{list(teacher)} of the teacher'
-      + (f', and the prior {len(prior)} entries.' if edges else ': name at least one that teaches another.')
+      + (f', and the prior {n_prior} entries.' if edges else ': name at least one that teaches another.')
     )
 
   def nodes(s, t):
     detached = jax.lax.stop_gradient(dict(t))
-    found = [
-      (whose, *(taps.tap(outputs, f'{m}/{name}', 'dmd', whose) for name in (logits, embed)))
-      for whose, outputs, modalities in (('student', s, student), ('teacher', detached, teacher))
+    rows = [
+      (model, *(taps.tap(outputs, f'{m}/{name}', 'dmd', model) for name in (logits, embed)))
+      for model, outputs, modalities in (('student', s, student), ('teacher', detached, teacher))
       for m in modalities
     ]
-    scores = {z.shape for _, z, _ in found}
-    widths = {('' if apart else whose, e.shape) for whose, _, e in found}
+    scores = {z.shape for _, z, _ in rows}
+    widths = {('' if apart else model, e.shape) for model, _, e in rows}
     models = {model for model, _ in widths}
-    flat = all(z.ndim == e.ndim == 2 for _, z, e in found)
+    flat = all(z.ndim == e.ndim == 2 for _, z, e in rows)
     if not flat or len(scores) > 1 or len(widths) > len(models):
-      shapes = ', '.join(f'{list(z.shape)} with {list(e.shape)}' for _, z, e in found)
+      shapes = ', '.join(f'{list(z.shape)} with {list(e.shape)}' for _, z, e in rows)
       raise KdjaxError(
         'dmd needs scores [B, C] of one shape from every modality, and embeddings [B, D] of one width '
         f'within a model, with apart in both; it was given {shapes}.'
       )
-    return found
+    return rows
 
   def init(rng, s, t, batch):
     return Graph(dim).init(rng, nodes(s, t), edges)['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = nodes(s, t)
-    seen = [(whose, losses.zero_masked(z), e) for whose, z, e in found]
-    w = jax.nn.softmax(alpha * Graph(dim).apply({'params': params}, seen, edges))
+    all_nodes = nodes(s, t)
+    masked = [(model, losses.zero_masked(z), e) for model, z, e in all_nodes]
+    w = jax.nn.softmax(alpha * adapters.forward(Graph(dim), params, masked, edges))
     p = jnp.asarray(prior or [1 / len(edges)] * len(edges), w.dtype)
-    values = 0.0
+    values = jnp.zeros((), w.dtype)
     for k, (j, i) in enumerate(edges):
-      (_, z, e), (target, other) = found[j], jax.lax.stop_gradient(found[i][1:])
+      (_, z, e), (target, other) = all_nodes[j], jax.lax.stop_gradient(all_nodes[i][1:])
       distance = jnp.sum(jnp.abs(jnp.subtract(*losses.both_masked(z, target))), -1)
       if apart:
         distance += apart * jnp.maximum(jnp.sum(losses.unit(e) * losses.unit(other), -1), 0)

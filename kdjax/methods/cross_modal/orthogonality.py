@@ -1,4 +1,4 @@
-"""Orthogonality: keep two embeddings from telling the same (Hazarika et al., MISA, 2005.03545)."""
+"""Orthogonality: keep two embeddings from sharing information (Hazarika et al., MISA, 2005.03545)."""
 
 import jax
 import jax.numpy as jnp

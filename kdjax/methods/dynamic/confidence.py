@@ -1,4 +1,4 @@
-"""Softened class scores, each example by how sure the teacher is (Furlanello et al., 1805.04770)."""
+"""Softened class scores, weighted by the teacher's confidence (Furlanello et al., 1805.04770)."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Softened class scores, the hard more or the easy first (Lin et al., 1708.02002)."""
+"""Softened class scores, with more weight on hard examples, or easy ones first (Lin et al., 1708.02002)."""
 
 from typing import Literal
 

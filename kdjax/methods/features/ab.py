@@ -48,8 +48,8 @@ def ab(*, margin: NonNegative = 1.0, student: Stages = STAGES, teacher: Stages =
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = taps.stages(s, t, student, teacher, 'ab')
     mask = taps.example_mask(batch, pairs[0][0])
-    connected = Connectors().apply({'params': params}, pairs, mask)
-    values = 0
+    connected = adapters.forward(Connectors(), params, pairs, mask)
+    values = jnp.zeros((), mask.dtype)
     for i, (a, (_, b)) in enumerate(zip(connected, pairs, strict=True)):
       short = jnp.maximum(margin + jnp.where(b > 0, -a, a), 0)
       values += 2.0 ** (i - len(pairs) + 1) * losses.flatten(short**2).sum(-1)

@@ -32,8 +32,8 @@ class Selection(nn.Module):
     keys = embed(keys, self.dim * n_t, 'bilinear').reshape(len(keys), n_s, n_t, self.dim)
     xavier = nn.initializers.xavier_normal()
     places = [
-      self.param(f'{whose}_place', xavier, (n, self.dim)).astype(keys.dtype)
-      for whose, n in (('student', n_s), ('teacher', n_t))
+      self.param(f'{model}_place', xavier, (n, self.dim)).astype(keys.dtype)
+      for model, n in (('student', n_s), ('teacher', n_t))
     ]
     z = jnp.einsum('btd,bstd->bts', queries, keys, precision='highest')
     z += jnp.einsum('td,sd->ts', places[1], places[0], precision='highest')
@@ -65,7 +65,7 @@ def afd(*, dim: Size = 128, student: Taps = STAGES, teacher: Taps = STAGES) -> M
         raise KdjaxError(f'afd needs maps [B, H, W, C], and {n!r} is {list(x.shape)}.')
     return a, b, taps.example_mask(batch, a[0])
 
-  def where(x, size):
+  def attention(x, size):
     return losses.unit(
       losses.flatten(losses.average_to(jnp.mean(losses.scaled(x, (1, 2, 3)) ** 2, -1, keepdims=True), size))
     )
@@ -75,12 +75,12 @@ def afd(*, dim: Size = 128, student: Taps = STAGES, teacher: Taps = STAGES) -> M
 
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b, mask = read(s, t, batch)
-    alpha = Selection(dim).apply({'params': params}, a, b, mask)
-    values = 0
+    alpha = adapters.forward(Selection(dim), params, a, b, mask)
+    values = jnp.zeros((), mask.dtype)
     for i, y in enumerate(b):
       size = y.shape[1:3]
       for j, x in enumerate(a):
-        values += alpha[:, i, j] * jnp.mean((where(x, size) - where(y, size)) ** 2, -1)
+        values += alpha[:, i, j] * jnp.mean((attention(x, size) - attention(y, size)) ** 2, -1)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

@@ -1,4 +1,4 @@
-"""Attentive features: channels of the teacher, weighted by what they hold (Wang et al., ICLR 2020)."""
+"""Attentive features: channels of the teacher, weighted by learned attention (Wang et al., ICLR 2020)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -63,9 +63,10 @@ def afd_attention(
     return attentions.init(rng, read(s, t))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    values = 0
-    for a, b, rho in attentions.apply({'params': params}, read(s, t)):
-      values += jnp.sum(rho * jnp.mean((channels(a) - channels(b)) ** 2, -1), -1)
+    values = losses.total(
+      jnp.sum(rho * jnp.mean((channels(a) - channels(b)) ** 2, -1), -1)
+      for a, b, rho in adapters.forward(attentions, params, read(s, t))
+    )
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -1,4 +1,4 @@
-"""Attention maps: where the mean of the squared channels is large (Zagoruyko et al., 1612.03928)."""
+"""Attention maps: the mean of the squared channels at each position (Zagoruyko et al., 1612.03928)."""
 
 import jax.numpy as jnp
 
@@ -30,7 +30,7 @@ def at_mean(*, p: Power = 2, student: Stages = STAGES, teacher: Stages = STAGES)
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = (losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'at_mean'))
-    values = sum(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
+    values = losses.total(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,4 +1,4 @@
-"""Attention maps: where the absolute activations sum up to much (Zagoruyko et al., 1612.03928)."""
+"""Attention maps: the sum of the absolute channels at each position (Zagoruyko et al., 1612.03928)."""
 
 from typing import Annotated
 
@@ -37,7 +37,7 @@ def at_sum(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = (losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'at_sum'))
-    values = sum(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
+    values = losses.total(jnp.mean((attention(a) - attention(b)) ** 2, -1) for a, b in pairs)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

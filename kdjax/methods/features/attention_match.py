@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError, unknown
-from kdjax.nn import taps
+from kdjax.nn import losses, taps
 from kdjax.options import Stages
 from kdjax.types import Method
 
@@ -66,7 +66,7 @@ def attention_match(
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = taps.stages(s, t, student, teacher, 'attention_match', differ=(1,))
     valid = taps.valid_positions(batch, first, pairs[0][0][:, 0], mask, 'attention_match')
-    values = 0
+    values = []
     for a, b in pairs:
       if together:
         a, b = (together(x, 1, keepdims=True) for x in (a, b))
@@ -75,8 +75,8 @@ def attention_match(
           f'attention_match cannot pair {student!r}, {list(a.shape)}, with {teacher!r}, {list(b.shape)}: '
           "it needs [B, heads, L, L] of one L; match='mse_sum' and 'ce_mean' take other heads."
         )
-      values += (squared_error if match.startswith('mse') else cross_entropy)(a, b, valid)
+      values.append((squared_error if match.startswith('mse') else cross_entropy)(a, b, valid))
     weights = valid[:, :, None] * valid[:, None] if match.startswith('mse') else valid
-    return taps.mean_over_positions(values, weights), stats
+    return taps.mean_over_positions(losses.total(values), weights), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,4 +1,4 @@
-"""Where each channel looks: KL over the positions of a map (Shu et al., 2011.13256)."""
+"""Spatial softmax of each channel: KL over the positions of a map (Shu et al., 2011.13256)."""
 
 import jax.numpy as jnp
 
@@ -34,10 +34,10 @@ def cwd(
     return adapters.Align().init(rng, read(s, t)).get('params', {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    values = 0
-    for a, b in adapters.Align().apply({'params': params}, read(s, t)):
-      kl = losses.kl(channels(b), channels(a), temperature)
-      values += temperature**2 * taps.mean_over_axes(kl)
+    values = losses.total(
+      temperature**2 * taps.mean_over_axes(losses.kl(channels(b), channels(a), temperature))
+      for a, b in adapters.forward(adapters.Align(), params, read(s, t))
+    )
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -41,10 +41,11 @@ def fsp(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
     return adapters.Align().init(rng, read(s, t)).get('params', {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    bottoms = adapters.Align().apply({'params': params}, read(s, t))
-    values = 0
-    for (a, b), (a_top, b_top) in zip(bottoms, bottoms[1:], strict=False):
-      values += taps.mean_over_axes((fsp_matrix(a, a_top) - fsp_matrix(b, b_top)) ** 2)
+    aligned = adapters.forward(adapters.Align(), params, read(s, t))
+    values = losses.total(
+      taps.mean_over_axes((fsp_matrix(a, a_top) - fsp_matrix(b, b_top)) ** 2)
+      for (a, b), (a_top, b_top) in zip(aligned, aligned[1:], strict=False)
+    )
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -104,8 +104,8 @@ def ft(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b, mask, paraphraser, translator = read(s, t, batch)
-    factor, rebuilt = paraphraser.apply({'params': params['paraphraser']}, b)
-    translated = translator.apply({'params': params['translator']}, a, mask)
+    factor, rebuilt = adapters.forward(paraphraser, params['paraphraser'], b)
+    translated = adapters.forward(translator, params['translator'], a, mask)
     transfer = distance(translated, jax.lax.stop_gradient(factor), power, p)
     rebuild = reconstruction * taps.mean_over_axes((rebuilt - b) ** 2)
     if reconstruction_steps is None:

@@ -50,7 +50,7 @@ def hidden_state(
     return align.init(rng, read(s, t)).get('params', {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = align.apply({'params': params}, read(s, t))
+    pairs = adapters.forward(align, params, read(s, t))
     if match == 'mse':
       values = [jnp.mean((a - b) ** 2, -1) for a, b in pairs]
     else:

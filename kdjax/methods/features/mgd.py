@@ -74,10 +74,9 @@ def mgd(
     return Generators().init(rng, *read(s, t, batch, rng))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    values = 0
-    for rebuilt, b in Generators().apply({'params': params}, *read(s, t, batch, rng)):
-      error = losses.flatten((rebuilt - b) ** 2)
-      values += error.mean(-1) if reduction == 'mean' else error.sum(-1)
+    pairs = adapters.forward(Generators(), params, *read(s, t, batch, rng))
+    errors = [losses.flatten((rebuilt - b) ** 2) for rebuilt, b in pairs]
+    values = losses.total(e.mean(-1) if reduction == 'mean' else e.sum(-1) for e in errors)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

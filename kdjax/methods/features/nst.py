@@ -1,4 +1,4 @@
-"""Where channels look: match the patterns that all channels select (Huang et al., 1707.01219)."""
+"""Spatial patterns of the channels, matched by MMD (Huang et al., 1707.01219)."""
 
 import jax.numpy as jnp
 
@@ -32,10 +32,9 @@ def nst(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
     return losses.unit(jnp.moveaxis(x.reshape(x.shape[0], -1, x.shape[-1]), 1, 2))
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    values = 0
-    for pair in taps.stages(s, t, student, teacher, 'nst'):
-      a, b = map(channels, losses.to_one_size(*pair))
-      values += kernel(b, b) + kernel(a, a) - 2 * kernel(a, b)
+    pairs = [losses.to_one_size(*pair) for pair in taps.stages(s, t, student, teacher, 'nst')]
+    maps = [(channels(a), channels(b)) for a, b in pairs]
+    values = losses.total(kernel(b, b) + kernel(a, a) - 2 * kernel(a, b) for a, b in maps)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

@@ -1,4 +1,4 @@
-"""Overhaul: match what the teacher lets through, above a margin (Heo et al., 1904.01866)."""
+"""Overhaul: match the teacher's features above a margin, by a partial L2 (Heo et al., 1904.01866)."""
 
 import math
 
@@ -57,7 +57,7 @@ def ofd(
   """The overhaul of feature distillation (arXiv 1904.01866, section 3).
 
   Σ over stages i of n of 2^(i + 1 - n) · Σ over neurons of the partial L2 distance between the
-  connected student and max(t, m), which asks nothing where both are below 0. It is meant for
+  connected student and max(t, m), which is 0 where both are below 0. It is meant for
   features before their ReLU. The teacher's map is averaged to the student's size. The connectors'
   batch norm relates the examples of a batch. Deviation from mdistiller, whose teacher runs its
   batch norm in training mode: this teacher is in evaluation mode.
@@ -80,23 +80,22 @@ def ofd(
   def margin(i, t, b, mask):
     if not margins:
       return batch_margin(b, mask)
-    given = margins[i]
-    given = taps.tap(t, given, 'ofd', 'teacher') if isinstance(given, str) else jnp.asarray(given, b.dtype)
-    if given.shape[-1:] != b.shape[-1:]:
+    value = margins[i]
+    value = taps.tap(t, value, 'ofd', 'teacher') if isinstance(value, str) else jnp.asarray(value, b.dtype)
+    if value.shape[-1:] != b.shape[-1:]:
       raise KdjaxError(
-        f'ofd cannot use a margin {list(given.shape)} for a map {list(b.shape)} of the teacher.'
+        f'ofd cannot use a margin {list(value.shape)} for a map {list(b.shape)} of the teacher.'
       )
-    return given.reshape(-1, 1, 1, b.shape[-1])
+    return value.reshape(-1, 1, 1, b.shape[-1])
 
   def init(rng, s, t, batch):
     return Connectors().init(rng, *read(s, t, batch))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs, mask = read(s, t, batch)
-    values = 0
-    for i, (a, (_, b)) in enumerate(
-      zip(Connectors().apply({'params': params}, pairs, mask), pairs, strict=True)
-    ):
+    connected = adapters.forward(Connectors(), params, pairs, mask)
+    values = jnp.zeros((), mask.dtype)
+    for i, (a, (_, b)) in enumerate(zip(connected, pairs, strict=True)):
       values += 2.0 ** (i + 1 - len(pairs)) * partial_l2(a, b, margin(i, t, b, mask))
     return taps.mean_over_examples(values, batch), stats
 

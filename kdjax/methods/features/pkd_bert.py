@@ -20,7 +20,7 @@ def pkd_bert(*, student: Stages = LAYERS, teacher: Stages = LAYERS) -> Method:
 
   Args:
     student: its taps, [B, L, D], or [B, D] taken whole.
-    teacher: as many taps, the layers to be patient with: PKD-Skip takes every second one.
+    teacher: as many taps: PKD-Skip takes every second one.
   """
 
   def read(s, t):
@@ -31,8 +31,8 @@ def pkd_bert(*, student: Stages = LAYERS, teacher: Stages = LAYERS) -> Method:
     return adapters.Align().init(rng, read(s, t)).get('params', {}), {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    pairs = adapters.Align().apply({'params': params}, read(s, t))
-    values = sum(jnp.sum((losses.unit(a) - losses.unit(b)) ** 2, -1) for a, b in pairs)
+    pairs = adapters.forward(adapters.Align(), params, read(s, t))
+    values = losses.total(jnp.sum((losses.unit(a) - losses.unit(b)) ** 2, -1) for a, b in pairs)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -39,7 +39,7 @@ def pkd_pearson(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method
 
   def loss(params, stats, s, t, batch, *, step, rng):
     total = 0
-    for a, b in adapters.Align().apply({'params': params}, read(s, t)):
+    for a, b in adapters.forward(adapters.Align(), params, read(s, t)):
       mask = taps.example_mask(batch, a)
       total += 0.5 * jnp.mean(jnp.sum((channels(a, mask) - channels(b, mask)) ** 2, -1))
     return (total, jnp.ones_like(total)), stats

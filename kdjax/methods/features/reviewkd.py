@@ -87,8 +87,8 @@ def reviewkd(*, student: Stages = STAGES, teacher: Stages = STAGES) -> Method:
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs, mask = read(s, t, batch)
-    fused = Fusion().apply({'params': params}, pairs, mask)
-    values = sum(hcl(a, b) for a, (_, b) in zip(fused, pairs, strict=True))
+    fused = adapters.forward(Fusion(), params, pairs, mask)
+    values = losses.total(hcl(a, b) for a, (_, b) in zip(fused, pairs, strict=True))
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss, relational=True)

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kdjax.nn import losses, taps
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import Eps, Positive, Stages
 from kdjax.types import Method
 
@@ -60,9 +60,10 @@ def vid(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     pairs = taps.stages(s, t, student, teacher, 'vid')
-    values = 0
-    for mean, var, b in gaussians.apply({'params': params}, pairs):
-      values += taps.mean_over_axes(0.5 * ((mean - b) ** 2 / var + jnp.log(var)))
+    values = losses.total(
+      taps.mean_over_axes(0.5 * ((mean - b) ** 2 / var + jnp.log(var)))
+      for mean, var, b in adapters.forward(gaussians, params, pairs)
+    )
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

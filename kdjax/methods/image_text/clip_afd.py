@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.nn import groups, losses, taps
+from kdjax.nn import adapters, groups, losses, taps
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -50,8 +50,8 @@ def clip_afd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     fuse, image, text = read(s, t)
-    image = losses.unit(fuse.apply({'params': params['image']}, image))
-    text = losses.unit(fuse.apply({'params': params['text']}, text))
+    image = losses.unit(adapters.forward(fuse, params['image'], image))
+    text = losses.unit(adapters.forward(fuse, params['text'], text))
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     others = groups.contrasted(batch, taps.example_mask(batch, image))
     values = losses.clip_info_nce(image, text, scale, others)

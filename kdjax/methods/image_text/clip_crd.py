@@ -1,4 +1,4 @@
-"""Match how each image scores all texts and back, by KL (CLIP-KD: Yang et al., 2307.12732)."""
+"""Match the affinities of images and texts, by KL (CLIP-KD: Yang et al., 2307.12732)."""
 
 import jax.numpy as jnp
 
@@ -18,8 +18,8 @@ def clip_crd(
 
   Half of KL(p_T || p_S) from image to text plus that from text to image, mean over the examples;
   p is the softmax of exp(logit_scale) · cosine over the batch, each model at its own scale. It is
-  0 where the two agree. Padding takes no part; pairs of the same `group` do, since the target is what
-  the teacher itself gives them.
+  0 where the two agree. Padding takes no part; pairs of the same `group` do, since the target is the
+  teacher's affinities for them.
 
   Args:
     student: its image and text embedding, [B, D] each, and the log of its logit scale, [].
@@ -27,14 +27,14 @@ def clip_crd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    def both(outputs, names, whose):
-      v, w, log_scale = taps.towers(outputs, names, 'clip_crd', whose, scalars=1)
+    def both(outputs, names, model):
+      v, w, log_scale = taps.towers(outputs, names, 'clip_crd', model, scalars=1)
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
       mask = taps.example_mask(batch, v)
       return losses.log_affinity(v, w, scale, mask), losses.log_affinity(w, v, scale, mask)
 
     pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
-    values = 0.5 * sum(losses.kl(log_p, log_q) for log_p, log_q in pairs)
+    values = 0.5 * losses.total(losses.kl(log_p, log_q) for log_p, log_q in pairs)
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -24,7 +24,7 @@ def clip_cross_kd(
   p is the softmax of scale · cosine over the batch. The teacher has its own scale, the student's
   is learned: exp(p), from 1 / 0.07. Where the widths differ, one learned linear layer a tower maps
   the student's embedding before it is normalised. Padding takes no part; pairs of the same `group` do,
-  since the target is what the teacher itself gives them.
+  since the target is the teacher's affinities for them.
 
   Args:
     released: the learned scale is p, without the exponential, as in CLIP-KD's code.
@@ -44,11 +44,11 @@ def clip_cross_kd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, (vt, wt, log_scale) = read(s, t)
-    vs, ws = (losses.unit(x) for x in module.apply({'params': params['projection']}, *a))
+    vs, ws = (losses.unit(x) for x in forward(module, params['projection'], *a))
     vt, wt, scale_t = losses.unit(vt), losses.unit(wt), jnp.exp(log_scale)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     mask = taps.example_mask(batch, vs)
-    values = 0.5 * sum(
+    values = 0.5 * losses.total(
       losses.kl(losses.log_affinity(x, y, scale_t, mask), losses.log_affinity(z, y, scale, mask))
       for x, y, z in ((vt, wt, vs), (wt, vt, ws))
     )

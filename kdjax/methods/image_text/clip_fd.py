@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -39,8 +39,8 @@ def clip_fd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, b = read(s, t)
-    pairs = zip(module.apply({'params': params}, *a), b, strict=True)
-    values = sum(taps.mean_over_axes(jnp.square(losses.unit(x) - losses.unit(y))) for x, y in pairs)
+    pairs = zip(forward(module, params, *a), b, strict=True)
+    values = losses.total(taps.mean_over_axes(jnp.square(losses.unit(x) - losses.unit(y))) for x, y in pairs)
     return taps.mean_over_examples(values, batch), stats
 
   return Method(init, loss)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from kdjax.nn import groups, losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -61,7 +61,7 @@ def clip_gd(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, (v, w, log_s), (vt, wt, log_t) = read(s, t)
-    vs, ws = module.apply({'params': params}, v, w)
+    vs, ws = forward(module, params, v, w)
     mask = taps.example_mask(batch, v)
     others = groups.contrasted(batch, mask)
 
@@ -70,7 +70,7 @@ def clip_gd(
       return *gradients(v, w, scale, mask, others), *gradients(w, v, scale, mask, others)
 
     pairs = zip(four(vs, ws, log_s), four(vt, wt, log_t), strict=True)
-    values = sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in pairs)
+    values = losses.total(taps.mean_over_axes(jnp.square(x - y)) for x, y in pairs)
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

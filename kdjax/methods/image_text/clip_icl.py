@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from kdjax.nn import groups, losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import Taps
 from kdjax.types import Method
 
@@ -44,12 +44,12 @@ def clip_icl(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, a, (vt, wt) = read(s, t)
-    vs, ws = module.apply({'params': params['projection']}, *a)
+    vs, ws = forward(module, params['projection'], *a)
     scale = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     mask = groups.contrasted(batch, taps.example_mask(batch, vs))
     crossed = (vs, wt), (ws, vt)
     rows = [losses.log_affinity(losses.unit(x), losses.unit(y), scale, mask) for x, y in crossed]
-    values = -0.5 * sum(jnp.diagonal(x) for x in rows)
+    values = -0.5 * losses.total(jnp.diagonal(x) for x in rows)
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(init, loss, relational=True)

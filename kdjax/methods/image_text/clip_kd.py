@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from kdjax.nn import groups, losses, taps
-from kdjax.nn.adapters import TowerProjection
+from kdjax.nn.adapters import TowerProjection, forward
 from kdjax.options import NonNegative, Taps
 from kdjax.types import Method
 
@@ -26,7 +26,7 @@ def clip_kd(
   The terms are those of clip_fd, clip_icl and clip_crd. Three methods side by side learn two
   projections where the widths differ; here FD and ICL share one, as in the released code. CRD
   takes the student's embeddings as they are. Pairs of the same `group` are no negatives of each other
-  in ICL; in CRD they stay, since its target is what the teacher itself gives them.
+  in ICL; in CRD they stay, since its target is the teacher's affinities for them.
 
   Args:
     fd: the factor of the feature distillation.
@@ -52,7 +52,7 @@ def clip_kd(
     mask = taps.example_mask(batch, a[0])
     others = groups.contrasted(batch, mask)
     v, w = map(losses.unit, a)
-    vs, ws = map(losses.unit, module.apply({'params': params['projection']}, *a))
+    vs, ws = map(losses.unit, forward(module, params['projection'], *a))
     vt, wt = map(losses.unit, b)
     cross = params['logit_scale'] if released else jnp.exp(params['logit_scale'])
     values = fd * sum(taps.mean_over_axes(jnp.square(x - y)) for x, y in ((vs, vt), (ws, wt)))

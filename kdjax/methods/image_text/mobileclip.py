@@ -20,7 +20,7 @@ def mean_affinity(members, mask):
   for image, text, log_scale in members:
     v, w, scale = losses.unit(image), losses.unit(text), jnp.exp(log_scale)
     each.append([jnp.exp(losses.log_affinity(*pair, scale, mask)) for pair in ((v, w), (w, v))])
-  return [sum(p) / len(each) for p in zip(*each, strict=True)]
+  return [losses.total(p) / len(each) for p in zip(*each, strict=True)]
 
 
 def mobileclip(
@@ -34,7 +34,7 @@ def mobileclip(
   the MEAN over the teachers of softmax(exp(logit_scale) · cosine) over the batch: probabilities are
   averaged, not logits. Deviation, as in the released code: the paper averages KLs, which has the
   same gradient and takes the teachers' entropy off. No T². Padding takes no part; pairs of the same
-  `group` do, since the target is what the teachers themselves give them. The paper adds
+  `group` do, since the target is the teachers' affinities for them. The paper adds
   the same loss on synthetic captions: give the method a second time, with their taps.
 
   Args:
@@ -52,7 +52,7 @@ def mobileclip(
     )
     v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
     rows = [losses.log_affinity(*pair, scale, mask) for pair in ((v, w), (w, v))]
-    values = -0.5 * sum(jnp.sum(p * log_q, -1) for p, log_q in zip(targets, rows, strict=True))
+    values = -0.5 * losses.total(jnp.sum(p * log_q, -1) for p, log_q in zip(targets, rows, strict=True))
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

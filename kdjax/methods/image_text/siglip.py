@@ -22,7 +22,7 @@ def siglip(
   z = exp(logit_scale) · cosine + logit_bias, the teacher's and the student's. It is 0 where the
   two agree, and its gradient by z is q - p. No paper states it: it is SigLIP's loss with the
   teacher's probability for the label. Padding takes no part, neither as image nor as text; pairs of the
-  same `group` do, since the target is what the teacher itself gives them.
+  same `group` do, since the target is the teacher's affinities for them.
 
   Args:
     released: -log sigmoid((2p - 1) · z) instead, as in MobileCLIP2's training code. Its gradient
@@ -33,8 +33,8 @@ def siglip(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    def logits(outputs, names, whose):
-      v, w, log_scale, bias = taps.towers(outputs, names, 'siglip', whose, scalars=2)
+    def logits(outputs, names, model):
+      v, w, log_scale, bias = taps.towers(outputs, names, 'siglip', model, scalars=2)
       cosine = jnp.matmul(losses.unit(v), losses.unit(w).T, precision='highest')
       return jnp.exp(log_scale) * cosine + bias
 

@@ -20,7 +20,7 @@ def tinyclip(
   the softmax of exp(logit_scale) · cosine over the batch, each model at its own scale. As in the
   paper the teacher's entropy is not taken off, so the loss is not 0 where the two agree; the
   gradient is that of clip_crd. No T². Padding takes no part; pairs of the same `group` do, since the
-  target is what the teacher itself gives them.
+  target is the teacher's affinities for them.
 
   Args:
     student: its image and text embedding, [B, D] each, and the log of its logit scale, [].
@@ -28,14 +28,14 @@ def tinyclip(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    def both(outputs, names, whose):
-      v, w, log_scale = taps.towers(outputs, names, 'tinyclip', whose, scalars=1)
+    def both(outputs, names, model):
+      v, w, log_scale = taps.towers(outputs, names, 'tinyclip', model, scalars=1)
       v, w, scale = losses.unit(v), losses.unit(w), jnp.exp(log_scale)
       mask = taps.example_mask(batch, v)
       return losses.log_affinity(v, w, scale, mask), losses.log_affinity(w, v, scale, mask)
 
     pairs = zip(both(t, teacher, 'teacher'), both(s, student, 'student'), strict=True)
-    values = 0.5 * sum(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
+    values = 0.5 * losses.total(losses.soft_cross_entropy(log_p, log_q) for log_p, log_q in pairs)
     return taps.as_batch_term(taps.mean_over_examples(values, batch)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -1,4 +1,4 @@
-"""A made-up teacher that is right and nearly certain, softened (Yuan et al., 1909.11723, Tf-KD)."""
+"""A virtual teacher that is right and nearly certain, softened (Yuan et al., 1909.11723, Tf-KD)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def label_smoothing_teacher(
 
   Args:
     correct: u at the label.
-    temperature: T of the made-up teacher, above 0.
+    temperature: T of the virtual teacher, above 0.
     student: its tap, [B, C]. A class that it rules out is none of the C.
   """
 

@@ -91,7 +91,7 @@ def mlkd(
     total = jnp.zeros((), q.dtype)
     for T in temperatures:
       total += instance * share * level(q, p, T) + correlations(T)
-    if student_strong is not None:
+    if student_strong is not None and teacher_strong is not None:
       strong = taps.pair(s, t, student_strong, teacher_strong, 'mlkd')
       for i, T in enumerate(temperatures):
         total += instance * level(*((q, p) if released and i > 2 else strong), T)

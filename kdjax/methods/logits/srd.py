@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from annotated_types import Interval
 
-from kdjax.nn import losses, taps
+from kdjax.nn import adapters, losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
 
@@ -62,7 +62,7 @@ def srd(
       x = x - jnp.sum(x * mask, 0) / n
       return x / jnp.sqrt(jnp.sum(x * x * mask, 0) / n + 1e-4)
 
-    difference = jnp.abs(norm(projector.apply({'params': params}, a)) - norm(b))
+    difference = jnp.abs(norm(adapters.forward(projector, params, a)) - norm(b))
     log = jnp.log(jnp.sum(difference**exponent * mask) + 1e-12)
     return (total + features * jnp.where(mask.sum() > 0, log, 0), one), stats
 

@@ -1,4 +1,4 @@
-"""Softened class scores, each example by how far its student lags (Zhou et al., 2102.00650)."""
+"""Softened class scores, weighted by the student's loss over the teacher's (Zhou et al., 2102.00650)."""
 
 import jax
 import jax.numpy as jnp

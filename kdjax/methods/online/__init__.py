@@ -1,1 +1,1 @@
-"""Methods without a teacher that was trained before: models that learn together, or from themselves."""
+"""Methods without a trained teacher: models that learn together, or from themselves."""

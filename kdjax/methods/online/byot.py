@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.nn import layers, losses, taps
+from kdjax.nn import adapters, layers, losses, taps
 from kdjax.options import NonNegative, Share, Tap, Taps, Temperature
 from kdjax.types import Method
 
@@ -19,12 +19,12 @@ class Shallow(nn.Module):
 
   @nn.compact
   def __call__(self, xs):
-    made = []
+    outputs = []
     for i, x in enumerate(xs):
       x = nn.relu(nn.Dense(self.width, dtype=x.dtype, name=f'in{i}')(x))
       feature = nn.Dense(self.width, dtype=x.dtype, name=f'out{i}')(x)
-      made.append((feature, nn.Dense(self.classes, dtype=x.dtype, name=f'classifier{i}')(feature)))
-    return made
+      outputs.append((feature, nn.Dense(self.classes, dtype=x.dtype, name=f'classifier{i}')(feature)))
+    return outputs
 
 
 def byot(
@@ -42,7 +42,7 @@ def byot(
   + alpha · T² · KL(softmax(logits / T) || softmax(z_i / T)) + features · ||f_i - embed||², summed over
   the channels, mean over the examples. f_i is a learned bottleneck of the tap, averaged over its
   places, at the width of `embed`; z_i is a learned linear classifier of f_i. The deepest logits and
-  embedding are constants here: they learn from the labels alone. The added layers go away after the
+  embedding are constants here: they learn from the labels alone. The added layers are dropped after
   training; the model learns through its shallow taps. It counts once a batch. The teacher's taps are
   not read.
 
@@ -56,8 +56,8 @@ def byot(
     temperature: T, above 0.
     student: the shallow taps, maps [B, H, W, C], tokens [B, L, D], of which the valid ones are
       averaged, or vectors [B, D].
-    logits: the tap that teaches the class scores, [B, C].
-    embed: the tap that teaches the features, [B, E].
+    logits: the tap of the target class scores, [B, C].
+    embed: the tap of the target feature, [B, E].
   """
   names = (student,) if isinstance(student, str) else tuple(student)
 
@@ -79,8 +79,8 @@ def byot(
   def loss(params, stats, s, t, batch, *, step, rng):
     xs, deep, feature, shallow = read(s, batch)
     label, known = taps.labelled(deep, batch, 'byot')
-    hard = soft = 0
-    for f, z in shallow.apply({'params': params}, xs):
+    hard = soft = jnp.zeros((), deep.dtype)
+    for f, z in adapters.forward(shallow, params, xs):
       hard -= (1 - alpha) * losses.log_likelihood(z, label)
       soft += alpha * temperature**2 * losses.kl(deep, z, temperature)
       soft += features * jnp.sum((f - feature) ** 2, -1)

@@ -1,4 +1,4 @@
-"""Self-distillation with no labels: a centred, sharper average of oneself (DINO, Caron, 2104.14294)."""
+"""Self-distillation with no labels: from a centred, sharpened moving average (DINO, Caron, 2104.14294)."""
 
 import jax
 import jax.numpy as jnp
@@ -61,8 +61,8 @@ def dino(
     new = {}
     if prototypes:
       q, p = scores(q, params['kernel']), scores(p, stats['kernel'])
-      now = jax.lax.stop_gradient(params['kernel'])
-      new['kernel'] = momentum * stats['kernel'] + (1 - momentum) * now
+      kernel = jax.lax.stop_gradient(params['kernel'])
+      new['kernel'] = momentum * stats['kernel'] + (1 - momentum) * kernel
     c = stats['center']
     values = losses.soft_cross_entropy((p - c) / teacher_temperature, q / student_temperature)
     each = losses.zero_masked(p).reshape(len(p), -1, p.shape[-1]).mean(1)

@@ -12,15 +12,15 @@ WEIGHT = 1.0  # the paper and Knowledge-Distillation-Zoo, beside 1 on the labels
 
 
 def dml(*, peer: Peer, student: Tap = 'logits') -> Method:
-  """Deep mutual learning of two models (arXiv 1706.00384), from which the student is kept.
+  """Deep mutual learning of two models (arXiv 1706.00384), of which only the student is evaluated.
 
   The student learns KL(softmax(peer) || softmax(student)) at T = 1, mean over the examples. The peer
   learns CE(label, peer), mean over the examples with a known label, + KL(softmax(student) ||
   softmax(peer)). Neither gets a gradient from the other's loss. The value is the student's KL alone;
-  the peer's loss is there by its gradient only. It counts once a batch.
+  the peer's loss adds its gradient only. It counts once a batch.
 
   The peer's weights and statistics are the method's: the student's optimiser trains them, they count
-  for the clipping of gradients, and nobody keeps them. The weight of the method and its schedule are
+  for the clipping of gradients, and are dropped after training. The weight of the method and its schedule are
   on all that the peer learns, so that a weight other than 1 is another learning rate of the peer
   under SGD, and a weight of 0 stops it. The teacher's taps are not read.
 
@@ -47,9 +47,9 @@ def dml(*, peer: Peer, student: Tap = 'logits') -> Method:
     def mean(values, batch):
       return taps.as_batch_term(taps.mean_over_examples(values, batch))[0]
 
-    still = jax.lax.stop_gradient
-    own = mean(-losses.log_likelihood(p, label), known) + mean(losses.kl(still(q), p), batch)
-    total = mean(losses.kl(still(p), q), batch) + own - still(own)
+    detach = jax.lax.stop_gradient
+    peer_loss = mean(-losses.log_likelihood(p, label), known) + mean(losses.kl(detach(q), p), batch)
+    total = mean(losses.kl(detach(p), q), batch) + peer_loss - detach(peer_loss)
     return (total, jnp.ones_like(total)), new_stats
 
   return Method(init, loss, relational=True)

@@ -29,7 +29,7 @@ def minlogit(z: Array, label: Array) -> Array:
 def linear(z: Array, label: Array) -> Array:
   """Σ_i α_i z_i with the α of each example, on the simplex, that lower its loss the most.
 
-  Exponentiated gradient, in which a step that raises an example's loss, convex in its α, is taken back.
+  Exponentiated gradient, which undoes a step that raises an example's loss, convex in its α.
   """
   out = jnp.any(losses.ruled_out(z), 0)  # what one rules out has no chance in any convex combination
   z = jnp.where(out, 0, z)
@@ -74,13 +74,14 @@ def kdcl(
   The student learns T² · KL(softmax(z / T) || softmax(student / T)), z the scores that the ensemble of
   the student and the peers makes, without gradient; each peer learns its own such KL + CE(label, peer).
   Mean over the examples with a known label, which every ensemble needs. The value is the student's KL
-  alone; what the peers learn is there by its gradient only.
+  alone; the peers' losses add their gradients only.
 
   The peers' weights and statistics are the method's, as in `dml`: trained by the student's optimiser,
-  kept by nobody, and under the weight and the schedule of the method. The teacher's taps are not read.
+  dropped after training, and under the weight and the schedule of the method. The teacher's taps are
+  not read.
 
   Deviations: the ensemble 'general', whose weights come from a validation split, is left out; all
-  models see the same view, where the paper distorts each model's images anew; 'linear' takes 30
+  models get the same view, where the paper distorts each model's images anew; 'linear' takes 30
   steps towards the best weights of each example.
 
   Args:
@@ -98,8 +99,8 @@ def kdcl(
   names = sorted(peers)
 
   def init(rng, s, t, batch):
-    made = {n: dict(peers[n].init(jax.random.fold_in(rng, i), batch)) for i, n in enumerate(names)}
-    return {n: v.pop('params') for n, v in made.items()}, made
+    variables = {n: dict(peers[n].init(jax.random.fold_in(rng, i), batch)) for i, n in enumerate(names)}
+    return {n: v.pop('params') for n, v in variables.items()}, variables
 
   def loss(params, stats, s, t, batch, *, step, rng):
     z, new_stats = [taps.tap(s, student, 'kdcl', 'student')], {}
@@ -111,10 +112,12 @@ def kdcl(
         shapes = f'{list(z[0].shape)}, and {n!r} has {list(z[i + 1].shape)}'
         raise KdjaxError(f'kdcl needs peers with {student!r} {shapes}.')
     label, known = taps.labelled(z[0], batch, 'kdcl')
-    still = jax.lax.stop_gradient
-    target = still(ENSEMBLES[ensemble](still(jnp.stack(z)), label))
-    values, *own = (temperature**2 * losses.kl(target, q, temperature) for q in z)
-    own = sum(v - losses.log_likelihood(p, label) for v, p in zip(own, z[1:], strict=True))
-    return taps.mean_over_examples(values + own - still(own), known), new_stats
+    detach = jax.lax.stop_gradient
+    target = detach(ENSEMBLES[ensemble](detach(jnp.stack(z)), label))
+    values, *peer_values = (temperature**2 * losses.kl(target, q, temperature) for q in z)
+    peer_loss = losses.total(
+      v - losses.log_likelihood(p, label) for v, p in zip(peer_values, z[1:], strict=True)
+    )
+    return taps.mean_over_examples(values + peer_loss - detach(peer_loss), known), new_stats
 
   return Method(init, loss)

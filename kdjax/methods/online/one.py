@@ -45,14 +45,14 @@ class Branches(nn.Module):
 
   @nn.compact
   def __call__(self, trunk, logits, mask):
-    made = [
+    scores = [
       Branch(logits.shape[-1], self.width, self.layers, name=f'branch{i}')(trunk, mask)
       for i in range(1, self.branches + 1)
     ]
     pooled = trunk.reshape(len(trunk), -1, trunk.shape[-1]).mean(1)
     gate = nn.Dense(self.branches + 1, dtype=trunk.dtype, name='gate')(pooled)
     gate = nn.softmax(nn.relu(adapters.BatchNorm(name='gate_norm')(gate, mask)))
-    return jnp.stack([logits, *made]), gate
+    return jnp.stack([logits, *scores]), gate
 
 
 def one(
@@ -71,7 +71,7 @@ def one(
   on the same tap weighs them: e = Σ_i g_i z_i. The loss is CE(label, e) + Σ CE(label, z_i) over the
   added branches, means over the examples with a known label, + T² · Σ KL(softmax(e / T) || softmax(z_i
   / T)) over all branches, the student's too, mean over the examples, with e a constant in the KL. The
-  student's own CE is the task's. The branches and the gate go away after the training. It counts once
+  student's own CE is the task's. The branches and the gate are dropped after training. It counts once
   a batch; the batch norms relate the examples of a batch, and padding takes no part in them. The
   teacher's taps are not read.
 
@@ -104,14 +104,14 @@ def one(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     module, inputs = read(s, batch)
-    z, gate = module.apply({'params': params}, *inputs)
+    z, gate = adapters.forward(module, params, *inputs)
     out = losses.ruled_out(z[0])  # by the student: then the branches rule it out too
     mixture = jnp.einsum('bm,mbc->bc', gate, jnp.where(out, 0, z), precision='highest')
     mixture = jnp.where(out, -jnp.inf, mixture)
     label, known = taps.labelled(mixture, batch, 'one')
-    hard = -sum(losses.log_likelihood(x, label) for x in (mixture, *z[1:]))
+    hard = -losses.total(losses.log_likelihood(x, label) for x in (mixture, *z[1:]))
     target = jax.lax.stop_gradient(mixture)
-    soft = temperature**2 * sum(losses.kl(target, x, temperature) for x in z)
+    soft = temperature**2 * losses.total(losses.kl(target, x, temperature) for x in z)
     if rampup:
       soft *= jnp.exp(-5 * (1 - jnp.minimum(step / rampup, 1)) ** 2)
     parts = taps.mean_over_examples(hard, known), taps.mean_over_examples(soft, batch)

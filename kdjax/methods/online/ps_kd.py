@@ -1,4 +1,4 @@
-"""Progressive self-distillation: the labels, mixed with one's own past scores (Kim et al., 2006.12000)."""
+"""Progressive self-distillation: labels mixed with the student's past scores (Kim et al., 2006.12000)."""
 
 from kdjax.nn import losses, taps
 from kdjax.options import Tap

@@ -1,1 +1,1 @@
-"""Methods on how the examples of a batch relate to each other."""
+"""Methods on the relations between the examples of a batch."""

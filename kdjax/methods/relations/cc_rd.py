@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import unknown
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TwoEmbeddings
+from kdjax.nn.adapters import TwoEmbeddings, forward
 from kdjax.options import Size, Tap
 from kdjax.types import Method
 
@@ -51,7 +51,7 @@ def cc_rd(
     if dim is None:
       a, b = losses.flatten(a), losses.flatten(b)
     else:
-      a, b = TwoEmbeddings(dim).apply({'params': params}, a, b)
+      a, b = forward(TwoEmbeddings(dim), params, a, b)
     delta = jnp.abs(a - b) * m[:, None]
     if pairs == 'all':
       total = jnp.sum(delta.sum(0) ** 2) - jnp.sum(delta**2)

@@ -36,7 +36,7 @@ def cc_taylor(
   def kernel(x):
     x = losses.unit(losses.flatten(x))
     similarity = jnp.matmul(x, x.T, precision='highest')
-    series = sum((2 * gamma) ** p / math.factorial(p) * similarity**p for p in range(order + 1))
+    series = losses.total((2 * gamma) ** p / math.factorial(p) * similarity**p for p in range(order + 1))
     return math.exp(-2 * gamma) * series
 
   def loss(params, stats, s, t, batch, *, step, rng):

@@ -8,7 +8,7 @@ from annotated_types import Interval
 
 from kdjax.errors import unknown
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import TwoEmbeddings
+from kdjax.nn.adapters import TwoEmbeddings, forward
 from kdjax.options import Order, Size, Tap
 from kdjax.types import Method
 
@@ -48,7 +48,7 @@ def cckd(
     k = jnp.matmul(e, e.T, precision='highest')
     if kernel == 'bilinear':
       return k
-    series = sum((2 * gamma) ** p / math.factorial(p) * k**p for p in range(order + 1))
+    series = losses.total((2 * gamma) ** p / math.factorial(p) * k**p for p in range(order + 1))
     return math.exp(-2 * gamma) * series
 
   def read(s, t):
@@ -58,7 +58,7 @@ def cckd(
     return TwoEmbeddings(dim).init(rng, *read(s, t))['params'], {}
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    a, b = TwoEmbeddings(dim).apply({'params': params}, *read(s, t))
+    a, b = forward(TwoEmbeddings(dim), params, *read(s, t))
     m = taps.example_mask(batch, a)
     difference = losses.gap(correlation(a), correlation(b)) * m[:, None] * m[None]
     total = losses.norm(difference, None) / jnp.maximum(m.sum(), 1) ** 2

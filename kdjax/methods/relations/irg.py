@@ -75,11 +75,11 @@ def irg(
 
   def loss(params, stats, s, t, batch, *, step, rng):
     last = len(student) - 1
-    found = [
+    tap_pairs = [
       taps.pair(s, t, a, b, 'irg', same_shape=i == last)
       for i, (a, b) in enumerate(zip(student, teacher, strict=True))
     ]
-    *inner, (q, p) = found
+    *inner, (q, p) = tap_pairs
     m = taps.example_mask(batch, q)
     n, pairs = jnp.maximum(m.sum(), 1), m[:, None] * m[None]
     q, p = losses.both_masked(q, p)

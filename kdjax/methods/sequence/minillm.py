@@ -27,11 +27,11 @@ def advantages(rewards, mask, gamma, later=False):
 
   start = jnp.zeros_like(rewards[:, 0])
   _, sums = jax.lax.scan(back, start, (jnp.where(mask > 0, rewards, 0) * mask).T, reverse=True)
-  left = jnp.cumsum(mask[:, ::-1], 1)[:, ::-1]
+  remaining = jnp.cumsum(mask[:, ::-1], 1)[:, ::-1]
   sums = sums.T
   if later:
-    sums, left = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (sums, left))
-  return sums / jnp.maximum(left, 1) * mask
+    sums, remaining = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (sums, remaining))
+  return sums / jnp.maximum(remaining, 1) * mask
 
 
 def minillm(
@@ -55,8 +55,8 @@ def minillm(
   Σ_n w_n · KL(q(. | y_<n) || p(. | y_<n)), the exact part of one step, plus
   Σ_n max(-A_n r_n, -A_n clip(r_n, 1 ± ε)), the effect on later steps by PPO's objective, mean over
   the tokens that count. r_n = w_n · q(y_n) / q_old(y_n), and A_n is the mean reward of the tokens after n,
-  discounted, the reward being log p(y) - log q_old(y). The tokens come with the data: whoever samples
-  them, from the student or from a mixture with the teacher, puts them in the batch.
+  discounted, the reward being log p(y) - log q_old(y). The tokens are in the batch,
+  sampled beforehand from the student or from a mixture with the teacher.
 
   Args:
     policy: whether the policy gradient is in.
@@ -86,7 +86,7 @@ def minillm(
   def loss(params, stats, s, t, batch, *, step, rng):
     a, b = taps.pair(s, t, student, teacher, 'minillm')
 
-    def given(key):
+    def batch_array(key):
       if key not in batch:
         raise unknown('key of the batch in methods.minillm', key, batch)
       if a.ndim != 3 or batch[key].shape != a.shape[:-1]:
@@ -96,14 +96,14 @@ def minillm(
         )
       return batch[key]
 
-    ids = given(tokens)
+    ids = batch_array(tokens)
     log_q = losses.log_likelihood(a, ids)
     weights = taps.positions(log_q, batch, mask, 'minillm') * (ids >= 0)
-    w = given(importance).astype(a.dtype) if importance else jnp.ones_like(log_q)
+    w = batch_array(importance).astype(a.dtype) if importance else jnp.ones_like(log_q)
     values = jnp.zeros_like(log_q)
     if policy:
-      log_old = given(old).astype(a.dtype) if old else jax.lax.stop_gradient(log_q)
-      reward = given(rewards).astype(a.dtype) if rewards else losses.log_likelihood(b, ids) - log_old
+      log_old = batch_array(old).astype(a.dtype) if old else jax.lax.stop_gradient(log_q)
+      reward = batch_array(rewards).astype(a.dtype) if rewards else losses.log_likelihood(b, ids) - log_old
       gain = advantages(reward, weights, gamma, later=single_step and not released)
       if whiten:
         n = jnp.maximum(weights.sum(), 1)

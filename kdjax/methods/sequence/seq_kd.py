@@ -14,7 +14,7 @@ def seq_kd(
   """Sequence-level knowledge distillation (arXiv 1606.07947, section 3.2).
 
   -log q(token) of the sequence that the teacher generated (the paper: its best by beam search),
-  mean over the tokens that count. The tokens come with the data: the teacher writes them once, and
+  mean over the tokens that count. The tokens come with the data: the teacher generates them once, and
   no teacher runs in training. Filtering them, by word error rate as in Distil-Whisper, is a
   matter of the data too.
 

@@ -1,4 +1,4 @@
-"""Next-token KL over the teacher's k most likely tokens, as a store of top-k scores allows."""
+"""Next-token KL over the teacher's k most likely tokens, as cached top-k scores allow."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ def top_k(
   student: Tap = 'text/logits',
   teacher: Tap = 'text/logits',
 ) -> Method:
-  """T² · Σ p (log p - log q) over the k tokens that the teacher finds most likely, mean over the tokens.
+  """T² · Σ p (log p - log q) over the k tokens most likely for the teacher, mean over the tokens.
 
   No paper; three treatments of the rest of the vocabulary that are in use. 'renormalise' (Tunix,
   MaxText): p and q are made to sum to 1 over the k. 'zero' (DistillKit): both keep the softmax of
@@ -37,7 +37,7 @@ def top_k(
     k: how many tokens; all of a smaller vocabulary.
     rest: 'renormalise', 'zero' or 'tail'.
     temperature: T, above 0.
-    indices: the teacher's tap of the token ids, i32 [B, L, K], where only the top scores were kept;
+    indices: the teacher's tap of the token ids, i32 [B, L, K], where only the top scores are cached;
       `teacher` is then [B, L, K], their log-probabilities at T = 1, and `k` is not used. 'zero' and
       'tail' then need a temperature of 1.
     mask: the batch key of the positions that count, [B, L]: a validity, or target tokens (-100:
@@ -75,13 +75,13 @@ def top_k(
       log_p, top_q = jax.nn.log_softmax(log_p), jax.nn.log_softmax(top_q)
     values = losses.divergence(log_p, top_q, allowed)
     if rest == 'tail' and chosen.shape[-1] < a.shape[-1]:
-      kept = jnp.put_along_axis(jnp.zeros(a.shape, bool), chosen, True, -1, inplace=False)
-      tail_q = jax.nn.logsumexp(jnp.where(kept, -1e30, log_q), -1)
+      in_top_k = jnp.put_along_axis(jnp.zeros(a.shape, bool), chosen, True, -1, inplace=False)
+      tail_q = jax.nn.logsumexp(jnp.where(in_top_k, -1e30, log_q), -1)
       if indices is None:
-        tail_p = jax.nn.logsumexp(jnp.where(kept, -1e30, all_p), -1)
-      else:  # what the kept ones leave; nothing, where rounding says so
-        left = 1 - jnp.exp(log_p).sum(-1)
-        tail_p = jnp.where(left > 0, jnp.log(jnp.where(left > 0, left, 1)), -1e30)
+        tail_p = jax.nn.logsumexp(jnp.where(in_top_k, -1e30, all_p), -1)
+      else:  # the probability outside the top k; 0 where rounding makes it negative
+        remaining = 1 - jnp.exp(log_p).sum(-1)
+        tail_p = jnp.where(remaining > 0, jnp.log(jnp.where(remaining > 0, remaining, 1)), -1e30)
       values += jnp.exp(tail_p) * (tail_p - tail_q)
     weights = taps.positions(values, batch, mask, 'top_k')
     return taps.mean_over_positions(temperature**2 * values, weights), stats

@@ -1,4 +1,4 @@
-"""Several teachers, each heard as far as it knows the label (CA-MKD, Zhang et al., 2201.00007)."""
+"""Several teachers, each weighted by its confidence in the label (CA-MKD, Zhang et al., 2201.00007)."""
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +29,12 @@ def ca_mkd(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = [taps.pair(s, t, student, name, 'ca_mkd') for name in teachers]
-    label, known = taps.labelled(found[0][0], batch, 'ca_mkd')
-    logs = jnp.stack([jax.nn.log_softmax(p) for _, p in found])
+    pairs = [taps.pair(s, t, student, name, 'ca_mkd') for name in teachers]
+    label, known = taps.labelled(pairs[0][0], batch, 'ca_mkd')
+    logs = jnp.stack([jax.nn.log_softmax(p) for _, p in pairs])
     ce = -jnp.take_along_axis(logs, label[None, :, None], -1)[..., 0]
-    w = (1 - jax.nn.softmax(ce, 0)) / (len(found) - 1) if len(found) > 1 else jnp.ones_like(ce)
-    each = jnp.stack([losses.kl(p, q, temperature) for q, p in found])
+    w = (1 - jax.nn.softmax(ce, 0)) / (len(pairs) - 1) if len(pairs) > 1 else jnp.ones_like(ce)
+    each = jnp.stack([losses.kl(p, q, temperature) for q, p in pairs])
     return taps.mean_over_examples(temperature**2 * jnp.sum(w * each, 0), known), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss)

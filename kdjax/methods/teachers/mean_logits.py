@@ -13,7 +13,7 @@ def mean_logits(
   """Distillation from the mean of several teachers' logits, as in TextBrewer (arXiv 2002.12620).
 
   T² · KL(softmax(mean_k z_k / T) || softmax(student / T)), mean over the examples. The mean of
-  logits is the normalised geometric mean of probabilities: a class has to please every teacher.
+  logits is the normalised geometric mean of probabilities: a class needs a high one from every teacher.
   Deviation from TextBrewer: the factor T².
 
   Args:
@@ -23,8 +23,8 @@ def mean_logits(
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):
-    found = [taps.pair(s, t, student, name, 'mean_logits') for name in teachers]
-    q, p = found[0][0], sum(p for _, p in found) / len(found)
+    pairs = [taps.pair(s, t, student, name, 'mean_logits') for name in teachers]
+    q, p = pairs[0][0], losses.total(p for _, p in pairs) / len(pairs)
     values = temperature**2 * taps.mean_over_axes(losses.kl(p, q, temperature))
     return taps.mean_over_examples(values, batch), stats
 

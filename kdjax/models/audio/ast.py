@@ -17,12 +17,12 @@ class Ast(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, 2 + L, D], `attention1` ... [B, heads, 2 + L, 2 + L],
   `embed` [B, D], and optionally `logits` [B, C].
 
-  Reads a spectrogram `mel` [B, T, M], or makes it of `audio` [B, N]. Published weights need 1024 frames of
-  Kaldi's 128 log filter banks, less their mean over the training data and over twice their standard
-  deviation, which is the preset 'ast'. The patches run through
-  all frames of the lowest mels first. The class and the distillation token are the first two;
-  `tokens` come out of the last norm, and `embed` is the mean of the two. The attentions are scores
-  before the softmax; padding is attended to as any other frame. The defaults are those of the AudioSet model.
+  Reads a spectrogram `mel` [B, T, M], or computes it from `audio` [B, N]. Published weights need 1024 frames
+  of Kaldi's 128 log filter banks, normalised as (x - mean) / (2 std) of the training data, which is the
+  preset 'ast'. The patches run through all frames of the lowest mels first. The class and the distillation
+  token are the first two; `tokens` come out of the last norm, and `embed` is the mean of the two. The
+  attentions are scores before the softmax; padding is attended to as any other frame. The defaults are those
+  of the AudioSet model.
 
   Attributes:
     mel: a preset of `kdjax.nn.log_mel`, or `{'preset': ..., setting: value}`, for `audio`.

@@ -1,4 +1,4 @@
-"""Small residual convolutional network over a log-mel spectrogram, which it makes itself."""
+"""Small residual convolutional network over a log-mel spectrogram, which it computes itself."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -13,13 +13,13 @@ class Clip(nn.Module):
   """Taps: every tap of both towers as `image/<tap>` and `text/<tap>`, and `logit_scale` [].
 
   `image/embed` and `text/embed` [B, D] are projected into the space of both, and not normalised, and so is
-  an `image/masked_embed` where the tower gives one; `logit_scale` is the log of the factor of their cosines.
+  an `image/masked_embed` where the tower has one; `logit_scale` is the log of the factor of their cosines.
 
   Attributes:
     image: the image tower.
     text: the text tower.
     width: D.
-    scale_limit: the factor is no larger, and learns nothing where it would be; None for no limit.
+    scale_limit: the largest factor, above which its gradient is 0; None for no limit.
   """
 
   image: Module

@@ -14,11 +14,11 @@ from kdjax.options import Name
 from kdjax.types import Module
 
 TOWERS = ('image/embed', 'text/embed', 'logit_scale')
-TAKEN = ('image', 'text')  # the prefixes of the ensemble's own taps
+RESERVED = ('image', 'text')  # the prefixes of the ensemble's own taps
 
 
 def mean(members):
-  """What the members say together: `logits`, or those of two towers, where all of them have them.
+  """The joint outputs of the members: `logits`, and the taps of two towers, each where all members have them.
 
   Args:
     members: the taps of each.
@@ -27,23 +27,23 @@ def mean(members):
   def every(*names):
     return all(name in member for member in members for name in names)
 
-  made = {}
+  outputs = {}
   if every('logits'):
-    made['logits'] = sum(member['logits'] for member in members) / len(members)
+    outputs['logits'] = sum(member['logits'] for member in members) / len(members)
   if every(*TOWERS):
     scales = jnp.exp(jnp.stack([taps.raise_precision(member['logit_scale']) for member in members]))
     shares = jnp.sqrt(scales / scales.sum())
     for name in TOWERS[:2]:
       units = [losses.unit(taps.raise_precision(member[name])) for member in members]
-      made[name] = jnp.concatenate([share * x for share, x in zip(shares, units, strict=True)], -1)
-    made['logit_scale'] = jnp.log(scales.mean())
+      outputs[name] = jnp.concatenate([share * x for share, x in zip(shares, units, strict=True)], -1)
+    outputs['logit_scale'] = jnp.log(scales.mean())
     if every('logit_bias'):
-      made['logit_bias'] = sum(member['logit_bias'] for member in members) / len(members)
-  return made
+      outputs['logit_bias'] = sum(member['logit_bias'] for member in members) / len(members)
+  return outputs
 
 
 class Ensemble(nn.Module):
-  """Taps: every tap of every member as `<member>/<tap>`, and what they say together, by the mean of logits.
+  """Taps: every tap of every member as `<member>/<tap>`, and joint outputs by the mean of logits.
 
   `logits` [..., C] is the mean of the members' logits: their softmax is the normalised geometric mean of the
   members' probabilities (Hinton et al., 1503.02531, section 3), and `kd` of it is `mean_logits` of all. Of
@@ -57,27 +57,33 @@ class Ensemble(nn.Module):
 
   Attributes:
     members: name -> a model.
-    inputs: member -> model input -> input of the ensemble, as `teacher.inputs` has it; what is not named sees
-      all inputs as they are.
+    inputs: member -> model input -> input of the ensemble, as `teacher.inputs` has it; a member that is not
+      named gets all inputs as they are.
 
   Raises:
-    KdjaxError: for a member whose name is none, and inputs of no member.
+    KdjaxError: for a member with an invalid name, and inputs of an unknown one.
   """
 
-  WHOLE = True  # what is in it are models with a classifier of their own
+  WHOLE = True  # the members are whole models, each with its own classifier
 
   members: Annotated[Mapping[str, Module], Len(1)]
   inputs: Mapping[str, Mapping[str, Name]] | None = None
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    names, seen = sorted(self.members), self.inputs or {}
-    for name in (*names, *seen):
-      if not name.isidentifier() or name in TAKEN or name not in names:
+    names, input_maps = sorted(self.members), self.inputs or {}
+    for name in (*names, *input_maps):
+      if not name.isidentifier() or name in RESERVED or name not in names:
         raise KdjaxError(
           f'ensemble has the member {name!r} in {"members" if name in names else "inputs"}: its members are '
-          f'{", ".join(names)}, and a name is of letters, digits and "_", and none of {", ".join(TAKEN)}.'
+          f'{", ".join(names)}, and a name is of letters, digits and "_", and none of {", ".join(RESERVED)}.'
         )
-    each = [dict(self.members[name](mapped(inputs, seen.get(name, {})), train=train)) for name in names]
-    found = {f'{name}/{k}': x for name, own in zip(names, each, strict=True) for k, x in own.items()}
-    return found | mean(each)
+    all_taps = [
+      dict(self.members[name](mapped(inputs, input_maps.get(name, {})), train=train)) for name in names
+    ]
+    outputs = {
+      f'{name}/{k}': x
+      for name, member_taps in zip(names, all_taps, strict=True)
+      for k, x in member_taps.items()
+    }
+    return outputs | mean(all_taps)

@@ -1,5 +1,6 @@
 """Multimodal Transformer: each modality attends to every other, unaligned (MulT, Tsai et al., 1906.00295)."""
 
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -73,7 +74,7 @@ class Mult(nn.Module):
     if self.pool not in POOLS:
       raise unknown('pool of the model mult', self.pool, POOLS)
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    stack = dict(depth=self.depth, heads=self.heads, dropout=self.dropout)
+    stack = partial(Stack, self.depth, self.heads, self.dropout)
     low, masks = {}, {}
     for m in self.modalities:
       x, mask = feature_sequence(inputs, m)
@@ -86,12 +87,12 @@ class Mult(nn.Module):
     taps, embeds = {}, []
     for m in self.modalities:
       across = [
-        Stack(name=f'{m}_from_{other}', **stack)(low[m], masks[other], train, low[other])
+        stack(name=f'{m}_from_{other}')(low[m], masks[other], train, low[other])
         for other in self.modalities
         if other != m
       ]
       x = jnp.concatenate(across or [low[m]], -1)
-      taps[f'{m}/tokens'] = x = Stack(name=f'{m}_within', **stack)(x, masks[m], train)
+      taps[f'{m}/tokens'] = x = stack(name=f'{m}_within')(x, masks[m], train)
       if self.pool == 'last':
         last = x.shape[1] - 1 - jnp.argmax(masks[m][:, ::-1], 1)
         x = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]

@@ -62,7 +62,7 @@ class Gpt2(nn.Module):
         f'data.text_length to {self.positions} or less.'
       )
     mask = inputs.get('text/mask', jnp.ones_like(ids))
-    if cache is None:
+    if positions is None:
       causal_mask = jnp.tril(jnp.ones((length, length), bool)) & (mask[:, None, None] > 0)
     else:  # later positions of the cache are not written yet
       causal_mask = (jnp.arange(room) <= positions[..., None])[:, None]

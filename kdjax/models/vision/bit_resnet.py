@@ -58,16 +58,16 @@ class BitResnet(nn.Module):
   """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
   A stage's map is the sum of its last block, before the next norm; `embed` is the mean of what norm and ReLU
-  make of `stage4`. The stem is what comes before the maximum of its neighbourhoods; these are filled up with
-  zeros at the border, as the authors' TensorFlow and timm have it, where big_vision leaves the border out.
+  make of `stage4`. The tap `stem` is before the max pooling, which pads with zeros, as the authors'
+  TensorFlow and timm have it, where big_vision leaves the border out.
   The last layer starts at 0. A depth of 26 is timm's and big_vision's.
 
   Attributes:
     depth: 26, 50, 101 or 152.
     width: what all channels are multiplied with, the 'x2' of R152x2.
     eps: beside the variance of a kernel; timm has 1e-8.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

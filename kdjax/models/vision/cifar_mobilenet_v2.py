@@ -56,8 +56,8 @@ class CifarMobilenetV2(nn.Module):
     width: multiplies all channels but the 1280 of `embed`, which it only raises.
     expansion: inner channels of a block for each of its input, in all groups but the first.
     blocks: blocks of each group.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

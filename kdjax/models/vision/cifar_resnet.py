@@ -78,8 +78,8 @@ class CifarResnet(nn.Module):
     depth: 6n + 2 for stages of n blocks: 8, 14, 20, 32, 44, 56 or 110; what is called ResNet-50 is another
       model, cifar_resnet_bottleneck.
     widen: the stages have 16, 32 and 64 channels times this, and the stem 16, or 32 where it is over 1.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

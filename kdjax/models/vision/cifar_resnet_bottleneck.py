@@ -17,8 +17,8 @@ class CifarResnetBottleneck(nn.Module):
   Attributes:
     widths: inner channels of each stage, a fourth of the outer; each but the first halves the map.
     blocks: blocks of each stage: 3, 4, 6, 3 is ResNet-50, and 3, 4, 23, 3 ResNet-101.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

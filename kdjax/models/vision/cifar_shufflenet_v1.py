@@ -15,7 +15,7 @@ UNIFORM = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def shuffled(x: Array, groups: int) -> Array:
-  """Channels dealt out anew, one of each group in turn: x [..., C] of `groups` times C / groups."""
+  """The channel shuffle: x [..., C] of `groups` groups, with one channel of each group in turn."""
   return x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2).reshape(x.shape)
 
 
@@ -50,7 +50,8 @@ class Unit(nn.Module):
     y = norm(name='norm3')(y)
     if self.stride == 1:
       return x + y
-    pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # zeros at the border count, as in torch
+    # Zeros at the border count, as in torch; the stub of Flax has the padding as a string alone.
+    pooled = nn.avg_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     return jnp.concatenate([y, pooled], -1)
 
 
@@ -67,8 +68,8 @@ class CifarShufflenetV1(nn.Module):
       the width before it, 24 for the first, has to divide into the groups.
     blocks: blocks of each stage.
     groups: of the 1×1 convolutions, but for the very first.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

@@ -45,7 +45,7 @@ class Unit(nn.Module):
 class CifarShufflenetV2(nn.Module):
   """Taps: `stem`, `stage1` ... `stage3` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
-  `stage1_before` ... are the same maps before their ReLU and, as the authors below hand them out, before
+  `stage1_before` ... are the same maps before their ReLU and, as in the code of the authors below, before
   their shuffle; the left half of their channels has no ReLU to come. Layout and initialisation are those
   of the distillation literature (Tian et al., 1910.10699): a 1×1 stem at full size with no pooling after
   it, and convolutions that start as torch's do. Deviation: the last layer starts as Flax has it.
@@ -54,8 +54,8 @@ class CifarShufflenetV2(nn.Module):
     widths: channels of each stage, even; each halves the map.
     last: channels of the 1×1 convolution after them, of which `embed` is the mean.
     blocks: blocks of each stage.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

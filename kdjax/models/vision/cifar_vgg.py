@@ -25,7 +25,7 @@ WIDTHS = {'stem': 64, 'stage1': 128, 'stage2': 256, 'stage3': 512, 'stage4': 512
 class CifarVgg(nn.Module):
   """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, 512], and optionally `logits` [B, C].
 
-  A tap is what a part gives before the maximum of its neighbourhoods, and `stage1_before` ... the same
+  A tap is the output of a part before its max pooling, and `stage1_before` ... the same
   before its ReLU. Layout and initialisation are those of the distillation literature (Tian et al.,
   1910.10699): convolutions have biases, are He normal by their outputs, and no hidden linear layers
   follow them. Images of 32 are halved thrice, and only those of 64 once more, before the last stage.
@@ -33,8 +33,8 @@ class CifarVgg(nn.Module):
 
   Attributes:
     depth: 8, 11, 13, 16 or 19.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

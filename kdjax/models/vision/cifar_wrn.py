@@ -14,9 +14,9 @@ FAN_OUT = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 
 class PreActivation(nn.Module):
-  """Twice norm, ReLU and 3×3 convolution, and a shortcut; its map, and what its first norm gave.
+  """Twice norm, ReLU and 3×3 convolution, and a shortcut; its map, and the output of its first norm.
 
-  Where the width changes, the shortcut is a 1×1 convolution of what the first ReLU gave.
+  Where the width changes, the shortcut is a 1×1 convolution of the output of the first ReLU.
   """
 
   width: int
@@ -47,8 +47,8 @@ class CifarWrn(nn.Module):
   Attributes:
     depth: 6n + 4 for stages of n blocks: 16 or 40.
     widen: the stages have 16, 32 and 64 channels times this; the stem has 16.
-    mean: of the channels of an image in [0, 1], taken off it; as of CIFAR-100.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it; as of CIFAR-100.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

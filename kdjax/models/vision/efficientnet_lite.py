@@ -81,8 +81,8 @@ class EfficientnetLite(nn.Module):
     torch: for weights trained in torch (timm's efficientnet_lite0) and not in TensorFlow (its tf_ ones
       and most others): strided convolutions pad both sides alike, and batch norms add 1e-5, not 1e-3.
     dropout: probability, before the last layer.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

@@ -66,7 +66,7 @@ class Maxout(nn.Module):
   Attributes:
     channels, kernel, pad, pool, stride: of each layer; (1, 1) is no pooling.
     pieces: linear ones, of each channel.
-    dropout: probability for the values that a layer gives.
+    dropout: probability for the outputs of a layer.
     input_dropout: probability for pixels.
     spread: the kernels start uniform in [-spread, spread]; 0 for Flax's default, as the classifier has.
     num_classes: None for an encoder without `logits`.

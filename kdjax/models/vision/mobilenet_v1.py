@@ -48,8 +48,8 @@ class MobilenetV1(nn.Module):
 
   Attributes:
     width: multiplies all channels.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

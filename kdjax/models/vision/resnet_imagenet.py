@@ -51,13 +51,13 @@ class Residual(nn.Module):
 class ResnetImagenet(nn.Module):
   """Taps: `stem`, `stage1` ... `stage4` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
-  The stem is what comes before the maximum of its neighbourhoods. As in torchvision, a bottleneck
+  The tap `stem` is before the max pooling. As in torchvision, a bottleneck
   has its stride in its 3×3 convolution, where the paper has it in the first.
 
   Attributes:
     depth: 18, 34, 50, 101 or 152.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 
@@ -75,7 +75,8 @@ class ResnetImagenet(nn.Module):
     x = Conv(64, (7, 7), 2, ((3, 3), (3, 3)), use_bias=False, name='stem')(x)
     x = nn.relu(nn.BatchNorm(not train, momentum=0.9, name='stem_norm')(x))
     taps = {'stem': x}
-    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    # The stub of Flax has the padding as a string alone.
+    x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
     for i, n in enumerate(blocks, 1):
       for j in range(n):
         stride = 2 if i > 1 and j == 0 else 1

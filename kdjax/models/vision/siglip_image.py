@@ -26,8 +26,8 @@ class SiglipImage(nn.Module):
     act: activation of the MLPs.
     eps: of the layer norms.
     dropout: probability, after attention and after the MLP.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 

@@ -67,8 +67,8 @@ class VitClassToken(nn.Module):
     dropout: probability, after attention and after the MLP.
     masked: share of the patches that are dropped, others for each image of an epoch, for `masked_embed`,
       the class token over the remaining ones; 0 for none. The other taps are over all patches.
-    mean: of the channels of an image in [0, 1], taken off it.
-    std: what it is then divided by.
+    mean: of the channels of an image in [0, 1], subtracted from it.
+    std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
   """
 
