@@ -67,7 +67,11 @@ def test_a_workdir_stays_with_the_streams_it_was_begun_with(experiment):
   path.unlink()  # as a workdir of before was begun
   claim_workdir(old := experiment())
   (member,) = stages.setup(old, 'baseline').members.values()
-  assert experiment().protocol == 1 and stages.setup(old, 'baseline').seeds == ((0, 0),) and not member.average.warmup
+  assert (
+    experiment().protocol == 1
+    and stages.setup(old, 'baseline').seeds == ((0, 0),)
+    and not member.average.warmup
+  )
 
 
 def test_an_average_longer_than_the_training_is_not_of_the_random_start():
