@@ -138,7 +138,7 @@ def main(argv):
         progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
     return None
   try:
-    stages.keep(experiment, *names) if command == 'store' else stages.run(experiment, selected)
+    stages.store_command(experiment, *names) if command == 'store' else stages.run(experiment, selected)
   except (signals.Interrupted, KeyboardInterrupt) as e:
     progress.say(str(e) or 'stopped; run the same command to go on.')
     return 143

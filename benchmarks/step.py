@@ -45,7 +45,7 @@ from kdjax.teacher_store import record
 from kdjax.training import memory, optimizers, sharding
 from kdjax.training import step as steps
 from kdjax.training.compiled_step import compile_step
-from kdjax.training.setup import Loop, Member, Setup
+from kdjax.training.setup import LoopConfig, Member, Setup
 
 ROOT = Path(__file__).parents[1]
 TURN = 1000  # milliseconds
@@ -132,7 +132,7 @@ class Pair:
     """`run(n)`: n steps of all members, awaited; the batch is on the device, stored outputs are read."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = sharding.to_global_arrays(joined, self.mesh)
-    how = Loop('last', 'jit', 1, 1, 1, 1, 1, False)
+    how = LoopConfig('last', 'jit', 1, 1, 1, 1, 1, False)
     compiled, states = compile_step(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
     def run(n):

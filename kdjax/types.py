@@ -108,7 +108,7 @@ class Method(NamedTuple):
       method returns one `(sum, count)` a name. A relation over the whole batch counts once.
     relational: whether the loss relates the examples of a batch to each other, so that a part
       of the batch does not give a part of the loss; or `(params, stats) -> bool` where that depends on
-      its parameters. `methods.related` evaluates it.
+      its parameters. `loss_weights.related` evaluates it.
   """
 
   init: MethodInit

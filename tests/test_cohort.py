@@ -121,7 +121,7 @@ def test_the_past_is_renewed_once_an_epoch(experiment, config):
   batch = {k: jax.numpy.asarray(v) for k, v in made.data.transfer_set.take(np.arange(16)).items()}
   init = step.make_init(member.model, member.method, member.tx, ema=True, self_teacher=True)
   update = step.make_update(member.model, setup.task, member.method, member.tx, ema=member.average.decay())
-  update = jax.jit(step.from_itself(update, member.model))
+  update = jax.jit(step.with_self_teacher(update, member.model))
   state = jax.jit(init)(0, {}, batch)
   first = jax.tree.map(np.array, state.ema)
   for _ in range(epoch - 1):

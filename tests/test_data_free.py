@@ -13,13 +13,13 @@ from configs.common import model
 from kdjax import registry, types
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
-from kdjax.methods import combine
 from kdjax.methods.logits.logit_l1 import logit_l1
 from kdjax.models.vision.generator import Generator
 from kdjax.nn import functional
 from kdjax.nn.layers import Classifier, read
 from kdjax.runtime import signals
 from kdjax.training import sharding, step
+from kdjax.training.loss_weights import combine
 from kdjax.training.metrics_log import read_log
 from kdjax.training.schemes import data_free
 from kdjax.types import Method, Model
@@ -403,6 +403,6 @@ def test_an_experiment_without_data(experiment, config):
   stages.run(halved := experiment('halved'), ('teacher',))
   asked = iter([False, False, True, True, True])
   with pytest.raises(signals.Interrupted):
-    stages.finish(halved, 'student', stopped=lambda: next(asked))
-  stages.finish(halved, 'student')
+    stages.train_stage(halved, 'student', stopped=lambda: next(asked))
+  stages.train_stage(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))

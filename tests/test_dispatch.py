@@ -52,7 +52,7 @@ def test_it_goes_on_in_another_stride(experiment, config):
   made, asked = experiment('stopped'), iter([False, False, True])
   stages.run(made, ('teacher',))
   with pytest.raises(signals.Interrupted):
-    stages.finish(made, 'student', stopped=lambda: next(asked, True))
+    stages.train_stage(made, 'student', stopped=lambda: next(asked, True))
   config.run.update(dispatch=2, save_every=6)
   with pytest.raises(KdjaxError, match='what is left of the steps, 3, is no multiple'):
     stages.run(experiment('stopped'), ('student',))

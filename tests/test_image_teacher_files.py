@@ -240,7 +240,7 @@ def test_a_teacher_by_its_files_alone(folder, tmp_path, capsys):
   said = ' '.join(capsys.readouterr().out.split())
   assert 'images - (0.3, 0.4, 0.5), / (0.2, 0.3, 0.4) (of preprocessor_config.json), trained on 8×8' in said
   assert 'bilinear' in said
-  stages.finish(experiment, 'teacher')
+  stages.train_stage(experiment, 'teacher')
   variables = jax.tree.map(lambda x: x[0], experiment.variables('teacher'))
   batch = experiment.data.test.take(range(6))
   found = jax.jit(lambda v, b: experiment.model('teacher').apply(v, b)[0])(variables, batch)

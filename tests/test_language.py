@@ -21,7 +21,6 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.validate import check
 from kdjax.experiment.workdir import claim_workdir
 from kdjax.input import tokenizer
-from kdjax.methods import combine
 from kdjax.methods.sequence.forward_kl import forward_kl
 from kdjax.models.text.gpt2 import Gpt2
 from kdjax.nn import functional, generate
@@ -29,6 +28,7 @@ from kdjax.runtime import signals
 from kdjax.runtime.files import read_json, write_json
 from kdjax.tasks.language_modelling import language_modelling
 from kdjax.training import sharding
+from kdjax.training.loss_weights import combine
 from kdjax.training.metrics_log import read_log
 from kdjax.training.schemes import on_policy
 from kdjax.training.step import make_init, make_update
@@ -408,8 +408,8 @@ def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
   stages.run(halved := made(config, tmp_path, 'halved'), ('teacher',))
   asked = iter([False, False, True, True, True])
   with pytest.raises(signals.Interrupted):
-    stages.finish(halved, 'student', stopped=lambda: next(asked))
-  stages.finish(halved, 'student')
+    stages.train_stage(halved, 'student', stopped=lambda: next(asked))
+  stages.train_stage(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))
 
 

@@ -57,7 +57,7 @@ def test_an_old_checkpoint_is_resumed(old, capsys):
 def test_an_old_store_is_read(old):
   experiment = old('stored')
   assert teacher_store.finished(teacher_store.folder(experiment))
-  stages.keep(experiment, 'verify')
+  stages.store_command(experiment, 'verify')
 
 
 def test_an_old_student_answers(old):

@@ -137,7 +137,7 @@ def test_a_signal_in_the_last_step_is_heard(experiment, config):
   made = experiment()
   last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
   with pytest.raises(signals.Interrupted, match='saved at step 6'):
-    stages.finish(made, 'teacher', stopped=lambda: next(last))
+    stages.train_stage(made, 'teacher', stopped=lambda: next(last))
   assert not made.done('teacher')
   stages.run(made, ('teacher',))
   assert made.done('teacher')

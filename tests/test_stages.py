@@ -11,7 +11,7 @@ from kdjax.experiment import stages
 from kdjax.runtime.files import read_json
 from kdjax.training import step, trainer
 from kdjax.training.metrics_log import read_log
-from kdjax.training.setup import Loop
+from kdjax.training.setup import LoopConfig
 
 KEYS = {'values', 'mean', 'std', 'params', 'bytes', 'flops_per_example', 'latency_ms', 'throughput_per_s'}
 
@@ -73,7 +73,7 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   before = weights(made.folder('teacher'))
   setup = stages.setup(made, 'student')
   held = jax.tree.map(np.array, setup.teacher_variables)
-  how = Loop.of('last', made.config['run'])
+  how = LoopConfig.of('last', made.config['run'])
   trainer.train(setup, how, made.folder('student'), 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
   assert same(before, weights(made.folder('teacher')))

@@ -65,7 +65,7 @@ def built(begun, kept):
   def make(folder='w'):
     made = begun(folder)
     if not (kept / 'store').exists():
-      stages.keep(made, 'build')
+      stages.store_command(made, 'build')
       shutil.copytree(teacher_store.folder(made), kept / 'store')
     shutil.copytree(kept / 'store', teacher_store.folder(made), dirs_exist_ok=True)
     return made
@@ -153,7 +153,7 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
   config.teacher.source = 'store'
   config.store.update(dtype='float32', views=2)
   stored = begun('stored')
-  stages.keep(stored, 'build')
+  stages.store_command(stored, 'build')
   stages.run(stored, ('student',))
   one, two = weights(live), weights(stored)
   assert one.keys() == two.keys() and all(np.array_equal(one[k], two[k]) for k in one)
@@ -204,19 +204,19 @@ def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
     patched.setattr('kdjax.runtime.files.write_json', killed)
-    stages.keep(made, 'build')
+    stages.store_command(made, 'build')
   with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
     teacher_store.open_reader(spec_of(made))
   first = (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns
   (teacher_store.folder(made) / '.00002.array_record.7').write_text('half')
-  stages.keep(made, 'info')
+  stages.store_command(made, 'info')
   assert '1 of 3 shards, not finished' in capsys.readouterr().out
-  stages.keep(made, 'build')
+  stages.store_command(made, 'build')
   assert 'going on, 1 of 3 shards are whole' in capsys.readouterr().out
   assert files(teacher_store.folder(made)) == whole
   assert (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns == first
   assert not list(teacher_store.folder(made).glob('.0*'))
-  stages.keep(made, 'build')
+  stages.store_command(made, 'build')
   assert 'done before' in capsys.readouterr().out
 
 
@@ -250,7 +250,7 @@ def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
   path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
   with pytest.raises(KdjaxError, match='damaged'):
     teacher_store.verify(made, stages.setup(made, 'student'))
-  stages.keep(made, 'build')  # writes that shard again
+  stages.store_command(made, 'build')  # writes that shard again
   assert path.read_bytes() == good
 
 
@@ -299,7 +299,7 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
     teacher_store.open_reader(spec)
   assert named in said(error)
   with pytest.raises(KdjaxError, match='holds another store .*there'):
-    stages.keep(made, 'build')
+    stages.store_command(made, 'build')
 
 
 def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys):
@@ -311,7 +311,7 @@ def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys
   fallen = begun('live')
   heard, told = hears(fallen)
   assert not heard and 'uses the live teacher (there is no store' in told
-  stages.keep(fallen, 'build')
+  stages.store_command(fallen, 'build')
   assert not hears(fallen)[0]  # a training that was begun with the live teacher
   made = built('stored')
   heard, told = hears(made)
@@ -321,7 +321,7 @@ def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys
     hears(made)
   config.store.dtype = 'float32'
   again = begun('stored')
-  stages.keep(again, 'build')
+  stages.store_command(again, 'build')
   for source in ('auto', 'store'):
     with pytest.raises(KdjaxError, match="begun with another store .*'float16' there, 'float32' here"):
       hears(again, source)
@@ -341,7 +341,7 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
   made = begun()
   teacher_store.folder(made).mkdir()
   with FileLock(teacher_store.folder(made) / '.lock'), pytest.raises(KdjaxError) as error:
-    stages.keep(made, 'build')
+    stages.store_command(made, 'build')
   assert 'another builder' in said(error)
 
   class Full(store_write.ArrayRecordWriter):
@@ -356,17 +356,17 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
 
   with monkeypatch.context() as patched, pytest.raises(KdjaxError) as error:
     patched.setattr(store_write, 'ArrayRecordWriter', Full)
-    stages.keep(made, 'build')
+    stages.store_command(made, 'build')
   assert 'the disk is full' in said(error) and '1 shards that are whole are kept' in said(error)
-  stages.keep(made, 'build')
+  stages.store_command(made, 'build')
   assert files(teacher_store.folder(made)) == files(teacher_store.folder(built('other')))
 
 
 def test_a_mistake_is_one_line(begun, config, experiment):
   with pytest.raises(KdjaxError, match='no finished teacher'):
-    stages.keep(experiment('empty'), 'build')
+    stages.store_command(experiment('empty'), 'build')
   with pytest.raises(KdjaxError, match='there is no store in .*store build'):
-    stages.keep(begun(), 'info')
+    stages.store_command(begun(), 'info')
   for key, value, match in (
     ('views', 3, 'store.views is 3, and student.train.augment is empty'),
     ('taps', ('logitz',), "unknown tap of the teacher in store.taps: 'logitz'"),
@@ -376,11 +376,11 @@ def test_a_mistake_is_one_line(begun, config, experiment):
     before = config.store[key]
     config.store[key] = value
     with pytest.raises(KdjaxError, match=match):
-      stages.keep(begun(), 'build')
+      stages.store_command(begun(), 'build')
     config.store[key] = before
   config.teacher.source = 'previous_epoch'
   with pytest.raises(KdjaxError, match='nothing to store'):
-    stages.keep(begun('past'), 'build')
+    stages.store_command(begun('past'), 'build')
 
 
 @pytest.mark.parametrize(('value', 'match'), [(1e5, 'beyond float16'), (np.nan, 'not finite')])
@@ -390,13 +390,13 @@ def test_values_that_do_not_fit_are_not_stored(begun, value, match):
   tensors = load_file(path)
   save_file({k: np.full_like(v, value) if v.ndim == 1 else v for k, v in tensors.items()}, path)
   with pytest.raises(KdjaxError, match=match):
-    stages.keep(made, 'build')
+    stages.store_command(made, 'build')
   assert not files(teacher_store.folder(made))
 
 
 def test_eight_devices_store_the_same(eight_devices, begun, kept, config):
   made = begun()
-  stages.keep(made, 'build')
+  stages.store_command(made, 'build')
   reader = teacher_store.open_reader(spec_of(made))
   batch = stages.setup(made, 'student').source.take(np.arange(16))
   assert reader.join(batch | {'epoch': np.full(16, 7, np.int32)})['epoch'].tolist() == [0] * 16

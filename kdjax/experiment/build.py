@@ -10,10 +10,10 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import loss_entry
 from kdjax.experiment.load import Data
 from kdjax.input import augment, pipeline, tokenizer
-from kdjax.methods import combine
 from kdjax.nn.functional import functions
 from kdjax.pretrained import initialize
 from kdjax.training import optimizers, schedules
+from kdjax.training.loss_weights import combine
 from kdjax.training.schemes import data_free, dot
 from kdjax.types import Method, Model, Task
 

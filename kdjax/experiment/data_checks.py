@@ -179,7 +179,7 @@ def _check_labels(experiment, known: Mapping[str, int]) -> None:
   if config['select'] == 'best' and test == 'validation':
     say("warning: select='best' chooses weights on 'validation', which the comparison is of too.")
   if known.get('train') == 0:
-    if not experiment.taken and not experiment.teacher_from:
+    if not experiment.teacher_is_published and not experiment.teacher_from:
       raise KdjaxError(
         "no example has a label in 'train', and the teacher learns from labels: give it some, or "
         'take a teacher that is trained, with teacher.init.'

@@ -15,6 +15,7 @@ from kdjax.errors import KdjaxError, explained
 from kdjax.evaluation import generation_metrics
 from kdjax.experiment import build, load
 from kdjax.experiment.cohort import member_config
+from kdjax.experiment.few_labels import few_labels
 from kdjax.input import pipeline, splits, tokenizer
 from kdjax.input.encode import known_labels
 from kdjax.pretrained import safetensors_io
@@ -127,7 +128,7 @@ class Experiment:
     return self.cached(('attributes', stage, digest(config['model'])), make)
 
   @cached_property
-  def taken(self) -> bool:
+  def teacher_is_published(self) -> bool:
     """Whether the teacher is not trained: it has `teacher.init`, or all of its parts are frozen."""
     weights = {} if self.config['teacher']['init'] else self.shapes('teacher')[0]
     return not weights.get('params') and bool(weights.get('frozen') or not weights)
@@ -251,7 +252,7 @@ class Experiment:
       return data.train
     transfer_set, labelled_subset = data.transfer_set, data.labelled_subset
     if i and 'labels' in self.config['redraw']:
-      transfer_set, labelled_subset = load.few_labels(
+      transfer_set, labelled_subset = few_labels(
         data.transfer, self.config['data']['labels'], self.config['seed'] + i
       )
     return labelled_subset if stage == 'baseline' else transfer_set

@@ -12,16 +12,16 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import build, redraw
 from kdjax.experiment.cohort import TRAINED
 from kdjax.experiment.experiment import PUBLISHED, Experiment
-from kdjax.experiment.validate import TAUGHT, check
+from kdjax.experiment.validate import TRAINED_TEACHER, check
 from kdjax.experiment.workdir import check_workdir, claim_workdir
 from kdjax.input import augment, splits
-from kdjax.methods import combine
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
 from kdjax.training import optimizers, quantize, streams, trainer
+from kdjax.training.loss_weights import combine
 from kdjax.training.schemes import on_policy
-from kdjax.training.setup import Average, Loop, Member, Setup
+from kdjax.training.setup import Average, LoopConfig, Member, Setup
 
 STAGES = (*TRAINED, 'compare')
 
@@ -59,7 +59,7 @@ def _run(experiment, stages):
         raise KdjaxError(f'{experiment.workdir} has no teacher for the student: run the teacher first.')
       members, n = list(missing.values()), experiment.config['run']['members_per_program']
       for i in range(0, len(members), n):
-        finish(experiment, stage, dict(members[i : i + n]), stopped)
+        train_stage(experiment, stage, dict(members[i : i + n]), stopped)
   if stopped():
     raise signals.Interrupted('stopped; run the same command to go on.')
   if 'compare' not in stages:
@@ -84,7 +84,8 @@ def setup(
   train_config, seeds = experiment.stage_config(stage)['train'], experiment.seeds(stage)
   source = experiment.source(stage, i or 0)
   members = members or experiment.members
-  live = stage == 'student' and any(m.config['teacher']['source'] in TAUGHT for m in members.values())
+  sources = {m.config['teacher']['source'] for m in members.values()}
+  live = stage == 'student' and bool(sources & set(TRAINED_TEACHER))
   return Setup(
     name=stage,
     members={name: _member(m, stage, len(source), i) for name, m in members.items()},
@@ -117,7 +118,7 @@ def _augmentation(experiment, stage, members):
 def _member(experiment, stage, examples, i):
   config = experiment.config
   train_config, is_student = experiment.stage_config(stage)['train'], stage == 'student'
-  self_distilled = is_student and config['teacher']['source'] not in TAUGHT
+  self_distilled = is_student and config['teacher']['source'] not in TRAINED_TEACHER
   epoch, steps = -(-examples // train_config['batch_size']), train_config['steps']
   generator = config['generator']
   image_generator = (
@@ -149,7 +150,7 @@ def _seed_folder(experiment, stage, i, folder):
   return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
 
 
-def finish(
+def train_stage(
   experiment: Experiment,
   stage: str,
   members: Mapping[str, Experiment] | None = None,
@@ -169,15 +170,15 @@ def finish(
   config, members = experiment.config, members or experiment.members
   if stage == 'teacher':
     members = {'teacher': experiment}
-  init = (config['teacher']['init'] or 'its parts') if stage == 'teacher' and experiment.taken else ''
-  if init:
+  published = stage == 'teacher' and experiment.teacher_is_published
+  if published:
     loaded = experiment.published()
     experiment.shared.pop(PUBLISHED)
     untrained = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **untrained}}
-    progress.say(f'{stage}: weights from {init}')
+    progress.say(f'{stage}: weights from {config["teacher"]["init"] or "its parts"}')
   else:
-    how = Loop.of(config['select'], config['run'])
+    how = LoopConfig.of(config['select'], config['run'])
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'
@@ -188,7 +189,7 @@ def finish(
     for name, member in members.items():
       _export(member, stage, trained[name].pop('variables', None))
     for name, member in members.items():  # after all exports, so that a kill between them loses none
-      training_folder = '' if init else str(folder.relative_to(experiment.workdir))
+      training_folder = '' if published else str(folder.relative_to(experiment.workdir))
       _write_summary(member, stage, trained[name] | {'members': len(members), 'training': training_folder})
   multihost_utils.sync_global_devices(f'exported {stage}')  # the other processes read these files
 
@@ -242,7 +243,7 @@ def _write_summary(experiment, stage, trained):
   )
 
 
-def keep(experiment: Experiment, what: str) -> None:
+def store_command(experiment: Experiment, what: str) -> None:
   """The command `store`: 'build', 'verify' or 'info'.
 
   Raises:

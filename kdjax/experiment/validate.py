@@ -4,7 +4,7 @@ from typing import get_args
 
 import jax
 
-from kdjax import methods, settings
+from kdjax import settings
 from kdjax.errors import KdjaxError, explained
 from kdjax.evaluation import generation_metrics
 from kdjax.experiment import build, data_checks, redraw, validate_config
@@ -12,10 +12,10 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
 from kdjax.pretrained import images, initialize
-from kdjax.training import accumulate, memory, multi_step, optimizers, sharding
+from kdjax.training import accumulate, loss_weights, memory, multi_step, optimizers, sharding
 from kdjax.training.schemes import on_policy
 
-TAUGHT = get_args(settings.Taught)
+TRAINED_TEACHER = get_args(settings.Taught)
 
 
 def check(experiment: Experiment) -> None:
@@ -41,7 +41,7 @@ def _check_redraw(experiment):
     raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
   if 'teacher' not in redrawn:
     return
-  if experiment.taken:
+  if experiment.teacher_is_published:
     raise KdjaxError("redraw has 'teacher', whose weights are taken as they are: leave one of the two out.")
   if {'store', 'auto'} & {config['teacher']['source']}:
     raise KdjaxError("redraw has 'teacher', and a store holds the outputs of one: set teacher.source='live'.")
@@ -50,7 +50,7 @@ def _check_redraw(experiment):
 def _check_loop(experiment):
   """Checks `run.dispatch` against the steps of logs, evaluation and checkpoints, and `run.resident`."""
   config, data = experiment.config, experiment.data
-  run, stages = config['run'], ('student',) if experiment.taken else ('teacher', 'student')
+  run, stages = config['run'], ('student',) if experiment.teacher_is_published else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
   every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))
   multi_step.check(run['dispatch'], run['parallel'], due | {f'run.{k}': run[k] for k in every})
@@ -68,7 +68,7 @@ def _check_inputs(experiment, stage, prefix):
   inits = [part.init for part in initialize.parts(experiment.attributes(stage)) if part.init]
   if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
     experiment.start(stage)
-  if stage == 'teacher' and experiment.taken and not experiment.done(stage):
+  if stage == 'teacher' and experiment.teacher_is_published and not experiment.done(stage):
     experiment.published()
   image = data.train.take([0]).get(experiment.stage_config(stage)['inputs'].get('image', 'image'))
   if image is None or experiment.done(stage):
@@ -112,7 +112,7 @@ def _check_models(experiment, prefix=''):
 
   batch = next(pipeline.eval_batches(data.train, jax.process_count()))
   source, ema = config['teacher']['source'], config['student']['train']['ema']
-  if (source == 'ema') != (source not in TAUGHT and ema > 0):
+  if (source == 'ema') != (source not in TRAINED_TEACHER and ema > 0):
     raise KdjaxError(
       f"{prefix}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'previous_epoch' keeps last epoch's weights in its place."
@@ -137,7 +137,7 @@ def _check_models(experiment, prefix=''):
   if config['student']['views']:
     batch = jax.eval_shape(build.make_augment({'augment': ()}, 0, config['student']['views']), batch)
     outputs = {stage: _view_taps(experiment, stage, batch) for stage in outputs}
-  t = outputs['teacher' if source in TAUGHT else 'student']
+  t = outputs['teacher' if source in TRAINED_TEACHER else 'student']
   method = experiment.method()
 
   def losses(s, t, batch):
@@ -150,14 +150,14 @@ def _check_models(experiment, prefix=''):
   except KdjaxError as e:
     raise KdjaxError(f'{prefix}{e}') from e
   task_relational = experiment.task.relational
-  relational = task_relational or methods.related(method, *method_state)
+  relational = task_relational or loss_weights.related(method, *method_state)
   sharding.check_relational(config['run']['parallel'], mesh, relational)
   for stage, related in (('teacher', task_relational), ('student', relational)):
     train_config = config[stage]['train']
     accumulate.check_parts(
       train_config['accumulate'], train_config['batch_size'], mesh.size, related, f'{prefix}{stage}'
     )
-    if stage == 'student' or not experiment.taken:
+    if stage == 'student' or not experiment.teacher_is_published:
       _check_memory(experiment, stage, method_state if stage == 'student' else ({}, {}), prefix)
 
 

@@ -23,7 +23,7 @@ from kdjax.runtime.config_tree import digest
 from kdjax.runtime.progress import duration, say
 from kdjax.training import sharding, trainer
 from kdjax.training.compiled_step import compile_step
-from kdjax.training.setup import Loop
+from kdjax.training.setup import LoopConfig
 
 REPEATS = 3
 STEP = {'step_s': files.NUMBER, 'start_s': files.NUMBER}
@@ -171,7 +171,7 @@ def _step_seconds(experiment: Experiment, stage: str) -> dict[str, float]:
   started = time.perf_counter()
   setup = stages.setup(experiment, stage, {stage: experiment})
   setup, mesh = setup._replace(seeds=setup.seeds[:1]), sharding.make_mesh()
-  loop = Loop.of('last', experiment.config['run'] | {'dispatch': 1})
+  loop = LoopConfig.of('last', experiment.config['run'] | {'dispatch': 1})
   batch = trainer.first_batch(setup, mesh)
   compiled, states = compile_step(setup, loop, mesh, batch)
   ((name, state),) = states.items()

@@ -8,15 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import methods
 from kdjax.errors import KdjaxError
 from kdjax.nn import taps
 from kdjax.pretrained import initialize
 from kdjax.runtime import progress
-from kdjax.training import accumulate, members, memory, multi_step, remat, sharding
+from kdjax.training import accumulate, loss_weights, members, memory, multi_step, remat, sharding
 from kdjax.training import step as steps
 from kdjax.training.schemes import data_free, dot, on_policy
-from kdjax.training.setup import Loop, Member, Setup
+from kdjax.training.setup import LoopConfig, Member, Setup
 from kdjax.types import Model
 
 # `init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed.
@@ -53,7 +52,7 @@ class CompiledStep:
 
 
 def compile_step(
-  setup: Setup, how: Loop, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
+  setup: Setup, how: LoopConfig, mesh: jax.sharding.Mesh, batch: Mapping, data: Mapping = {}
 ) -> tuple[CompiledStep, dict[str, Any]]:
   """(the compiled step, the initial state of each member).
 
@@ -118,7 +117,7 @@ def _compile_member(setup, name, functions, how, mesh, teacher_variables, exampl
   init = jax.jit(init, out_shardings=replicated)
   seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), replicated)
   state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
-  related = methods.related(member.method, state.params['method'], state.stats['method'])
+  related = loss_weights.related(member.method, state.params['method'], state.stats['method'])
   update = multi_step.update_over(update, how.dispatch, member.needs_live_teacher())
   update = sharding.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
   if member.start:
@@ -163,7 +162,7 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
   task = members.each_alone(on_policy.of_labels(setup.task), member.model.members)
   update = make_update(model, task, member.method, member.tx, **shared)
   if member.self_teacher:
-    update = steps.from_itself(update, member.model)
+    update = steps.with_self_teacher(update, member.model)
   if member.writer:
     init, update = on_policy.with_live_teacher(
       init, update, member.model, _live_teacher(setup), member.writer

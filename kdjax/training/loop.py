@@ -14,10 +14,10 @@ from kdjax.training import multi_step, prefetch
 from kdjax.training.compiled_step import CompiledStep
 from kdjax.training.evaluate import make_evaluate
 from kdjax.training.metrics_log import Log
-from kdjax.training.setup import Loop, Setup
+from kdjax.training.setup import LoopConfig, Setup
 
 
-def initial_best(setup: Setup, how: Loop, states: dict) -> dict:
+def initial_best(setup: Setup, how: LoopConfig, states: dict) -> dict:
   """member -> its best variables so far and their scores, -inf at first; {} unless `how.select` is 'best'."""
   if how.select != 'best':
     return {}
@@ -41,7 +41,7 @@ def _better(best, variables, score):
   return {'variables': picked, 'score': jnp.where(better, score, best['score'])}
 
 
-class Run:
+class TrainLoop:
   """One run of the training loop, from the start or a checkpoint to the last step.
 
   Attributes:
@@ -50,7 +50,7 @@ class Run:
   """
 
   def __init__(
-    self, setup, how: Loop, mesh, checkpoints, step: int, failed: dict, began: float, spent: float
+    self, setup, how: LoopConfig, mesh, checkpoints, step: int, failed: dict, began: float, spent: float
   ):
     self.setup, self.how, self.mesh, self.checkpoints = setup, how, mesh, checkpoints
     self.began, self.spent = began, spent  # the start of this run, the seconds of those it resumes
@@ -109,8 +109,8 @@ class Run:
           spent = time.monotonic() - since
           self.report(n, bar, *((spent / (n - timed), waited / spent) if n > timed else ()))
           waited, since, timed = 0.0, time.monotonic(), n
-        if not self.alive():
-          break
+        if not self.alive():  # nothing is left to save
+          return tree
         if setup.validation is not None and (n % how.eval_every == 0 or last):
           self.report(n, bar)
           began = time.monotonic()

@@ -71,7 +71,7 @@ class Member(NamedTuple):
     return state.ema if self.average.ema else {'params': state.params['student'], **state.stats['student']}
 
 
-class Loop(NamedTuple):
+class LoopConfig(NamedTuple):
   """Settings of the training loop.
 
   Only `select`, with it `eval_every`, and `parallel` change the trained weights.
@@ -99,7 +99,7 @@ class Loop(NamedTuple):
   resident: str = 'no'
 
   @classmethod
-  def of(cls, select: str, run: Mapping) -> 'Loop':
+  def of(cls, select: str, run: Mapping) -> 'LoopConfig':
     """The settings of a recipe's `select` and `run`."""
     return cls(select=select, **{k: v for k, v in run.items() if k in cls._fields})
 

@@ -2,7 +2,7 @@
 
 The two are compiled separately. So one teacher forward serves any number of students, and the update is the
 same program whether the taps come from a live teacher or from a store.
-A different training scheme forks this file; it does not add a flag to it.
+Training schemes that change the update lie in `schemes/`.
 """
 
 import functools
@@ -19,7 +19,7 @@ STORED = 'stored/'  # prefix of the batch keys that a stored teacher decodes
 GRAD = functools.partial(jax.grad, has_aux=True)
 
 
-def averaged(average, new, decay: float | Callable, step):
+def update_ema(average, new, decay: float | Callable, step):
   """The moving average of variables after a step; `decay` is a number or `step -> number`."""
   return optax.incremental_update(new, average, 1 - (decay(step) if callable(decay) else decay))
 
@@ -41,7 +41,7 @@ def make_init(
     method: its `init` gets the taps of both models.
     tx: the optimizer, of the parameters of student and method.
     ema: whether the state has a moving average of the variables.
-    self_teacher: whether the student's taps take the place of `t`, as for `from_itself`.
+    self_teacher: whether the student's taps take the place of `t`, as for `with_self_teacher`.
   """
 
   def init(seed, t, batch):
@@ -95,6 +95,7 @@ def make_update(
     return jax.lax.pmean(x, axis) if axis and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   def update(state, t, batch):
+    # `counts`, of the whole batch, and `part`, which of its parts this is, are set by `accumulate.in_parts`.
     def objective(params, stats, t, batch, rng, counts=None, part=None):
       rng_model, rng_method = jax.random.split(rng)  # a method draws by 'id', and so the same in any part
       if part is not None:
@@ -123,7 +124,7 @@ def make_update(
     new_average = {}
     if ema:
       variables = {'params': params['student'], **stats['student']}
-      new_average = averaged(state.ema, variables, ema, state.step)
+      new_average = update_ema(state.ema, variables, ema, state.step)
     state = state.replace(
       step=state.step + 1, params=params, stats=stats, opt_state=opt_state, ema=new_average
     )
@@ -132,7 +133,7 @@ def make_update(
   return update
 
 
-def from_itself(update: Callable, student: Model) -> Callable:
+def with_self_teacher(update: Callable, student: Model) -> Callable:
   """`update` with the student's averaged variables, `state.ema`, as its teacher."""
 
   def self_taught(state, t, batch):
@@ -145,7 +146,8 @@ def from_itself(update: Callable, student: Model) -> Callable:
 def make_teacher_forward(teacher: Model | None, augment: Callable, wanted: frozenset | None = None):
   """`teacher_forward(teacher_variables, batch) -> (augmented_batch, t)`.
 
-  The teacher is in evaluation mode, and no gradient goes through it.
+  Augments the batch, also where there is no teacher, and runs the teacher on it: in evaluation mode, with no
+  gradient through it.
 
   Args:
     teacher: None for none; the taps are then {}.

@@ -11,11 +11,11 @@ from kdjax.input import pipeline, splits
 from kdjax.runtime import progress
 from kdjax.training import checkpoint, finite, loop, memory, multi_step, sharding
 from kdjax.training.compiled_step import compile_step
-from kdjax.training.setup import Loop, Setup
+from kdjax.training.setup import LoopConfig, Setup
 
 
 def train(
-  setup: Setup, how: Loop, folder: Path, seed: int, stopped: Callable[[], bool] = lambda: False
+  setup: Setup, how: LoopConfig, folder: Path, seed: int, stopped: Callable[[], bool] = lambda: False
 ) -> dict[str, dict]:
   """Trains a stage, resuming from the checkpoint in `folder` where there is one.
 
@@ -60,19 +60,20 @@ def train(
     tree, spent, failed = restored.tree, restored.data['wall_time_s'], restored.data['failed']
     batches.set_state(restored.data['batches'])
     progress.say(f'{setup.name}: going on from step {restored.step} of {setup.steps}')
-  run = loop.Run(setup, how, mesh, checkpoints, restored.step if restored else 0, failed, began, spent)
+  first = restored.step if restored else 0
+  train_loop = loop.TrainLoop(setup, how, mesh, checkpoints, first, failed, began, spent)
   try:
-    tree = run.steps(tree, compiled, batches, stopped)
+    tree = train_loop.steps(tree, compiled, batches, stopped)
   finally:
     checkpoints.close()
-  shared = {'wall_time_s': time.monotonic() - began + spent, 'first_step_s': run.first_step_s}
+  shared = {'wall_time_s': time.monotonic() - began + spent, 'first_step_s': train_loop.first_step_s}
   trained = {}
   for name in setup.members:
-    trained[name] = {'steps': setup.steps, 'update_s': run.update_s(name), **shared}
-    if name in run.failed:
-      trained[name]['failed_at'] = run.failed[name]
+    trained[name] = {'steps': setup.steps, 'update_s': train_loop.update_s(name), **shared}
+    if name in train_loop.failed:
+      trained[name]['failed_at'] = train_loop.failed[name]
       continue
-    selected = jax.device_get(run.selected_variables(name, tree))
+    selected = jax.device_get(train_loop.selected_variables(name, tree))
     if setup.cohort and not finite.finite(selected):
       trained[name]['failed_at'] = setup.steps
     else:

@@ -12,9 +12,9 @@ import second_writing
 import taps
 from kdjax import registry
 from kdjax.errors import KdjaxError
-from kdjax.methods import combine
 from kdjax.methods.online import kdcl as kdcl_file
 from kdjax.tasks.classification import classification
+from kdjax.training.loss_weights import combine
 from kdjax.training.step import make_init, make_update
 
 B, C, RNG = 6, 4, np.random.default_rng(0)

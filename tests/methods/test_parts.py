@@ -10,8 +10,8 @@ import taps
 from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages, validate
-from kdjax.methods import combine, related
 from kdjax.training import accumulate, step
+from kdjax.training.loss_weights import combine, related
 from kdjax.types import Method, Model
 
 PARTS = 4

@@ -62,7 +62,7 @@ def taught(config, workdir, test=None):
   """(taps, metrics) of the teacher on the test split, by way of the stages."""
   experiment = Experiment(config.to_dict(), workdir)
   check(experiment)
-  stages.finish(experiment, 'teacher')
+  stages.train_stage(experiment, 'teacher')
   variables, data = experiment.variables('teacher'), experiment.data
   scores = experiment.evaluator('teacher')(variables, data.test).metrics
   one = jax.tree.map(lambda x: x[0], variables)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.training import streams
-from kdjax.training.step import averaged
+from kdjax.training.step import update_ema
 from kdjax.types import GeneratorLoss, Method, Model, TrainState
 
 
@@ -201,7 +201,7 @@ def make_update(
     new_average = {}
     if ema:
       variables = {'params': student_params['student'], **student_stats['student']}
-      new_average = averaged(state.ema, variables, ema, state.step)
+      new_average = update_ema(state.ema, variables, ema, state.step)
     state = state.replace(
       step=state.step + 1,
       params={**student_params, 'generator': params},
