@@ -74,7 +74,7 @@ def config(manifest):
   made.seeds = 1
   made.data.update(name='manifest', text_length=8, vocab_size=32)
   made.data.path = str(manifest)
-  made.teacher.model = fusion(16, widths=(8, 16), blocks=(1, 1), patch=4)
+  made.teacher.model = fusion(16, widths=(8, 16), blocks=(0, 1), patch=4)
   made.student.model = fusion(4, widths=(4, 8), blocks=(0, 1), patch=4)
   made.teacher.train = training(6, 16, 1e-2)
   made.student.train = training(6, 16, 1e-2)

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -21,14 +22,56 @@ PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS
 RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'common'))
 
 
+# Imports what run.py does, and runs it for each line of arguments in a copy of itself.
+COPIES = """
+import json, os, runpy, sys
+import kdjax.evaluation.compare, kdjax.experiment.overrides, kdjax.experiment.stages
+
+def run(args, out, err):
+  for path, stream in ((out, 1), (err, 2)):
+    os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), stream)
+  sys.argv[:] = ['run.py', *args]
+  try:
+    runpy.run_path('run.py', run_name='__main__')
+    code = 0
+  except SystemExit as e:
+    if isinstance(e.code, str):
+      print(e.code, file=sys.stderr)
+    code = int(e.code is not None) if not isinstance(e.code, int) else e.code
+  except BaseException:
+    import traceback
+    traceback.print_exc()
+    code = 1
+  sys.stdout.flush()
+  os._exit(code)
+
+for line in sys.stdin:
+  pid = os.fork()
+  if not pid:
+    run(*json.loads(line))
+  print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
 @pytest.fixture(scope='session')
-def call(shared_folder):
-  base = shared_folder
+def shared(shared_folder):
+  """What every run.py here is given: the same caches, and no devices but one."""
   environment = os.environ | {'XLA_FLAGS': '', 'COLUMNS': '140'}
 
+  def arguments(args):
+    data = [] if any(a.startswith('--data_dir') for a in args) else [f'--data_dir={shared_folder / "tfds"}']
+    return [*args, f'--cache={shared_folder / "xla"}', *data]
+
+  return environment, arguments
+
+
+@pytest.fixture(scope='session')
+def call(shared):
+  """`call(*args)`: run.py in a process of its own."""
+  environment, arguments = shared
+
   def call(*args, code=0):
-    data = [] if any(a.startswith('--data_dir') for a in args) else [f'--data_dir={base / "tfds"}']
-    command = [sys.executable, 'run.py', *args, f'--cache={base / "xla"}', *data]
+    command = [sys.executable, 'run.py', *arguments(args)]
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -36,12 +79,34 @@ def call(shared_folder):
   return call
 
 
+@pytest.fixture(scope='session')
+def quick(shared, tmp_path_factory):
+  """`call`, but that the process has imported everything when it starts."""
+  environment, arguments = shared
+  out, err = (tmp_path_factory.mktemp('quick') / name for name in ('out', 'err'))
+  environment |= {'PYTHONPATH': str(ROOT), 'GLIBC_TUNABLES': os.environ.get('GLIBC_TUNABLES', '')}
+  command = [sys.executable, '-W', 'ignore', '-c', COPIES]
+  pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+
+  with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as copies:
+
+    def call(*args, code=0):
+      print(json.dumps([arguments(args), str(out), str(err)]), file=copies.stdin, flush=True)
+      found = int(copies.stdout.readline())
+      done = subprocess.CompletedProcess(args, found, out.read_text(), err.read_text())
+      assert found == code, done.stdout + done.stderr
+      return done
+
+    yield call
+    copies.stdin.close()
+
+
 # Whoever runs mosei brings its file: tests/test_mosei.py makes one.
 SLOW = {'easy_vqa': pytest.mark.slow}  # it is the quickstart with more labels
 
 
 @pytest.mark.parametrize('recipe', [pytest.param(r, marks=SLOW.get(r, ())) for r in RECIPES if r != 'mosei'])
-def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe, manifest):
+def test_every_recipe_in_its_smoke_form(call, quick, tmp_path, recipe, manifest):
   own = [f'--config.data.path={manifest}'] if recipe == 'own_data' else []
   if recipe in FETCHED:
     if not (PREPARED / FETCHED[recipe]).exists():
@@ -53,13 +118,13 @@ def test_every_recipe_in_its_smoke_form(call, tmp_path, recipe, manifest):
     except importlib.metadata.PackageNotFoundError:
       pytest.skip(f'needs {package}')
   args = f'--config=configs/{recipe}.py:smoke=1', f'--workdir={tmp_path}', *own
-  out = call(*args).stdout
+  out = (call if recipe == 'quickstart' else quick)(*args).stdout
   made = 'ranking.json' if recipe == 'method_zoo' else 'results.json'
   assert 'report:' in out and (tmp_path / made).exists()
   assert out.count('done before') == 0
   if recipe == 'quickstart':
-    assert call(*args).stdout.count('done before') == 3
-    assert 'student' in call('evaluate', *args, '--split=validation').stdout
+    assert quick(*args).stdout.count('done before') == 3
+    assert 'student' in quick('evaluate', *args, '--split=validation').stdout
 
 
 @pytest.mark.parametrize('recipe', RECIPES)
@@ -96,12 +161,12 @@ def test_help_is_worth_reading(call):
     ('generators', ('dafl', 'zskt')),
   ],
 )
-def test_what_there_is(call, kind, names):
-  lines = call(kind).stdout.splitlines()
+def test_what_there_is(call, quick, kind, names):
+  lines = (call if kind == 'methods' else quick)(kind).stdout.splitlines()
   for name in names:
     (row,) = (line for line in lines if line.split()[0] == name)
     assert len(row.split()) > 4
-  detail = call(kind, names[0]).stdout
+  detail = quick(kind, names[0]).stdout
   assert names[0] in detail and ' = ' in detail
 
 
@@ -133,8 +198,8 @@ def test_what_there_is(call, kind, names):
     ),
   ],
 )
-def test_a_mistake_is_one_line_and_a_status(call, tmp_path, args, parts):
-  done = call(*args, f'--workdir={tmp_path / "w"}', code=1)
+def test_a_mistake_is_one_line_and_a_status(call, quick, tmp_path, args, parts):
+  done = (call if args == ('al',) else quick)(*args, f'--workdir={tmp_path / "w"}', code=1)
   assert 'Traceback' not in done.stderr
   (line,) = done.stderr.strip().splitlines()
   for part in parts:

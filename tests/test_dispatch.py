@@ -15,7 +15,7 @@ DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 
 
 def trained(made, stage='student'):
-  stages.run(made, ('teacher', stage))
+  stages.run(made, (stage,) if stage == 'baseline' else ('teacher', stage))
   files = sorted(made.folder(stage).glob('*.safetensors'))
   return [load_file(f) for f in files], read_log(made.folder(stage) / 'metrics.jsonl')
 

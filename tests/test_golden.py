@@ -32,16 +32,21 @@ def close(got, wanted, tolerance, what, scale=None):
   )
 
 
-def outputs_and_grads(case, arrays):
-  if not case.grads:
-    return jax.jit(case.outputs)(arrays), {}
+def outputs_and_grads(cases, arrays):
+  """(outputs, gradients) of each case, compiled as one program: that is most of the time of a vector."""
 
-  def loss(wrt):
-    outputs = case.outputs(arrays | wrt)
-    return outputs[case.loss].reshape(()), outputs
+  def one(case, wrt):
+    if not case.grads:
+      return case.outputs(wrt), {}
 
-  wrt = {source: arrays[source] for source in case.grads.values()}
-  return jax.jit(jax.grad(loss, has_aux=True))(wrt)[::-1]
+    def loss(wrt):
+      outputs = case.outputs(arrays | wrt)
+      return outputs[case.loss].reshape(()), outputs
+
+    return jax.grad(loss, has_aux=True)(wrt)[::-1]
+
+  wrt = [{source: arrays[source] for source in case.grads.values()} or arrays for case in cases]
+  return jax.jit(lambda wrt: [one(*pair) for pair in zip(cases, wrt, strict=True)])(wrt)
 
 
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
@@ -53,9 +58,8 @@ def test_golden(name, dtype):
   with jax.enable_x64(dtype == 'float64'):
     arrays = {k: v.astype(dtype) if v.dtype.kind == 'f' else v for k, v in stored.items()}
     claimed = set()
-    for case in CASES[name]:
+    for case, (outputs, grads) in zip(CASES[name], outputs_and_grads(CASES[name], arrays), strict=True):
       tolerance = {'float64': 1e-9, 'float32': case.float32}[dtype]
-      outputs, grads = outputs_and_grads(case, arrays)
       for key, value in outputs.items():
         close(value, stored[key], tolerance, f'{name}: {key}')
       # A bias before a norm has a gradient of zero: the scale is that of all gradients.

@@ -1,5 +1,7 @@
 """What each seed draws anew: the labels that are kept, the order of the data, the teacher."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def equal(a, b):
 def test_each_seed_is_an_experiment_of_its_own(experiment, config):
   """Seed 1 sees other labels, another order and another teacher; seed 0 is what it is without redrawing."""
   config.data.labels, config.seeds = 0.3, 2
-  stages.run(plain := experiment('plain'))
+  stages.run(plain := experiment('plain'), ('teacher', 'baseline', 'student'))
   config.redraw = ALL
   made = experiment('redrawn')
   results = stages.run(made)
@@ -89,9 +91,11 @@ def test_a_cohort_redraws_for_all_of_its_members(experiment, config):
   config.data.labels, config.seeds, config.redraw = 0.3, 2, ('labels', 'order')
   config.methods = {'kd': {'weight': 1.0}}
   config.student.train.optimiser.update(name='sgd', lr=0.1)
-  stages.run(alone := experiment('alone'))
+  stages.run(alone := experiment('alone'), ('teacher', 'student'))
   config.cohort = {'kd': {}, 'mse': {'methods': {'logit_mse': {'weight': 1.0}}}}
-  ranked = stages.run(made := experiment('cohort'))
+  made = experiment('cohort')
+  shutil.copytree(alone.folder('teacher'), made.folder('teacher'))
+  ranked = stages.run(made)
   for seed in range(2):
     assert equal(weights(made.members['kd'], 'student', seed), weights(alone, 'student', seed))
   assert ranked['redrawn'] == ['labels', 'order']

@@ -33,17 +33,34 @@ def plain(x, w, pads):
   return lax.conv_general_dilated(x, w, (1, 1), pads, dimension_numbers=NHWC)
 
 
-@pytest.mark.parametrize('cache', [winograd.CACHE, 1])
-@pytest.mark.parametrize('case', CASES)
-def test_float64_is_exact(case, cache, monkeypatch):
-  monkeypatch.setattr(winograd, 'CACHE', cache)
-  jax.clear_caches()
+@pytest.fixture(params=[winograd.CACHE, 1])
+def cache(request, monkeypatch):
+  """How many elements are taken at a time: all of these small arrays, or one example of them."""
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  taken = winograd.conv, winograd.kernel_grad
+  for function in (winograd.in_steps, winograd._at_once):
+    monkeypatch.setattr(function, '__defaults__', (request.param,))
+  for function in taken:
+    function.clear_cache()
+  yield request.param
+  for function in taken:
+    function.clear_cache()
+
+
+def test_float64_is_exact(cache):
   with jax.enable_x64(True):
-    x, w, y, pads = arrays(case)
-    np.testing.assert_allclose(winograd.conv(x, w, pads), plain(x, w, pads), rtol=1e-12, atol=1e-12)
-    grad = jax.vjp(lambda w: plain(x, w, pads), w)[1](y)[0]
-    np.testing.assert_allclose(winograd.kernel_grad(x, y, pads), grad, rtol=1e-12, atol=1e-12)
-  jax.clear_caches()
+    for case in CASES:
+      x, w, y, pads = arrays(case)
+
+      def both(x, w, y, pads=pads):
+        grad = jax.vjp(lambda w: plain(x, w, pads), w)[1](y)[0]
+        ours = winograd.conv(x, w, pads), winograd.kernel_grad(x, y, pads)
+        return ours, (plain(x, w, pads), grad)
+
+      for mine, wanted in zip(*jax.jit(both)(x, w, y), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-12, atol=1e-12, err_msg=case)
+      loops = str(jax.make_jaxpr(both)(x, w, y)).count('scan[')
+      assert (loops > 0) == (cache == 1), case
 
 
 def wide(b=16, side=8, c=96, o=96):
@@ -90,10 +107,7 @@ def test_float32_is_as_exact_as_a_plain_convolution():
     assert mine < 1.5 * lax_s
 
 
-@pytest.mark.parametrize('cache', [winograd.CACHE, 1])
-def test_second_derivative(cache, monkeypatch):
-  monkeypatch.setattr(winograd, 'CACHE', cache)
-  jax.clear_caches()
+def test_second_derivative(cache):
   with jax.enable_x64(True):
     x, w = (jnp.asarray(np.asarray(a), float) for a in wide())
 
