@@ -172,7 +172,7 @@ def test_files_of_every_kind(tmp_path, kind):
 def test_channels_are_averaged_and_the_rate_is_changed_and_said_once(tmp_path, monkeypatch):
   said = []
   monkeypatch.setattr(audio_files, 'say', said.append)
-  audio_files._say_resampled.cache_clear()
+  audio_files._print_resampling.cache_clear()
   t = np.arange(11_025) / 11_025
   tone = np.sin(2 * np.pi * 440 * t)
   wavfile.write(tmp_path / 'a.wav', 11_025, np.stack([tone, 0.5 * tone], 1).astype(np.float32))

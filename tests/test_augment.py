@@ -52,7 +52,7 @@ def test_an_operation_draws_by_its_place_in_the_list():
 @pytest.mark.parametrize(('height', 'width'), [(224, 224), (200, 300)])
 def test_a_box_has_an_area_and_a_shape(name, least, height, width):
   keys = jax.random.split(jax.random.key(0), 3000)
-  boxes = jax.jit(jax.vmap(lambda k: jnp.stack(augment._box(k, height, width, least))))(keys)
+  boxes = jax.jit(jax.vmap(lambda k: jnp.stack(augment._box(k, (height, width), least))))(keys)
   top, left, h, w = np.asarray(boxes).T
   assert (boxes == jnp.round(boxes)).all() and (h >= 1).all() and (w >= 1).all()
   assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
@@ -71,7 +71,7 @@ def test_a_box_has_an_area_and_a_shape(name, least, height, width):
 def test_a_crop_is_what_pillow_makes_of_the_box():
   batch, size = batch_of(8, 24), 24
   seen = np.asarray(view_of('inception_crop', seed=1)(batch)['image'])
-  boxes = jax.jit(jax.vmap(lambda i: jnp.stack(augment._box(key_of(1, 3, i, 0), size, size, 0.05))))
+  boxes = jax.jit(jax.vmap(lambda i: jnp.stack(augment._box(key_of(1, 3, i, 0), (size, size), 0.05))))
   boxes = np.asarray(boxes(batch['id'])).astype(int)
   for image, (top, left, h, w), made in zip(batch['image'], boxes, seen, strict=True):
     cut = Image.fromarray(image[top : top + h, left : left + w])
