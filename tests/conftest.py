@@ -70,25 +70,25 @@ def fusion(width, **image):
 @pytest.fixture
 def config(manifest):
   """A whole experiment on the made data: three stages of a few steps."""
-  made = common.base('made')
-  made.seeds = 1
-  made.data.update(name='manifest', text_length=8, vocab_size=32)
-  made.data.path = str(manifest)
-  made.teacher.model = fusion(16, widths=(8, 16), blocks=(0, 1), patch=4)
-  made.student.model = fusion(4, widths=(4, 8), blocks=(0, 1), patch=4)
-  made.teacher.train = training(6, 16, 1e-2)
-  made.student.train = training(6, 16, 1e-2)
-  made.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
-  made.run.update(eval_every=3, log_every=2, save_every=2, eval_batch=16)
-  return made
+  recipe_ = common.base('made')
+  recipe_.seeds = 1
+  recipe_.data.update(name='manifest', text_length=8, vocab_size=32)
+  recipe_.data.path = str(manifest)
+  recipe_.teacher.model = fusion(16, widths=(8, 16), blocks=(0, 1), patch=4)
+  recipe_.student.model = fusion(4, widths=(4, 8), blocks=(0, 1), patch=4)
+  recipe_.teacher.train = training(6, 16, 1e-2)
+  recipe_.student.train = training(6, 16, 1e-2)
+  recipe_.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
+  recipe_.run.update(eval_every=3, log_every=2, save_every=2, eval_batch=16)
+  return recipe_
 
 
 @pytest.fixture
 def experiment(config, tmp_path):
   """`experiment()`: of the fixture's config as it stands by then, in a folder of its own."""
 
-  def make(folder='w', **given):
-    return Experiment(config.to_dict(), tmp_path / folder, **given)
+  def make(folder='w', **options):
+    return Experiment(config.to_dict(), tmp_path / folder, **options)
 
   return make
 

@@ -92,27 +92,29 @@ VALUES += (
 
 def leaves(tree: Any, path: tuple = ()) -> list[tuple]:
   """Paths of everything within a config, sections too."""
-  found = [path] if path else []
+  result = [path] if path else []
   if isinstance(tree, dict):
     for key, value in tree.items():
-      found += leaves(value, (*path, key))
-  return found
+      result += leaves(value, (*path, key))
+  return result
 
 
 def unset(config: dict) -> list[tuple]:
   """Paths of options that the recipe leaves at their defaults."""
-  found = []
+  collected = []
   for stage in ('teacher', 'student'):
     own = config[stage]['train']['optimiser']
-    found += [(stage, 'train', 'optimiser', k) for k in optimizers.known_options(own['name'])]
+    collected += [(stage, 'train', 'optimiser', k) for k in optimizers.known_options(own['name'])]
     for path in [(), *leaves(config[stage]['model'])]:
       model = _at(config[stage]['model'], path)
       if isinstance(model, dict) and isinstance(model.get('model'), str):
-        found += [(stage, 'model', *path, k) for k in registry.options('models', model['model'])]
-  for name, given in config['methods'].items():
-    own = registry.options('methods', given.get('method', name))
-    found += [('methods', name, k) for k in (*own, 'weight', 'schedule', 'start', 'stop', 'warmup', 'method')]
-  return found + [('task', k) for k in registry.options('tasks', config['task']['name'])]
+        collected += [(stage, 'model', *path, k) for k in registry.options('models', model['model'])]
+  for name, inputs in config['methods'].items():
+    own = registry.options('methods', inputs.get('method', name))
+    collected += [
+      ('methods', name, k) for k in (*own, 'weight', 'schedule', 'start', 'stop', 'warmup', 'method')
+    ]
+  return collected + [('task', k) for k in registry.options('tasks', config['task']['name'])]
 
 
 def _at(tree, path):
@@ -136,11 +138,11 @@ def near(value: Any, rng: random.Random) -> Any:
 
 def mutated(config: dict, rng: random.Random) -> tuple[dict, str]:
   """A copy with one to three values changed, taken out or added, and what was done."""
-  made, said = copy.deepcopy(config), []
+  recipe_, messages = copy.deepcopy(config), []
   for _ in range(rng.choice((1, 1, 1, 2, 3))):
-    *above, last = rng.choice(leaves(made) if rng.random() < 0.6 else unset(config))
+    *above, last = rng.choice(leaves(recipe_) if rng.random() < 0.6 else unset(config))
     try:
-      tree = _at(made, above)
+      tree = _at(recipe_, above)
     except (KeyError, TypeError):  # an earlier change took it out
       continue
     if not isinstance(tree, dict):
@@ -148,14 +150,14 @@ def mutated(config: dict, rng: random.Random) -> tuple[dict, str]:
     what, value = rng.random(), rng.choice(VALUES) if rng.random() < 0.5 else near(tree.get(last), rng)
     if what < 0.05:
       tree.pop(last, None)
-      said.append(f'{".".join(map(str, (*above, last)))} taken out')
+      messages.append(f'{".".join(map(str, (*above, last)))} taken out')
     elif what < 0.1:
       tree[f'{last}x'] = value
-      said.append(f'{".".join(map(str, (*above, last)))}x={options.shown(value)}')
+      messages.append(f'{".".join(map(str, (*above, last)))}x={options.shown(value)}')
     else:
       tree[last] = copy.deepcopy(value)
-      said.append(f'{".".join(map(str, (*above, last)))}={options.shown(value)}')
-  return made, ', '.join(said)
+      messages.append(f'{".".join(map(str, (*above, last)))}={options.shown(value)}')
+  return recipe_, ', '.join(messages)
 
 
 def recipe(name: str) -> dict:

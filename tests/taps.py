@@ -80,5 +80,5 @@ def peer(seed=0, classes=C):
 def needed(name, classes=C):
   """The options that a method has no defaults for: models that are trained beside the student."""
   options = inspect.signature(registry.entry('methods', name)).parameters
-  made = {Peer: peer(0, classes), Mapping[str, Peer]: {'a': peer(1, classes), 'b': peer(2, classes)}}
-  return {k: made[v.annotation] for k, v in options.items() if v.annotation in made}
+  values = {Peer: peer(0, classes), Mapping[str, Peer]: {'a': peer(1, classes), 'b': peer(2, classes)}}
+  return {k: values[v.annotation] for k, v in options.items() if v.annotation in values}

@@ -40,26 +40,26 @@ def test_what_is_plain_comes_back(tmp_path, protocol):
   path.write_bytes(pickle.dumps({'train': DATA, 7: b'x' * 5000}, protocol))
   whole = read(path)
   assert bytes(whole[7]) == b'x' * 5000
-  found = whole['train']
-  assert list(found) == list(DATA)
+  result = whole['train']
+  assert list(result) == list(DATA)
   for key, x in DATA.items():
-    assert type(found[key]) is type(x), key
+    assert type(result[key]) is type(x), key
     if isinstance(x, np.ndarray):
-      assert (found[key].dtype, found[key].shape) == (x.dtype, x.shape) and (found[key] == x).all(), key
+      assert (result[key].dtype, result[key].shape) == (x.dtype, x.shape) and (result[key] == x).all(), key
     else:
-      assert found[key] == x, key
+      assert result[key] == x, key
 
 
 def test_arrays_are_views_of_the_file(tmp_path):
   (tmp_path / 'a.pkl').write_bytes(pickle.dumps(np.zeros(10_000), 4))
-  found = read(tmp_path / 'a.pkl')
-  assert not found.flags.writeable and not found.flags.owndata
+  result = read(tmp_path / 'a.pkl')
+  assert not result.flags.writeable and not result.flags.owndata
 
 
 def test_a_file_of_python_2(tmp_path):
   """Its strings are bytes, arrays included: 'c' of numpy.core, and 'T', 'U' or 'S' of the numbers."""
-  rest = b'(I3\nS"<"\nNNNI-1\nI-1\nI0\ntb'
-  kind = called(name('numpy', 'dtype'), b"S'f8'\n", b'I0\n', b'I1\n') + rest
+  remaining = b'(I3\nS"<"\nNNNI-1\nI-1\nI0\ntb'
+  kind = called(name('numpy', 'dtype'), b"S'f8'\n", b'I0\n', b'I1\n') + remaining
   numbers = np.array([1.5, -2.0])
   for raw in (
     b'T' + struct.pack('<i', 16) + numbers.tobytes(),
@@ -244,8 +244,8 @@ FROM_BUFFER = name('numpy.core.numeric', '_frombuffer')
   ids=['bytes', 'numbers', 'objects'],
 )
 def test_calls_cannot_copy_a_value_again_and_again(refused, tmp_path, call):
-  made, *given = call
-  start = made + b'q\x00' + group(*given) + b'q\x01]('
+  result, *inputs = call
+  start = result + b'q\x00' + group(*inputs) + b'q\x01]('
   (tmp_path / 'b.pkl').write_bytes(start + b'h\x00h\x01R' * 10 + b'e.')
   assert len(read(tmp_path / 'b.pkl')) == 10
   assert 'makes more than 100 times its own size' in refused(start + b'h\x00h\x01R' * 1000 + b'e.')

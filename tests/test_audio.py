@@ -54,9 +54,9 @@ def whisper(x):
 
 def test_whisper_recipe():
   x = made_sound()
-  found = jax.jit(lambda x: log_mel.log_mel(x, PRESETS['whisper']))(x)
-  assert found.shape == (2, 25, 80) and found.dtype == jnp.float32
-  np.testing.assert_allclose(found, np.stack([whisper(row) for row in x]), atol=2e-4)
+  result = jax.jit(lambda x: log_mel.log_mel(x, PRESETS['whisper']))(x)
+  assert result.shape == (2, 25, 80) and result.dtype == jnp.float32
+  np.testing.assert_allclose(result, np.stack([whisper(row) for row in x]), atol=2e-4)
   with jax.enable_x64(True):
     exact = log_mel.log_mel(jnp.asarray(x, jnp.float64), PRESETS['whisper'])
     np.testing.assert_allclose(exact, np.stack([whisper(row) for row in x]), atol=1e-10)
@@ -80,11 +80,11 @@ def kaldi(x):
 
 def test_kaldi_recipe():
   x = made_sound()
-  found = log_mel.read_mel({'audio': x, 'audio/mask': jnp.ones(x.shape).at[1, 1000:].set(0)}, PRESETS['ast'])
-  np.testing.assert_allclose(found[0], np.stack([kaldi(row) for row in x]), atol=1e-4)
-  assert found[1].shape == (2, 1024) and found[1].sum(1).tolist() == [23, 5]
+  result = log_mel.read_mel({'audio': x, 'audio/mask': jnp.ones(x.shape).at[1, 1000:].set(0)}, PRESETS['ast'])
+  np.testing.assert_allclose(result[0], np.stack([kaldi(row) for row in x]), atol=1e-4)
+  assert result[1].shape == (2, 1024) and result[1].sum(1).tolist() == [23, 5]
   short = PRESETS['ast']._replace(length=10)
-  np.testing.assert_allclose(log_mel.fbank(x, short), found[0][:, :10], atol=1e-5)
+  np.testing.assert_allclose(log_mel.fbank(x, short), result[0][:, :10], atol=1e-5)
 
 
 @pytest.mark.parametrize(('n_fft', 'hop', 'samples'), [(256, 128, 1300), (256, 80, 1300), (200, 256, 1300)])
@@ -164,22 +164,22 @@ def test_files_of_every_kind(tmp_path, kind):
   else:
     scaled = {'u1': 128 * x + 128, 'i2': 2**15 * x, 'i4': 2**31 * x}.get(kind, x)
     wavfile.write(path, 8000, (scaled if kind[0] == 'f' else np.rint(scaled)).astype(kind))
-  found = audio_files.read_sound(path, 8000, 'here')
-  assert found.dtype == np.float32 and found.shape == x.shape
-  np.testing.assert_allclose(found, x, atol=0.51 / {'u1': 2**7, 'i2': 2**15}.get(kind, 2**22))
+  result = audio_files.read_sound(path, 8000, 'here')
+  assert result.dtype == np.float32 and result.shape == x.shape
+  np.testing.assert_allclose(result, x, atol=0.51 / {'u1': 2**7, 'i2': 2**15}.get(kind, 2**22))
 
 
 def test_channels_are_averaged_and_the_rate_is_changed_and_said_once(tmp_path, monkeypatch):
-  said = []
-  monkeypatch.setattr(audio_files, 'say', said.append)
+  messages = []
+  monkeypatch.setattr(audio_files, 'say', messages.append)
   audio_files._print_resampling.cache_clear()
   t = np.arange(11_025) / 11_025
   tone = np.sin(2 * np.pi * 440 * t)
   wavfile.write(tmp_path / 'a.wav', 11_025, np.stack([tone, 0.5 * tone], 1).astype(np.float32))
-  found = [audio_files.read_sound(tmp_path / 'a.wav', 8000, 'here') for _ in range(2)][0]
-  assert found.shape == (8000,) and said == ['sound of 11025 samples a second is resampled to 8000.']
+  result = [audio_files.read_sound(tmp_path / 'a.wav', 8000, 'here') for _ in range(2)][0]
+  assert result.shape == (8000,) and messages == ['sound of 11025 samples a second is resampled to 8000.']
   expected = 0.75 * np.sin(2 * np.pi * 440 * np.arange(8000) / 8000)
-  np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=2e-3)
+  np.testing.assert_allclose(result[200:-200], expected[200:-200], atol=2e-3)
 
 
 def test_files_that_hold_no_sound(tmp_path):
@@ -274,22 +274,22 @@ def spoken(speakers=('ann', 'bob', 'cy', 'dee')):
 
 
 def test_speakers_are_in_one_split():
-  found = digits.recordings(spoken()[::-1])
-  assert [r.digit for r in found] == sorted(r.digit for r in found) and len(found) == 120
-  parts = digits.by_speaker(found, {'validation': ('cy',), 'test': ('dee',)})
-  heard = {
+  result = digits.recordings(spoken()[::-1])
+  assert [r.digit for r in result] == sorted(r.digit for r in result) and len(result) == 120
+  parts = digits.by_speaker(result, {'validation': ('cy',), 'test': ('dee',)})
+  teacher_used = {
     split: {round(float(x[0]) * 2**15) % 100 // 10 for of_digit in part for x in of_digit}
     for split, part in parts.items()
   }
-  assert heard == {'train': {0, 1}, 'validation': {2}, 'test': {3}}
+  assert teacher_used == {'train': {0, 1}, 'validation': {2}, 'test': {3}}
   for names, says in (
     ({'test': ('den',)}, "did you mean 'dee'"),
     ({'a': ('cy',), 'b': ('cy',)}, 'is in a and'),
   ):
     with pytest.raises(KdjaxError, match=says):
-      digits.by_speaker(found, names)
+      digits.by_speaker(result, names)
   with pytest.raises(KdjaxError, match='do not say every digit'):
-    digits.by_speaker(found[:60], {'test': ('dee',)})
+    digits.by_speaker(result[:60], {'test': ('dee',)})
   with pytest.raises(KdjaxError, match='DIGIT_SPEAKER_NUMBER'):
     digits.recordings([{'audio/filename': b'seven.wav', 'audio': np.zeros(3)}])
 
@@ -374,28 +374,28 @@ def prepared(tmp_path_factory):
 
 def test_the_data_set(prepared, monkeypatch):
   monkeypatch.setattr(digits, 'IMAGES', 20)
-  given = {'data_dir': str(prepared), 'validation': 10, 'test': 30, 'samples': 60}
-  found = digits.av_digits(train=20, **given)
-  assert {k: len(v) for k, v in found.splits.items()} == {'train': 20, 'validation': 10, 'test': 30}
+  inputs = {'data_dir': str(prepared), 'validation': 10, 'test': 30, 'samples': 60}
+  dataset = digits.av_digits(train=20, **inputs)
+  assert {k: len(v) for k, v in dataset.splits.items()} == {'train': 20, 'validation': 10, 'test': 30}
   seen = {}
   for split, speaker in (('train', 0), ('validation', 1), ('test', 2)):
-    examples = [found.splits[split][i] for i in range(len(found.splits[split]))]
+    examples = [dataset.splits[split][i] for i in range(len(dataset.splits[split]))]
     seen[split] = {int(e['image'][0, 0, 0]) // 5 for e in examples}  # TFDS keeps an order of its own
     for e in examples:
       assert (e['image'] == e['image'][0, 0, 0]).all() and e['label'] == e['image'][0, 0, 0] // 5 % 10
       assert round(float(e['audio'][0]) * 2**15) // 10 == 10 * e['label'] + speaker
   assert seen['train'] | seen['validation'] == seen['test'] and len(seen['train']) == 20
-  assert found.classes == tuple('0123456789') and found.rate == digits.RATE  # `predict` reads files by it
-  assert found.fingerprint != digits.av_digits(train=20, image_noise=0.1, **given).fingerprint
+  assert dataset.classes == tuple('0123456789') and dataset.rate == digits.RATE  # `predict` reads files by it
+  assert dataset.fingerprint != digits.av_digits(train=20, image_noise=0.1, **inputs).fingerprint
 
 
 def test_prepared_sounds_need_no_tensorflow(prepared):
-  found = load.dataset({'name': 'spoken_digit'}, str(prepared))
-  example = found.splits['train'][4]
+  dataset = load.dataset({'name': 'spoken_digit'}, str(prepared))
+  example = dataset.splits['train'][4]
   assert example.keys() == {'audio', 'label', 'id'} and example['audio'].dtype == np.int64
 
 
 def test_an_unknown_size():
-  for given in ({'train': 60_000}, {'test': 0}, {'samples': 0}):
-    with pytest.raises(KdjaxError, match=f'{next(iter(given))}='):
-      digits.av_digits(**given)
+  for inputs in ({'train': 60_000}, {'test': 0}, {'samples': 0}):
+    with pytest.raises(KdjaxError, match=f'{next(iter(inputs))}='):
+      digits.av_digits(**inputs)

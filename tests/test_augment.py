@@ -42,10 +42,10 @@ def test_an_operation_draws_by_its_place_in_the_list():
       image = augment.OPERATIONS[name][1](key_of(7, 3, example, i), image)
     return image
 
-  for image, example, made in zip(
+  for image, example, result in zip(
     batch['image'], batch['id'], view_of(*names, seed=7)(batch)['image'], strict=True
   ):
-    np.testing.assert_array_equal(one(image, example), made)
+    np.testing.assert_array_equal(one(image, example), result)
 
 
 @pytest.mark.parametrize(('name', 'least'), CROPS.items())
@@ -73,11 +73,11 @@ def test_a_crop_is_what_pillow_makes_of_the_box():
   seen = np.asarray(view_of('inception_crop', seed=1)(batch)['image'])
   boxes = jax.jit(jax.vmap(lambda i: jnp.stack(augment._box(key_of(1, 3, i, 0), (size, size), 0.05))))
   boxes = np.asarray(boxes(batch['id'])).astype(int)
-  for image, (top, left, h, w), made in zip(batch['image'], boxes, seen, strict=True):
+  for image, (top, left, h, w), result in zip(batch['image'], boxes, seen, strict=True):
     cut = Image.fromarray(image[top : top + h, left : left + w])
     theirs = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
-    assert abs(theirs.astype(int) - made).max() <= 1  # Pillow's weights have 8 bits
-    assert made.dtype == np.uint8
+    assert abs(theirs.astype(int) - result).max() <= 1  # Pillow's weights have 8 bits
+    assert result.dtype == np.uint8
 
 
 def test_floats_stay_floats():
@@ -110,13 +110,13 @@ def test_mixup_is_a_ring_with_one_coefficient():
   n, shares, view = 12, [], view_of('mixup')
   for epoch in range(300):
     batch = spots(n) | {'epoch': np.full(n, epoch, np.int32)}
-    made = view(batch)
-    parts = np.asarray(made['image']).reshape(n, n)
+    result = view(batch)
+    parts = np.asarray(result['image']).reshape(n, n)
     own, other = np.diag(parts), parts - np.diag(np.diag(parts))
     np.testing.assert_allclose(parts.sum(1), 1, rtol=1e-6)
     np.testing.assert_allclose(own, own[0])
     assert ((other > 0).sum(0) <= 1).all() and ((other > 0).sum(1) <= 1).all()
-    np.testing.assert_array_equal(made['label'], batch['label'])
+    np.testing.assert_array_equal(result['label'], batch['label'])
     shares.append(own[0])
   assert min(shares) >= 0.5 and np.mean(shares) == pytest.approx(0.75, abs=0.03) and max(shares) > 0.97
   deciles = np.histogram(shares, 5, (0.5, 1))[0]
@@ -150,11 +150,11 @@ def test_the_teacher_looks_at_what_the_student_sees():
   assert (students['image'] != batch['image']).any((1, 2, 3)).all()
   update = step.make_update(seen_by, build.task({'name': 'classification'}), recorder(), tx=None)
   state = types.TrainState(0, 0, {'student': {}, 'method': {}}, {'student': {}, 'method': {}}, None, {})
-  with pytest.raises(Seen) as found:
+  with pytest.raises(Seen) as error:
     update(state, t, students)
-  s, heard, given = found.value.args
-  np.testing.assert_array_equal(s['image'], heard['image'])
-  np.testing.assert_array_equal(s['image'], given['image'])
+  s, teacher_used, inputs = error.value.args
+  np.testing.assert_array_equal(s['image'], teacher_used['image'])
+  np.testing.assert_array_equal(s['image'], inputs['image'])
 
 
 class Seen(Exception):
@@ -172,9 +172,9 @@ def test_mixup_is_refused_where_answers_are_kept(experiment, config):
   config.student.train.augment = ('flip', 'mixup')
   for source in ('store', 'auto'):
     config.teacher.source = source
-    with pytest.raises(KdjaxError, match=r"augment has 'mixup', .* Set teacher.source='live'") as told:
+    with pytest.raises(KdjaxError, match=r"augment has 'mixup', .* Set teacher.source='live'") as error:
       stages.run(experiment(source))
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(error.value)
   config.teacher.source = 'live'
   with pytest.raises(KdjaxError, match="augment has 'mixup'"):
     manifest.spec(experiment(), None)  # of `store build`

@@ -17,14 +17,14 @@ SMALL = {'model': 'bit_resnet', 'depth': 26, 'width': 0.5, 'num_classes': 5}
 
 
 @functools.cache
-def made(side=64, **given):
-  net = registry.make('models', 'bit_resnet', given)
+def made(side=64, **options):
+  net = registry.make('models', 'bit_resnet', options)
   batch = {'image': jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)}
   return jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
 
 
-def like(**given):
-  return made(**{k: v for k, v in (SMALL | given).items() if k != 'model'})[1]
+def like(**options):
+  return made(**{k: v for k, v in (SMALL | options).items() if k != 'model'})[1]
 
 
 def formula(depth, width, classes):
@@ -81,7 +81,7 @@ def test_it_computes_in_bfloat16():
 @functools.cache
 def names():
   """Our name -> (timm's, the authors', big_vision's)."""
-  found = {
+  result = {
     'stem/kernel': (
       'stem.conv.weight',
       'resnet/root_block/standardized_conv2d/kernel',
@@ -100,14 +100,14 @@ def names():
         number = f'_{i + k}' if j else ''  # some files count the convolutions
         theirs = f'resnet/{unit}{letter}/'
         kernel = f'{theirs}standardized_conv2d{number}/kernel'
-        found[f'{ours}conv{k}/kernel'] = (f'{timm}conv{k}.weight', kernel, f'{unit}conv{k}/kernel')
+        result[f'{ours}conv{k}/kernel'] = (f'{timm}conv{k}.weight', kernel, f'{unit}conv{k}/kernel')
         for leaf, torch, tensorflow in (('scale', 'weight', 'gamma'), ('bias', 'bias', 'beta')):
           places = f'{timm}norm{k}.{torch}', f'{theirs}group_norm/{tensorflow}', f'{unit}gn{k}/{leaf}'
-          found[f'{ours}norm{k}/{leaf}'] = places
+          result[f'{ours}norm{k}/{leaf}'] = places
       if not j:
         place = f'resnet/{unit}a/proj/standardized_conv2d/kernel'
-        found[f'{ours}shortcut/kernel'] = (f'{timm}downsample.conv.weight', place, f'{unit}conv_proj/kernel')
-  return found
+        result[f'{ours}shortcut/kernel'] = (f'{timm}downsample.conv.weight', place, f'{unit}conv_proj/kernel')
+  return result
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def drawn():
 
 def in_names_of(library):
   """The weights in the names and layouts of 'timm', the 'authors' or 'big_vision'."""
-  at, found = ('timm', 'authors', 'big_vision').index(library), {}
+  at, collected = ('timm', 'authors', 'big_vision').index(library), {}
   for name, x in drawn().items():
     if name == 'head/kernel' and library != 'big_vision':
       x = x[None, None]
@@ -128,17 +128,17 @@ def in_names_of(library):
       x = x.transpose(3, 2, 0, 1)
     if library == 'big_vision' and x.ndim == 1 and not name.startswith('head'):
       x = x[None, None, None]
-    found[names()[name][at]] = x
-  return found
+    collected[names()[name][at]] = x
+  return collected
 
 
 @pytest.mark.parametrize('library', ['timm', 'authors', 'big_vision'])
 def test_the_names_of_three_libraries(library):
   assert names().keys() == drawn().keys()
   known = {k: v for k, v in SMALL.items() if k != 'model'}
-  found = safetensors_io.fit(bit_resnet.convert(in_names_of(library), known), like(), library)
-  found = flatten_dict(found['params'], sep='/')
-  assert all(np.array_equal(found[k], x) for k, x in drawn().items())
+  loaded = safetensors_io.fit(bit_resnet.convert(in_names_of(library), known), like(), library)
+  loaded = flatten_dict(loaded['params'], sep='/')
+  assert all(np.array_equal(loaded[k], x) for k, x in drawn().items())
   bare = bit_resnet.convert(in_names_of(library), known | {'num_classes': None})
   safetensors_io.fit(bare, like(num_classes=None), library)
   with pytest.raises(KdjaxError, match=r'1 extra \(another/kernel\)'):
@@ -154,8 +154,8 @@ def test_an_npz_file(tmp_path, library):
   if library == 'big_vision':  # as its trainer saves them
     tensors = {f'params/{k}': x for k, x in tensors.items()} | {'opt/0/count': np.ones(2)}
   np.savez(path, **tensors)
-  found = flatten_dict(pretrained.load(str(path), SMALL, like())['params'], sep='/')
-  assert all(np.array_equal(found[k], x) for k, x in drawn().items())
+  loaded = flatten_dict(pretrained.load(str(path), SMALL, like())['params'], sep='/')
+  assert all(np.array_equal(loaded[k], x) for k, x in drawn().items())
   with pytest.raises(KdjaxError, match='R26.npz has 5 classes, and the data set has 7'):
     pretrained.load(str(path), SMALL | {'num_classes': 7}, like(num_classes=7))
 
@@ -173,14 +173,14 @@ def test_a_file_with_a_pickle_or_half_of_one_is_refused(tmp_path):
   half.write_bytes(half.read_bytes()[:600])
   cases = {path: 'which are pickles', half: 'cannot read', tmp_path / 'no.npz': 'cannot read'}
   for one, match in cases.items():
-    with pytest.raises(KdjaxError, match=match) as told:
+    with pytest.raises(KdjaxError, match=match) as error:
       pretrained.load(str(one), SMALL, like())
-    assert '\n' not in str(told.value) and str(one) in str(told.value)
+    assert '\n' not in str(error.value) and str(one) in str(error.value)
 
 
 def test_the_config_of_timm(tmp_path):
-  said = bit_resnet.config({'architecture': 'resnetv2_152x2_bit'}, tmp_path)
-  assert said == {'depth': 152, 'width': 2, 'eps': 1e-8}
+  message = bit_resnet.config({'architecture': 'resnetv2_152x2_bit'}, tmp_path)
+  assert message == {'depth': 152, 'width': 2, 'eps': 1e-8}
   assert bit_resnet.config({'architecture': 'resnetv2_50x1_bit.goog_distilled_in1k'}, tmp_path)['depth'] == 50
   for other in ('resnetv2_50', 'resnetv2_50x1_bitm', ''):
     with pytest.raises(KdjaxError, match=f"unknown architecture for the model bit_resnet: '{other}'"):

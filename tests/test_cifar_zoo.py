@@ -100,8 +100,8 @@ def test_they_are_all_that_was_measured():
     assert measured[name]['features'] == [*maps, [shapes[-1]]] == measured[name]['preact_features'], name
 
 
-def small(model, **given):
-  return registry.make('models', model, SMALL[model] | {'num_classes': 5} | given)
+def small(model, **options):
+  return registry.make('models', model, SMALL[model] | {'num_classes': 5} | options)
 
 
 @pytest.mark.parametrize('model', SMALL)
@@ -227,8 +227,8 @@ def test_names_of_checkpoints(model):
     if name.endswith('running_var'):
       theirs[name.replace('running_var', 'num_batches_tracked')] = np.zeros((), np.int64)
   convert = registry.module('pretrained', model).convert
-  found = convert(theirs, {'num_classes': 5})
-  safetensors_io.fit(found, like, model)
-  assert found.keys() == ours.keys() and all((found[k] == ours[k]).all() for k in ours)
+  loaded = convert(theirs, {'num_classes': 5})
+  safetensors_io.fit(loaded, like, model)
+  assert loaded.keys() == ours.keys() and all((loaded[k] == ours[k]).all() for k in ours)
   encoder = convert(theirs, {'num_classes': None})
-  assert {k for k in found if k not in encoder} == {f'params/head/linear/{k}' for k in ('kernel', 'bias')}
+  assert {k for k in loaded if k not in encoder} == {f'params/head/linear/{k}' for k in ('kernel', 'bias')}

@@ -43,36 +43,36 @@ def same(a, b):
 def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   wide = {'methods': KD, 'student': {'model': {'width': 12}}}
   cohort({'kd': {'methods': KD}, 'rkd': {'methods': RKD}, 'wide': wide})
-  stages.run(made := experiment('cohort'))
-  assert {f.name for f in made.workdir.iterdir() if f.is_dir()} == {
+  stages.run(exp := experiment('cohort'))
+  assert {f.name for f in exp.workdir.iterdir() if f.is_dir()} == {
     *('teacher', 'baseline', 'baselines', 'cohort', 'kd', 'rkd', 'wide')
   }
-  assert all((made.workdir / name / 'report.html').exists() for name in made.members)
-  assert '<svg' in (made.workdir / 'ranking.html').read_text()
-  ranked = {row['name']: row for row in json.loads((made.workdir / 'ranking.json').read_text())['rows']}
+  assert all((exp.workdir / name / 'report.html').exists() for name in exp.members)
+  assert '<svg' in (exp.workdir / 'ranking.html').read_text()
+  ranked = {row['name']: row for row in json.loads((exp.workdir / 'ranking.json').read_text())['rows']}
   for name, row in ranked.items():  # a member's own report says what the ranking says of it
-    own = json.loads((made.workdir / name / 'results.json').read_text())
+    own = json.loads((exp.workdir / name / 'results.json').read_text())
     assert (own['verdict'], own['p_adjusted']) == (row['verdict'], row['p_adjusted'])
   for name, changes in {'rkd': RKD, 'wide': KD}.items():
     cohort({})
     config.methods = changes
-    config.teacher.init = str(made.folder('teacher') / 'seed_0.safetensors')
+    config.teacher.init = str(exp.folder('teacher') / 'seed_0.safetensors')
     if name == 'wide':
       config.student.model.width = 12
     stages.run(alone := experiment(f'{name}_alone'), ('teacher', 'student'))
-    assert same(weights(made.workdir / name / 'student'), weights(alone.folder('student')))
+    assert same(weights(exp.workdir / name / 'student'), weights(alone.folder('student')))
   stages.run(alone, ('baseline',))
-  assert same(weights(made.members['wide'].folder('baseline')), weights(alone.folder('baseline')))
+  assert same(weights(exp.members['wide'].folder('baseline')), weights(alone.folder('baseline')))
 
 
 def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, cohort, config):
   diverges = {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}
   bad = {'student': {'train': {'optimiser': diverges}}, 'methods': KD}
   cohort({'kd': {'methods': KD}, 'bad': bad})
-  stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
-  assert made.members['kd'].trained('student')
-  assert made.members['bad'].done('student') and not made.members['bad'].trained('student')
-  before = weights(made.workdir / 'kd' / 'student')
+  stages.run(exp := experiment(), ('teacher', 'baseline', 'student'))
+  assert exp.members['kd'].trained('student')
+  assert exp.members['bad'].done('student') and not exp.members['bad'].trained('student')
+  before = weights(exp.workdir / 'kd' / 'student')
   cohort({'kd': {'methods': KD}, 'bad': bad, 'worse': bad, 'rkd': {'methods': RKD}})
   config.run.members_per_program = 1  # each with a training, and checkpoints, of its own
   ranked = stages.run(again := experiment(), ('compare',))
@@ -106,19 +106,19 @@ def test_a_mistake_in_a_member_is_named(experiment, cohort, members, said):
 def test_a_student_teaches_itself(experiment, config):
   config.methods = KD
   config.teacher.source, config.student.train.ema = 'ema', 0.5
-  stages.run(made := experiment(), ('teacher', 'baseline', 'student'))
-  assert not same(weights(made.folder('student')), weights(made.folder('baseline')))
+  stages.run(exp := experiment(), ('teacher', 'baseline', 'student'))
+  assert not same(weights(exp.folder('student')), weights(exp.folder('baseline')))
 
 
 def test_the_past_is_renewed_once_an_epoch(experiment, config):
   config.methods = KD
   config.teacher.source = 'previous_epoch'
-  stages.run(made := experiment(), ('teacher',))
-  setup = stages.setup(made, 'student')
+  stages.run(exp := experiment(), ('teacher',))
+  setup = stages.setup(exp, 'student')
   (member,) = setup.members.values()
-  epoch = -(-len(made.data.transfer_set) // 16)
+  epoch = -(-len(exp.data.transfer_set) // 16)
   assert member.average.previous_epoch == epoch > 1
-  batch = {k: jax.numpy.asarray(v) for k, v in made.data.transfer_set.take(np.arange(16)).items()}
+  batch = {k: jax.numpy.asarray(v) for k, v in exp.data.transfer_set.take(np.arange(16)).items()}
   init = step.make_init(member.model, member.method, member.tx, ema=True, self_teacher=True)
   update = step.make_update(member.model, setup.task, member.method, member.tx, ema=member.average.decay())
   update = jax.jit(step.with_self_teacher(update, member.model))
@@ -137,10 +137,10 @@ def test_many_tests_at_once_are_corrected():
     stage = {'mean': mean, 'std': 0.01, 'values': [mean], 'update_s': mean, 'steps': 1}
     stage |= {'wall_time_s': 1.0, 'training': 'cohort/x'}
     stages_ = {'student': stage, 'baseline': stage | {'mean': 0.5}}
-    found = dict.fromkeys(('dataset', 'metric', 'split', 'seeds', 'selection', 'n_examples', 'n_train'))
-    found |= {'hardware': '', 'versions': {}, 'config': {'name': 'a/b', 'methods': {}}, 'gap_recovered': 0.1}
-    found |= {'interval': None, 'effect': None, 'difference': mean - 0.5, 'verdict': 'better'}
-    return found | {'stages': stages_, 'p_value': p, 'higher_is_better': True}
+    result = dict.fromkeys(('dataset', 'metric', 'split', 'seeds', 'selection', 'n_examples', 'n_train'))
+    result |= {'hardware': '', 'versions': {}, 'config': {'name': 'a/b', 'methods': {}}, 'gap_recovered': 0.1}
+    result |= {'interval': None, 'effect': None, 'difference': mean - 0.5, 'verdict': 'better'}
+    return result | {'stages': stages_, 'p_value': p, 'higher_is_better': True}
 
   results = {'a': result(0.04, 0.6), 'b': result(0.6, 0.4), 'c': result(None, 0.9)}
   ranked = ranking.rank(ranking.corrected(results), {'d': 3}, ('a', 'b'))

@@ -92,9 +92,9 @@ def quick(shared, tmp_path_factory):
 
     def call(*args, code=0):
       print(json.dumps([arguments(args), str(out), str(err)]), file=copies.stdin, flush=True)
-      found = int(copies.stdout.readline())
-      done = subprocess.CompletedProcess(args, found, out.read_text(), err.read_text())
-      assert found == code, done.stdout + done.stderr
+      result = int(copies.stdout.readline())
+      done = subprocess.CompletedProcess(args, result, out.read_text(), err.read_text())
+      assert result == code, done.stdout + done.stderr
       return done
 
     yield call
@@ -119,8 +119,8 @@ def test_every_recipe_in_its_smoke_form(call, quick, tmp_path, recipe, manifest)
       pytest.skip(f'needs {package}')
   args = f'--config=configs/{recipe}.py:smoke=1', f'--workdir={tmp_path}', *own
   out = (call if recipe == 'quickstart' else quick)(*args).stdout
-  made = 'ranking.json' if recipe == 'method_zoo' else 'results.json'
-  assert 'report:' in out and (tmp_path / made).exists()
+  result = 'ranking.json' if recipe == 'method_zoo' else 'results.json'
+  assert 'report:' in out and (tmp_path / result).exists()
   assert out.count('done before') == 0
   if recipe == 'quickstart':
     assert quick(*args).stdout.count('done before') == 3
@@ -207,7 +207,7 @@ def test_a_mistake_is_one_line_and_a_status(call, quick, tmp_path, args, parts):
 
 
 def test_smoke_leaves_the_recipe_as_it_is():
-  made = common.base('x')
-  full = made.to_dict()
+  recipe_ = common.base('x')
+  full = recipe_.to_dict()
   small = common.smoke(common.base('x')).to_dict()
   assert small.keys() == full.keys() and small['seeds'] >= 2

@@ -38,8 +38,8 @@ CASES = {
 def arrays(case, dtype):
   (size, kernel, (i, o), groups, strides, padding), rng = CASES[case], np.random.default_rng(0)
   x, w = rng.normal(size=(*size, i)), rng.normal(size=(*kernel, i // groups, o))
-  given = {'window_strides': strides, 'padding': padding, 'feature_group_count': groups}
-  return jnp.asarray(x, dtype), jnp.asarray(w, dtype), given | {'dimension_numbers': NHWC}
+  inputs = {'window_strides': strides, 'padding': padding, 'feature_group_count': groups}
+  return jnp.asarray(x, dtype), jnp.asarray(w, dtype), inputs | {'dimension_numbers': NHWC}
 
 
 def with_gradients(f, x, w):
@@ -49,13 +49,13 @@ def with_gradients(f, x, w):
 
 
 def compare(case, dtype, tolerance, wrap=lambda f: f):
-  x, w, given = arrays(case, dtype)
+  x, w, inputs = arrays(case, dtype)
   wide = jnp.promote_types(dtype, jnp.float32)
 
   @jax.jit
   def both(x, w):
-    ours = with_gradients(wrap(partial(conv_general_dilated, **given)), x, w)
-    theirs = partial(lax.conv_general_dilated, **given)
+    ours = with_gradients(wrap(partial(conv_general_dilated, **inputs)), x, w)
+    theirs = partial(lax.conv_general_dilated, **inputs)
     return ours, with_gradients(theirs, x.astype(wide), w.astype(wide))
 
   for a, b in zip(*both(x, w), strict=True):
@@ -103,9 +103,9 @@ def test_outputs_larger_than_inputs_make_no_program_of_a_thousand_lines(kernel, 
 
 
 def test_vmap_and_scan():
-  x, w, given = arrays('strided', jnp.float32)
+  x, w, inputs = arrays('strided', jnp.float32)
   ws = jnp.stack([w, 2 * w])
-  f = jax.grad(lambda w, c: jnp.sum(jnp.sin(c(x, w, **given))))
+  f = jax.grad(lambda w, c: jnp.sum(jnp.sin(c(x, w, **inputs))))
   expected = jnp.stack([f(v, lax.conv_general_dilated) for v in ws])
   ours = jax.jit(
     lambda ws: (
@@ -119,10 +119,10 @@ def test_vmap_and_scan():
 
 @pytest.mark.parametrize('case', ['strided', 'depthwise'])
 def test_second_derivative(case):
-  x, w, given = arrays(case, jnp.float32)
+  x, w, inputs = arrays(case, jnp.float32)
 
   def curvature(c):
-    slope = jax.grad(lambda x: jnp.sum(c(x, w, **given) ** 3))
+    slope = jax.grad(lambda x: jnp.sum(c(x, w, **inputs) ** 3))
     return jax.jit(jax.grad(lambda x: jnp.sum(slope(x) ** 2)))(x)
 
   expected = curvature(lax.conv_general_dilated)
@@ -146,9 +146,9 @@ def test_a_split_batch(eight_devices, monkeypatch):
 def test_the_rest_is_left_to_lax(monkeypatch):
   x, w = jnp.ones((2, 6, 6, 4)), jnp.ones((3, 3, 4, 4))
 
-  def steps(*arrays, **given):
-    given = {'window_strides': (1,) * (arrays[0].ndim - 2), 'padding': 'VALID'} | given
-    jaxpr = jax.make_jaxpr(lambda *a: conv_general_dilated(*a, **given))(*arrays)
+  def steps(*arrays, **options):
+    options = {'window_strides': (1,) * (arrays[0].ndim - 2), 'padding': 'VALID'} | options
+    jaxpr = jax.make_jaxpr(lambda *a: conv_general_dilated(*a, **options))(*arrays)
     return [str(e.primitive) for e in jaxpr.eqns]
 
   assert steps(x, w, dimension_numbers=NHWC) == ['custom_vjp_call']

@@ -39,7 +39,7 @@ def lite_tensors(timm):
   """Random weights under the names of one of the two ports, from the shapes that the model wants."""
   repeats = (1, 2, 2, 3, 3, 4, 1)
   places = [(i, j) for i, n in enumerate(repeats) for j in range(n)]
-  rng, found = np.random.default_rng(0), {}
+  rng, collected = np.random.default_rng(0), {}
   leaves = {
     'scale': 'weight',
     'kernel': 'weight',
@@ -74,10 +74,10 @@ def lite_tensors(timm):
           f'blocks.{i}.{j}.'
           + (('', 'conv_dw', 'conv_pw') if not i else ('conv_pw', 'conv_dw', 'conv_pwl'))[at]
         )
-    found[f'{new}.{leaf}'] = x
+    collected[f'{new}.{leaf}'] = x
     if leaf == 'running_var':
-      found[f'{new}.num_batches_tracked'] = np.zeros((), np.int64)
-  return found
+      collected[f'{new}.num_batches_tracked'] = np.zeros((), np.int64)
+  return collected
 
 
 def test_both_names_of_efficientnet_lite():
@@ -100,10 +100,10 @@ def test_a_torch_file_of_efficientnet_lite(tmp_path):
   like = lite_shapes()
   for write in (zipped, stream):
     path = write(tmp_path / 'lite.pth', body, tensors)
-    found = pretrained.load(str(path), LITE, like)
-    assert (found['params']['head']['linear']['kernel'] == tensors['_fc.weight'].T).all()
+    loaded = pretrained.load(str(path), LITE, like)
+    assert (loaded['params']['head']['linear']['kernel'] == tensors['_fc.weight'].T).all()
     assert (
-      found['batch_stats']['block3']['depthwise_norm']['var'] == tensors['_blocks.2._bn1.running_var']
+      loaded['batch_stats']['block3']['depthwise_norm']['var'] == tensors['_blocks.2._bn1.running_var']
     ).all()
   with pytest.raises(KdjaxError, match='has 5 classes, and the data set has 7'):
     pretrained.load(str(path), LITE, shapes(LITE | {'num_classes': 7}, IMAGE))
@@ -131,11 +131,11 @@ def layers(prefix, n, attention, out, norms, mlp):
   """The tensors of `n` Transformer layers, 8 wide, under the names of a library."""
   modules = dict.fromkeys([*attention, out], (8, 8)) | dict.fromkeys(norms, (8,))
   modules |= {mlp[0]: (12, 8), mlp[1]: (8, 12)}
-  found = {}
+  collected = {}
   for i in range(n):
     for name, shape in modules.items():
-      found |= {f'{prefix}.{i}.{name}.weight': shape, f'{prefix}.{i}.{name}.bias': shape[:1]}
-  return found
+      collected |= {f'{prefix}.{i}.{name}.weight': shape, f'{prefix}.{i}.{name}.bias': shape[:1]}
+  return collected
 
 
 HF_VIT = layers(
@@ -196,11 +196,11 @@ def test_both_names_of_a_vit(tmp_path):
   model = pretrained.complete(str(tmp_path), {'model': 'vit_class_token', 'num_classes': 5})
   assert model['mean'] == (0.4, 0.5, 0.6) and model['act'] == 'gelu_new' and model['patch'] == 8
   like = shapes(model, BATCH)
-  found = pretrained.load(str(tmp_path), model, like)
+  loaded = pretrained.load(str(tmp_path), model, like)
   again = safetensors_io.fit(vit_class_token.convert(timm, model), like, 'timm')
-  assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), found, again)))
+  assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a == b).all(), loaded, again)))
   value = tensors['vit.encoder.layer.1.attention.attention.value.weight']
-  assert (found['params']['block2']['attention']['value']['kernel'] == value.T).all()
+  assert (loaded['params']['block2']['attention']['value']['kernel'] == value.T).all()
   with pytest.raises(
     KdjaxError, match='has mean .0.4, 0.5, 0.6., and the model .0.5, 0.5, 0.5.: set its mean'
   ):
@@ -238,12 +238,12 @@ def test_clip(tmp_path):
   model = pretrained.complete(str(tmp_path), {'model': 'clip', 'image': {'dropout': 0.1}})
   assert model['image']['clip'] and model['image']['dropout'] == 0.1 and model['image']['act'] == 'quick_gelu'
   like = shapes(model, BATCH)
-  found = pretrained.load(str(tmp_path), model, like)['params']
+  loaded = pretrained.load(str(tmp_path), model, like)['params']
   assert (
-    found['text']['words']['embedding'] == tensors['text_model.embeddings.token_embedding.weight']
+    loaded['text']['words']['embedding'] == tensors['text_model.embeddings.token_embedding.weight']
   ).all()
-  assert (found['image']['class'][0, 0] == tensors['vision_model.embeddings.class_embedding']).all()
-  assert found['logit_scale'] == np.float32(4.6)
+  assert (loaded['image']['class'][0, 0] == tensors['vision_model.embeddings.class_embedding']).all()
+  assert loaded['logit_scale'] == np.float32(4.6)
   with pytest.raises(KdjaxError, match="has image.act 'quick_gelu', and the model 'gelu': set its image.act"):
     pretrained.load(str(tmp_path), model | {'image': model['image'] | {'act': 'gelu'}}, like)
   with pytest.raises(KdjaxError, match='a text of 8 tokens is longer than the 7 positions'):
@@ -280,8 +280,8 @@ def test_resnet_imagenet(tmp_path):
   for name, n in norms.items():
     wanted |= {f'{name}.{leaf}': (n,) for leaf in ('weight', 'bias', 'running_mean', 'running_var')}
   tensors = drawn(wanted)
-  found = safetensors_io.fit(resnet_imagenet.convert(tensors, model), like, 'resnet')
-  assert sum(x.size for x in jax.tree.leaves(found['params'])) == 25_557_032 - 995 * 2049
+  loaded = safetensors_io.fit(resnet_imagenet.convert(tensors, model), like, 'resnet')
+  assert sum(x.size for x in jax.tree.leaves(loaded['params'])) == 25_557_032 - 995 * 2049
   assert resnet_imagenet.config({'architecture': 'resnet34.a1_in1k'}, tmp_path)['depth'] == 34
   with pytest.raises(KdjaxError, match="unknown architecture for the model resnet_imagenet: 'resnet50d'"):
     resnet_imagenet.config({'architecture': 'resnet50d'}, tmp_path)

@@ -31,12 +31,12 @@ def mlp(first, second):
 
 
 def tower(prefix, n):
-  found = {}
+  collected = {}
   for i in range(n):
     at = f'{prefix}.{i}.'
-    found |= dense(*(f'{at}self_attn.{k}' for k in ('q_proj', 'k_proj', 'v_proj', 'out_proj')))
-    found |= norms(f'{at}layer_norm1', f'{at}layer_norm2') | mlp(f'{at}mlp.fc1', f'{at}mlp.fc2')
-  return found
+    collected |= dense(*(f'{at}self_attn.{k}' for k in ('q_proj', 'k_proj', 'v_proj', 'out_proj')))
+    collected |= norms(f'{at}layer_norm1', f'{at}layer_norm2') | mlp(f'{at}mlp.fc1', f'{at}mlp.fc2')
+  return collected
 
 
 def siglip_tensors():
@@ -119,11 +119,11 @@ CASES = {  # tensors, config.json, batch, attributes
 
 def saved(folder, name):
   """(tensors, the folder's path, the completed config, the shapes it wants) of a checkpoint made up."""
-  wanted, said, batch, given = CASES[name]
+  wanted, message, batch, inputs = CASES[name]
   tensors = {k: RNG.normal(size=shape).astype(np.float32) for k, shape in wanted.items()}
-  (folder / 'config.json').write_text(json.dumps(said))
+  (folder / 'config.json').write_text(json.dumps(message))
   save_file({k: np.ascontiguousarray(x) for k, x in tensors.items()}, folder / 'model.safetensors')
-  model = pretrained.complete(str(folder), {'model': name, **given})
+  model = pretrained.complete(str(folder), {'model': name, **inputs})
   like = jax.eval_shape(build.module(model, {}).init, jax.random.key(0), batch)
   return tensors, str(folder), model, like
 
@@ -135,9 +135,9 @@ def test_missing_extra_and_of_another_shape(tmp_path, name):
 
   def refuse(match, changed):
     save_file(changed, tmp_path / 'model.safetensors')
-    with pytest.raises(KdjaxError, match=match) as told:
+    with pytest.raises(KdjaxError, match=match) as error:
       pretrained.load(path, model, like)
-    assert '\n' not in str(told.value)
+    assert '\n' not in str(error.value)
 
   read = [k for k in tensors if not k.startswith(('model.decoder', 'proj_out')) and 'position_ids' not in k]
   read = [k for k in read if not k.endswith(('attn.bias', 'masked_bias'))]
@@ -161,11 +161,11 @@ def test_siglip(tmp_path):
     'patch': 8,
   }
   assert 'project' not in model['text'] and model['text']['positions'] == 6
-  found = pretrained.load(path, model, like)['params']
+  loaded = pretrained.load(path, model, like)['params']
   fused = tensors['vision_model.head.attention.in_proj_weight']
-  np.testing.assert_array_equal(found['image']['pool']['key']['kernel'], fused[8:16].T)
-  np.testing.assert_array_equal(found['text']['project']['kernel'], tensors['text_model.head.weight'].T)
-  assert found['logit_bias'] == tensors['logit_bias'][0] and found['logit_scale'].shape == ()
+  np.testing.assert_array_equal(loaded['image']['pool']['key']['kernel'], fused[8:16].T)
+  np.testing.assert_array_equal(loaded['text']['project']['kernel'], tensors['text_model.head.weight'].T)
+  assert loaded['logit_bias'] == tensors['logit_bias'][0] and loaded['logit_scale'].shape == ()
   wider = SIGLIP | {'text_config': WORDS | {'projection_size': 24}}
   assert siglip.config(wider, tmp_path)['text']['project'] == 24
   with pytest.raises(KdjaxError, match='vision_use_head is false'):
@@ -183,8 +183,8 @@ def test_siglip(tmp_path):
 
 def test_gpt2(tmp_path):
   tensors, path, model, like = saved(tmp_path, 'gpt2')
-  found = pretrained.load(path, model, like)['params']
-  block = found['block2']
+  loaded = pretrained.load(path, model, like)['params']
+  block = loaded['block2']
   fused = tensors['transformer.h.1.attn.c_attn.weight']
   np.testing.assert_array_equal(block['attention']['value']['kernel'], fused[:, 16:])
   np.testing.assert_array_equal(block['mlp_in']['kernel'], tensors['transformer.h.1.mlp.c_fc.weight'])
@@ -216,13 +216,13 @@ def test_gpt2_sees_nothing_of_what_follows():
 
 def test_whisper_encoder(tmp_path):
   tensors, path, model, like = saved(tmp_path, 'whisper_encoder')
-  found = pretrained.load(path, model, like)
+  loaded = pretrained.load(path, model, like)
   kernel = tensors['model.encoder.conv1.weight']
-  np.testing.assert_array_equal(found['params']['conv1']['kernel'][:, 0], kernel.transpose(2, 1, 0))
+  np.testing.assert_array_equal(loaded['params']['conv1']['kernel'][:, 0], kernel.transpose(2, 1, 0))
   np.testing.assert_array_equal(
-    found['buffers']['positions'], tensors['model.encoder.embed_positions.weight']
+    loaded['buffers']['positions'], tensors['model.encoder.embed_positions.weight']
   )
-  assert not found['params']['block2']['attention']['key']['bias'].any()
+  assert not loaded['params']['block2']['attention']['key']['bias'].any()
   bare = {k.removeprefix('model.'): x for k, x in tensors.items()}
   assert (
     whisper_encoder.convert(bare, {'num_classes': None}).keys()
@@ -235,7 +235,7 @@ def test_whisper_encoder(tmp_path):
     jax.eval_shape(net.init, jax.random.key(0), {'mel': jnp.zeros((1, 13, 5))})
   mel = jnp.array(RNG.normal(size=(2, 11, 5)), jnp.float32)
   mask = jnp.arange(11) < jnp.array([[11], [5]])
-  taps = jax.jit(net.apply)(found, {'mel': mel, 'mel/mask': mask})
+  taps = jax.jit(net.apply)(loaded, {'mel': mel, 'mel/mask': mask})
   assert taps['tokens'].shape == (2, 6, 8)
   np.testing.assert_allclose(taps['embed'][0], taps['tokens'][0].mean(0), atol=1e-5)
   np.testing.assert_allclose(taps['embed'][1], taps['tokens'][1, :3].mean(0), atol=1e-5)
@@ -255,10 +255,10 @@ def test_the_positions_of_whisper_are_not_trained():
 def test_ast(tmp_path):
   tensors, path, model, like = saved(tmp_path, 'ast')
   assert model['time_stride'] == 2 and model['frequency_stride'] == 3 and model['patch'] == 4
-  found = pretrained.load(path, model, like)['params']
+  loaded = pretrained.load(path, model, like)['params']
   kernel = tensors['audio_spectrogram_transformer.embeddings.patch_embeddings.projection.weight']
-  np.testing.assert_array_equal(found['patch']['kernel'], kernel.transpose(2, 3, 1, 0))
-  np.testing.assert_array_equal(found['head']['linear']['kernel'], tensors['classifier.dense.weight'].T)
+  np.testing.assert_array_equal(loaded['patch']['kernel'], kernel.transpose(2, 3, 1, 0))
+  np.testing.assert_array_equal(loaded['head']['linear']['kernel'], tensors['classifier.dense.weight'].T)
   encoder = model | {'num_classes': None}
   assert not any(k.startswith('params/head') for k in ast.convert(tensors, encoder))
   with pytest.raises(KdjaxError, match="unknown model_type for the model ast: 'vit'"):

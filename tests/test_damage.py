@@ -58,11 +58,11 @@ def damaged(path, names=tuple(DAMAGES)):
 def outcome(call, whole, where, fits=lambda a, b: a == b):
   """'same' or 'line'."""
   try:
-    given = call()
+    inputs = call()
   except KdjaxError as e:
     assert '\n' not in str(e) and len(str(e)) > 20, where
     return 'line'
-  assert fits(given, whole), f'{where}: {given} for {whole}'
+  assert fits(inputs, whole), f'{where}: {inputs} for {whole}'
   return 'same'
 
 
@@ -98,12 +98,12 @@ def test_a_damaged_checkpoint_is_stepped_over(trees, tmp_path, capsys):
       continue
     file.write_bytes(DAMAGES[damage](content))
     keeper = checkpoint.Checkpoints(tmp_path / 'c')
-    found = keeper.restore(like)
+    loaded = keeper.restore(like)
     keeper.close()
-    assert equal(found.tree, trees[found.step - 1]) and found.data == BESIDE, (file, damage)
-    counts[found.step] += 1
+    assert equal(loaded.tree, trees[loaded.step - 1]) and loaded.data == BESIDE, (file, damage)
+    counts[loaded.step] += 1
     seen += 'cannot be read' in capsys.readouterr().out
-    if found.step == 1:  # the damaged one was deleted
+    if loaded.step == 1:  # the damaged one was deleted
       shutil.copytree(tmp_path / 'good' / '2', tmp_path / 'c' / '2', dirs_exist_ok=True)
     file.write_bytes(content)
   assert counts[1] > 20 and seen == counts[1]
@@ -128,8 +128,8 @@ def test_no_byte_of_an_exported_model_may_flip(tmp_path):
   assert (tmp_path / 'again.safetensors').read_bytes() == content
   whole, counts = safetensors_io.read(path), Counter()
 
-  def same(given, whole):
-    return all(np.array_equal(given[0][k], v) for k, v in whole[0].items())
+  def same(inputs, whole):
+    return all(np.array_equal(inputs[0][k], v) for k, v in whole[0].items())
 
   for at in range(len(content)):
     for bit in (1, 32):
@@ -139,9 +139,9 @@ def test_no_byte_of_an_exported_model_may_flip(tmp_path):
 
 
 def test_a_damaged_line_of_the_log_is_left_out(tmp_path, capsys):
-  made = metrics_log.Log(tmp_path, 0, False)
+  result = metrics_log.Log(tmp_path, 0, False)
   for step in (1, 2, 3):
-    made.write(step, {'loss/kd': [0.5, float('nan')]})
+    result.write(step, {'loss/kd': [0.5, float('nan')]})
   path, text = tmp_path / 'metrics.jsonl', (tmp_path / 'metrics.jsonl').read_text()
   assert [json.loads(line)['step'] for line in text.splitlines()] == [1, 2, 3]
   several = (
@@ -168,9 +168,9 @@ def test_a_cache_heals_itself(tmp_path, capsys):
     for name in DAMAGES:
       content = (folder / file.name).read_bytes()
       (folder / file.name).write_bytes(DAMAGES[name](content))
-      found = decoded_cache.load(folder)
-      if found:  # white space of the JSON
-        assert all(np.array_equal(found[0][k], v) for k, v in arrays.items()), (file, name)
+      result = decoded_cache.load(folder)
+      if result:  # white space of the JSON
+        assert all(np.array_equal(result[0][k], v) for k, v in arrays.items()), (file, name)
         (folder / file.name).write_bytes(content)
         continue
       assert 'read again' in capsys.readouterr().out and not folder.exists()
@@ -238,10 +238,10 @@ def finished(small, tmp_path):
 
 def numbers(results):
   """What a person reads: of one comparison, or of a ranking."""
-  told = json.loads(json.dumps(results, default=str))
-  if 'stages' not in told:
-    return {k: (v['mean'], v['p_value']) for k, v in told['members'].items()}
-  return {s: (v['values'], v['ece']) for s, v in told['stages'].items()}
+  record = json.loads(json.dumps(results, default=str))
+  if 'stages' not in record:
+    return {k: (v['mean'], v['p_value']) for k, v in record['members'].items()}
+  return {s: (v['values'], v['ece']) for s, v in record['stages'].items()}
 
 
 def commands(folder, config, member=''):

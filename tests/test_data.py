@@ -38,13 +38,13 @@ def test_easy_vqa_is_whole_and_its_splits_are_apart(vqa):
 
 
 def test_a_manifest_is_read(manifest):
-  found = read_manifest(path=str(manifest))
-  assert found.classes == ('blue', 'green', 'no', 'red', 'yes')
-  assert {k: len(v) for k, v in found.splits.items()} == {'train': 54, 'validation': 18, 'test': 18}
-  example = found.splits['test'][0]
+  dataset = read_manifest(path=str(manifest))
+  assert dataset.classes == ('blue', 'green', 'no', 'red', 'yes')
+  assert {k: len(v) for k, v in dataset.splits.items()} == {'train': 54, 'validation': 18, 'test': 18}
+  example = dataset.splits['test'][0]
   assert example['image'].shape == (16, 16, 3) and example['text'] == 'what colour is it?'
-  assert found.classes[example['label']] == 'red'
-  assert found.fingerprint == read_manifest(path=str(manifest)).fingerprint
+  assert dataset.classes[example['label']] == 'red'
+  assert dataset.fingerprint == read_manifest(path=str(manifest)).fingerprint
 
 
 def test_a_csv_with_columns_of_other_names(tmp_path):
@@ -52,11 +52,11 @@ def test_a_csv_with_columns_of_other_names(tmp_path):
     writer = csv.writer(file)
     writer.writerow(['sentence', 'stars'])
     writer.writerows([[f'text, number {i}', i % 11] for i in range(200)])
-  found = read_manifest(path=str(tmp_path / 'rows.csv'), columns={'text': 'sentence', 'label': 'stars'})
-  assert found.classes == tuple(map(str, range(11)))  # numbers in their own order
-  sizes = {k: len(v) for k, v in found.splits.items()}
+  dataset = read_manifest(path=str(tmp_path / 'rows.csv'), columns={'text': 'sentence', 'label': 'stars'})
+  assert dataset.classes == tuple(map(str, range(11)))  # numbers in their own order
+  sizes = {k: len(v) for k, v in dataset.splits.items()}
   assert sum(sizes.values()) == 200 and all(8 < sizes[k] < 40 for k in ('validation', 'test'))
-  assert found.splits['train'][0]['text'].startswith('text, number')
+  assert dataset.splits['train'][0]['text'].startswith('text, number')
 
 
 def test_what_a_file_may_hold(tmp_path):
@@ -86,8 +86,8 @@ def test_labels_that_are_not_known(tmp_path):
   rows = [{'text': 'a', 'label': x, 'split': 'train'} for x in ('p', None, '', 'q')]
   path = tmp_path / 'r.jsonl'
   path.write_text('\n'.join(map(json.dumps, [*rows, rows[0] | {'split': 'test'}])))
-  found = read_manifest(path=str(path))
-  assert [found.splits['train'][i]['label'] for i in range(4)] == [0, -1, -1, 1]
+  dataset = read_manifest(path=str(path))
+  assert [dataset.splits['train'][i]['label'] for i in range(4)] == [0, -1, -1, 1]
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,17 @@ def test_texts_are_padded_with_their_own_token():
 
 
 def test_texts_that_are_cut_are_counted(manifest, capsys):
-  found = read_manifest(path=str(manifest))
-  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 4), 8, len(found.classes))
-  read = splits.read(found, 'test', encode)
+  dataset = read_manifest(path=str(manifest))
+  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 4), 8, len(dataset.classes))
+  read = splits.read(dataset, 'test', encode)
   assert "6 of 18 have a longer 'text' than data.text_length" in capsys.readouterr().out
   assert not any(k.endswith('cut') for k in read.arrays)
 
 
 def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
-  found = read_manifest(path=str(manifest))
-  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 6), 8, len(found.classes))
-  lazy, held = (splits.read(found, 'test', encode, memory) for memory in (0, 1e9))
+  dataset = read_manifest(path=str(manifest))
+  encode = encode_.make_encode(tokenizer.cut(tokenizer.train(['is it red'], 9), 6), 8, len(dataset.classes))
+  lazy, held = (splits.read(dataset, 'test', encode, memory) for memory in (0, 1e9))
   assert isinstance(lazy, splits.LazySplit) and isinstance(held, splits.InMemorySplit)
   rows = np.array([5, 0, 17])
   for key, value in held.take(rows).items():
@@ -135,20 +135,20 @@ def test_a_split_too_large_for_memory_is_read_as_it_goes(manifest):
 
 
 def test_gaussians_share_what_decides():
-  given = {'decisive': 7, 'x1': (0, 7), 'x2': (0, 4), 'sizes': (9, 9), 'train': 500, 'test': 200, 'seed': 5}
-  found = gaussians(**given)
-  row = [found.splits['train'][i] for i in range(500)]
+  inputs = {'decisive': 7, 'x1': (0, 7), 'x2': (0, 4), 'sizes': (9, 9), 'train': 500, 'test': 200, 'seed': 5}
+  dataset = gaussians(**inputs)
+  row = [dataset.splits['train'][i] for i in range(500)]
   x1, x2, general = (np.stack([r[k] for r in row]) for k in ('x1', 'x2', 'x1_general'))
   np.testing.assert_array_equal(x1[:, :4], x2[:, :4])
   np.testing.assert_array_equal(x1[:, :4], general)
   np.testing.assert_array_equal([r['label'] for r in row], x1[:, :7].sum(1) > 0)
   assert abs(np.corrcoef(x1[:, 5], x2[:, 5])[0, 1]) < 0.2 and x1.shape == (500, 9)
-  transfer, swapped = (found.splits[s][0] for s in ('transfer', 'transfer_swapped'))
+  transfer, swapped = (dataset.splits[s][0] for s in ('transfer', 'transfer_swapped'))
   np.testing.assert_array_equal(transfer['x1'], swapped['x2'])
   assert np.any(transfer['x1'] != row[0]['x1'])
-  again = gaussians(**given, same=True)
+  again = gaussians(**inputs, same=True)
   np.testing.assert_array_equal(again.splits['train'][0]['x1'], transfer['x1'])
-  assert again.fingerprint != found.fingerprint
+  assert again.fingerprint != dataset.fingerprint
   with pytest.raises(KdjaxError, match='x1 holds 0 to 20 of 60 in 10 values: no such range'):
     gaussians(decisive=60, sizes=(10, 50))
 
@@ -168,16 +168,16 @@ def test_a_student_trains_on_its_transfer_set(config, experiment):
 @pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
 def test_a_transfer_set_without_some_classes():
   options = {'hold_out': 0, 'leave_out': (0, 1, 2, 3, 4, 5, 6, 9)}
-  found = load.dataset({'name': 'mnist', 'options': options}, str(SHARED))
-  assert found.splits.keys() == {'train', 'test', 'transfer'} and len(found.splits['train']) == 60_000
-  assert len(found.splits['transfer']) == 12_116
-  assert {int(found.splits['transfer'][i]['label']) for i in range(0, 12_116, 500)} == {7, 8}
+  dataset = load.dataset({'name': 'mnist', 'options': options}, str(SHARED))
+  assert dataset.splits.keys() == {'train', 'test', 'transfer'} and len(dataset.splits['train']) == 60_000
+  assert len(dataset.splits['transfer']) == 12_116
+  assert {int(dataset.splits['transfer'][i]['label']) for i in range(0, 12_116, 500)} == {7, 8}
 
 
 def test_limits_spread_over_the_split(manifest):
-  found = load.limited(read_manifest(path=str(manifest)), {'train': 10, 'test': 0})
-  assert len(found.splits['train']) == 10 and len(found.splits['test']) == 18
-  assert found.splits['train'][9]['id'] == read_manifest(path=str(manifest)).splits['train'][53]['id']
+  dataset = load.limited(read_manifest(path=str(manifest)), {'train': 10, 'test': 0})
+  assert len(dataset.splits['train']) == 10 and len(dataset.splits['test']) == 18
+  assert dataset.splits['train'][9]['id'] == read_manifest(path=str(manifest)).splits['train'][53]['id']
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
@@ -191,6 +191,6 @@ def test_limits_spread_over_the_split(manifest):
   ],
 )
 def test_prepared_data_sets_of_tfds(name, keys, classes):
-  found = load.dataset({'name': name}, str(SHARED))
-  assert len(found.classes) == classes and found.splits['train'][0].keys() == keys
-  assert found.splits.keys() == {'train', 'validation', 'test'}
+  dataset = load.dataset({'name': name}, str(SHARED))
+  assert len(dataset.classes) == classes and dataset.splits['train'][0].keys() == keys
+  assert dataset.splits.keys() == {'train', 'validation', 'test'}

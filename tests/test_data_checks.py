@@ -71,12 +71,12 @@ def set_in(split, number=None, **values):
   ],
 )
 def test_what_is_wrong_is_found_before_a_workdir_is_claimed(own, tmp_path, changed, words, memory):
-  made = own(changed, memory)
+  exp = own(changed, memory)
   if words is None:
-    validate.check(made)
+    validate.check(exp)
     return
   with pytest.raises(errors.KdjaxError, match=words) as caught:
-    stages.run(made)
+    stages.run(exp)
   assert '\n' not in str(caught.value) and not (tmp_path / 'w').exists()
 
 
@@ -101,9 +101,9 @@ def test_what_is_odd_is_said(own, changed, words, memory, capsys):
 
 
 def test_a_validation_split_without_labels_is_left_out(own, capsys):
-  made = own(set_in('validation', label=-1))
-  data_checks.check(made)
-  assert made.data.validation is None
+  exp = own(set_in('validation', label=-1))
+  data_checks.check(exp)
+  assert exp.data.validation is None
   assert "no example has a label in 'validation', which is left out" in capsys.readouterr().out
 
 
@@ -112,10 +112,10 @@ def test_a_lazy_split_is_read_through_once(own, monkeypatch):
   monkeypatch.setattr(
     data_checks, '_chunks', lambda split, source: read.append(split) or chunks(split, source)
   )
-  made = own(memory=1.0)
-  data_checks.check(made)
-  assert read == ['train', 'validation', 'test'] and not checked(made)
-  claim_workdir(made)
+  exp = own(memory=1.0)
+  data_checks.check(exp)
+  assert read == ['train', 'validation', 'test'] and not checked(exp)
+  claim_workdir(exp)
   again = own(memory=1.0)
   assert checked(again)
   data_checks.check(again)

@@ -126,9 +126,9 @@ def test_a_scheme_says_what_it_is(name):
     assert option.kind is option.KEYWORD_ONLY and option.default is not option.empty
     assert f'{option.name}:' in entry.__doc__, f'{name} does not document {option.name}'
   half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (S, T))
-  made = registry.make('generators', name, {'student_steps': 3})
-  assert made.student_steps == 3
-  assert all(total.dtype == jnp.float32 for total, _ in made.loss(*half, step=0).values())
+  method = registry.make('generators', name, {'student_steps': 3})
+  assert method.student_steps == 3
+  assert all(total.dtype == jnp.float32 for total, _ in method.loss(*half, step=0).values())
 
 
 # An arithmetic that can be followed: image = g · z, teacher x = image, student x = w · image.
@@ -143,7 +143,7 @@ def square(s, t):
   return jnp.sum(jnp.mean((s['x'] - t['x']) ** 2, -1)), jnp.float32(s['x'].shape[0])
 
 
-def sums(images, **given):
+def sums(images, **options):
   models = scaled('w', 'image', 'x', 0.5), scaled('v', 'image', 'x', 1.0), scaled('g', 'noise', 'image', 2.0)
   method = Method(
     lambda *_: ({}, {'seen': jnp.zeros(())}),
@@ -164,8 +164,8 @@ def sums(images, **given):
     method,
     optax.sgd(0.01),
   )
-  init = data_free.make_init(*parts, ema=bool(given.get('ema')))
-  update = data_free.make_update(*parts, **given)
+  init = data_free.make_init(*parts, ema=bool(options.get('ema')))
+  update = data_free.make_update(*parts, **options)
   return init, update
 
 
@@ -212,8 +212,8 @@ def test_seeds_loops_and_devices_give_the_same(eight_devices):
   _, spread = sums('fresh', unroll=False, place=lambda z: jax.lax.with_sharding_constraint(z, rows))
   stacked = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *states), sharding.replicated(mesh))
   batch = sharding.to_global_arrays({'id': np.arange(B)}, mesh)
-  made = jax.jit(step.vmap_seeds(spread))(stacked, TAUGHT, batch)
-  for a, *b in zip(*map(jax.tree.leaves, (made, *wanted)), strict=True):
+  result = jax.jit(step.vmap_seeds(spread))(stacked, TAUGHT, batch)
+  for a, *b in zip(*map(jax.tree.leaves, (result, *wanted)), strict=True):
     np.testing.assert_allclose(a, np.stack(b), rtol=1e-5)
 
 
@@ -280,9 +280,9 @@ def first(taught):
   student, _, _, variables, image, _ = taught
 
   def init(seed):
-    made = {name: data_free.make_init(*parts(name, taught))(seed, variables, BATCH) for name in RECIPES}
+    values = {name: data_free.make_init(*parts(name, taught))(seed, variables, BATCH) for name in RECIPES}
     usual = step.make_init(student, combine({}), optax.sgd(0.1))(seed, {}, {'image': image[:B]})
-    return made, usual.params['student']
+    return values, usual.params['student']
 
   return jax.jit(init)
 
@@ -340,8 +340,8 @@ def test_each_moves_as_its_loss_says(taught, first, scheme):
   new, losses = run(update, frozen(state, 'student'), variables, 40)
   assert same(new.params['student'], state.params['student'])
   assert not same(new.params['generator'], state.params['generator'])
-  made = [sum(v for k, v in terms.items() if k.startswith('generator/')) for terms in losses]
-  assert np.mean(made[-5:]) < np.mean(made[:5]) - 0.05, 'the generator went up its loss'
+  values = [sum(v for k, v in terms.items() if k.startswith('generator/')) for terms in losses]
+  assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.05, 'the generator went up its loss'
   new, losses = run(update, frozen(state, 'generator'), variables, 40)
   assert same(new.params['generator'], state.params['generator'])
   learned = [sum(terms[k] for k in RECIPES[name]) for terms in losses]
@@ -401,8 +401,8 @@ def test_an_experiment_without_data(experiment, config):
   assert logged >= {'loss/kd', 'loss/generator/l1'}
   config.teacher.init = str(whole.folder('teacher') / 'seed_0.safetensors')
   stages.run(halved := experiment('halved'), ('teacher',))
-  asked = iter([False, False, True, True, True])
+  stops = iter([False, False, True, True, True])
   with pytest.raises(signals.Interrupted):
-    stages.train_stage(halved, 'student', stopped=lambda: next(asked))
+    stages.train_stage(halved, 'student', stopped=lambda: next(stops))
   stages.train_stage(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))

@@ -14,9 +14,9 @@ ARRAYS = {'image': np.arange(24, dtype=np.uint8).reshape(2, 3, 4), 'text/mask': 
 
 @pytest.fixture
 def file(tmp_path):
-  made = tmp_path / 'data'
-  made.write_text('one')
-  return made
+  result = tmp_path / 'data'
+  result.write_text('one')
+  return result
 
 
 def test_what_is_kept_comes_back(tmp_path, file):
@@ -70,28 +70,28 @@ def test_a_large_or_broken_one_is_read_again(tmp_path, file, monkeypatch):
 
 def test_a_slow_split_is_decoded_once(tmp_path, file, monkeypatch):
   monkeypatch.setattr(decoded_cache, 'SLOW', 0.0)
-  asked = []
+  requests = []
 
   class Source:
     def __len__(self):
       return 5
 
     def __getitem__(self, i):
-      asked.append(i)
+      requests.append(i)
       return {'id': int(i), 'image': np.full((2, 2, 3), i, np.uint8)}
 
-  found = DataSet({'train': Source(), 'test': Source()}, (), 'made up', files=(file,))
-  kept = decoded_cache.cache_path(str(tmp_path / 'cache'), found.files)
+  dataset = DataSet({'train': Source(), 'test': Source()}, (), 'made up', files=(file,))
+  kept = decoded_cache.cache_path(str(tmp_path / 'cache'), dataset.files)
   encode = encode_.make_encode()
-  first = splits.read(found, 'train', encode, kept=kept)
-  many = len(asked)
-  second = splits.read(found, 'train', encode, kept=kept)
-  assert len(asked) == many + 1  # the first example says how large the split is
+  first = splits.read(dataset, 'train', encode, kept=kept)
+  many = len(requests)
+  second = splits.read(dataset, 'train', encode, kept=kept)
+  assert len(requests) == many + 1  # the first example says how large the split is
   for key, value in first.arrays.items():
     np.testing.assert_array_equal(second.arrays[key], value)
     np.testing.assert_array_equal(second.take(np.array([3, 1]))[key], value[[3, 1]])
-  splits.read(found, 'test', encode, kept=kept)
-  assert len(asked) == many + 1 + 6
+  splits.read(dataset, 'test', encode, kept=kept)
+  assert len(requests) == many + 1 + 6
 
 
 def test_what_a_kill_left_is_cleared(tmp_path, file):

@@ -14,10 +14,10 @@ from kdjax.training.metrics_log import read_log
 DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 
 
-def trained(made, stage='student'):
-  stages.run(made, (stage,) if stage == 'baseline' else ('teacher', stage))
-  files = sorted(made.folder(stage).glob('*.safetensors'))
-  return [load_file(f) for f in files], read_log(made.folder(stage) / 'metrics.jsonl')
+def trained(result, stage='student'):
+  stages.run(result, (stage,) if stage == 'baseline' else ('teacher', stage))
+  files = sorted(result.folder(stage).glob('*.safetensors'))
+  return [load_file(f) for f in files], read_log(result.folder(stage) / 'metrics.jsonl')
 
 
 def records(rows):
@@ -49,16 +49,16 @@ def test_several_steps_a_dispatch_train_the_same(experiment, config):
 def test_it_goes_on_in_another_stride(experiment, config):
   config.run.update(DUE)
   whole, _ = trained(experiment('whole'))
-  made, asked = experiment('stopped'), iter([False, False, True])
-  stages.run(made, ('teacher',))
+  exp, stops = experiment('stopped'), iter([False, False, True])
+  stages.run(exp, ('teacher',))
   with pytest.raises(signals.Interrupted):
-    stages.train_stage(made, 'student', stopped=lambda: next(asked, True))
+    stages.train_stage(exp, 'student', stopped=lambda: next(stops, True))
   config.run.update(dispatch=2, save_every=6)
   with pytest.raises(KdjaxError, match='what is left of the steps, 3, is no multiple'):
     stages.run(experiment('stopped'), ('student',))
   config.run.update(dispatch=3, log_every=3)
-  found, _ = trained(experiment('stopped'))
-  assert all(np.allclose(found[0][k], whole[0][k], atol=1e-5) for k in found[0])
+  result, _ = trained(experiment('stopped'))
+  assert all(np.allclose(result[0][k], whole[0][k], atol=1e-5) for k in result[0])
 
 
 def test_on_eight_devices(experiment, config, eight_devices):

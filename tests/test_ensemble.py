@@ -40,26 +40,26 @@ def answers(experiment, weights, batch):
 def test_logits_are_the_mean_of_the_members():
   rng = np.random.default_rng(0)
   a, b = ({'logits': rng.normal(size=(4, 3)).astype(np.float32)} for _ in 'ab')
-  made = jax.nn.softmax(mean([a, b])['logits'])
+  result = jax.nn.softmax(mean([a, b])['logits'])
   both = np.sqrt(jax.nn.softmax(a['logits']) * jax.nn.softmax(b['logits']))
-  np.testing.assert_allclose(made, both / both.sum(1, keepdims=True), rtol=1e-5)
+  np.testing.assert_allclose(result, both / both.sum(1, keepdims=True), rtol=1e-5)
   assert mean([a, {'embed': a['logits']}]) == {}
 
 
 def test_two_towers_score_as_the_members_do_in_the_mean():
-  rng, found = np.random.default_rng(0), []
+  rng, collected = np.random.default_rng(0), []
   for width, scale in ((3, 20.0), (5, 4.0)):
     image, text = rng.normal(size=(2, 6, width)).astype(np.float32)
-    given = {'image/embed': image, 'text/embed': text, 'logit_scale': jnp.log(scale)}
-    found.append(given | {'logit_bias': jnp.float32(-scale)})
+    inputs = {'image/embed': image, 'text/embed': text, 'logit_scale': jnp.log(scale)}
+    collected.append(inputs | {'logit_bias': jnp.float32(-scale)})
 
   def scores(x):
     v, w = (x[k] / jnp.linalg.norm(x[k], axis=1, keepdims=True) for k in ('image/embed', 'text/embed'))
     return jnp.exp(x['logit_scale']) * v @ w.T + x['logit_bias']
 
-  made = mean(found)
-  np.testing.assert_allclose(scores(made), sum(map(scores, found)) / 2, rtol=1e-5, atol=1e-5)
-  np.testing.assert_allclose(jnp.linalg.norm(made['image/embed'], axis=1), 1, rtol=1e-5)
+  result = mean(collected)
+  np.testing.assert_allclose(scores(result), sum(map(scores, collected)) / 2, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(jnp.linalg.norm(result['image/embed'], axis=1), 1, rtol=1e-5)
 
 
 def test_a_member_learns_as_it_does_alone(experiment, config):
@@ -96,32 +96,32 @@ def test_a_member_learns_as_it_does_alone(experiment, config):
 
 def trained_apart(config, tmp_path):
   """Teachers of three workdirs, and the members that are made of them."""
-  found, whole = {}, []
+  collected, whole = {}, []
   for seed, name in enumerate('abc'):
     config.seed = seed
     one = Experiment(config.to_dict(), tmp_path / name)
     stages.run(one, ('teacher',))
     file = str(one.folder('teacher') / f'seed_{seed}.safetensors')
-    found[name] = config.teacher.model.to_dict() | {'init': file, 'frozen': True}
+    collected[name] = config.teacher.model.to_dict() | {'init': file, 'frozen': True}
     whole.append(one)
   config.seed = 0
-  return found, whole
+  return collected, whole
 
 
 def test_teachers_of_three_workdirs_teach_by_every_method(small, tmp_path):
   """They are taken as they are, classifiers too, and nothing of them is trained."""
-  given, whole = trained_apart(small, tmp_path)
-  small.teacher.model = model('ensemble', members=given)
+  inputs, whole = trained_apart(small, tmp_path)
+  small.teacher.model = model('ensemble', members=inputs)
   small.methods = {name: {'teachers': TEACHERS} for name in METHODS}
   together = Experiment(small.to_dict(), tmp_path / 'together')
   stages.run(together, ('teacher', 'student'))
   assert together.summary('teacher')['steps'] == 0
   batch = together.data.test.take(np.arange(8))
-  said, logits = answers(together, variables(together), batch), []
+  message, logits = answers(together, variables(together), batch), []
   for name, one in zip('abc', whole, strict=True):
     logits.append(answers(one, variables(one), batch)['logits'])
-    np.testing.assert_allclose(said[f'{name}/logits'], logits[-1], rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(said['logits'], np.mean(logits, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(message[f'{name}/logits'], logits[-1], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(message['logits'], np.mean(logits, 0), rtol=1e-5, atol=1e-6)
   assert np.ptp(logits, 0).max() > 1e-3
   judged = together.evaluator('teacher')(together.variables('teacher'), together.data.test)
   assert 0 <= judged.metrics['top1'][0] <= 1
@@ -142,9 +142,9 @@ def test_an_ensemble_is_trained_and_stored(experiment, small):
 
 
 def test_an_init_without_frozen_is_trained_further(small, tmp_path):
-  given, _ = trained_apart(small, tmp_path)
-  still = given['a']
-  moved = {k: v for k, v in given['b'].items() if k != 'frozen'}
+  inputs, _ = trained_apart(small, tmp_path)
+  still = inputs['a']
+  moved = {k: v for k, v in inputs['b'].items() if k != 'frozen'}
   small.teacher.model = model('ensemble', members={'a': still, 'b': moved})
   small.methods = {'mean_logits': {'teachers': TEACHERS[:2]}}
   one = Experiment(small.to_dict(), tmp_path / 'more')
@@ -165,9 +165,9 @@ def test_a_member_may_read_other_inputs():
   shapes = {k: weights['params'][f'members_{k}'] for k in 'ab'}
   first = [jax.tree.leaves(jax.tree.map(jnp.shape, x, is_leaf=None)) for x in shapes.values()]
   assert first[0] != first[1]
-  for given in ({'c': nets['a'], 'image': nets['b']}, {'a/b': nets['a']}):
+  for inputs in ({'c': nets['a'], 'image': nets['b']}, {'a/b': nets['a']}):
     with pytest.raises(KdjaxError, match='a name is of letters'):
-      functional.functions(Ensemble(given), {}).init(jax.random.key(0), batch)
+      functional.functions(Ensemble(inputs), {}).init(jax.random.key(0), batch)
   with pytest.raises(KdjaxError, match="'c' in inputs"):
     functional.functions(Ensemble(nets, {'c': {}}), {}).init(jax.random.key(0), batch)
 

@@ -30,12 +30,12 @@ FOLDERS = itertools.count()
 def refused(experiment, *parts):
   """The message of the refusal: one line, with all the parts, before anything was trained."""
   with pytest.raises(KdjaxError) as caught:
-    stages.run(made := experiment(f'w{next(FOLDERS)}'))
+    stages.run(exp := experiment(f'w{next(FOLDERS)}'))
   message = str(caught.value)
   assert '\n' not in message
   for part in parts:
     assert part in message, message
-  assert not list(made.workdir.glob('*/checkpoints'))
+  assert not list(exp.workdir.glob('*/checkpoints'))
   return message
 
 
@@ -151,9 +151,9 @@ def test_labels_that_are_all_hidden(experiment, config, tmp_path):
   with config.unlocked():
     for stage in ('teacher', 'student'):
       config[stage].model = model('bag_of_words', width=4)
-  made = experiment()
+  exp = experiment()
   with pytest.raises(KdjaxError, match='no example has a label'):
-    stages.run(made)
+    stages.run(exp)
 
 
 def test_changed_data_and_a_workdir_that_is_a_file(experiment, config, manifest, tmp_path):
@@ -190,8 +190,8 @@ def test_a_loss_that_is_not_finite(experiment, config):
   config.teacher.train.optimiser.update(name='sgd', lr=100.0, clip=0.0, warmup=0.0, weight_decay=1e6)
   config.teacher.train.steps = 40
   with pytest.raises(KdjaxError, match='teacher: the loss is not finite in the .* steps up to'):
-    stages.run(made := experiment(), ('teacher',))
-  assert not made.done('teacher')
+    stages.run(exp := experiment(), ('teacher',))
+  assert not exp.done('teacher')
 
 
 def test_a_full_disk(experiment, monkeypatch, tmp_path):
@@ -317,8 +317,8 @@ def test_a_window_that_is_empty():
 def test_weights_default_to_the_papers():
   s, t = {'logits': jnp.array([[0.0, 1.0]])}, {'logits': jnp.array([[1.0, 0.0]])}
 
-  def terms(given):
-    made = build.method({'kd': given}, 10)
-    return made.loss({'kd': {}}, {'kd': {}}, s, t, {}, step=0, rng=jax.random.key(0))[0]
+  def terms(inputs):
+    method = build.method({'kd': inputs}, 10)
+    return method.loss({'kd': {}}, {'kd': {}}, s, t, {}, step=0, rng=jax.random.key(0))[0]
 
   assert terms({}) == terms({'weight': kd_file.WEIGHT}) != terms({'weight': 2 * kd_file.WEIGHT})

@@ -16,15 +16,15 @@ from mutations import RECIPES, mutated, recipe
 PAIRED = {'student': 'image/embed', 'teacher': 'image/embed'}
 
 
-def accepted(check, config, said):
+def accepted(check, config, message):
   """Whether a check lets a config through; what it refuses is one line."""
   try:
     check(config)
   except KdjaxError as e:
-    assert '\n' not in str(e) and len(str(e)) <= 2000, said
+    assert '\n' not in str(e) and len(str(e)) <= 2000, message
     return False
   except Exception as e:
-    raise AssertionError(f'{said}: {e!r}') from e
+    raise AssertionError(f'{message}: {e!r}') from e
   return True
 
 
@@ -33,8 +33,8 @@ def test_two_thousand_mutations_of_all_recipes():
   let_through = 0
   for i in range(2000):
     name = RECIPES[i % len(RECIPES)]
-    config, said = mutated(recipes[name], rng)
-    let_through += accepted(validate_config.recipe, config, f'{name}: {said}')
+    config, message = mutated(recipes[name], rng)
+    let_through += accepted(validate_config.recipe, config, f'{name}: {message}')
   assert 100 < let_through < 1000
 
 
@@ -50,21 +50,21 @@ def bases(config):
 
 def tried(bases, tmp_path, n, seed):
   """n mutated experiments that no pure check refuses, with whether all of the checking lets them through."""
-  rng, data, found = random.Random(seed), {}, 0
-  while found < n:
-    name = list(bases)[found % len(bases)]
-    config, said = mutated(bases[name], rng)
-    if not accepted(validate_config.recipe, config, said):
+  rng, data, result = random.Random(seed), {}, 0
+  while result < n:
+    name = list(bases)[result % len(bases)]
+    config, message = mutated(bases[name], rng)
+    if not accepted(validate_config.recipe, config, message):
       continue
-    found += 1
-    experiment = Experiment(config, tmp_path / f'{seed}_{found}')
+    result += 1
+    experiment = Experiment(config, tmp_path / f'{seed}_{result}')
     key = repr((config['data'], config['seed']))
     if key in data:
       experiment.__dict__['data'] = data[key]
-    passed = accepted(lambda _, e=experiment: validate.check(e), config, said)
+    passed = accepted(lambda _, e=experiment: validate.check(e), config, message)
     if 'data' in experiment.__dict__:
       data[key] = experiment.data
-    yield experiment, passed, said
+    yield experiment, passed, message
 
 
 def test_mutations_against_models_and_data(bases, tmp_path):
@@ -76,7 +76,7 @@ def test_mutations_against_models_and_data(bases, tmp_path):
 def test_what_is_accepted_trains_to_a_finite_loss(bases, tmp_path, seed):
   for base in bases.values():
     base['seeds'] = 1
-  for experiment, passed, said in tried(bases, tmp_path, 50, 10 + seed):
+  for experiment, passed, message in tried(bases, tmp_path, 50, 10 + seed):
     if passed:
       for stage in ('teacher', 'student'):
         experiment.config[stage]['train']['steps'] = 2
@@ -84,17 +84,17 @@ def test_what_is_accepted_trains_to_a_finite_loss(bases, tmp_path, seed):
       try:
         stages.run(experiment, ('teacher', 'student'))
       except Exception as e:
-        raise AssertionError(f'{said}: {e!r}') from e
+        raise AssertionError(f'{message}: {e!r}') from e
       assert all(np.isfinite(x).all() for x in jax.tree.leaves(experiment.variables('student')))
 
 
 @pytest.mark.parametrize('stage', ['teacher', 'student'])
 def test_a_model_too_large_for_the_memory_is_known_before_anything_is_trained(config, experiment, stage):
   config[stage].model = model('fusion', width=2**20, encoders={'image': model('mlp', hidden=(2**20, 2**20))})
-  made = experiment()
+  exp = experiment()
   with pytest.raises(KdjaxError, match=f'{stage}: the training takes at least .*{stage}.model'):
-    stages.run(made)
-  assert not made.workdir.exists()
+    stages.run(exp)
+  assert not exp.workdir.exists()
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_a_number_out_of_range_is_refused_before_data_are_read(config, experimen
 
 
 def test_training_is_what_it_was():
-  made = training(5, 8, 0.1, momentum=0.9, name='sgd').to_dict()
-  assert made['optimiser']['momentum'] == 0.9 and made['optimiser']['lr'] == 0.1 and made['steps'] == 5
+  result = training(5, 8, 0.1, momentum=0.9, name='sgd').to_dict()
+  assert result['optimiser']['momentum'] == 0.9 and result['optimiser']['lr'] == 0.1 and result['steps'] == 5
   assert common.base('x').teacher.train.optimiser.clip == 1.0

@@ -52,10 +52,10 @@ def refused(read, path, *parts):
   """The one line that `read` says of a file."""
   with pytest.raises(KdjaxError) as caught:
     read(path)
-  said = str(caught.value)
-  assert '\n' not in said and len(said) < 2000
-  assert all(part in said for part in parts), said
-  return said
+  message = str(caught.value)
+  assert '\n' not in message and len(message) < 2000
+  assert all(part in message for part in parts), message
+  return message
 
 
 @pytest.mark.parametrize('kind', READERS)
@@ -113,15 +113,15 @@ def words(path):
 
 def table(path):
   with path.open('w') as file:
-    made = csv.DictWriter(file, ROWS[0])
-    made.writeheader()
-    made.writerows(ROWS)
+    result = csv.DictWriter(file, ROWS[0])
+    result.writeheader()
+    result.writerows(ROWS)
 
 
 def read_tokenizer(path):
-  found = tokenizer.cut(tokenizer.load(path), 8)
-  tokenizer.encode(found, ['what is that ?'])
-  tokenizer.vocabulary(found)
+  result = tokenizer.cut(tokenizer.load(path), 8)
+  tokenizer.encode(result, ['what is that ?'])
+  tokenizer.vocabulary(result)
 
 
 # kind -> (what writes a valid file, its name, what reads it)
@@ -207,9 +207,9 @@ def test_values_without_end_are_not_shown(tmp_path):
     'no name': double + b')R',
     'without a type or a shape': called(name('numpy.core.numeric', '_frombuffer'), double, kind, double),
   }
-  for said, body in bodies.items():
+  for message, body in bodies.items():
     (tmp_path / 'a.pkl').write_bytes(body + b'.')
-    refused(numpy_pickle.read, tmp_path / 'a.pkl', said.strip())
+    refused(numpy_pickle.read, tmp_path / 'a.pkl', message.strip())
   storage = text('storage'), name('torch', 'FloatStorage'), text('0'), text('cpu'), number(1)
   tensors = [tensor().replace(group(number(12)), double)]
   tensors += [group(*storage[:i], double, *storage[i + 1 :]) + b'Q' for i in range(5) if i != 3] + [

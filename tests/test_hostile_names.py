@@ -42,9 +42,9 @@ class Tags(HTMLParser):
 
 
 def parsed(page):
-  made = Tags()
-  made.feed(page)
-  return made
+  result = Tags()
+  result.feed(page)
+  return result
 
 
 def named(results, examples, name):  # noqa: F811

@@ -13,10 +13,10 @@ print(os.environ.get('GLIBC_TUNABLES'), sys.argv[1:])
 """
 
 
-def answer(monkeypatch, given):
+def answer(monkeypatch, inputs):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
-  if given is not None:
-    monkeypatch.setenv('GLIBC_TUNABLES', given)
+  if inputs is not None:
+    monkeypatch.setenv('GLIBC_TUNABLES', inputs)
   command = [sys.executable, '-c', SCRIPT, '--a=b c']
   return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -35,19 +35,19 @@ def tensors(model='vit', heads=('classifier',), patches=4, seed=0):
   rng = np.random.default_rng(seed)
   shapes = {f'{model}.encoder.layer.0.{k}': v for k, v in LAYER.items()} | {f'{model}.layernorm': (8,)}
   shapes |= {f'{model}.embeddings.patch_embeddings.projection': (8, 3, 4, 4)} | dict.fromkeys(heads, (3, 8))
-  made = {f'{k}.weight': rng.normal(size=v) for k, v in shapes.items()}
-  made |= {f'{k}.bias': rng.normal(size=v[:1]) for k, v in shapes.items()}
+  values = {f'{k}.weight': rng.normal(size=v) for k, v in shapes.items()}
+  values |= {f'{k}.bias': rng.normal(size=v[:1]) for k, v in shapes.items()}
   tokens = ('cls_token', 'distillation_token') if model == 'deit' else ('cls_token',)
-  made |= {f'{model}.embeddings.{k}': rng.normal(size=(1, 1, 8)) for k in tokens}
-  made[f'{model}.embeddings.position_embeddings'] = rng.normal(size=(1, patches + len(tokens), 8))
-  return {k: x.astype(np.float32) for k, x in made.items()}
+  values |= {f'{model}.embeddings.{k}': rng.normal(size=(1, 1, 8)) for k in tokens}
+  values[f'{model}.embeddings.position_embeddings'] = rng.normal(size=(1, patches + len(tokens), 8))
+  return {k: x.astype(np.float32) for k, x in values.items()}
 
 
 def saved(folder, weights, config=CONFIG, **files):
   folder.mkdir(exist_ok=True)
   save_file(weights, folder / 'model.safetensors')
-  for name, given in {'config': config, **files}.items():
-    (folder / f'{name}.json').write_text(json.dumps(given))
+  for name, inputs in {'config': config, **files}.items():
+    (folder / f'{name}.json').write_text(json.dumps(inputs))
   return str(folder)
 
 
@@ -69,12 +69,12 @@ def test_both_kinds_of_deit(folder, teacher):
   heads = ('cls_classifier', 'distillation_classifier') if teacher else ('classifier',)
   kind = 'DeiTForImageClassification' + ('WithTeacher' if teacher else '')
   weights = tensors('deit', heads)
-  found = taps(saved(folder, weights, CONFIG | {'model_type': 'deit', 'architectures': [kind]}), IMAGE)
-  read = [found['embed'], found['distillation_embed']][: len(heads)]
+  result = taps(saved(folder, weights, CONFIG | {'model_type': 'deit', 'architectures': [kind]}), IMAGE)
+  read = [result['embed'], result['distillation_embed']][: len(heads)]
   each = [x @ weights[f'{h}.weight'].T + weights[f'{h}.bias'] for x, h in zip(read, heads, strict=True)]
-  np.testing.assert_allclose(found['logits'], np.mean(each, 0), atol=1e-5)
-  np.testing.assert_array_equal(found['embed'], found['tokens'][:, 0])
-  np.testing.assert_array_equal(found['distillation_embed'], found['tokens'][:, 1])
+  np.testing.assert_allclose(result['logits'], np.mean(each, 0), atol=1e-5)
+  np.testing.assert_array_equal(result['embed'], result['tokens'][:, 0])
+  np.testing.assert_array_equal(result['distillation_embed'], result['tokens'][:, 1])
 
 
 def test_a_second_head_is_not_left_out(folder):
@@ -139,8 +139,8 @@ def test_the_size_of_a_network_without_positions_is_said(folder, capsys):
 )
 def test_every_way_to_say_mean_and_std(folder, name, given, expected):
   init = saved(folder, tensors(), **{name: given})
-  found = pretrained.complete(init, {'model': 'vit_class_token'})
-  np.testing.assert_allclose([found['mean'][0], found['std'][0]], expected, rtol=1e-6)
+  result = pretrained.complete(init, {'model': 'vit_class_token'})
+  np.testing.assert_allclose([result['mean'][0], result['std'][0]], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -237,14 +237,16 @@ def test_a_teacher_by_its_files_alone(folder, tmp_path, capsys):
   experiment = Experiment(recipe(init, tmp_path / 'rows.jsonl', rows), tmp_path / 'w')
   capsys.readouterr()
   validate.check(experiment)
-  said = ' '.join(capsys.readouterr().out.split())
-  assert 'images - (0.3, 0.4, 0.5), / (0.2, 0.3, 0.4) (of preprocessor_config.json), trained on 8×8' in said
-  assert 'bilinear' in said
+  message = ' '.join(capsys.readouterr().out.split())
+  assert (
+    'images - (0.3, 0.4, 0.5), / (0.2, 0.3, 0.4) (of preprocessor_config.json), trained on 8×8' in message
+  )
+  assert 'bilinear' in message
   stages.train_stage(experiment, 'teacher')
   variables = jax.tree.map(lambda x: x[0], experiment.variables('teacher'))
   batch = experiment.data.test.take(range(6))
-  found = jax.jit(lambda v, b: experiment.model('teacher').apply(v, b)[0])(variables, batch)
-  np.testing.assert_allclose(found['logits'], logits, atol=1e-4)
+  result = jax.jit(lambda v, b: experiment.model('teacher').apply(v, b)[0])(variables, batch)
+  np.testing.assert_allclose(result['logits'], logits, atol=1e-4)
 
 
 def test_another_number_of_classes_is_known_in_the_checking_phase(folder, tmp_path):

@@ -69,8 +69,8 @@ def test_a_classifier_is_read_without_num_classes(checkpoint, capsys):
   assert 'num_classes' not in model
   variables = pretrained.load(str(checkpoint), model, like)
   np.testing.assert_array_equal(variables['params']['head']['linear']['kernel'], resnet(5)['fc.weight'].T)
-  said = capsys.readouterr().out
-  assert all(part in said for part in ('32×32', 'the middle 87.5 %', '0.485')), said
+  message = capsys.readouterr().out
+  assert all(part in message for part in ('32×32', 'the middle 87.5 %', '0.485')), message
 
 
 def test_another_number_of_classes_is_one_line(checkpoint):

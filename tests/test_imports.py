@@ -65,11 +65,11 @@ def test_no_circle_of_files():
   names = {'.'.join(p.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): p for p in FILES}
   below = {}
   for name, path in names.items():
-    found = set()
+    result = set()
     for full in imported(path):
       module = full if full in names else full.rpartition('.')[0]
-      found |= {module} & names.keys() - {name}
-    below[name] = found
+      result |= {module} & names.keys() - {name}
+    below[name] = result
   done, way = set(), []
 
   def visit(name):

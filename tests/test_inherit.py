@@ -48,9 +48,9 @@ def same(a, b):
 
 def test_a_copy_gives_the_teachers_outputs_to_the_last_bit():
   for width in WIDTHS:
-    found = inherit(teacher(), shapes(GPT), width=width)
-    same(flat(found), flat(teacher()))
-  same(outputs(GPT, found), outputs(GPT, teacher()))
+    inherited = inherit(teacher(), shapes(GPT), width=width)
+    same(flat(inherited), flat(teacher()))
+  same(outputs(GPT, inherited), outputs(GPT, teacher()))
 
 
 CUTS = [('alternate', (1, 3)), ('spaced', (1, 4)), ('first', (1, 2)), ((2, 4), (2, 4)), ((3, 3), (3, 3))]
@@ -59,10 +59,10 @@ CUTS = [('alternate', (1, 3)), ('spaced', (1, 4)), ('first', (1, 2)), ((2, 4), (
 @pytest.mark.parametrize(('layers', 'taken'), CUTS)
 def test_layers_left_out(layers, taken):
   student = GPT | {'depth': 2}
-  found = inherit(teacher(), shapes(student), layers=layers, teacher=GPT, student=student)
+  inherited = inherit(teacher(), shapes(student), layers=layers, teacher=GPT, student=student)
   by_hand = {k: v for k, v in teacher()['params'].items() if not k.startswith('block')}
   by_hand |= {f'block{i}': teacher()['params'][f'block{j}'] for i, j in enumerate(taken, 1)}
-  same(flat(found), flat({'params': by_hand}))
+  same(flat(inherited), flat({'params': by_hand}))
 
 
 def test_every_second_layer_is_the_teacher_without_the_others():
@@ -84,13 +84,13 @@ def test_spaced(n, m, taken):
   trees = [
     {'params': {f'block{i}': {'scale': np.array([float(i)])} for i in range(1, k + 1)}} for k in (n, m)
   ]
-  found = inherit(*trees)['params']
-  assert tuple(int(found[f'block{i}']['scale'][0]) for i in range(1, m + 1)) == taken
+  inherited = inherit(*trees)['params']
+  assert tuple(int(inherited[f'block{i}']['scale'][0]) for i in range(1, m + 1)) == taken
 
 
-def check_rows(found, channels, inner, hidden):
+def check_rows(result, channels, inner, hidden):
   """Every array of the small student against the rows of the teacher's that it should have."""
-  t, s = flat(teacher()['params']), flat(found['params'])
+  t, s = flat(teacher()['params']), flat(result['params'])
   assert s.keys() == t.keys()
   np.testing.assert_array_equal(s['words/embedding'], t['words/embedding'][:, channels])
   np.testing.assert_array_equal(s['positions/embedding'], t['positions/embedding'][:7, channels])
@@ -123,11 +123,11 @@ def test_what_is_large_is_kept():
     params[f'block{i}']['mlp_in']['kernel'][:, dead] = 0
     params[f'block{i}']['mlp_out']['kernel'][dead] = 0
   student = GPT | {'mlp': 6}
-  found = inherit({'params': params}, shapes(student), width='magnitude')
+  inherited = inherit({'params': params}, shapes(student), width='magnitude')
   for i, kept in enumerate(hidden, 1):
-    bias = found['params'][f'block{i}']['mlp_in']['bias']
+    bias = inherited['params'][f'block{i}']['mlp_in']['bias']
     np.testing.assert_array_equal(bias, params[f'block{i}']['mlp_in']['bias'][kept])
-  ours, theirs = outputs(student, found), outputs(GPT, {'params': params})
+  ours, theirs = outputs(student, inherited), outputs(GPT, {'params': params})
   np.testing.assert_allclose(ours['logits'], theirs['logits'], rtol=1e-5, atol=1e-5)
 
 
@@ -137,11 +137,11 @@ def test_heads_are_kept_whole():
     rows = slice(4 * head, 4 * head + 4)
     params[f'block{i}']['attention']['value']['kernel'][:, rows] *= 0.01
     params[f'block{i}']['attention']['out']['kernel'][rows] *= 0.01
-  found = inherit({'params': params}, shapes(SMALL), width='magnitude', teacher=GPT)['params']
+  inherited = inherit({'params': params}, shapes(SMALL), width='magnitude', teacher=GPT)['params']
   for i, head in enumerate((0, 1, 2, 1), 1):
     inner = np.setdiff1d(np.arange(12), np.arange(4 * head, 4 * head + 4))
     bias = params[f'block{i}']['attention']['key']['bias'][inner]
-    np.testing.assert_array_equal(found[f'block{i}']['attention']['key']['bias'], bias)
+    np.testing.assert_array_equal(inherited[f'block{i}']['attention']['key']['bias'], bias)
 
 
 def test_channels_of_a_resnet():
@@ -157,8 +157,8 @@ def test_channels_of_a_resnet():
     return x
 
   variables = jax.tree.map(silence, drawn(wide, IMAGE))
-  found = inherit(variables, shapes(narrow, IMAGE), width='magnitude')
-  ours, theirs = outputs(narrow, found, IMAGE), outputs(wide, variables, IMAGE)
+  inherited = inherit(variables, shapes(narrow, IMAGE), width='magnitude')
+  ours, theirs = outputs(narrow, inherited, IMAGE), outputs(wide, variables, IMAGE)
   kept = np.setdiff1d(np.arange(12), dead[12])
   np.testing.assert_allclose(ours['embed'], theirs['embed'][:, kept], rtol=1e-4)
   np.testing.assert_allclose(ours['logits'], theirs['logits'], rtol=1e-4)
@@ -175,25 +175,26 @@ def test_towers_have_heads_of_their_own():
   }
   big, small = ({'model': 'fusion', 'width': 6, 'num_classes': 3, 'encoders': e} for e in (towers, smaller))
   variables = drawn(big, TEXT | IMAGE)
-  found = inherit(variables, shapes(small, TEXT | IMAGE), teacher=big, student=small)['params']
+  inherited = inherit(variables, shapes(small, TEXT | IMAGE), teacher=big, student=small)['params']
   theirs = variables['params']
-  bias = found['encoders_image']['block2']['attention']['query']['bias']
+  bias = inherited['encoders_image']['block2']['attention']['query']['bias']
   np.testing.assert_array_equal(bias, theirs['encoders_image']['block3']['attention']['query']['bias'][:8])
-  bias = found['encoders_text']['block2']['attention']['query']['bias']  # heads 0, 1, 3, 4 of 2 channels
+  bias = inherited['encoders_text']['block2']['attention']['query']['bias']  # heads 0, 1, 3, 4 of 2 channels
   inner = [0, 1, 2, 3, 6, 7, 8, 9]
   np.testing.assert_array_equal(bias, theirs['encoders_text']['block2']['attention']['query']['bias'][inner])
-  np.testing.assert_array_equal(found['head']['kernel'], theirs['head']['kernel'])
+  np.testing.assert_array_equal(inherited['head']['kernel'], theirs['head']['kernel'])
 
 
 def test_tables_and_towers_of_published_models():
   whisper = {'model': 'whisper_encoder', 'width': 12, 'depth': 4, 'heads': 3, 'mlp': 10, 'positions': 9}
   half, sound = whisper | {'width': 8, 'depth': 2, 'heads': 2, 'positions': 6}, {'mel': jnp.zeros((1, 12, 5))}
   variables = drawn(whisper, sound)
-  found = inherit(variables, shapes(half, sound), width='first', teacher=whisper)
-  same(flat(found['buffers']), {'positions': variables['buffers']['positions'][:6, :8]})
-  same(found['params']['conv1'], {k: x[..., :8] for k, x in variables['params']['conv1'].items()})
+  inherited = inherit(variables, shapes(half, sound), width='first', teacher=whisper)
+  same(flat(inherited['buffers']), {'positions': variables['buffers']['positions'][:6, :8]})
+  same(inherited['params']['conv1'], {k: x[..., :8] for k, x in variables['params']['conv1'].items()})
   same(
-    found['params']['block2']['norm1'], {k: x[:8] for k, x in variables['params']['block4']['norm1'].items()}
+    inherited['params']['block2']['norm1'],
+    {k: x[:8] for k, x in variables['params']['block4']['norm1'].items()},
   )
   with pytest.raises(KdjaxError, match='conv1/kernel is .3, 1, 5, 12.*nothing can be cut out of axis 2'):
     inherit(variables, shapes(half, {'mel': jnp.zeros((1, 12, 4))}), teacher=whisper)
@@ -205,18 +206,18 @@ def test_tables_and_towers_of_published_models():
   big = {'model': 'siglip', **towers}
   small = {'model': 'siglip', **{k: v | {'width': 8, 'heads': 2, 'depth': 2} for k, v in towers.items()}}
   variables = drawn(big, TEXT | IMAGE)
-  found = inherit(variables, shapes(small, TEXT | IMAGE), width='magnitude', teacher=big, student=small)
-  assert found['params']['logit_scale'] == variables['params']['logit_scale']
-  pool, theirs = (tree['params']['image']['pool'] for tree in (found, variables))
+  inherited = inherit(variables, shapes(small, TEXT | IMAGE), width='magnitude', teacher=big, student=small)
+  assert inherited['params']['logit_scale'] == variables['params']['logit_scale']
+  pool, theirs = (tree['params']['image']['pool'] for tree in (inherited, variables))
   heads = theirs['query']['bias'].reshape(3, 4)
   assert any((pool['query']['bias'] == heads[list(kept)].ravel()).all() for kept in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_what_cannot_be_inherited():
-  def refuse(match, made=SMALL, **given):
-    with pytest.raises(KdjaxError, match=match) as told:
-      inherit(teacher(), shapes(made), **{'teacher': GPT, 'student': made} | given)
-    assert '\n' not in str(told.value)
+  def refuse(match, result=SMALL, **options):
+    with pytest.raises(KdjaxError, match=match) as error:
+      inherit(teacher(), shapes(result), **{'teacher': GPT, 'student': result} | options)
+    assert '\n' not in str(error.value)
 
   refuse("unknown width of an inheritance: 'widest'", width='widest')
   refuse("unknown layers of an inheritance: 'second'", GPT | {'depth': 2}, layers='second')

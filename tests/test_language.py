@@ -39,8 +39,8 @@ FOLDERS = itertools.count()
 
 
 def tiny(width=8, depth=1):
-  made = functional.functions(Gpt2(V, width=width, depth=depth, heads=2, mlp=16, positions=L + 4), {})
-  return Model(jax.jit(made.init), jax.jit(made.apply, static_argnames='train'))
+  result = functional.functions(Gpt2(V, width=width, depth=depth, heads=2, mlp=16, positions=L + 4), {})
+  return Model(jax.jit(result.init), jax.jit(result.apply, static_argnames='train'))
 
 
 @pytest.fixture(scope='module')
@@ -54,11 +54,11 @@ def talk():
   response = mask & (column >= start[:, None])
   batch = {'text': text, 'text/mask': mask, 'text/response': response, 'id': np.arange(rows, dtype=np.int32)}
   batch['text/target'] = tokenizer.targets(text, response)
-  found = []
+  collected = []
   for seed, net in enumerate((tiny(), tiny(12, 2))):
     variables = net.init(jax.random.key(seed), batch)
-    found += [net, jax.tree.map(lambda x: 3 * x, variables)]  # else all is as likely
-  return *found, batch
+    collected += [net, jax.tree.map(lambda x: 3 * x, variables)]  # else all is as likely
+  return *collected, batch
 
 
 def test_a_prompt_and_its_response_are_one_text():
@@ -67,19 +67,19 @@ def test_a_prompt_and_its_response_are_one_text():
   a, b, c, d, e, f = (ids[w] for w in 'abcdef')
   assert tokenizer.end(words) == END and words.token_to_id(tokenizer.PAD) == 0
   prompts, responses = ['a b', 'a b c d', 'a b', 'A'], ['c', 'e f', 'a b c d e f', '']
-  found = tokenizer.encode_pairs(words, prompts, responses, 3)
-  assert found[''].tolist() == [
+  result = tokenizer.encode_pairs(words, prompts, responses, 3)
+  assert result[''].tolist() == [
     [a, b, c, END, 0, 0],
     [b, c, d, e, f, END],  # the end of the prompt is what is kept
     [a, b, a, b, c, d],  # cut: no end
     [a, END, 0, 0, 0, 0],
   ]
-  assert found['/mask'].sum(1).tolist() == [4, 6, 6, 2]
-  assert found['/response'].astype(int).tolist()[:2] == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
+  assert result['/mask'].sum(1).tolist() == [4, 6, 6, 2]
+  assert result['/response'].astype(int).tolist()[:2] == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
   no = tokenizer.NOTHING
-  assert found['/target'][0].tolist() == [no, c, END, no, no, no]
-  assert found['/target'][1].tolist() == [no, no, e, f, END, no]
-  assert found['/cut'].tolist() == [False, True, True, False]
+  assert result['/target'][0].tolist() == [no, c, END, no, no, no]
+  assert result['/target'][1].tolist() == [no, no, e, f, END, no]
+  assert result['/cut'].tolist() == [False, True, True, False]
   assert tokenizer.encode_pairs(words, ['a b c d'], ['e'])[''][0].tolist() == [b, c, d, e, END, 0]  # half
   with pytest.raises(KdjaxError, match="the prompt ' ' has no token"):
     tokenizer.encode_pairs(words, [' '], ['a'])
@@ -107,10 +107,10 @@ def test_a_table_of_responses(tmp_path):
   path = tmp_path / 'r.jsonl'
   rows = [{'text': f'say {i % 40}', 'response': f'number {i}'} for i in range(200)]
   path.write_text('\n'.join(map(json.dumps, rows)))
-  found = read_manifest(path=str(path))
-  assert found.classes == () and found.splits['train'][0].keys() == {'id', 'text', 'response'}
-  asked = {k: {s[i]['text'] for i in range(len(s))} for k, s in found.splits.items()}
-  assert not asked['train'] & asked['test'], 'a prompt is in one split'
+  dataset = read_manifest(path=str(path))
+  assert dataset.classes == () and dataset.splits['train'][0].keys() == {'id', 'text', 'response'}
+  requests = {k: {s[i]['text'] for i in range(len(s))} for k, s in dataset.splits.items()}
+  assert not requests['train'] & requests['test'], 'a prompt is in one split'
   path.write_text('\n'.join(json.dumps(row | {'label': 'x', 'split': 'train'}) for row in rows))
   assert 'response' not in read_manifest(path=str(path)).splits['train'][0], 'a table of labels is as it was'
   named = read_manifest(path=str(path), columns={'response': 'response'}).splits['train'][0]
@@ -124,18 +124,18 @@ def test_numbers_in_words():
   assert [in_words(n) for n in (0, 13, 20, 47, 100, 905)] == [
     'zero', 'thirteen', 'twenty', 'forty seven', 'one hundred', 'nine hundred five'
   ]  # fmt: skip
-  found = number_words(train=300, validation=50, test=100, most=20)
+  dataset = number_words(train=300, validation=50, test=100, most=20)
   of = {in_words(n): n for n in range(100)}
-  asked = {}
-  for split, examples in found.splits.items():
+  requests = {}
+  for split, examples in dataset.splits.items():
     for example in (examples[i] for i in range(len(examples))):
       a, sign, b = next(example['text'].partition(s) for s in (' plus ', ' minus ') if s in example['text'])
       b = of[b.removesuffix(' =')]
       assert of[example['response']] == of[a] + (b if sign == ' plus ' else -b)
-      assert asked.setdefault(example['text'], split) == split, 'a question is in two splits'
-  assert len(asked) == 450
+      assert requests.setdefault(example['text'], split) == split, 'a question is in two splits'
+  assert len(requests) == 450
   sizes = {'train': 300, 'validation': 50, 'test': 100, 'most': 20}
-  assert found.fingerprint == number_words(**sizes).fingerprint != number_words(**sizes, seed=1).fingerprint
+  assert dataset.fingerprint == number_words(**sizes).fingerprint != number_words(**sizes, seed=1).fingerprint
   with pytest.raises(KdjaxError, match='there are 7 in all'):
     number_words(most=1, train=10)
 
@@ -211,23 +211,23 @@ def test_a_cache_gives_what_the_whole_text_gives(talk):
     batch = talk[4]
     begun = generate.prompts(batch, P)
     write = jax.jit(generate.make_generate(student.apply, END, L - P, temperature=0))
-    made = jax.device_get(write(variables, begun, jax.random.key(0)))
+    result = jax.device_get(write(variables, begun, jax.random.key(0)))
     for row in range(2):
       prompt = batch['text'][row][: begun['text/mask'][row].sum()]
-      assert made.ids[row][made.mask[row]].tolist() == by_hand(student, variables, prompt, L - P)
-    new = jax.device_get(generate.answered(batch, P, made))
+      assert result.ids[row][result.mask[row]].tolist() == by_hand(student, variables, prompt, L - P)
+    new = jax.device_get(generate.answered(batch, P, result))
     likelihood = np.asarray(student.apply(variables, new)[0]['likelihood'])
-    told = new['text/target'] >= 0
-    assert (told.sum(1) == made.mask.sum(1)).all()
-    np.testing.assert_allclose(likelihood[told], made.log_q[made.mask], atol=1e-5)
+    message = new['text/target'] >= 0
+    assert (message.sum(1) == result.mask.sum(1)).all()
+    np.testing.assert_allclose(likelihood[message], result.log_q[result.mask], atol=1e-5)
 
 
 def test_what_was_written_takes_the_place_of_the_responses(talk):
   batch = talk[4]
   ids = np.arange(6 * 4, dtype=np.int32).reshape(6, 4)
   mask = np.arange(4) < np.array([4, 1, 2, 3, 4, 1])[:, None]
-  said = generate.Written(jnp.asarray(ids), jnp.asarray(mask), None)
-  new = jax.device_get(jax.jit(lambda b, w: generate.answered(b, P, w))(batch, said))
+  message = generate.Written(jnp.asarray(ids), jnp.asarray(mask), None)
+  new = jax.device_get(jax.jit(lambda b, w: generate.answered(b, P, w))(batch, message))
   for row in range(6):
     begun = (batch['text/mask'] & ~batch['text/response'])[row].sum()
     wanted = [*batch['text'][row][:begun], *ids[row][mask[row]]]
@@ -259,13 +259,13 @@ def test_samples_are_of_the_distribution_and_end(talk):
   begun = {k: np.repeat(v[:1], n, 0) for k, v in generate.prompts(batch, P).items()}
   begun['id'] = np.arange(n)
   write = jax.jit(generate.make_generate(student.apply, END, 3, temperature))
-  made = jax.device_get(write(variables, begun, jax.random.key(0)))
+  result = jax.device_get(write(variables, begun, jax.random.key(0)))
   last = begun['text/mask'][0].sum() - 1
   z = np.asarray(student.apply(variables, batch)[0]['logits'], np.float64)[0, last] / temperature
   p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
-  share = np.bincount(made.ids[:, 0], minlength=V) / n
+  share = np.bincount(result.ids[:, 0], minlength=V) / n
   assert (np.abs(share - p) < 5 * np.sqrt(p * (1 - p) / n) + 1e-9).all()
-  for ids, mask in zip(made.ids[:200], made.mask[:200], strict=True):
+  for ids, mask in zip(result.ids[:200], result.mask[:200], strict=True):
     first = np.flatnonzero(ids == END)
     assert mask.sum() == (first[0] + 1 if len(first) else 3)
 
@@ -359,12 +359,12 @@ def test_rouge_l():
 @pytest.fixture
 def config():
   """The recipe with models of no size."""
-  made = instructions.get_config('smoke=1')
+  recipe_ = instructions.get_config('smoke=1')
   for stage, width in (('teacher', 16), ('student', 8)):
-    made[stage].model = model('gpt2', width=width, depth=1, heads=2, mlp=16, positions=14)
-    made[stage].train = training(4, 16, 1e-2)
-  made.seeds = 1
-  return made
+    recipe_[stage].model = model('gpt2', width=width, depth=1, heads=2, mlp=16, positions=14)
+    recipe_[stage].train = training(4, 16, 1e-2)
+  recipe_.seeds = 1
+  return recipe_
 
 
 def made(config, tmp_path, name='w'):
@@ -406,9 +406,9 @@ def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
   assert 'loss/forward_kl' in set().union(*read_log(whole.folder('student') / 'metrics.jsonl'))
   config.teacher.init = str(whole.folder('teacher') / 'seed_0.safetensors')
   stages.run(halved := made(config, tmp_path, 'halved'), ('teacher',))
-  asked = iter([False, False, True, True, True])
+  stops = iter([False, False, True, True, True])
   with pytest.raises(signals.Interrupted):
-    stages.train_stage(halved, 'student', stopped=lambda: next(asked))
+    stages.train_stage(halved, 'student', stopped=lambda: next(stops))
   stages.train_stage(halved, 'student')
   jax.tree.map(np.testing.assert_array_equal, whole.variables('student'), halved.variables('student'))
 

@@ -55,10 +55,10 @@ def test_options_may_lie_in_a_dict_of_their_own():
 
 
 def test_a_key_that_could_be_either_is_refused(monkeypatch):
-  given = []
+  inputs = []
 
   def late(*, start: float = 0.0, weight: float = 1.0) -> Method:
-    given.append((start, weight))
+    inputs.append((start, weight))
     return Method(lambda *_: ({}, {}), None)
 
   module = types.ModuleType('their_project.late')
@@ -71,7 +71,7 @@ def test_a_key_that_could_be_either_is_refused(monkeypatch):
     build.method({'mine': mine | {'start': 0.5}}, 6)
   build.method({'mine': mine | {'start': 0.5, 'options': {'start': 7.0}}}, 6)
   build.method({'mine': mine | {'start': 0.5, 'options': {}}}, 6)
-  assert given == [(7.0, 1.0), (0.0, 1.0)]
+  assert inputs == [(7.0, 1.0), (0.0, 1.0)]
 
 
 @pytest.mark.parametrize('name', ['task', 'grad_norm', 'total', 'generator/l1'])

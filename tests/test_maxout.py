@@ -116,8 +116,8 @@ def test_layers_are_counted():
   ],
 )
 def test_sizes_are_those_of_the_paper(stage, weights, maps):
-  given = load(TABLE, 'paper').experiments['MNIST'][stage].model.to_dict()
-  net = registry.make('models', given.pop('model'), given | {'num_classes': 10})
+  inputs = load(TABLE, 'paper').experiments['MNIST'][stage].model.to_dict()
+  net = registry.make('models', inputs.pop('model'), inputs | {'num_classes': 10})
   batch = {'image': jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.uint8)}
   taps, variables = jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
   assert sum(x.size for x in jax.tree.leaves(variables) if x.ndim > 1) == weights  # biases are not counted
@@ -144,20 +144,20 @@ def test_the_weights_of_the_losses_are_those_of_the_paper(scale):
     first = round(hint['stop'] * steps)
     last = first + (steps - round(config.cohort.FitNet.methods.fitnet.stop * steps)) * 0.3
     params, stats = method.init(jax.random.key(0), s, t, batch)
-    found = jax.jit(
+    result = jax.jit(
       lambda step, method=method, params=params, stats=stats: method.loss(
         params, stats, s, t, batch, step=step, rng=jax.random.key(1)
       )[0]
     )
     for step in (0, max(first - 1, 0), first, round((first + last) / 2), round(last) + 1, steps - 1):
-      terms = {k: float(a / b) for k, (a, b) in found(step).items()}
+      terms = {k: float(a / b) for k, (a, b) in result(step).items()}
       share = min(max((step - first) / (last - first), 0), 1)
       wanted = (4 - 3 * share) * kl if step >= first else 0
       assert terms['soft_targets'] + terms['early'] == pytest.approx(wanted, rel=2e-3)
       if name == 'FitNet':
         assert terms['labels'] == pytest.approx(labels if step >= first else 0, rel=1e-5)
         own = params['fitnet']['conv']
-        given = maps[0] @ own['kernel'][0, 0] + own['bias']
-        halved = float(np.sum((given - maps[1]) ** 2, (1, 2, 3)).mean()) / 2
+        inputs = maps[0] @ own['kernel'][0, 0] + own['bias']
+        halved = float(np.sum((inputs - maps[1]) ** 2, (1, 2, 3)).mean()) / 2
         assert terms['fitnet'] == pytest.approx(halved if step < first else 0, rel=1e-5)
     assert changes.get('task_weight', 1.0) == (0.0 if name == 'FitNet' else 1.0)

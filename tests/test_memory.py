@@ -41,8 +41,8 @@ def updates(student, method, t, batch, **other):
   """The state and losses after one step of SGD, at once and by the other way of making the step."""
   task, tx = build.task({'name': 'classification'}), optax.sgd(1.0)
   state = step.make_init(student, method, tx)(0, t, batch)
-  made = [step.make_update(student, task, method, tx, **given) for given in ({}, other)]
-  return [jax.jit(update)(state, t, batch) for update in made]
+  values = [step.make_update(student, task, method, tx, **inputs) for inputs in ({}, other)]
+  return [jax.jit(update)(state, t, batch) for update in values]
 
 
 SOME = ('kd', 'cwd', 'ctkd', 'forward_kl', 'wsld')  # examples, maps, a learned temperature, tokens, weights
@@ -80,8 +80,8 @@ def test_parts_stay_on_their_devices(eight_devices):
     update = sharding.compile_update(update, mesh, how, False, t, 16)
     if how == 'pmap':  # two rows a device are two parts of one
       assert len(batch['x']) // mesh.size == 2
-    new, found = update(state, sharding.to_global_arrays(t, mesh), sharding.to_global_arrays(batch, mesh))
-    close((new.params, found), (wanted.params, losses))
+    new, result = update(state, sharding.to_global_arrays(t, mesh), sharding.to_global_arrays(batch, mesh))
+    close((new.params, result), (wanted.params, losses))
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_what_does_not_fit_is_said_before_it_is_compiled(experiment, config, mon
 
 
 def test_what_a_step_makes_on_its_way_counts(experiment, monkeypatch):
-  made = mock.Mock()
-  made.lower().compile().memory_analysis().temp_size_in_bytes = 10**15
-  monkeypatch.setattr(sharding, 'compile_update', lambda *_: made)
+  result = mock.Mock()
+  result.lower().compile().memory_analysis().temp_size_in_bytes = 10**15
+  monkeypatch.setattr(sharding, 'compile_update', lambda *_: result)
   with pytest.raises(KdjaxError, match='at least 1e.03 TB .*1e.03 TB for what a step makes on its way'):
     stages.run(experiment(), ('baseline',))
 
@@ -163,5 +163,5 @@ def test_parts_and_relations_exclude_each_other(experiment, config):
 
 def test_a_student_in_parts(experiment, config):
   config.student.train.update(accumulate=2, remat=True)
-  stages.run(made := experiment(), ('baseline',))
-  assert made.done('baseline')
+  stages.run(exp := experiment(), ('baseline',))
+  assert exp.done('baseline')

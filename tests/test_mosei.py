@@ -36,7 +36,7 @@ def part(rng, n, aligned):
   length = {'audio': 7 if aligned else 11, 'vision': 7 if aligned else 9}
   lengths = {k: words if aligned else rng.integers(2, m + 1, n) for k, m in length.items()}
   attended = (np.arange(7) < words[:, None]).astype(np.float32)
-  made = {
+  values = {
     'raw_text': np.array([f'utterance {i}' for i in range(n)])
     if aligned
     else [f'it is {v:.0f}' for v in labels],
@@ -48,10 +48,10 @@ def part(rng, n, aligned):
     'regression_labels': labels.astype(np.float32),
   }
   for key, m in length.items():
-    made[key] = padded(rng, labels, lengths[key], m, DIMS[key]).astype(np.float32)
+    values[key] = padded(rng, labels, lengths[key], m, DIMS[key]).astype(np.float32)
     if not aligned:
-      made[f'{key}_lengths'] = lengths[key].tolist() if key == 'audio' else lengths[key]
-  return made
+      values[f'{key}_lengths'] = lengths[key].tolist() if key == 'audio' else lengths[key]
+  return values
 
 
 def unaligned(seed=0):
@@ -67,12 +67,12 @@ def aligned(seed=0):
 def multibench(seed=0):
   """Padded in front, labels [N, 1, 1], and no transcripts."""
   rng = np.random.default_rng(seed)
-  made = {}
+  values = {}
   for split, n in SIZES.items():
     labels, words = rng.integers(-9, 10, n) / 3, rng.integers(2, 8, n)
-    made[split] = {k: padded(rng, labels, words, 7, d, front=True) for k, d in DIMS.items()}
-    made[split] |= {'labels': labels[:, None, None], 'id': np.array([[b'v', b'0', b'1']] * n)}
-  return made
+    values[split] = {k: padded(rng, labels, words, 7, d, front=True) for k, d in DIMS.items()}
+    values[split] |= {'labels': labels[:, None, None], 'id': np.array([[b'v', b'0', b'1']] * n)}
+  return values
 
 
 @pytest.fixture
@@ -89,14 +89,14 @@ def file(tmp_path):
 @pytest.mark.parametrize('protocol', [2, 4, 5])
 def test_every_layout_is_read(file, layout, protocol):
   data = layout()
-  found = mosei(path=file(data, protocol), standardise=False)
-  assert {k: len(v) for k, v in found.splits.items()} == {'train': 96, 'validation': 32, 'test': 48}
-  assert found.classes == ()
+  result = mosei(path=file(data, protocol), standardise=False)
+  assert {k: len(v) for k, v in result.splits.items()} == {'train': 96, 'validation': 32, 'test': 48}
+  assert result.classes == ()
   for split, theirs in (('train', 'train'), ('validation', 'valid'), ('test', 'test')):
     raw = data[theirs]
     labels = raw.get('regression_labels', raw.get('labels')).reshape(-1)
     for i in (0, 7, 31):
-      example = found.splits[split][i]
+      example = result.splits[split][i]
       assert example['label'].dtype == np.float32 and example['label'] == pytest.approx(labels[i])
       assert example['id'] == i and ('text' in example) == ('raw_text' in raw)
       for ours, key in (('words', 'text'), ('audio', 'audio'), ('video', 'vision')):
@@ -132,12 +132,12 @@ def test_what_is_no_number_is_zero_and_counted(file, capsys):
   data['train']['audio'][:3, 0, 0] = -np.inf
   data['test']['audio'][0, 0, 1] = np.nan
   data['test']['vision'][0, 0, 1] = np.inf
-  found = mosei(path=file(data), standardise=False)
-  said = capsys.readouterr().out
-  assert said.count('read as 0') == 1 and '4 of audio, 1 of video' in said
-  for split in found.splits.values():
+  result = mosei(path=file(data), standardise=False)
+  message = capsys.readouterr().out
+  assert message.count('read as 0') == 1 and '4 of audio, 1 of video' in message
+  for split in result.splits.values():
     assert all(np.isfinite(example[k]).all() for example in split for k in ('words', 'audio', 'video'))
-  assert found.splits['train'][0]['audio'][0, 0] == 0
+  assert result.splits['train'][0]['audio'][0, 0] == 0
 
 
 def test_features_are_standardised_by_the_training_split(file):
@@ -145,12 +145,12 @@ def test_features_are_standardised_by_the_training_split(file):
   for s in data.values():
     s['audio'][..., 1] = s['audio'][..., 1] * 1000 + 40
     s['audio'][..., 2] = 7.0
-  found = mosei(path=file(data))
-  train = np.concatenate([e['audio'][e['audio/mask']] for e in found.splits['train']])
+  result = mosei(path=file(data))
+  train = np.concatenate([e['audio'][e['audio/mask']] for e in result.splits['train']])
   np.testing.assert_allclose(train.mean(0), 0, atol=1e-4)
   np.testing.assert_allclose(np.delete(train.std(0), 2), 1, rtol=1e-3)
   assert not train[:, 2].any()
-  test = np.concatenate([e['audio'][e['audio/mask']] for e in found.splits['test']])
+  test = np.concatenate([e['audio'][e['audio/mask']] for e in result.splits['test']])
   assert 1e-4 < np.abs(test.mean(0)).max() < 1
 
 
@@ -221,15 +221,15 @@ def second_writing(answers, labels):
   """The metrics, one example at a time."""
   both = [(float(a), float(y)) for a, y in zip(answers, labels, strict=True) if not np.isnan(y)]
   n = len(both)
-  found = {'mae': sum(abs(a - y) for a, y in both) / n}
+  result = {'mae': sum(abs(a - y) for a, y in both) / n}
   for key, most in (('acc7', 3), ('acc5', 2)):
-    found[key] = sum(round(min(max(a, -most), most)) == round(min(max(y, -most), most)) for a, y in both) / n
+    result[key] = sum(round(min(max(a, -most), most)) == round(min(max(y, -most), most)) for a, y in both) / n
   pairs = {
     'nonnegative': [(a >= 0, y >= 0) for a, y in both],
     'positive': [(a > 0, y > 0) for a, y in both if y != 0],
   }
   for key, these in pairs.items():
-    found[f'acc2_{key}'] = sum(a == y for a, y in these) / len(these)
+    result[f'acc2_{key}'] = sum(a == y for a, y in these) / len(these)
     f1 = 0
     for c in (True, False):
       hits = sum(a == y == c for a, y in these)
@@ -237,9 +237,9 @@ def second_writing(answers, labels):
       recall = hits / max(sum(y == c for _, y in these), 1)
       share = sum(y == c for _, y in these) / len(these)
       f1 += share * (2 * precision * recall / (precision + recall) if hits else 0)
-    found[f'f1_{key}'] = f1
-  found['correlation'] = np.corrcoef(*zip(*both, strict=True))[0, 1]
-  return found
+    result[f'f1_{key}'] = f1
+  result['correlation'] = np.corrcoef(*zip(*both, strict=True))[0, 1]
+  return result
 
 
 def test_metrics_are_those_of_the_field():
@@ -253,12 +253,12 @@ def test_metrics_are_those_of_the_field():
   summed = {
     k: s / c for k, (s, c) in task.metrics({'logits': jnp.asarray(gathered['logits'])}, batch).items()
   }
-  found = task.finalize(gathered) | {'mae': float(summed['mae'])}
+  result = task.finalize(gathered) | {'mae': float(summed['mae'])}
   expected = second_writing(gathered['logits'][:, 0], gathered['label'])
-  assert found.keys() == expected.keys()
+  assert result.keys() == expected.keys()
   for key, value in expected.items():
-    assert found[key] == pytest.approx(value, abs=1e-6), key
-  assert float(summed['loss']) == pytest.approx(found['mae'])
+    assert result[key] == pytest.approx(value, abs=1e-6), key
+  assert float(summed['loss']) == pytest.approx(result['mae'])
   median = task.references({'label': gathered['label']}, {'label': gathered['label']})
   known = labels[~np.isnan(labels)]
   assert list(median.values()) == pytest.approx([np.abs(known - np.median(known)).mean()], abs=1e-6)
@@ -398,9 +398,9 @@ def test_mult_takes_one_modality_the_mean_and_nothing_else():
     (Mult(modalities=('video',)), "wants the input 'video'"),
     (FeatureEncoder(modality='words'), 'a vector a position'),
   ):
-    given = batch if 'position' not in named else {'words': np.zeros((2, 5), np.float32)}
+    inputs = batch if 'position' not in named else {'words': np.zeros((2, 5), np.float32)}
     with pytest.raises(KdjaxError, match=named):
-      jax.eval_shape(net.init, jax.random.key(0), given)
+      jax.eval_shape(net.init, jax.random.key(0), inputs)
   assert positions(4, 5).shape == (4, 5)
 
 
@@ -428,12 +428,12 @@ def test_a_whole_experiment(file, tmp_path):
   config.seeds = 1
   config.run.eval_every = 50
   config.data.path = file(unaligned())
-  made = Experiment(config.to_dict(), tmp_path / 'w')
-  results = stages.run(made)
+  exp = Experiment(config.to_dict(), tmp_path / 'w')
+  results = stages.run(exp)
   assert results['metric'] == 'mae' and not results['higher_is_better']
-  for stage, found in results['stages'].items():
-    assert 0 < found['mean'] < 5
-    assert found.keys() >= {
+  for stage, result in results['stages'].items():
+    assert 0 < result['mean'] < 5
+    assert result.keys() >= {
       'acc7',
       'acc5',
       'acc2_nonnegative',
@@ -441,16 +441,16 @@ def test_a_whole_experiment(file, tmp_path):
       'acc2_positive',
       'correlation',
     }
-    assert ('mae_to_teacher' in found) == (stage != 'teacher')
+    assert ('mae_to_teacher' in result) == (stage != 'teacher')
   (median,) = results['references'].values()
   assert results['stages']['baseline']['mean'] < 0.6 * median
   assert results['stages']['baseline']['correlation'] > 0.7
-  assert json.loads((made.workdir / 'results.json').read_text())['stages'].keys() == results['stages'].keys()
-  page = (made.workdir / 'report.html').read_text()
+  assert json.loads((exp.workdir / 'results.json').read_text())['stages'].keys() == results['stages'].keys()
+  page = (exp.workdir / 'report.html').read_text()
   assert 'mae' in page
-  student = made.model('student')
-  batch = next(pipeline.eval_batches(made.data.test, 8))
-  variables = jax.tree.map(lambda x: x[0], made.variables('student'))
+  student = exp.model('student')
+  batch = next(pipeline.eval_batches(exp.data.test, 8))
+  variables = jax.tree.map(lambda x: x[0], exp.variables('student'))
   ours, _ = student.apply(variables, batch)
   blind, _ = student.apply(variables, batch | {'video': batch['video'] * 0 + 9})  # it has no face to see
   np.testing.assert_array_equal(ours['logits'], blind['logits'])

@@ -127,8 +127,8 @@ def test_families_are_of_people_and_of_looks():
     (0x1F1F1, 0x1F1F3),
     (65,),
   ]
-  found = module.families(emoji, images)
-  assert found[0] == found[1] == found[5] and len(set(found)) == 4
+  result = module.families(emoji, images)
+  assert result[0] == result[1] == result[5] and len(set(result)) == 4
 
 
 @pytest.fixture
@@ -152,22 +152,22 @@ def download(tmp_path):
 
 
 def test_flickr8k_is_prepared_from_a_download(download, tmp_path):
-  found = flickr8k(path=str(download), data_dir=str(tmp_path / 'tfds'), side=16)
-  assert {k: len(v) for k, v in found.splits.items()} == {'train': 40, 'validation': 10, 'test': 10}
-  example = found.splits['test'][7]
+  result = flickr8k(path=str(download), data_dir=str(tmp_path / 'tfds'), side=16)
+  assert {k: len(v) for k, v in result.splits.items()} == {'train': 40, 'validation': 10, 'test': 10}
+  example = result.splits['test'][7]
   assert example['text'].endswith('says 2 .') and example['image'].shape == (16, 16, 3)
   assert example['image'].dtype == np.uint8 and example['id'] == 7
-  groups = [[split[i]['group'] for i in range(len(split))] for split in found.splits.values()]
+  groups = [[split[i]['group'] for i in range(len(split))] for split in result.splits.values()]
   assert sorted(set(sum(groups, []))) == list(range(12)) and np.bincount(sum(groups, [])).tolist() == [5] * 12
   again = flickr8k(data_dir=str(tmp_path / 'tfds'))  # now without the download
-  assert again.fingerprint == found.fingerprint
-  texts = {e['text']: e['image'] for e in map(found.splits['train'].__getitem__, range(40))}
+  assert again.fingerprint == result.fingerprint
+  texts = {e['text']: e['image'] for e in map(result.splits['train'].__getitem__, range(40))}
   assert abs(texts['photo 2 says 0 .'].astype(int) - 100).max() < 3  # 16 bits, scaled
 
 
 def test_the_fingerprint_of_flickr8k_knows_the_side_and_the_photos(download, tmp_path):
-  def prepared(folder, **given):
-    return flickr8k(data_dir=str(tmp_path / folder), path=str(download), **given)
+  def prepared(folder, **options):
+    return flickr8k(data_dir=str(tmp_path / folder), path=str(download), **options)
 
   marks = [prepared('a', side=16).fingerprint, prepared('b', side=16).fingerprint]
   marks.append(prepared('c', side=24).fingerprint)
@@ -180,8 +180,8 @@ def test_the_fingerprint_of_flickr8k_knows_the_side_and_the_photos(download, tmp
 
 
 def test_flickr8k_of_an_earlier_version_still_reads(download, tmp_path):
-  def prepared(folder, **given):
-    return flickr8k(data_dir=str(tmp_path / folder), **given)
+  def prepared(folder, **options):
+    return flickr8k(data_dir=str(tmp_path / folder), **options)
 
   marks = [prepared('a', path=str(download), side=16).fingerprint]
   prepared('b', path=str(download), side=24)
@@ -195,8 +195,8 @@ def test_flickr8k_of_an_earlier_version_still_reads(download, tmp_path):
 
 def test_a_path_may_begin_with_the_home_folder(download, manifest, tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(download.parent))
-  given = {'name': 'flickr8k', 'path': '~/download', 'options': {'side': 16}}
-  assert len(load.dataset(given, str(tmp_path / 'tfds')).splits['test']) == 10
+  inputs = {'name': 'flickr8k', 'path': '~/download', 'options': {'side': 16}}
+  assert len(load.dataset(inputs, str(tmp_path / 'tfds')).splits['test']) == 10
   monkeypatch.setenv('HOME', str(manifest.parent))
   assert len(load.dataset({'name': 'manifest', 'path': '~/rows.jsonl'}).splits['test']) == 18
 

@@ -27,27 +27,27 @@ PAIRS, SHOWN = 24, {'train': 3, 'validation': 30}
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """Pairs in three kinds of file, and thirty grey images of three classes as TFDS leaves them."""
-  made, rng = tmp_path_factory.mktemp('pairs'), np.random.default_rng(0)
+  result, rng = tmp_path_factory.mktemp('pairs'), np.random.default_rng(0)
   rows = []
   for i in range(PAIRS):
-    Image.fromarray(rng.integers(0, 255, (20 + i % 3, 30, 3), dtype=np.uint8)).save(made / f'{i}.png')
+    Image.fromarray(rng.integers(0, 255, (20 + i % 3, 30, 3), dtype=np.uint8)).save(result / f'{i}.png')
     rows.append({'image': f'{i}.png', 'text': f'thing {i}, "of {i % 3}"'})
-  (made / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
-  (made / 'a.tsv').write_text('file\ttitle\n' + ''.join(f'{r["image"]}\t{r["text"]}\n' for r in rows))
+  (result / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  (result / 'a.tsv').write_text('file\ttitle\n' + ''.join(f'{r["image"]}\t{r["text"]}\n' for r in rows))
   quoted = [(r['image'], r['text'].replace('"', '""')) for r in rows]
-  (made / 'a.csv').write_text('image,text\r\n' + ''.join(f'{a},"{b}"\r\n\r\n' for a, b in quoted))
-  (made / 'names.txt').write_text('tench\ngoldfish\ngreat white shark\n')
+  (result / 'a.csv').write_text('image,text\r\n' + ''.join(f'{a},"{b}"\r\n\r\n' for a, b in quoted))
+  (result / 'names.txt').write_text('tench\ngoldfish\ngreat white shark\n')
   for name, classes in (('wordnet', ['n01440764', 'n01443537', 'n01484850']), ('plain', ['a_b', 'c', 'd'])):
     image = tfds.features.Image(shape=(28, 28, 1), encoding_format='png')
     features = {'image': image, 'label': tfds.features.ClassLabel(names=classes)}
     shown = {s: [{'image': png(i), 'label': i % 3} for i in range(n)] for s, n in SHOWN.items()}
-    write(made, name, '1.0.0', features, shown)
-  return made
+    write(result, name, '1.0.0', features, shown)
+  return result
 
 
 def given(folder, **more):
-  found = {'path': 'a.jsonl', 'data_dir': str(folder), 'zero_shot': 'wordnet', 'class_names': 'names.txt'}
-  return found | more
+  result = {'path': 'a.jsonl', 'data_dir': str(folder), 'zero_shot': 'wordnet', 'class_names': 'names.txt'}
+  return result | more
 
 
 def test_lines_are_those_of_the_file(tmp_path, monkeypatch):
@@ -72,11 +72,11 @@ def test_a_row_takes_eight_bytes(tmp_path):
 
 def test_pairs_of_every_kind_of_file(folder):
   columns = {'image': 'file', 'text': 'title'}
-  found = [Pairs(folder / f'a.{kind}', columns if kind == 'tsv' else {}) for kind in ('jsonl', 'csv', 'tsv')]
-  for pairs in found:
+  result = [Pairs(folder / f'a.{kind}', columns if kind == 'tsv' else {}) for kind in ('jsonl', 'csv', 'tsv')]
+  for pairs in result:
     assert len(pairs) == PAIRS
     assert pairs[7]['text'] == 'thing 7, "of 1"' and pairs[7]['id'] == 7
-    np.testing.assert_array_equal(pairs[7]['image'], found[0][7]['image'])
+    np.testing.assert_array_equal(pairs[7]['image'], result[0][7]['image'])
     assert pairs[-1]['text'].startswith('thing 23')
     with pytest.raises(IndexError):
       pairs[PAIRS]
@@ -84,10 +84,10 @@ def test_pairs_of_every_kind_of_file(folder):
 
 def test_the_test_is_images_and_prompts(folder):
   templates = ('a {}.', 'the {}')
-  found = image_text(**given(folder, templates=templates))
-  assert found.splits.keys() == {'train', 'test'} and len(found.splits['train']) == PAIRS
-  assert found.classes == ('tench', 'goldfish', 'great white shark')
-  test = found.splits['test']
+  result = image_text(**given(folder, templates=templates))
+  assert result.splits.keys() == {'train', 'test'} and len(result.splits['train']) == PAIRS
+  assert result.classes == ('tench', 'goldfish', 'great white shark')
+  test = result.splits['test']
   assert len(test) == 36 and [e['id'] for e in list(test)] == list(range(36))
   image, prompt = test[4], test[-1]
   assert image['image'].shape == (28, 28, 3) and np.ptp(image['image']) == 0
@@ -95,9 +95,9 @@ def test_the_test_is_images_and_prompts(folder):
   assert all(int(test[i]['image'][0, 0, 0]) // 5 % 3 == test[i]['label'] for i in range(30))
   assert (prompt['text'], prompt['label'], prompt['group']) == ('the great white shark', 2, -3)
   assert not prompt['image'].any() and prompt.keys() == image.keys()
-  assert image_text(**given(folder, templates=templates)).fingerprint == found.fingerprint
+  assert image_text(**given(folder, templates=templates)).fingerprint == result.fingerprint
   others = [image_text(**given(folder)), image_text(**given(folder, path='a.csv', templates=templates))]
-  assert len({found.fingerprint, *(o.fingerprint for o in others)}) == 3
+  assert len({result.fingerprint, *(o.fingerprint for o in others)}) == 3
   assert len(others[0].splits['test']) == 30 + 3 * len(module.TEMPLATES)
   plain = image_text(**given(folder, zero_shot='plain', class_names=''))
   assert plain.classes == ('a b', 'c', 'd')  # they can be read as they are
@@ -158,40 +158,40 @@ def gathered(seed=0, n=40, classes=5):
   }
 
 
-def by_hand(found, n=40, classes=5):
-  prompts = found['text/embed'][n:]
+def by_hand(result, n=40, classes=5):
+  prompts = result['text/embed'][n:]
   prompts = prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
   means = prompts.reshape(classes, 2, -1).mean(1)
   means /= np.linalg.norm(means, axis=1, keepdims=True)
-  return np.argmax(found['image/embed'][:n] @ means.T, 1)
+  return np.argmax(result['image/embed'][:n] @ means.T, 1)
 
 
 def test_zero_shot_alone_is_measured(monkeypatch):
-  found, other = gathered(), gathered(1)
+  result, other = gathered(), gathered(1)
   wanted = task.retrieval(metric='zero_shot')
-  said, known = by_hand(found), found['label'][:40] >= 0
-  right = np.mean((said == found['label'][:40])[known])
+  message, known = by_hand(result), result['label'][:40] >= 0
+  right = np.mean((message == result['label'][:40])[known])
   for block in (task.BLOCK, 7):
     monkeypatch.setattr(task, 'BLOCK', block)
-    assert wanted.finalize(found) == {'zero_shot/accuracy': pytest.approx(right)} and 0.4 < right < 1
+    assert wanted.finalize(result) == {'zero_shot/accuracy': pytest.approx(right)} and 0.4 < right < 1
   monkeypatch.setattr(task, 'ranks', lambda _: pytest.fail('nothing is searched for'))
   assert wanted.metric == 'zero_shot/accuracy'
-  assert wanted.compare(found, other) == {'agreement': np.mean(said == by_hand(other))}
-  guessed = wanted.references({}, found)
+  assert wanted.compare(result, other) == {'agreement': np.mean(message == by_hand(other))}
+  guessed = wanted.references({}, result)
   assert guessed == {'chance': 0.2, 'most frequent': pytest.approx(8 / 39)}
-  examples = [{'image': np.zeros((2, 2, 3), np.uint8), 'label': max(c, 0)} for c in found['label']]
-  cards = wanted.cards({'student': found}, examples, 'abcde')
+  examples = [{'image': np.zeros((2, 2, 3), np.uint8), 'label': max(c, 0)} for c in result['label']]
+  cards = wanted.cards({'student': result}, examples, 'abcde')
   assert len(cards) == 12 and all(card['student'] in 'abcde' and 'image' in card for card in cards)
-  small = {k: jnp.asarray(v, jnp.bfloat16) if 'embed' in k else v for k, v in found.items()}
+  small = {k: jnp.asarray(v, jnp.bfloat16) if 'embed' in k else v for k, v in result.items()}
   assert wanted.finalize(jax.device_get(small))['zero_shot/accuracy'] == pytest.approx(right, abs=0.06)
 
 
 def test_zero_shot_wants_prompts_and_labels():
-  found, wanted = gathered(), task.retrieval(metric='zero_shot')
+  result, wanted = gathered(), task.retrieval(metric='zero_shot')
   with pytest.raises(KdjaxError, match='the split has no prompts'):
-    wanted.finalize({k: v[:40] for k, v in found.items()})
+    wanted.finalize({k: v[:40] for k, v in result.items()})
   with pytest.raises(KdjaxError, match='or no labels'):
-    wanted.finalize({k: v for k, v in found.items() if k != 'label'})
+    wanted.finalize({k: v for k, v in result.items() if k != 'label'})
   with pytest.raises(KdjaxError, match="unknown metric of the task retrieval: 'f1'"):
     task.retrieval(metric='f1')
 
@@ -237,13 +237,13 @@ def test_the_masked_look_is_that_of_the_patches_that_are_left(monkeypatch):
   variables = jax.jit(net.init)(jax.random.key(0), batch)
   left = [0, 3, 6, 9, 12]  # of the class token and 16 patches
   monkeypatch.setattr(vit_class_token, 'unmasked', lambda x, share, inputs, first: x[:, np.array(left)])
-  found = jax.jit(net.apply)(variables, batch)
+  result = jax.jit(net.apply)(variables, batch)
   image = batch['image'].reshape(4, 4, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(16, 4, 4, 3)
   strip = image[np.array(left[1:]) - 1].transpose(1, 0, 2, 3).reshape(1, 4, 16, 3)
   params = variables['params'] | {'position': variables['params']['position'][:, np.array(left)]}
   alone = jax.jit(VitClassToken(**sizes).apply)({'params': params}, {'image': strip})['embed']
-  np.testing.assert_allclose(found['masked_embed'], alone, atol=1e-5)
-  assert not np.allclose(found['embed'], alone, atol=1e-3)
+  np.testing.assert_allclose(result['masked_embed'], alone, atol=1e-5)
+  assert not np.allclose(result['embed'], alone, atol=1e-3)
 
 
 @pytest.fixture

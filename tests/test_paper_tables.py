@@ -51,13 +51,13 @@ def parts(name):
   return {}
 
 
-def shallow(given):
+def shallow(inputs):
   """A published tower with one block or its shallowest stages: the taps that it has do not depend on that."""
-  if given.get('model') in ('vit_class_token', 'clip_text'):
-    given = given | {'depth': 1}
-  elif given.get('model') == 'bit_resnet':
-    given = given | {'depth': 26, 'width': 1}
-  return {k: shallow(v) if isinstance(v, dict) else v for k, v in given.items()}
+  if inputs.get('model') in ('vit_class_token', 'clip_text'):
+    inputs = inputs | {'depth': 1}
+  elif inputs.get('model') == 'bit_resnet':
+    inputs = inputs | {'depth': 26, 'width': 1}
+  return {k: shallow(v) if isinstance(v, dict) else v for k, v in inputs.items()}
 
 
 def experiment(config, folder):
@@ -68,31 +68,31 @@ def experiment(config, folder):
   config['teacher']['init'] = ''  # nothing is fetched
   for stage in ('teacher', 'student'):
     config[stage]['model'] = shallow(config[stage]['model'])
-  made, given = Experiment(config, folder), config['data']
-  if given['name'] == 'gaussians':
-    return made
+  exp, inputs = Experiment(config, folder), config['data']
+  if inputs['name'] == 'gaussians':
+    return exp
   if config['task']['name'] == 'language_modelling':
-    return talking(made)
-  if given['name'] not in MADE_UP:
+    return talking(exp)
+  if inputs['name'] not in MADE_UP:
     return None
-  side, channels, classes = MADE_UP[given['name']]
-  side = given['image_size'] or side
+  side, channels, classes = MADE_UP[inputs['name']]
+  side = inputs['image_size'] or side
   arrays = {'id': np.arange(4, dtype=np.int32), 'label': np.arange(4, dtype=np.int32)}
   arrays['image'], words = np.zeros((4, side, side, channels), np.uint8), None
-  if given['name'] == 'image_text':
-    rows, words = (4, given['text_length']), tokenizer.train(['a text'], 9)
+  if inputs['name'] == 'image_text':
+    rows, words = (4, inputs['text_length']), tokenizer.train(['a text'], 9)
     arrays |= {'text': np.zeros(rows, np.int32), 'text/mask': np.ones(rows, bool)}
   held = splits.InMemorySplit(arrays)
-  found = DataSet({'train': [0]}, tuple(map(str, range(classes))), 'made up')
+  dataset = DataSet({'train': [0]}, tuple(map(str, range(classes))), 'made up')
   validation = held if config['select'] == 'best' else None
-  made.__dict__['data'] = load.Data(found, words, None, held, held, held, validation, held)
-  made.__dict__['shared'] = parts((given['name'], side))
-  return made
+  exp.__dict__['data'] = load.Data(dataset, words, None, held, held, held, validation, held)
+  exp.__dict__['shared'] = parts((inputs['name'], side))
+  return exp
 
 
-def talking(made):
+def talking(result):
   """An experiment over a few empty texts; its models have two blocks, and are not fetched."""
-  config = made.config
+  config = result.config
   for stage in ('teacher', 'student'):
     config[stage]['model'] |= {'init': '', 'depth': 2}
   rows = 4, config['data']['text_length']
@@ -100,10 +100,10 @@ def talking(made):
   arrays |= {'text/mask': np.ones(rows, bool), 'text/response': np.ones(rows, bool)}
   held = splits.InMemorySplit({'id': np.arange(4, dtype=np.int32), **arrays})
   words = tokenizer.cut(tokenizer.train(['a text'], 9, end=True), rows[1])
-  found = DataSet({'train': [0]}, ('',) * tokenizer.size(words), 'made up')
-  made.__dict__['data'] = load.Data(found, words, None, held, held, held, None, held)
-  made.__dict__['shared'] = parts('talking')
-  return made
+  dataset = DataSet({'train': [0]}, ('',) * tokenizer.size(words), 'made up')
+  result.__dict__['data'] = load.Data(dataset, words, None, held, held, held, None, held)
+  result.__dict__['shared'] = parts('talking')
+  return result
 
 
 @pytest.mark.parametrize('name', TABLES)
@@ -112,9 +112,9 @@ def test_a_table_is_made_at_every_scale(name):
   assert f'python run.py table configs/tables/{name}.py' in text.split('"""')[1]
   assert len(text.splitlines()) <= 120
   for scale in SCALES:
-    made = table(name, scale)
-    assert made.name == name and made.notes and made.paper and made.source
-    assert all(c.published is None or np.isfinite(c.published) for c in made.cells().values())
+    result = table(name, scale)
+    assert result.name == name and result.notes and result.paper and result.source
+    assert all(c.published is None or np.isfinite(c.published) for c in result.cells().values())
 
 
 @pytest.mark.parametrize('name', [*CIFAR, 'cifar10_scaled', 'imagenet_dist_dkd', 'patient_teacher'])
@@ -130,14 +130,14 @@ def test_smoke_is_a_few_steps_of_the_same(name):
     assert whole[key].seeds == (1 if name == 'patient_teacher' else 3)
 
 
-def kinds(made):
+def kinds(result):
   """The configs of a table that differ in more than data and seeds."""
-  found = {}
-  for config in made.experiments.values():
+  collected = {}
+  for config in result.experiments.values():
     config = config.to_dict()
     key = json.dumps([config[k] for k in ('teacher', 'student', 'methods', 'cohort')], sort_keys=True)
-    found.setdefault(key, config)
-  return found.values()
+    collected.setdefault(key, config)
+  return collected.values()
 
 
 @pytest.mark.parametrize('name', TABLES)
@@ -155,9 +155,9 @@ def count(variables):
   return sum(x.size for x in jax.tree.leaves(variables['params']))
 
 
-def made_of(given, image=32, classes=100):
-  given = dict(given)
-  net = registry.make('models', given.pop('model'), given | {'num_classes': classes})
+def made_of(inputs, image=32, classes=100):
+  inputs = dict(inputs)
+  net = registry.make('models', inputs.pop('model'), inputs | {'num_classes': classes})
   batch = {'image': jax.ShapeDtypeStruct((1, image, image, 3), jnp.uint8)}
   return jax.eval_shape(net.init_with_output, jax.random.key(0), batch)
 
@@ -209,8 +209,8 @@ def test_the_labels_of_a_second_stage_are_their_cross_entropy():
   logits, label = jnp.asarray(rng.normal(size=(8, 100)) * 9), jnp.asarray(rng.integers(0, 100, 8))
 
   def loss(logits, step):
-    given = {'logits': logits}, {}, {'label': label}
-    terms, _ = only.loss({'labels': {}}, {'labels': {}}, *given, step=step, rng=jax.random.key(0))
+    inputs = {'logits': logits}, {}, {'label': label}
+    terms, _ = only.loss({'labels': {}}, {'labels': {}}, *inputs, step=step, rng=jax.random.key(0))
     value, n = terms['labels']
     return value / n
 
@@ -228,10 +228,10 @@ def test_the_labels_of_a_second_stage_are_their_cross_entropy():
 
 
 def test_the_scaled_table_prints_no_numbers_of_others():
-  made = table('cifar10_scaled', 'cpu')
-  assert all(c.published is None for c in made.cells().values()) and '16×16 in 5 epochs' in made.title
+  result = table('cifar10_scaled', 'cpu')
+  assert all(c.published is None for c in result.cells().values()) and '16×16 in 5 epochs' in result.title
   same = table('cifar100_repdistiller_same').experiments['resnet56 → resnet20'].cohort
-  cohort = made.experiments['resnet20 → resnet8'].cohort
+  cohort = result.experiments['resnet20 → resnet8'].cohort
   for member in ('KD', 'FitNet', 'AT', 'SP', 'RKD'):
     assert cohort[member] == same[member]
   assert flat(cohort.CRD.to_dict()).items() - flat(same.CRD.to_dict()).items() == {

@@ -20,9 +20,9 @@ from kdjax.runtime.files import read_json, write_json
 @pytest.fixture
 def trained(config, tmp_path_factory):
   """Trained once a process: what was done before is not done again."""
-  made = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
-  stages.run(made, ('teacher', 'baseline', 'student'))
-  return made
+  exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  return exp
 
 
 def test_it_answers_as_the_evaluation_does(trained, manifest):
@@ -109,9 +109,9 @@ def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rat
   folder = tmp_path / 'w'
   shutil.copytree(trained.workdir, folder)
   path = folder / 'student' / 'stage.json'
-  said = read_json(path, dict, '')
-  said['example']['audio'], said['rate'] = (shape, 'float32'), rate
-  write_json(path, said)
+  message = read_json(path, dict, '')
+  message['example']['audio'], message['rate'] = (shape, 'float32'), rate
+  write_json(path, message)
   assert predict.load(folder).inputs == ('image', 'text')
 
 

@@ -62,8 +62,8 @@ def bert_tensors():
   modules |= {f'encoder.layer.{i}.{k}': shape for i in range(2) for k, shape in LAYER.items()}
   shapes |= {f'{k}.weight': shape for k, shape in modules.items()}
   shapes |= {f'{k}.bias': shape[:1] for k, shape in modules.items()}
-  found = {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
-  return found | {'embeddings.position_ids': np.arange(16)[None]}
+  result = {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+  return result | {'embeddings.position_ids': np.arange(16)[None]}
 
 
 def text_batch():
@@ -78,12 +78,12 @@ def shapes(model, batch):
 
 @pytest.fixture
 def folder(tmp_path):
-  made = tmp_path / 'checkpoint'
-  made.mkdir()
-  save_file(bert_tensors(), made / 'model.safetensors')
-  (made / 'config.json').write_text(json.dumps(CONFIG))
-  WORDS.save(str(made / 'tokenizer.json'))
-  return made
+  result = tmp_path / 'checkpoint'
+  result.mkdir()
+  save_file(bert_tensors(), result / 'model.safetensors')
+  (result / 'config.json').write_text(json.dumps(CONFIG))
+  WORDS.save(str(result / 'tokenizer.json'))
+  return result
 
 
 def refused(*parts, init, model=BERT, vocabulary='', batch=None):
@@ -142,8 +142,8 @@ def test_bert_from_a_folder(folder):
   np.testing.assert_allclose(taps['tokens'], tokens, atol=1e-4)
   mean = (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
   np.testing.assert_allclose(taps['embed'], mean, atol=1e-4)
-  said = {'types': 2, 'act': 'gelu', 'eps': 1e-12}
-  assert pretrained.complete(str(folder), {'model': 'bert'}) == BERT | said
+  record = {'types': 2, 'act': 'gelu', 'eps': 1e-12}
+  assert pretrained.complete(str(folder), {'model': 'bert'}) == BERT | record
   assert pretrained.complete(str(folder), {'model': 'bert', 'heads': 4})['heads'] == 4
   assert pretrained.tokenizer(str(folder)) == folder / 'tokenizer.json'
 
@@ -156,8 +156,8 @@ def test_the_other_files_of_a_sentence_encoder(folder):
   (folder / 'modules.json').write_text(json.dumps(modules))
   (folder / '1_Pooling').mkdir()
   (folder / '1_Pooling' / 'config.json').write_text('{"pooling_mode_cls_token": true}')
-  found = pretrained.complete(str(folder), {'model': 'bert'})
-  assert found['pool'] == 'first' and found['normalise']
+  result = pretrained.complete(str(folder), {'model': 'bert'})
+  assert result['pool'] == 'first' and result['normalise']
   net, like = shapes(BERT | {'pool': 'first', 'normalise': True}, text_batch())
   taps = net.apply(pretrained.load(str(folder), BERT, like), text_batch())
   first = taps['tokens'][:, 0]
@@ -181,9 +181,9 @@ def test_prefixes_early_names_half_precision_and_shards(folder):
     save_file(part, folder / shard)
     where |= dict.fromkeys(part, shard)
   (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': where}))
-  found = pretrained.load(str(folder), BERT, like)
-  assert jax.tree.structure(found) == jax.tree.structure(expected)
-  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+  loaded = pretrained.load(str(folder), BERT, like)
+  assert jax.tree.structure(loaded) == jax.tree.structure(expected)
+  for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(expected), strict=True):
     assert a.dtype == np.float32
     np.testing.assert_allclose(a, b, rtol=1e-2)
   index = folder / 'model.safetensors.index.json'
@@ -257,8 +257,8 @@ def test_an_installed_package(folder, tmp_path, monkeypatch):
   listed = [p.relative_to(tmp_path) for p in package.rglob('*') if p.is_file()]
   (info / 'RECORD').write_text(''.join(f'{p},,\n' for p in listed))
   monkeypatch.syspath_prepend(tmp_path)
-  found = find.files('pip:some-weights')
-  assert found == (
+  result = find.files('pip:some-weights')
+  assert result == (
     (package / 'model.safetensors',),
     package / 'config.json',
     package / 'tokenizer.json',

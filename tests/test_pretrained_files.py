@@ -40,25 +40,25 @@ def load(path):
 def refused(call, *parts):
   with pytest.raises(KdjaxError) as caught:
     call()
-  told = str(caught.value)
-  assert '\n' not in told and all(p in told for p in parts), told
+  message = str(caught.value)
+  assert '\n' not in message and all(p in message for p in parts), message
 
 
 def same(a, b):
   return all(jax.tree.leaves(jax.tree.map(lambda x, y: (x == y).all(), a, b)))
 
 
-def save(path, given):
+def save(path, inputs):
   path.parent.mkdir(parents=True, exist_ok=True)
-  save_file(given, path)
+  save_file(inputs, path)
 
 
-def torch_file(path, given):
+def torch_file(path, inputs):
   def entry(key, x):
     strides = tuple(n // x.itemsize for n in x.strides)
     return tensor(key, 'FloatStorage', x.size, 0, x.shape, strides)
 
-  return zipped(path, state(**{k: entry(k, x) for k, x in given.items()}), given)
+  return zipped(path, state(**{k: entry(k, x) for k, x in inputs.items()}), inputs)
 
 
 @pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'model.', 'module._orig_mod.model.'])
@@ -73,9 +73,9 @@ def test_what_all_names_begin_with(tmp_path, prefix):
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_weights_that_are_no_numbers(tmp_path, bad):
-  given = gpt2_tensors()
-  given['h.0.mlp.c_fc.weight'][1, 2] = bad
-  save(tmp_path / 'model.safetensors', given)
+  inputs = gpt2_tensors()
+  inputs['h.0.mlp.c_fc.weight'][1, 2] = bad
+  save(tmp_path / 'model.safetensors', inputs)
   refused(lambda: load(tmp_path), str(tmp_path), "NaN or infinity in 'h.0.mlp.c_fc.weight'")
   good = gpt2_tensors() | {'h.0.attn.masked_bias': np.array(-np.inf, np.float32)}
   save(tmp_path / 'model.safetensors', good)  # what is not read may be so
@@ -83,13 +83,13 @@ def test_weights_that_are_no_numbers(tmp_path, bad):
 
 
 def test_shards_of_either_format(tmp_path):
-  given = gpt2_tensors()
-  save(tmp_path / 'one' / 'model.safetensors', given)
+  inputs = gpt2_tensors()
+  save(tmp_path / 'one' / 'model.safetensors', inputs)
   expected, folder = load(tmp_path / 'one'), tmp_path / 'bin'
   folder.mkdir()
-  where = {k: f'pytorch_model-0000{1 + i % 2}-of-00002.bin' for i, k in enumerate(given)}
+  where = {k: f'pytorch_model-0000{1 + i % 2}-of-00002.bin' for i, k in enumerate(inputs)}
   for name in set(where.values()):
-    torch_file(folder / name, {k: x for k, x in given.items() if where[k] == name})
+    torch_file(folder / name, {k: x for k, x in inputs.items() if where[k] == name})
   assert same(load(folder), expected)  # told by their names
   index = folder / 'pytorch_model.bin.index.json'
   index.write_text(json.dumps({'metadata': {}, 'weight_map': where}))

@@ -54,9 +54,9 @@ def test_the_towers_of_clip_kd():
   grid = 14 * 14 + 1
   assert image == by_hand(192, 12, 16 * 16 * 3 * 192 + (grid + 1 + 4) * 192 + 192 * 512)
   assert text == by_hand(384, 12, (77 + 2) * 384 + 384 * 512)
-  said = published('clipkd_strategies')['recipe']['student_vit_t16']
+  message = published('clipkd_strategies')['recipe']['student_vit_t16']
   own = config.student.model
-  assert said == (
+  assert message == (
     f'vision {own.image.depth} layers width {own.image.width} patch {own.image.patch}; text '
     f'{own.text.depth} layers width {own.text.width} heads {own.text.heads}; embed {own.width}'
   )
@@ -74,60 +74,62 @@ def test_numbers_of_clip_kd():
   (panel,) = table('clip_kd').panels.values()
   shown = {row: cells['ViT-T/16'].published for row, cells in panel.items()}
   rows = published('clipkd_strategies')['rows']
-  said = {r['method'].lstrip('+'): r['imagenet_zero_shot_top1'] for r in rows}
-  said |= {'teacher': said.pop('-'), 'student': said.pop('Baseline')}
+  record = {r['method'].lstrip('+'): r['imagenet_zero_shot_top1'] for r in rows}
+  record |= {'teacher': record.pop('-'), 'student': record.pop('Baseline')}
   for r in published('clipkd_teacher_vit_b16_cc3m12m')['rows']:
     if (r['network'], r['method']) == ('ViT-T/16', 'CLIP-KD'):
-      said['CLIP-KD'] = r['imagenet_zero_shot_top1']
-  assert shown == said
+      record['CLIP-KD'] = r['imagenet_zero_shot_top1']
+  assert shown == record
   other = dict(published('clipkd_task_loss_ablation')['rows'])
   (note,) = (n for n in clip_kd.NOTES if 'without the task loss' in n)
   assert all(str(v) in note for k, v in other.items() if 'baseline' not in k)
 
 
 def test_weights_of_clip_kd():
-  said = published('clipkd_strategies')['loss_weights']
+  message = published('clipkd_strategies')['loss_weights']
   cohort = table('clip_kd').experiments[KD].cohort.to_dict()
   for row, changes in cohort.items():
     assert changes.keys() == {'methods'}  # the labels' loss has weight 1 in all
     ((name, own),) = changes['methods'].items()
     if name in KEYS and row != 'MFD':
-      assert own['weight'] == said[KEYS[name]] and 'student' not in own
+      assert own['weight'] == message[KEYS[name]] and 'student' not in own
   assert cohort['MFD']['methods']['clip_fd'] == {'weight': 2000, 'student': clip_kd.MASKED}
-  assert said['MFD'] == f'2000 with mask_ratio {clip_kd.MASK} on student images'
+  assert message['MFD'] == f'2000 with mask_ratio {clip_kd.MASK} on student images'
   whole = cohort['CLIP-KD']['methods']['clip_kd']
-  assert said['combined'] == f'CRD {whole["crd"]:g} + FD {whole["fd"]:g} + ICL {whole["icl"]:g}'
-  assert 'unknown' in said['AFD'] and any('AFD is not known' in note for note in clip_kd.NOTES)
+  assert message['combined'] == f'CRD {whole["crd"]:g} + FD {whole["fd"]:g} + ICL {whole["icl"]:g}'
+  assert 'unknown' in message['AFD'] and any('AFD is not known' in note for note in clip_kd.NOTES)
   released = {row for row, c in cohort.items() if any(m.get('released') for m in c['methods'].values())}
   assert released == {'GD', 'ICL', 'AFD', 'CLIP-KD'}
 
 
 def test_the_recipe_of_clip_kd():
-  said, config = published('clipkd_strategies')['recipe'], table('clip_kd').experiments[KD]
-  millions = [float(x) for x in re.findall(r'([\d.]+)M images', said['data'])]
+  message, config = published('clipkd_strategies')['recipe'], table('clip_kd').experiments[KD]
+  millions = [float(x) for x in re.findall(r'([\d.]+)M images', message['data'])]
   assert round(1e6 * sum(millions)) == clip_kd.PAIRS
   for stage in ('teacher', 'student'):
     own, adam = config[stage].train, config[stage].train.optimiser
-    assert own.batch_size == said['global_batch'] and own.augment == ('slight_crop',)
-    assert own.steps == said['epochs'] * clip_kd.PAIRS // said['global_batch'] == 401_875
-    assert round(adam.warmup * own.steps) == said['warmup_steps'] and adam.schedule == said['schedule'][:6]
-    assert (adam.name, adam.lr, adam.clip) == ('adamw', said['lr'], said['grad_clip'] or 0)
-    assert f'betas ({adam.b1:g},{adam.b2:g}) eps 1e-6' in said['optimizer'] and adam.eps == 1e-6
-    assert said['weight_decay'].startswith(f'{adam.weight_decay:g} (') and 'decay_all' not in adam
-  assert config.seeds == 1 and config.seed == said['seed']
+    assert own.batch_size == message['global_batch'] and own.augment == ('slight_crop',)
+    assert own.steps == message['epochs'] * clip_kd.PAIRS // message['global_batch'] == 401_875
+    assert (
+      round(adam.warmup * own.steps) == message['warmup_steps'] and adam.schedule == message['schedule'][:6]
+    )
+    assert (adam.name, adam.lr, adam.clip) == ('adamw', message['lr'], message['grad_clip'] or 0)
+    assert f'betas ({adam.b1:g},{adam.b2:g}) eps 1e-6' in message['optimizer'] and adam.eps == 1e-6
+    assert message['weight_decay'].startswith(f'{adam.weight_decay:g} (') and 'decay_all' not in adam
+  assert config.seeds == 1 and config.seed == message['seed']
   assert config.task.to_dict() == {'name': 'retrieval', 'metric': 'zero_shot'} and config.task_weight == 1
 
 
 def test_numbers_of_tinyclip():
   main, alone = table('tinyclip').panels.values()
-  said = {}
+  record = {}
   for row in published('tinyclip_model_zoo')['rows']:
     name = row['model'].removeprefix('TinyCLIP ')
-    said.setdefault(name, {})[row['data']] = row['imagenet_zero_shot_top1']
+    record.setdefault(name, {})[row['data']] = row['imagenet_zero_shot_top1']
     cell = main[name][row['data']]
     ours = bool(cell.experiments)
     assert ours == (row['inheritance'] == 'manual' and name.startswith('ViT')), name
-  assert {r: {c: cell.published for c, cell in cells.items()} for r, cells in main.items()} == said
+  assert {r: {c: cell.published for c, cell in cells.items()} for r, cells in main.items()} == record
   assert all(cell.published is None for cells in alone.values() for cell in cells.values())
   assert one(table('tinyclip'), main['ViT-45M/32 Text-18M']['LAION-400M'], {}) == {
     'status': 'not run: needs learned masks of what to inherit',
@@ -151,19 +153,19 @@ def test_the_towers_of_tinyclip_are_those_of_their_names(name):
 
 
 def test_the_recipe_of_tinyclip():
-  said = published('tinyclip_model_zoo')['recipe']
-  batch = said['nodes'] * said['gpus_per_node'] * said['batch_per_gpu']
+  message = published('tinyclip_model_zoo')['recipe']
+  batch = message['nodes'] * message['gpus_per_node'] * message['batch_per_gpu']
   for name, config in table('tinyclip').experiments.items():
     own, adam = config.student.train, config.student.train.optimiser
     assert own.batch_size == batch == 32_768
-    assert own.steps == said['epochs_per_stage'] * said['train_num_samples_per_epoch'] // batch
-    assert (adam.lr, adam.clip) == (said['lr'], said['norm_gradient_clip'])
-    assert round(adam.warmup * own.steps) == said['warmup']['manual']
+    assert own.steps == message['epochs_per_stage'] * message['train_num_samples_per_epoch'] // batch
+    assert (adam.lr, adam.clip) == (message['lr'], message['norm_gradient_clip'])
+    assert round(adam.warmup * own.steps) == message['warmup']['manual']
     assert (adam.b2, adam.eps) == ((0.999, 1e-8) if name.startswith('ViT-40M') else (0.98, 1e-6))
-    assert config.task_weight == 1 - said['distillation_alpha'] == 0
-    assert config.methods.to_dict() == {'tinyclip': {'weight': said['distillation_weight']}}
-    assert config.student.model.scale_limit == config.teacher.model.scale_limit == said['logit_scale_init']
-    assert config.seed == said['seed'] and config.teacher.init.startswith('hf:')
+    assert config.task_weight == 1 - message['distillation_alpha'] == 0
+    assert config.methods.to_dict() == {'tinyclip': {'weight': message['distillation_weight']}}
+    assert config.student.model.scale_limit == config.teacher.model.scale_limit == message['logit_scale_init']
+    assert config.seed == message['seed'] and config.teacher.init.startswith('hf:')
 
 
 def kept_layers(theirs, mine):
@@ -181,11 +183,11 @@ def test_the_smallest_tinyclip_is_cut_out_of_its_teacher():
   for tower, (n, m, width) in {'image': (12, 10, 256), 'text': (12, 3, 256)}.items():
     variables = {'params': {k: shaped(v, k) for k, v in there['params'][tower].items()}}
     options = {k: v for k, v in cuts[tower].init.items() if k != 'from'}
-    given = {'teacher': teacher[tower], 'student': student[tower]}
-    found = inherit(variables, {'params': here['params'][tower]}, **options, **given)['params']
-    blocks = [found[f'block{i}']['norm1']['scale'] for i in range(1, m + 1)]
+    inputs = {'teacher': teacher[tower], 'student': student[tower]}
+    inherited = inherit(variables, {'params': here['params'][tower]}, **options, **inputs)['params']
+    blocks = [inherited[f'block{i}']['norm1']['scale'] for i in range(1, m + 1)]
     assert [int(b[0]) - 1 for b in blocks] == kept_layers(n, m) and len(blocks[0]) == width
-    np.testing.assert_array_equal(found['norm']['scale'], np.arange(width))  # the first channels
+    np.testing.assert_array_equal(inherited['norm']['scale'], np.arange(width))  # the first channels
 
 
 def shaped(tree, name):

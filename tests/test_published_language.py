@@ -44,38 +44,42 @@ def cell(size, row):
   return panel[row][size], table('gpt2_distillm').experiments[panel[row][size].experiments[0]]
 
 
-def agrees(train, said):
+def agrees(train, message):
   """The training of a stage with a script's."""
-  batch = int(said['BATCH_SIZE']) * int(said['GRAD_ACC']) * gpt2_distillm.GPUS
-  assert train.batch_size == batch and train.accumulate == int(said['GRAD_ACC'])
-  assert train.steps == int(said['epochs']) * (gpt2_distillm.EXAMPLES // batch)
+  batch = int(message['BATCH_SIZE']) * int(message['GRAD_ACC']) * gpt2_distillm.GPUS
+  assert train.batch_size == batch and train.accumulate == int(message['GRAD_ACC'])
+  assert train.steps == int(message['epochs']) * (gpt2_distillm.EXAMPLES // batch)
   own = train.optimiser
-  assert own.lr == float(said['LR']) and own.weight_decay == float(said['weight-decay'])
-  assert (own.name, own.schedule, own.clip) == ('adamw', said['lr-decay-style'], float(said['clip-grad']))
-  assert own.warmup == float(said['warmup-iters']) == 0
+  assert own.lr == float(message['LR']) and own.weight_decay == float(message['weight-decay'])
+  assert (own.name, own.schedule, own.clip) == (
+    'adamw',
+    message['lr-decay-style'],
+    float(message['clip-grad']),
+  )
+  assert own.warmup == float(message['warmup-iters']) == 0
 
 
 @pytest.mark.parametrize('size', NAMES)
 @pytest.mark.parametrize('row', ['SFT', *gpt2_distillm.ROWS])
 def test_the_recipe_is_that_of_the_scripts(size, row):
-  said, (asked, config) = script(size, row), cell(size, row)
-  agrees(config.student.train, said)
-  assert config.data.text_length == int(said['MAX_LENGTH'])
-  assert config.data.prompt_length == int(said['max-prompt-length'])
+  message, (requests, config) = script(size, row), cell(size, row)
+  agrees(config.student.train, message)
+  assert config.data.text_length == int(message['MAX_LENGTH'])
+  assert config.data.prompt_length == int(message['max-prompt-length'])
   assert config.generation.length == config.data.text_length - config.data.prompt_length
-  assert config.generation.temperature == config.on_policy.temperature == float(said['temperature'])
-  assert (said['top-k'], said['top-p']) == ('0', '1.0')  # all of the vocabulary is drawn from
+  assert config.generation.temperature == config.on_policy.temperature == float(message['temperature'])
+  assert (message['top-k'], message['top-p']) == ('0', '1.0')  # all of the vocabulary is drawn from
   if row == 'SFT':
-    assert asked.stage == 'baseline' and said['type'] == 'lm'
+    assert requests.stage == 'baseline' and message['type'] == 'lm'
     return
-  assert config.task_weight == 1 - float(said['kd-ratio'])
+  assert config.task_weight == 1 - float(message['kd-ratio'])
   ((method, options),) = config.cohort[row].methods.to_dict().items()
-  kind, share = said['type'].split('-')[-1], config.cohort[row].on_policy.share
+  kind, share = message['type'].split('-')[-1], config.cohort[row].on_policy.share
   if row.startswith('DistiLLM'):
-    assert said['type'].startswith('adaptive') and options['skew'] == 0.1
+    assert message['type'].startswith('adaptive') and options['skew'] == 0.1
     kind = row.split('-')[-1].lower()
   else:
-    assert share == (1.0 if row == 'SeqKD' else float(said.get('mixed-alpha', 0)))
+    assert share == (1.0 if row == 'SeqKD' else float(message.get('mixed-alpha', 0)))
   assert method == LOSSES[kind] and options['weight'] == 1 and options['mask'] == 'text/target'
 
 
@@ -86,16 +90,16 @@ def test_each_size_of_distillm_has_a_row_of_its_loss():
 
 
 def test_the_teacher():
-  said = published('lm_distillation_recipes_distillm_gpt2')['scripts']['scripts/gpt2/sft/sft_xlarge.sh']
+  message = published('lm_distillation_recipes_distillm_gpt2')['scripts']['scripts/gpt2/sft/sft_xlarge.sh']
   for config in table('gpt2_distillm').experiments.values():
-    agrees(config.teacher.train, said)
+    agrees(config.teacher.train, message)
     assert config.teacher.model.init == 'hf:openai-community/gpt2-xl'
 
 
 @pytest.mark.parametrize('size', gpt2_distillm.SIZES)
 def test_models_have_the_size_of_gpt2(size):
-  given = gpt2_distillm.gpt2(size)
-  net = registry.make('models', given.pop('model'), {k: v for k, v in given.items() if k != 'init'})
+  inputs = gpt2_distillm.gpt2(size)
+  net = registry.make('models', inputs.pop('model'), {k: v for k, v in inputs.items() if k != 'init'})
   batch = {'text': jax.ShapeDtypeStruct((1, 8), jnp.int32)}
   assert count(jax.eval_shape(net.init, jax.random.key(0), batch)) == PARAMETERS[size]
 
@@ -111,10 +115,10 @@ def test_published_numbers_are_those_of_the_threads():
 
 def test_what_the_notes_say_of_trl():
   theirs = published('gkd_trl_defaults')['config']
-  said = ' '.join(gpt2_distillm.NOTES)
+  message = ' '.join(gpt2_distillm.NOTES)
   for text in (f'β = {theirs["beta"]}', f'λ = {theirs["lmbda"]}', f'temperature of {theirs["temperature"]}'):
-    assert text in said
-  assert f'{theirs["max_new_tokens"]} new tokens' in said
+    assert text in message
+  assert f'{theirs["max_new_tokens"]} new tokens' in message
 
 
 def test_evaluation_is_that_of_the_papers():

@@ -22,18 +22,18 @@ TRAIN |= {'food101': 75_750, 'sun397': 76_128}
 OURS = {'flowers': 'Flowers102', 'pet': 'Pets', 'food': 'Food101', 'sun': 'SUN397'}
 
 
-def same(config, said, epochs, lr, wd, temperature, warmup, split):
+def same(config, message, epochs, lr, wd, temperature, warmup, split):
   """What the two recipes have in common."""
   own, images = config.student.train, patient_teacher.IMAGES[config.data.name]
   assert images == round(SPLITS[split] * TRAIN[config.data.name])
-  assert own.batch_size == said['batch'] and own.steps == int(epochs * images / said['batch'])
-  assert own.augment == ('inception_crop', 'flip', 'mixup') and said['mixup_p'] == 1.0
-  given = own.optimiser
-  assert (given.name, given.mu_dtype, given.schedule) == ('adamw', 'bfloat16', 'cosine')
-  assert (given.lr, given.clip) == (lr, said['grad_clip_norm'])
-  assert given.weight_decay * given.lr == pytest.approx(wd)  # theirs is not multiplied with the rate
-  assert given.warmup * own.steps == pytest.approx(warmup)
-  assert config.task_weight == 0 and said['distance'] == 'kl'
+  assert own.batch_size == message['batch'] and own.steps == int(epochs * images / message['batch'])
+  assert own.augment == ('inception_crop', 'flip', 'mixup') and message['mixup_p'] == 1.0
+  inputs = own.optimiser
+  assert (inputs.name, inputs.mu_dtype, inputs.schedule) == ('adamw', 'bfloat16', 'cosine')
+  assert (inputs.lr, inputs.clip) == (lr, message['grad_clip_norm'])
+  assert inputs.weight_decay * inputs.lr == pytest.approx(wd)  # theirs is not multiplied with the rate
+  assert inputs.warmup * own.steps == pytest.approx(warmup)
+  assert config.task_weight == 0 and message['distance'] == 'kl'
   assert config.methods.to_dict() == {'kd': {'weight': 1.0, 'temperature': temperature}}
   assert config.teacher.model.to_dict() == {'model': 'bit_resnet', 'depth': 152, 'width': 2}
   assert config.student.model.to_dict() == {'model': 'bit_resnet', 'depth': 50, 'width': 1}
@@ -41,39 +41,46 @@ def same(config, said, epochs, lr, wd, temperature, warmup, split):
 
 def test_imagenet():
   theirs = published('bigvision_patient_consistent')
-  said, made = theirs['imagenet_config'], table('patient_teacher')
+  message, result = theirs['imagenet_config'], table('patient_teacher')
   for side in (160, 224):
-    config = made.experiments[f'ImageNet {side}']
-    recipe = said['epochs'], said['lr'], said['wd'], said['T'], said['warmup_steps'], said['train_split']
-    same(config, said, *recipe)
+    config = result.experiments[f'ImageNet {side}']
+    recipe = (
+      message['epochs'],
+      message['lr'],
+      message['wd'],
+      message['T'],
+      message['warmup_steps'],
+      message['train_split'],
+    )
+    same(config, message, *recipe)
     assert config.data.image_size == side and config.data.limit.train == 1_255_544
-  rows = next(iter(made.panels.values()))
-  found = {f'student {size}': rows['student BiT R50x1'][f'{size} px'].published for size in (160, 224)}
+  rows = next(iter(result.panels.values()))
+  output = {f'student {size}': rows['student BiT R50x1'][f'{size} px'].published for size in (160, 224)}
   teacher = {s: rows['teacher BiT-M R152x2'][f'{s} px'].published for s in (160, 224, 384)}
   assert teacher.pop(160) is None
-  numbers = [found['student 160'], found['student 224'], teacher[224], teacher[384]]
+  numbers = [output['student 160'], output['student 224'], teacher[224], teacher[384]]
   assert numbers == [row[2] for row in theirs['released_models']['rows']]
   assert [row[1] for row in theirs['released_models']['rows']] == [160, 224, 224, 384]
 
 
 @pytest.mark.parametrize('data', OURS)
 def test_small_data_sets(data):
-  theirs, made = published('bigvision_patient_consistent')['small_data'], table('patient_teacher')
-  said = theirs[data]
+  theirs, result = published('bigvision_patient_consistent')['small_data'], table('patient_teacher')
+  message = theirs[data]
   for variant in ('fast', 'medium', 'long'):
-    config = made.experiments[f'{OURS[data]} {variant}']
-    recipe = [said[k][variant] for k in ('epochs', 'lr', 'wd', 'T')]
-    same(config, theirs, *recipe, 1500, said['split'])
+    config = result.experiments[f'{OURS[data]} {variant}']
+    recipe = [message[k][variant] for k in ('epochs', 'lr', 'wd', 'T')]
+    same(config, theirs, *recipe, 1500, message['split'])
     assert config.data.image_size == 128 and f'R152x2_T_{data}128.npz' in config.teacher.init
   assert '1500 steps' in theirs['schedule'] and 'inception_crop(128)+flip' in theirs['aug']
-  _, panel = made.panels.values()
+  _, panel = result.panels.values()
   assert all(c.published is None for row in panel.values() for c in row.values())
 
 
 def test_an_update_is_that_of_big_vision():
   """Clip, Adam with half a first moment, the rate, the decay beside it, the schedule over both."""
-  given, steps = table('patient_teacher').experiments['Pets fast'].student.train.optimiser.to_dict(), 6468
-  ours, rate, decay = optimizers.optimiser(given, steps), 0.01, 1e-3
+  inputs, steps = table('patient_teacher').experiments['Pets fast'].student.train.optimiser.to_dict(), 6468
+  ours, rate, decay = optimizers.optimiser(inputs, steps), 0.01, 1e-3
   schedule = schedules.learning_rate(1.0, steps, warmup=1500 / steps)
   theirs = optax.chain(
     optax.clip_by_global_norm(1.0),
@@ -106,28 +113,28 @@ def smoke(folder, name='Pets medium'):
   config['student']['train']['steps'] = 2
   for stage in ('teacher', 'student'):
     config[stage]['model']['width'] = 0.5
-  made = Experiment(config, folder)
-  found = DataSet({'train': [0]}, ('a', 'b', 'c'), 'made')
-  made.__dict__['data'] = load.Data(found, None, None, held, held, held, None, held)
-  return made
+  exp = Experiment(config, folder)
+  dataset = DataSet({'train': [0]}, ('a', 'b', 'c'), 'made')
+  exp.__dict__['data'] = load.Data(dataset, None, None, held, held, held, None, held)
+  return exp
 
 
 def test_the_smoke_scale_traces(tmp_path):
-  made = smoke(tmp_path)
-  assert made.config['data']['image_size'] == 32 and made.config['teacher']['init'] == ''
-  assert made.shapes('student')[1]['logits'].shape[-1] == 3
-  assert stages.setup(made, 'baseline').augment is not None
+  result = smoke(tmp_path)
+  assert result.config['data']['image_size'] == 32 and result.config['teacher']['init'] == ''
+  assert result.shapes('student')[1]['logits'].shape[-1] == 3
+  assert stages.setup(result, 'baseline').augment is not None
 
 
 @pytest.mark.slow
 def test_the_smoke_scale_runs(tmp_path):
-  made = smoke(tmp_path / 'w')
-  batch = made.data.train.take(np.arange(2))
-  teacher = jax.jit(made.model('teacher').init)(jax.random.key(1), batch)
+  result = smoke(tmp_path / 'w')
+  batch = result.data.train.take(np.arange(2))
+  teacher = jax.jit(result.model('teacher').init)(jax.random.key(1), batch)
   head = teacher['params']['head']
   head['kernel'] = jax.random.normal(jax.random.key(2), head['kernel'].shape)
   safetensors_io.export(tmp_path / 'teacher.safetensors', teacher)
-  made.config['teacher']['init'] = str(tmp_path / 'teacher.safetensors')
-  stages.run(made, ('teacher', 'student'))
-  after = made.variables('student')['params']
+  result.config['teacher']['init'] = str(tmp_path / 'teacher.safetensors')
+  stages.run(result, ('teacher', 'student'))
+  after = result.variables('student')['params']
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(after)) and np.any(after['head']['kernel'])

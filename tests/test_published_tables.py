@@ -48,11 +48,11 @@ def test_published_numbers(name):
   theirs, (panel,) = published(SOURCES[name]), table(name).panels.values()
   columns = list(panel['teacher'])
   pairs = [tuple(map(plain, c.split(' → '))) for c in columns]
-  said = [(plain(c['teacher']), plain(c['student'])) for c in theirs['columns']]
+  messages = [(plain(c['teacher']), plain(c['student'])) for c in theirs['columns']]
   if name == 'cifar100_dkd_diff':  # a slip of the README: the numbers are those of ShuffleNetV2
-    assert said[4] == ('resnet32x4', 'mobilenetv2')
-    said[4] = ('resnet32x4', 'shufflenetv2')
-  assert pairs == said
+    assert messages[4] == ('resnet32x4', 'mobilenetv2')
+    messages[4] = ('resnet32x4', 'shufflenetv2')
+  assert pairs == messages
   rows = {k: v for k, v in theirs['rows'].items() if not k.startswith('MLKD')}
   if name == 'cifar100_dkd_same':
     rows['ReviewKD'] = [None] * 6
@@ -67,20 +67,20 @@ def test_published_numbers(name):
 
 @pytest.mark.parametrize('name', SOURCES)
 def test_the_recipe(name):
-  said = published(SOURCES[name])['recipe']
-  drops = [int(x) for x in re.findall(r'> (\d+)', said['lr_schedule'])]
-  assert drops == [150, 180, 210] and 'momentum 0.9, no nesterov' in said['optimizer']
+  message = published(SOURCES[name])['recipe']
+  drops = [int(x) for x in re.findall(r'> (\d+)', message['lr_schedule'])]
+  assert drops == [150, 180, 210] and 'momentum 0.9, no nesterov' in message['optimizer']
   for key, config in table(name).experiments.items():
     for stage in ('teacher', 'student'):
       first = repdistiller.FIRST if stage == 'student' and 'after' in key else 0
       own, light = config[stage].train, key.split(' → ')[-1].split(',')[0] in repdistiller.LIGHT
-      assert own.batch_size == said['batch_size']
-      assert own.steps == int((said['epochs'] + first) * 50_000 / said['batch_size'])
-      rate = said['lr_for_mobile_shuffle_students'] if stage == 'student' and light else said['lr']
+      assert own.batch_size == message['batch_size']
+      assert own.steps == int((message['epochs'] + first) * 50_000 / message['batch_size'])
+      rate = message['lr_for_mobile_shuffle_students'] if stage == 'student' and light else message['lr']
       sgd = own.optimiser
-      assert (sgd.name, sgd.lr, sgd.momentum, sgd.weight_decay) == ('sgd', rate, 0.9, said['weight_decay'])
+      assert (sgd.name, sgd.lr, sgd.momentum, sgd.weight_decay) == ('sgd', rate, 0.9, message['weight_decay'])
       assert sgd.decay_all and not sgd.clip and not sgd.warmup and sgd.get('factor', 0.1) == 0.1
-      epochs = said['epochs'] + first
+      epochs = message['epochs'] + first
       assert np.allclose([b * epochs - first for b in sgd.boundaries], drops) and sgd.schedule == 'steps'
       assert own.augment == ('crop_black', 'flip')
     assert (config.data.name, config.data.options.hold_out, config.seeds) == ('cifar100', 0, 3)
@@ -89,8 +89,8 @@ def test_the_recipe(name):
 
 @pytest.mark.parametrize('name', ['cifar100_repdistiller_same', 'cifar100_repdistiller_diff'])
 def test_loss_weights_and_taps_of_repdistiller(name):
-  said = published(SOURCES[name])
-  weights = {k: float(str(v).split(' ')[0]) for k, v in said['loss_weights'].items() if k != 'kd'}
+  message = published(SOURCES[name])
+  weights = {k: float(str(v).split(' ')[0]) for k, v in message['loss_weights'].items() if k != 'kd'}
   weights['AB'] *= 0.003  # inside their loss
   ours = {}
   for key, config in table(name).experiments.items():
@@ -98,14 +98,14 @@ def test_loss_weights_and_taps_of_repdistiller(name):
       (own,) = (v for k, v in changes['methods'].items() if k != 'labels')
       ours.setdefault(member, []).append((key, changes['task_weight'], own))
   assert ours.keys() - {'KD'} <= weights.keys()
-  for member, found in ours.items():
-    for key, task, own in found:
+  for member, result in ours.items():
+    for key, task, own in result:
       if member == 'KD':
-        kd = said['loss_weights']['kd']
+        kd = message['loss_weights']['kd']
         assert (task, own['weight'], own['temperature']) == (
           kd['gamma'],
           kd['alpha'],
-          said['recipe']['kd_temperature'],
+          message['recipe']['kd_temperature'],
         )
         continue
       staged = member in ('AB', 'FSP')
@@ -113,8 +113,8 @@ def test_loss_weights_and_taps_of_repdistiller(name):
       assert ('after' in key) == staged
       for side, of in zip(('teacher', 'student'), re.split(' → |, ', key)[:2], strict=True):
         assert own[side] == tapped(member, of), (member, of)
-  assert said['two_stage']['init_epochs'] == repdistiller.FIRST
-  crd, theirs = ours['CRD'][0][2], said['crd']
+  assert message['two_stage']['init_epochs'] == repdistiller.FIRST
+  crd, theirs = ours['CRD'][0][2], message['crd']
   names = {'dim': 'feat_dim', 'negatives': 'nce_k', 'temperature': 'nce_t', 'momentum': 'nce_m'}
   assert {k: crd[k] for k in names} == {k: theirs[v] for k, v in names.items()}
 
@@ -135,14 +135,14 @@ def tapped(member, of):
 @pytest.mark.parametrize('name', ['cifar100_dkd_same', 'cifar100_dkd_diff'])
 def test_dkd_of_each_pair(name):
   default = published('mdistiller_config_defaults')['defaults']['DKD']
-  said = {}
-  for given in published(SOURCES[name])['configs'].values():
-    pair = plain(given['DISTILLER']['TEACHER']), plain(given['DISTILLER']['STUDENT'])
-    said[pair] = given['SOLVER'], given.get('DKD', {}).get('BETA', default['beta'])
+  record = {}
+  for inputs in published(SOURCES[name])['configs'].values():
+    pair = plain(inputs['DISTILLER']['TEACHER']), plain(inputs['DISTILLER']['STUDENT'])
+    record[pair] = inputs['SOLVER'], inputs.get('DKD', {}).get('BETA', default['beta'])
   assert 'ReviewKD' not in published(SOURCES[name])['rows']  # a config, and no number
   for pair, config in table(name).experiments.items():
     if ' → ' in pair:
-      solver, beta = said[tuple(map(plain, pair.split(' → ')))]
+      solver, beta = record[tuple(map(plain, pair.split(' → ')))]
       own = config.cohort.DKD.methods.dkd
       assert (own.weight, own.alpha, own.beta, own.temperature) == (1, default['alpha'], beta, default['T'])
       assert own.warmup * solver['EPOCHS'] == pytest.approx(default['warmup'])
@@ -156,9 +156,9 @@ def test_dkd_of_each_pair(name):
   'name', ['cifar100_logit_standardisation_same', 'cifar100_logit_standardisation_diff']
 )
 def test_settings_of_logit_standardisation(name):
-  said = published(SOURCES[name])
-  assert said['recipe']['ce_weight'] == 0.1
-  logs = {k: said['log_files'][f'{k}+Ours'] for k in ('KD', 'CTKD', 'DKD')}
+  message = published(SOURCES[name])
+  assert message['recipe']['ce_weight'] == 0.1
+  logs = {k: message['log_files'][f'{k}+Ours'] for k in ('KD', 'CTKD', 'DKD')}
   pairs = [k for k in table(name).experiments if ' → ' in k]
   for i, pair in enumerate(pairs):
     cohort = table(name).experiments[pair].cohort
@@ -194,14 +194,14 @@ def test_imagenet_is_what_was_published():
     assert [c.published for c in panel[row].values()] == dkd['rows'][row]
   assert [c.published for c in panel['DIST'].values()] == [float(r[2]) for r in dist]
   for i, stage in enumerate(('student', 'teacher')):
-    said = [float(re.search(r'\((.*)\)', r[i])[1]) for r in dist]
-    assert [c.published for c in panel[stage].values()] == said
+    messages = [float(re.search(r'\((.*)\)', r[i])[1]) for r in dist]
+    assert [c.published for c in panel[stage].values()] == messages
   for folder, config in zip(
     ('r34_r18', 'r50_mv1'), table('imagenet_dist_dkd').experiments.values(), strict=True
   ):
-    given = {k: dkd['configs'][f'configs/imagenet/{folder}/{k}.yaml'] for k in ('kd', 'dkd')}
-    solver, own = given['dkd']['SOLVER'], config.student.train
-    assert solver == given['kd']['SOLVER']
+    inputs = {k: dkd['configs'][f'configs/imagenet/{folder}/{k}.yaml'] for k in ('kd', 'dkd')}
+    solver, own = inputs['dkd']['SOLVER'], config.student.train
+    assert solver == inputs['kd']['SOLVER']
     assert own.batch_size == solver['BATCH_SIZE'] and own.optimiser.lr == solver['LR']
     assert own.steps == solver['EPOCHS'] * 1_281_167 // solver['BATCH_SIZE']
     assert np.allclose([b * solver['EPOCHS'] for b in own.optimiser.boundaries], solver['LR_DECAY_STAGES'])
@@ -209,22 +209,25 @@ def test_imagenet_is_what_was_published():
       solver['WEIGHT_DECAY'],
       solver['MOMENTUM'],
     )
-    mine, theirs = config.cohort.DKD.methods.dkd, given['dkd']['DKD']
+    mine, theirs = config.cohort.DKD.methods.dkd, inputs['dkd']['DKD']
     assert (mine.beta, mine.temperature) == (theirs['BETA'], theirs['T'])
     assert mine.warmup * solver['EPOCHS'] == pytest.approx(theirs['WARMUP'])
-    kd, said = config.cohort.KD, given['kd']['KD']
-    assert kd.methods.kd.temperature == said['TEMPERATURE']
-    assert (kd.task_weight, kd.methods.kd.weight) == (said['LOSS']['CE_WEIGHT'], said['LOSS']['KD_WEIGHT'])
+    kd, messages = config.cohort.KD, inputs['kd']['KD']
+    assert kd.methods.kd.temperature == messages['TEMPERATURE']
+    assert (kd.task_weight, kd.methods.kd.weight) == (
+      messages['LOSS']['CE_WEIGHT'],
+      messages['LOSS']['KD_WEIGHT'],
+    )
 
 
 def test_reviewkd():
-  said = published('mdistiller_config_defaults')
-  given, default = said['configs']['configs/cifar100/reviewkd.yaml'], said['defaults']['REVIEWKD']
+  message = published('mdistiller_config_defaults')
+  inputs, default = message['configs']['configs/cifar100/reviewkd.yaml'], message['defaults']['REVIEWKD']
   pairs = [p for p, c in table('cifar100_dkd_same').experiments.items() if 'ReviewKD' in c.cohort]
   (pair,) = pairs
-  assert pair.split(' → ') == [given['DISTILLER'][k] for k in ('TEACHER', 'STUDENT')]
+  assert pair.split(' → ') == [inputs['DISTILLER'][k] for k in ('TEACHER', 'STUDENT')]
   member = table('cifar100_dkd_same').experiments[pair].cohort.ReviewKD
   own = member.methods.reviewkd
-  assert own.weight == given['REVIEWKD']['REVIEWKD_WEIGHT'] and member.task_weight == default['ce']
-  assert own.warmup * given['SOLVER']['EPOCHS'] == pytest.approx(default['warmup'])
+  assert own.weight == inputs['REVIEWKD']['REVIEWKD_WEIGHT'] and member.task_weight == default['ce']
+  assert own.warmup * inputs['SOLVER']['EPOCHS'] == pytest.approx(default['warmup'])
   assert len(own.student) == len(own.teacher) == len(default['shapes'])

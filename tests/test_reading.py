@@ -37,8 +37,8 @@ WIDE = {
 
 @pytest.mark.parametrize('kind', WIDE)
 def test_a_wide_tiff_has_its_grey(tmp_path, kind):
-  found = read(tmp_path / 'a.tif', Image.fromarray(WIDE[kind]))
-  np.testing.assert_allclose(found, np.repeat(RAMP[..., None], 3, -1), atol=1)
+  result = read(tmp_path / 'a.tif', Image.fromarray(WIDE[kind]))
+  np.testing.assert_allclose(result, np.repeat(RAMP[..., None], 3, -1), atol=1)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_range_that_is_no_image_is_refused(tmp_path, array):
 
 
 def test_a_16_bit_png_is_scaled(tmp_path):
-  found = read(tmp_path / 'a.png', Image.fromarray(WIDE['16 bits']))
-  np.testing.assert_allclose(found[..., 0], RAMP, atol=1)
+  result = read(tmp_path / 'a.png', Image.fromarray(WIDE['16 bits']))
+  np.testing.assert_allclose(result[..., 0], RAMP, atol=1)
 
 
 @pytest.mark.parametrize('number', range(1, 9))
@@ -79,15 +79,15 @@ def test_transparency_lies_over_white(tmp_path, mode, capsys):
     image = image.convert(mode)
     how['transparency'] = (7, 7, 7) if mode == 'RGB' else 7
   notices.clear()
-  found = read(tmp_path / 'a.png', image, **how)
-  assert (found[0, 0] == 255).all() and (found[3, 3] == 0).all()
+  result = read(tmp_path / 'a.png', image, **how)
+  assert (result[0, 0] == 255).all() and (result[3, 3] == 0).all()
   notices.say_all('train')
   assert 'train: 1 example: an image with transparency, composited over white.' in capsys.readouterr().out
 
 
 def test_alpha_that_hides_everything_says_nothing(tmp_path):
-  found = read(tmp_path / 'a.png', Image.new('RGBA', (4, 4), (10, 20, 30, 0)))
-  assert (found == (10, 20, 30)).all()
+  result = read(tmp_path / 'a.png', Image.new('RGBA', (4, 4), (10, 20, 30, 0)))
+  assert (result == (10, 20, 30)).all()
 
 
 def test_other_kinds_of_files(tmp_path, capsys):
@@ -141,8 +141,8 @@ def test_a_large_image_is_reduced(tmp_path, monkeypatch):
   monkeypatch.setattr(images, 'LARGE', 1000)
   monkeypatch.setattr(images, 'MOST', 20_000)
   for name in ('a.png', 'a.jpg'):
-    found = read(tmp_path / name, Image.new('RGB', (200, 90), (9, 90, 200)))
-    assert found.shape[0] * found.shape[1] <= 1000 and abs(found.mean((0, 1)) - (9, 90, 200)).max() < 3
+    result = read(tmp_path / name, Image.new('RGB', (200, 90), (9, 90, 200)))
+    assert result.shape[0] * result.shape[1] <= 1000 and abs(result.mean((0, 1)) - (9, 90, 200)).max() < 3
   with pytest.raises(KdjaxError, match='a.png has 200×200 pixels, more than 20,000'):
     read(tmp_path / 'a.png', Image.new('L', (200, 200)))
 
@@ -163,8 +163,8 @@ ARRAYS = {
 
 
 def test_features_are_no_pixels():
-  found = encode.make_encode(ranges={})([{'image': np.float32([300, -5]), 'video': np.zeros((9, 6), 'f4')}])
-  assert found['image'].tolist() == [[300, -5]] and found['video'].shape == (1, 9, 6)
+  result = encode.make_encode(ranges={})([{'image': np.float32([300, -5]), 'video': np.zeros((9, 6), 'f4')}])
+  assert result['image'].tolist() == [[300, -5]] and result['video'].shape == (1, 9, 6)
   assert encode.make_encode()([{'image': np.zeros((4, 5))}])['image'].shape == (1, 4, 5)
 
 
@@ -172,10 +172,10 @@ def test_features_are_no_pixels():
 def test_arrays_of_any_type_reach_the_network_alike(kind):
   examples = [{'image': np.repeat(ARRAYS[kind][..., None], 3, -1), 'id': i} for i in range(2)]
   examples[1]['image'] = examples[1]['image'][::-1] * 1
-  found, ranges = encode.with_ranges(DataSet({'train': examples}, (), 'mark'))
-  assert (found.fingerprint == 'mark') == (kind in ('uint8', 'float -1-1'))
-  for given in (ranges, None):
-    seen = layers.scale_image(encode.make_encode(image_size=8, ranges=given)(examples)['image'])
+  result, ranges = encode.with_ranges(DataSet({'train': examples}, (), 'mark'))
+  assert (result.fingerprint == 'mark') == (kind in ('uint8', 'float -1-1'))
+  for inputs in (ranges, None):
+    seen = layers.scale_image(encode.make_encode(image_size=8, ranges=inputs)(examples)['image'])
     like = layers.scale_image(
       encode.make_encode(image_size=8)([{'image': ARRAYS['uint8'][..., None]}])['image']
     )
@@ -226,8 +226,8 @@ ROWS = [{'text': 'a day', 'label': 'x'}, {'text': 'ein Tag, sonnig', 'label': 'y
   ],
 )
 def test_ways_to_write_a_table(tmp_path, text, encoding, name):
-  found = table(tmp_path, text, name, encoding)
-  assert [{k: v for k, v in row.items() if k != '#'} for row in found] == ROWS
+  result = table(tmp_path, text, name, encoding)
+  assert [{k: v for k, v in row.items() if k != '#'} for row in result] == ROWS
 
 
 @pytest.mark.parametrize(
@@ -279,8 +279,8 @@ def test_chat_messages():
 
 def labels(*train, test=(), classes=(), drawn=False):
   rows = {'train': [(v, f'line {i}') for i, v in enumerate(train)], 'test': [(v, 'line 9') for v in test]}
-  found = read_labels(rows, drawn, classes)
-  return found.classes, [found.place(v, 'here') for v in (*train, *test)]
+  result = read_labels(rows, drawn, classes)
+  return result.classes, [result.place(v, 'here') for v in (*train, *test)]
 
 
 @pytest.mark.parametrize(
@@ -371,9 +371,9 @@ def test_splits_in_other_spellings(tmp_path):
 def test_ids_of_any_kind(ids):
   kinds = {'names': 'photo_{}.png'.format, 'huge': lambda i: 2**40 + i, 'negative': lambda i: -1 - i}
   examples = [{'x': np.zeros(2)} | ({'id': kinds.get(ids, int)(i)} if ids else {}) for i in range(3)]
-  found = encode.with_ids(DataSet({'train': examples}, (), ''))
+  dataset = encode.with_ids(DataSet({'train': examples}, (), ''))
   for memory in (0, 1e9):
-    source = splits.read(found, 'train', encode.make_encode(), memory)
+    source = splits.read(dataset, 'train', encode.make_encode(), memory)
     batch = source.take(np.arange(3))
     assert batch['id'].tolist() == [0, 1, 2] and batch['id'].dtype == np.int32
 
@@ -403,26 +403,26 @@ def test_examples_with_other_keys_or_no_numbers():
 
 def test_scripts_without_spaces_are_split_into_characters():
   texts = ['今天天气很好', '東京は天気がいい', 'สวัสดี', 'cafe\u0301 안녕 하세요']
-  made = tokenizer.train(texts, 100)
-  assert made.encode('今天很好 café').tokens == ['今', '天', '很', '好', 'café']
-  assert made.encode('天気がいい').tokens == ['天', '気', 'が', 'い', 'い']
-  assert made.encode('안녕').tokens == ['안녕']
-  assert tokenizer.unknown(made) not in made.encode('ดีสวัส').ids
-  assert tokenizer.spell(made.encode('今天很好 café').ids, tokenizer.vocabulary(made)) == '今天很好 café'
+  result = tokenizer.train(texts, 100)
+  assert result.encode('今天很好 café').tokens == ['今', '天', '很', '好', 'café']
+  assert result.encode('天気がいい').tokens == ['天', '気', 'が', 'い', 'い']
+  assert result.encode('안녕').tokens == ['안녕']
+  assert tokenizer.unknown(result) not in result.encode('ดีสวัส').ids
+  assert tokenizer.spell(result.encode('今天很好 café').ids, tokenizer.vocabulary(result)) == '今天很好 café'
 
 
 def test_english_is_split_as_before():
   texts = ["Is it red? It isn't: 3,000 x-rays (naïve)!", 'what colour is the shape'] * 2
-  made = tokenizer.train(texts, 100)
+  result = tokenizer.train(texts, 100)
   before = tokenizer.train(texts, 100)
   before.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  assert [made.encode(t).ids for t in texts] == [before.encode(t).ids for t in texts]
+  assert [result.encode(t).ids for t in texts] == [before.encode(t).ids for t in texts]
 
 
 def test_unknown_words_are_counted(capsys):
   words = tokenizer.cut(tokenizer.train(['is it red'], 20), 6)
-  found = DataSet({'train': [{'text': 'is it blue or green', 'id': 0}]}, (), '')
-  splits.read(found, 'train', encode.make_encode(words))
+  dataset = DataSet({'train': [{'text': 'is it blue or green', 'id': 0}]}, (), '')
+  splits.read(dataset, 'train', encode.make_encode(words))
   assert "train: 3 of the 5 words of 'text' are unknown" in capsys.readouterr().out
 
 

@@ -14,8 +14,8 @@ from kdjax.training.metrics_log import read_logs
 ALL = ('labels', 'order', 'teacher')
 
 
-def weights(made, stage, seed):
-  return load_file(made.folder(stage) / f'seed_{seed}.safetensors')
+def weights(result, stage, seed):
+  return load_file(result.folder(stage) / f'seed_{seed}.safetensors')
 
 
 def equal(a, b):
@@ -27,21 +27,21 @@ def test_each_seed_is_an_experiment_of_its_own(experiment, config):
   config.data.labels, config.seeds = 0.3, 2
   stages.run(plain := experiment('plain'), ('teacher', 'baseline', 'student'))
   config.redraw = ALL
-  made = experiment('redrawn')
-  results = stages.run(made)
+  exp = experiment('redrawn')
+  results = stages.run(exp)
   for stage in ('teacher', 'baseline', 'student'):
-    assert equal(weights(made, stage, 0), weights(plain, stage, 0)), stage
-    assert not equal(weights(made, stage, 1), weights(made, stage, 0)), stage
+    assert equal(weights(exp, stage, 0), weights(plain, stage, 0)), stage
+    assert not equal(weights(exp, stage, 1), weights(exp, stage, 0)), stage
   for stage in ('baseline', 'student'):
-    assert not equal(weights(made, stage, 1), weights(plain, stage, 1)), stage
+    assert not equal(weights(exp, stage, 1), weights(plain, stage, 1)), stage
   assert [len(results['stages'][s]['values']) for s in ('teacher', 'baseline', 'student')] == [2, 2, 2]
   assert (
     results['redrawn'] == list(ALL)
     and len(results['stages']['student']['others']['agreement (teacher)']) == 2
   )
-  text = (made.workdir / 'report.md').read_text()
+  text = (exp.workdir / 'report.md').read_text()
   assert 'each draws initial weights, the labelled subset, the order of the data, the teacher' in text
-  records = read_logs(made.folder('student'))
+  records = read_logs(exp.folder('student'))
   assert [r['step'] for r in records] == sorted(r['step'] for r in records)
   assert all(len(r['loss/total']) == 2 for r in records if 'loss/total' in r)
   assert any('eval/top1' in r for r in records)
@@ -49,26 +49,26 @@ def test_each_seed_is_an_experiment_of_its_own(experiment, config):
 
 def test_labels_are_drawn_from_the_seed_and_paired(experiment, config):
   config.data.labels, config.seeds, config.redraw = 0.3, 3, ('labels',)
-  made = experiment()
-  known = [np.flatnonzero(made.source('student', i).arrays['label'] >= 0) for i in range(3)]
+  exp = experiment()
+  known = [np.flatnonzero(exp.source('student', i).arrays['label'] >= 0) for i in range(3)]
   assert len({len(k) for k in known}) == 1
   assert not np.array_equal(known[0], known[1]) and not np.array_equal(known[1], known[2])
   for i in range(3):  # a baseline has the labels of the student of its seed
     np.testing.assert_array_equal(
-      made.source('baseline', i).arrays['id'], made.data.train.arrays['id'][known[i]]
+      exp.source('baseline', i).arrays['id'], exp.data.train.arrays['id'][known[i]]
     )
-  assert {redraw.order(made.config, 'student', i) for i in range(3)} == {config.seed}
-  assert made.seeds('teacher') == (config.seed,)
+  assert {redraw.order(exp.config, 'student', i) for i in range(3)} == {config.seed}
+  assert exp.seeds('teacher') == (config.seed,)
 
 
 def test_a_student_of_a_redrawn_teacher_hears_its_own(experiment, config):
   config.seeds, config.redraw = 2, ('teacher',)
-  made = experiment()
-  stages.run(made, ('teacher',))
+  exp = experiment()
+  stages.run(exp, ('teacher',))
   for i in range(2):
-    given = stages.setup(made, 'student', i=i).teacher_variables
-    wanted = jax.tree.map(lambda x, i=i: x[i], made.variables('teacher'))
-    assert jax.tree.all(jax.tree.map(np.array_equal, given, wanted))
+    inputs = stages.setup(exp, 'student', i=i).teacher_variables
+    wanted = jax.tree.map(lambda x, i=i: x[i], exp.variables('teacher'))
+    assert jax.tree.all(jax.tree.map(np.array_equal, inputs, wanted))
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_a_cohort_redraws_for_all_of_its_members(experiment, config):
   config.student.train.optimiser.update(name='sgd', lr=0.1)
   stages.run(alone := experiment('alone'), ('teacher', 'student'))
   config.cohort = {'kd': {}, 'mse': {'methods': {'logit_mse': {'weight': 1.0}}}}
-  made = experiment('cohort')
-  shutil.copytree(alone.folder('teacher'), made.folder('teacher'))
-  ranked = stages.run(made)
+  exp = experiment('cohort')
+  shutil.copytree(alone.folder('teacher'), exp.folder('teacher'))
+  ranked = stages.run(exp)
   for seed in range(2):
-    assert equal(weights(made.members['kd'], 'student', seed), weights(alone, 'student', seed))
+    assert equal(weights(exp.members['kd'], 'student', seed), weights(alone, 'student', seed))
   assert ranked['redrawn'] == ['labels', 'order']
-  assert 'each draws initial weights, the labelled subset' in (made.workdir / 'ranking.md').read_text()
+  assert 'each draws initial weights, the labelled subset' in (exp.workdir / 'ranking.md').read_text()

@@ -84,8 +84,8 @@ def examples():
   ]
 
 
-def written(folder, *given):
-  return [path.read_text(encoding='utf-8') for path in report.write(*given, folder)]
+def written(folder, *args):
+  return [path.read_text(encoding='utf-8') for path in report.write(*args, folder)]
 
 
 def flat(text):

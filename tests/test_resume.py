@@ -74,15 +74,15 @@ def test_kill_and_resume_is_bit_identical(start, tmp_path):
   killed = tmp_path / 'killed'
   # In the middle of the teacher, of the student, and while the student's checkpoint is written.
   signs = 'teacher/checkpoints/9', 'student/checkpoints/12', 'student/checkpoints/*tmp*'
-  said = ''
+  message = ''
   for sign in signs:
     process = start('killed')
     wait_for(killed / sign, process)
     process.send_signal(signal.SIGKILL)
-    said += process.communicate()[0]
+    message += process.communicate()[0]
   last = start('killed')
-  said += last.communicate()[0]
-  assert last.returncode == 0 and said.count('going on from step') >= 2, said
+  message += last.communicate()[0]
+  assert last.returncode == 0 and message.count('going on from step') >= 2, message
   assert weights(killed) == weights(tmp_path / 'whole') and len(weights(killed)) == 3
   steps = [r['step'] for r in read_log(killed / 'student' / 'metrics.jsonl')]
   assert steps == sorted(steps)
@@ -109,38 +109,38 @@ def damage(folder):
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(experiment, config, capsys):
   stages.run(whole := experiment('whole'), ('baseline',))
   config.student.train.steps = 6
-  made = experiment('cut')
-  stages.run(made, ('baseline',))
-  (made.folder('baseline') / 'stage.json').unlink()
-  damage(made.folder('baseline') / 'checkpoints' / '6')
+  exp = experiment('cut')
+  stages.run(exp, ('baseline',))
+  (exp.folder('baseline') / 'stage.json').unlink()
+  damage(exp.folder('baseline') / 'checkpoints' / '6')
   capsys.readouterr()
   stages.run(experiment('cut'), ('baseline',))
   out = capsys.readouterr().out
   assert 'cannot be read' in out and 'going on from step 4' in out
-  one, two = (load_file(e.folder('baseline') / 'seed_0.safetensors') for e in (whole, made))
+  one, two = (load_file(e.folder('baseline') / 'seed_0.safetensors') for e in (whole, exp))
   assert all((one[k] == two[k]).all() for k in one)
 
 
 def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
-  made = experiment()
-  stages.run(made, ('baseline',))
-  (made.folder('baseline') / 'stage.json').unlink()
-  for step in (made.folder('baseline') / 'checkpoints').iterdir():
+  exp = experiment()
+  stages.run(exp, ('baseline',))
+  (exp.folder('baseline') / 'stage.json').unlink()
+  for step in (exp.folder('baseline') / 'checkpoints').iterdir():
     damage(step)
   for _ in range(2):
     with pytest.raises(KdjaxError, match='none of the checkpoints'):
       stages.run(experiment(), ('baseline',))
-  assert {p.name for p in (made.folder('baseline') / 'checkpoints').iterdir()} == {'4', '6'}
+  assert {p.name for p in (exp.folder('baseline') / 'checkpoints').iterdir()} == {'4', '6'}
 
 
 def test_a_signal_in_the_last_step_is_heard(experiment, config):
-  made = experiment()
+  exp = experiment()
   last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
   with pytest.raises(signals.Interrupted, match='saved at step 6'):
-    stages.train_stage(made, 'teacher', stopped=lambda: next(last))
-  assert not made.done('teacher')
-  stages.run(made, ('teacher',))
-  assert made.done('teacher')
+    stages.train_stage(exp, 'teacher', stopped=lambda: next(last))
+  assert not exp.done('teacher')
+  stages.run(exp, ('teacher',))
+  assert exp.done('teacher')
 
 
 def test_a_file_is_swapped_in_whole(tmp_path):

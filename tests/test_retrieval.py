@@ -93,7 +93,7 @@ def test_padding_and_prompts_take_no_part(loss):
 
 def test_ranks_are_those_of_a_plain_search():
   taps, batch = embeddings(40, groups=9)
-  found = module.pairs(taps | batch)
+  result = module.pairs(taps | batch)
   images = unit(np.stack([taps['image/embed'][batch['group'] == g][0] for g in range(9)]))
   cosine = unit(taps['text/embed']) @ images.T
   to_image = [1 + sum(c > row[g] for c in row) for row, g in zip(cosine, batch['group'], strict=True)]
@@ -101,7 +101,7 @@ def test_ranks_are_those_of_a_plain_search():
   for g in range(9):
     order = np.argsort(-cosine[:, g])
     to_text.append(1 + min(np.flatnonzero(batch['group'][order] == g)))
-  ranks = module.ranks(found)
+  ranks = module.ranks(result)
   np.testing.assert_array_equal(ranks['text_to_image'], to_image)
   np.testing.assert_array_equal(ranks['image_to_text'], to_text)
   metrics = retrieval().finalize(taps | batch)
@@ -137,8 +137,8 @@ def test_chance_is_what_noise_gets():
   for _ in range(200):
     noise = {'image/embed': rng.normal(size=(30, 8))[group], 'text/embed': rng.normal(size=(120, 8))}
     scores.append(retrieval().finalize(noise | {'group': group})['mean_recall'])
-  said = retrieval().references({}, {'group': group})['chance']
-  assert said == pytest.approx(np.mean(scores), abs=4 * np.std(scores) / 200**0.5)
+  message = retrieval().references({}, {'group': group})['chance']
+  assert message == pytest.approx(np.mean(scores), abs=4 * np.std(scores) / 200**0.5)
 
 
 def test_prompts_and_languages():
@@ -149,27 +149,27 @@ def test_prompts_and_languages():
   more = taps | {'text/embed': np.concatenate([taps['text/embed'], prompts])}
   more['image/embed'] = np.concatenate([taps['image/embed'], 0 * prompts])
   more |= {'group': np.concatenate([batch['group'], [-1, -2]]), 'label': np.concatenate([label, [0, 1]])}
-  plain, found = retrieval().finalize(taps | batch), retrieval().finalize(more)
-  assert {k: found[k] for k in plain} == plain
+  plain, result = retrieval().finalize(taps | batch), retrieval().finalize(more)
+  assert {k: result[k] for k in plain} == plain
   first = [int(np.flatnonzero(batch['group'] == g)[0]) for g in range(5)]
   nearest = np.argmax(unit(taps['image/embed'][first]) @ unit(prompts).T, 1)
-  assert found['zero_shot/accuracy'] == np.mean(nearest == label[first])
+  assert result['zero_shot/accuracy'] == np.mean(nearest == label[first])
 
 
 def test_each_language_is_searched_on_its_own():
   taps, batch = embeddings(20, groups=5)
   spoken = {'language': np.array([0, 1] * 10)}
-  found = retrieval(languages=('en', 'de', 'fr')).finalize(taps | batch | spoken)
+  result = retrieval(languages=('en', 'de', 'fr')).finalize(taps | batch | spoken)
   alone = []
   for i in (0, 1):
     rows = spoken['language'] == i
     alone.append(retrieval().finalize({k: v[rows] for k, v in (taps | batch).items() if np.ndim(v)}))
   for key, value in alone[0].items():
-    assert found[key] == pytest.approx((value + alone[1][key]) / 2), key
-  assert found['de/mean_recall'] == alone[1]['mean_recall'] and 'fr/mean_recall' not in found
+    assert result[key] == pytest.approx((value + alone[1][key]) / 2), key
+  assert result['de/mean_recall'] == alone[1]['mean_recall'] and 'fr/mean_recall' not in result
   chance = [retrieval().references({}, {'group': batch['group'][i::2]})['chance'] for i in (0, 1)]
-  said = retrieval(languages=('en', 'de')).references({}, batch | spoken)
-  assert said['chance'] == pytest.approx(np.mean(chance))
+  message = retrieval(languages=('en', 'de')).references({}, batch | spoken)
+  assert message['chance'] == pytest.approx(np.mean(chance))
 
 
 def test_cards_and_answer():
@@ -184,17 +184,17 @@ def test_cards_and_answer():
   assert [f['right'] for f in card['student']] == [
     int(f['image'][0, 0, 0]) == batch['group'][int(card['text'])] for f in card['student']
   ]
-  found = module.pairs(taps | batch)
-  assert image == np.argmax(found['text'][int(card['text'])] @ found['image'].T)
+  result = module.pairs(taps | batch)
+  assert image == np.argmax(result['text'][int(card['text'])] @ result['image'].T)
   assert all(f['image'] is None and f['text'] is not None for f in cards[-1]['student'])
   one = {k: v[0] for k, v in taps.items() if v.ndim}
   cosine = module.answer(one, ())[0][1]
   assert cosine == pytest.approx(float(unit(one['image/embed']) @ unit(one['text/embed'])))
 
 
-def towers(**given):
+def towers(**options):
   image, text = Resnet(widths=(4,), blocks=(0,), patch=4), HashedWords(buckets=16, width=4)
-  return TwoTower(image, text, width=6, **given)
+  return TwoTower(image, text, width=6, **options)
 
 
 @pytest.fixture(scope='module')
@@ -212,10 +212,10 @@ def batch():
 @pytest.fixture(scope='module')
 def both(batch):
   """Outputs of a linear and of another two-tower model."""
-  made = []
+  values = []
   for i, net in enumerate((towers(), towers(hidden=8, bias=True))):
-    made.append(jax.jit(lambda key, net=net: net.init_with_output(key, batch)[0])(jax.random.key(i)))
-  return made
+    values.append(jax.jit(lambda key, net=net: net.init_with_output(key, batch)[0])(jax.random.key(i)))
+  return values
 
 
 def test_two_towers(both, batch):
@@ -236,8 +236,8 @@ def test_the_methods_of_two_towers_run_on_it(both, batch):
     params, stats = method.init(jax.random.key(0), s, t, batch)
     return method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))[0]
 
-  found = jax.eval_shape(both_of_it, student, teacher)
-  assert found.keys() == METHODS | {'siglip'}
+  result = jax.eval_shape(both_of_it, student, teacher)
+  assert result.keys() == METHODS | {'siglip'}
 
 
 def test_hashed_words_do_not_depend_on_padding(batch):
@@ -310,9 +310,9 @@ def test_a_search_is_no_search_a_device_at_a_time(search, experiment, eight_devi
 
 
 def test_a_fit_needs_both_sides(search, experiment, manifest):
-  made = experiment()
-  stages.run(made, ('teacher', 'baseline', 'student'))
-  predictor = predict.load(made.workdir)
+  exp = experiment()
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  predictor = predict.load(exp.workdir)
   image, words = [str(manifest.parent / '0.png')], ['what colour is it?', 'is it red?']
   answers, _ = predictor.predict({'image': image, 'text': words})
   assert len(answers) == 2 and all(-1 <= a[0][1] <= 1 for a in answers)

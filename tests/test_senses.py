@@ -29,11 +29,11 @@ def batch():
 
 def seen(batch, present, level=(0.0, 0.0)):
   """What a model is given."""
-  told = np.broadcast_to(np.stack([present, level], -1).astype(np.float32), (4, 2, 2))
+  message = np.broadcast_to(np.stack([present, level], -1).astype(np.float32), (4, 2, 2))
   model = modality_robustness.with_missing(
     Model(None, lambda v, b, train=False: (b, {})), {n: n for n in NAMES}
   )
-  return jax.jit(lambda b: model.apply({}, b, train=False)[0])(batch | {modality_robustness.ABLATED: told})
+  return jax.jit(lambda b: model.apply({}, b, train=False)[0])(batch | {modality_robustness.ABLATED: message})
 
 
 def test_all_subsets():
@@ -54,26 +54,26 @@ def test_nothing_of_what_is_hidden_is_left(batch, hidden):
 
 
 def test_whole_and_without_noise_is_as_it_was(batch):
-  found = seen(batch, (1, 1))
-  np.testing.assert_allclose(found['image'], batch['image'] / 127.5 - 1, atol=1e-6)
-  np.testing.assert_array_equal(found['text/mask'], batch['text/mask'])
+  result = seen(batch, (1, 1))
+  np.testing.assert_allclose(result['image'], batch['image'] / 127.5 - 1, atol=1e-6)
+  np.testing.assert_array_equal(result['text/mask'], batch['text/mask'])
 
 
 def test_noise_is_of_the_example_and_not_of_the_batch(batch):
-  found = seen(batch, (1, 1), (0.5, 0.5))
+  result = seen(batch, (1, 1), (0.5, 0.5))
   order = np.array([2, 0, 3, 1])
   turned = seen({k: v[order] for k, v in batch.items()}, (1, 1), (0.5, 0.5))
   for key in ('image', 'text/mask'):
-    np.testing.assert_array_equal(np.asarray(found[key])[order], turned[key])
-  assert not np.allclose(found['image'], batch['image'] / 127.5 - 1, atol=0.1)
+    np.testing.assert_array_equal(np.asarray(result[key])[order], turned[key])
+  assert not np.allclose(result['image'], batch['image'] / 127.5 - 1, atol=0.1)
 
 
 def test_a_level_of_one_leaves_no_signal(batch):
-  found = seen(batch, (1, 1), (1.0, 1.0))
-  assert not np.any(found['text/mask'])
+  result = seen(batch, (1, 1), (1.0, 1.0))
+  assert not np.any(result['text/mask'])
   image = batch['image'] / 127.5 - 1
-  assert abs(np.corrcoef(np.ravel(found['image']), image.ravel())[0, 1]) < 0.2
-  np.testing.assert_allclose(np.std(found['image']), image.std(), rtol=0.15)
+  assert abs(np.corrcoef(np.ravel(result['image']), image.ravel())[0, 1]) < 0.2
+  np.testing.assert_allclose(np.std(result['image']), image.std(), rtol=0.15)
 
 
 def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
@@ -81,13 +81,13 @@ def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
   config.student.drop = {'image': 0.3, 'text': 0.3}
   config.modality_robustness.update(subsets=True, noise=(0.0, 0.5))
   results = stages.run(experiment())
-  felt = results['modality_robustness']
-  assert set(felt['subsets']) == {'image+text', 'image', 'text'}
+  robustness = results['modality_robustness']
+  assert set(robustness['subsets']) == {'image+text', 'image', 'text'}
   for stage in ('teacher', 'baseline', 'student'):
     whole = results['stages'][stage]['values']
-    np.testing.assert_allclose(felt['subsets']['image+text'][stage], whole, atol=1e-6)
-    np.testing.assert_allclose(felt['noise']['text 0'][stage], whole, atol=1e-6)
-  assert {n.rsplit(' ', 1)[0] for n in felt['noise']} == {'image', 'text'}
+    np.testing.assert_allclose(robustness['subsets']['image+text'][stage], whole, atol=1e-6)
+    np.testing.assert_allclose(robustness['noise']['text 0'][stage], whole, atol=1e-6)
+  assert {n.rsplit(' ', 1)[0] for n in robustness['noise']} == {'image', 'text'}
   page = (tmp_path / 'w' / 'report.html').read_text()
   assert 'with missing modalities' in page and 'with noise in text' in page
   text = (tmp_path / 'w' / 'report.md').read_text()
@@ -106,12 +106,12 @@ def test_an_input_of_another_name_is_hidden_too(batch):
   names = modality_robustness.modalities({'image': 'image', 'text': 'english'}, batch)
   assert names == {'image': 'image', 'text': 'english'}
   model = Model(None, lambda variables, seen, **_: seen)
-  told = np.broadcast_to(np.float32([[1, 0], [0, 0]]), (len(batch['id']), 2, 2))
-  found = modality_robustness.with_missing(model, names).apply(
-    {}, batch | {modality_robustness.ABLATED: told}
+  message = np.broadcast_to(np.float32([[1, 0], [0, 0]]), (len(batch['id']), 2, 2))
+  result = modality_robustness.with_missing(model, names).apply(
+    {}, batch | {modality_robustness.ABLATED: message}
   )
-  assert not np.any(found['english']) and not np.any(found['english/present'])
-  assert np.any(found['text']) and np.any(found['image'])
+  assert not np.any(result['english']) and not np.any(result['english/present'])
+  assert np.any(result['text']) and np.any(result['image'])
 
 
 def test_subsets_alone_are_reported(config, experiment):
@@ -129,8 +129,8 @@ def test_a_level_of_noise_is_a_share(config, experiment, noise):
 
 def test_fusion_ignores_what_is_absent(experiment):
   """Hidden inputs change nothing in a fusion: the same logits for any content."""
-  made = experiment()
-  model, batch = made.model('teacher'), made.data.test.take(np.arange(4))
+  exp = experiment()
+  model, batch = exp.model('teacher'), exp.data.test.take(np.arange(4))
   variables = model.init(jax.random.key(0), batch)
   for absent in NAMES:
     outs = []

@@ -63,18 +63,18 @@ def test_differences_all_alike_have_the_spread_of_rounding():
 def result(values, name='a', **config):
   student = ONE | {'values': list(values), 'mean': float(np.mean(values)), 'training': name, 'update_s': 1.0}
   test = paired(values, ONE['values'], True)
-  found = dict.fromkeys(('dataset', 'metric', 'split', 'selection'), 'top1')
-  found |= {
+  output = dict.fromkeys(('dataset', 'metric', 'split', 'selection'), 'top1')
+  output |= {
     'n_examples': 48,
     'hardware': '',
     'versions': {},
     'config': {'name': 'w/a', 'methods': {}},
     'gap_recovered': 0.1,
   }
-  found |= {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
-  found |= {'name': name, 'seeds': [0, 1, 2], 'n_train': {'student': 3}, 'stages': {'student': student}}
-  found['stages'] |= {'baseline': ONE}
-  return found | {'p_value': test.p, 'higher_is_better': True}
+  output |= {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
+  output |= {'name': name, 'seeds': [0, 1, 2], 'n_train': {'student': 3}, 'stages': {'student': student}}
+  output['stages'] |= {'baseline': ONE}
+  return output | {'p_value': test.p, 'higher_is_better': True}
 
 
 def test_a_member_of_a_cohort_says_what_the_ranking_says(tmp_path):

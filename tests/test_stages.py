@@ -32,9 +32,9 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
     'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'},
   }
   config.seeds = 2
-  made = experiment()
-  results = stages.run(made)
-  stored = read_json(made.workdir / 'results.json', dict, '')
+  exp = experiment()
+  results = stages.run(exp)
+  stored = read_json(exp.workdir / 'results.json', dict, '')
   assert stored == json.loads(json.dumps(results, default=str))
   assert stored['stages'].keys() == {'teacher', 'baseline', 'student'}
   for name, stage in stored['stages'].items():
@@ -45,9 +45,7 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
   low, high = stored['interval']
   assert low <= stored['difference'] <= high and 'effect' in stored
   for page in ('report.md', 'report.html'):
-    assert (
-      'Student less baseline: ' in (text := (made.workdir / page).read_text()) and '95 % interval' in text
-    )
+    assert 'Student less baseline: ' in (text := (exp.workdir / page).read_text()) and '95 % interval' in text
   assert stored.keys() >= {
     'task',
     'metric',
@@ -58,9 +56,9 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
     'kl_to_teacher',
     'ece',
   }
-  assert '<svg' in (made.workdir / 'report.html').read_text()
-  assert (made.workdir / 'report.md').read_text().startswith('# made on manifest')
-  records = read_log(made.folder('student') / 'metrics.jsonl')
+  assert '<svg' in (exp.workdir / 'report.html').read_text()
+  assert (exp.workdir / 'report.md').read_text().startswith('# made on manifest')
+  records = read_log(exp.folder('student') / 'metrics.jsonl')
   logged = set().union(*records)
   assert logged >= {'loss/task', 'loss/kd', 'loss/fitnet', 'loss/rkd', 'loss/total', 'eval/top1', 'time/step'}
   assert [r['step'] for r in records] == sorted(r['step'] for r in records)
@@ -68,16 +66,16 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
 
 
 def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experiment):
-  made = experiment()
-  stages.run(made, ('teacher',))
-  before = weights(made.folder('teacher'))
-  setup = stages.setup(made, 'student')
+  exp = experiment()
+  stages.run(exp, ('teacher',))
+  before = weights(exp.folder('teacher'))
+  setup = stages.setup(exp, 'student')
   held = jax.tree.map(np.array, setup.teacher_variables)
-  how = LoopConfig.of('last', made.config['run'])
-  trainer.train(setup, how, made.folder('student'), 0)
+  how = LoopConfig.of('last', exp.config['run'])
+  trainer.train(setup, how, exp.folder('student'), 0)
   assert all(jax.tree.leaves(jax.tree.map(np.array_equal, held, setup.teacher_variables)))
-  assert same(before, weights(made.folder('teacher')))
-  saved = json.loads((made.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
+  assert same(before, weights(exp.folder('teacher')))
+  saved = json.loads((exp.folder('student') / 'checkpoints/6/tree/_METADATA').read_text())
   sizes = [
     np.prod(leaf['value_metadata']['write_shape'])
     for leaf in saved['tree_metadata'].values()
@@ -85,7 +83,7 @@ def test_the_teacher_is_not_touched_and_not_in_the_students_checkpoint(experimen
   ]
   kept = sum(sizes)
   own = sum(
-    x.size for x in jax.tree.leaves(made.model('student').init(jax.random.key(0), made.data.train.take([0])))
+    x.size for x in jax.tree.leaves(exp.model('student').init(jax.random.key(0), exp.data.train.take([0])))
   )
   assert 0 < kept < 3.2 * own + 10  # weights and Adam's two moments
 
@@ -103,9 +101,9 @@ def test_a_second_run_does_nothing_again(experiment, capsys):
 def test_the_baseline_is_the_student_without_its_teacher(experiment, config):
   """With a weight of nothing on the teacher, the two are the same to the last bit."""
   config.methods.kd.weight = 0.0
-  made = experiment()
-  stages.run(made, ('teacher', 'baseline', 'student'))
-  assert same(weights(made.folder('baseline')), weights(made.folder('student')))
+  exp = experiment()
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  assert same(weights(exp.folder('baseline')), weights(exp.folder('student')))
 
 
 def test_every_seed_is_the_same_alone_and_in_company(experiment, config, monkeypatch):
@@ -147,27 +145,27 @@ def test_few_labels_reach_student_and_baseline_alone(experiment, config):
 
 def test_the_best_on_validation_is_kept(experiment, config):
   config.select, config.seeds = 'best', 2
-  made = experiment()
-  stages.run(made, ('baseline',))
-  records = [r['eval/top1'] for r in read_log(made.folder('baseline') / 'metrics.jsonl') if 'eval/top1' in r]
-  found = stages.evaluate(made, 'validation')['baseline']['top1']
-  np.testing.assert_allclose(found, np.max(records, 0), rtol=1e-6)
+  exp = experiment()
+  stages.run(exp, ('baseline',))
+  records = [r['eval/top1'] for r in read_log(exp.folder('baseline') / 'metrics.jsonl') if 'eval/top1' in r]
+  result = stages.evaluate(exp, 'validation')['baseline']['top1']
+  np.testing.assert_allclose(result, np.max(records, 0), rtol=1e-6)
 
 
 def test_an_average_of_the_weights_is_what_is_kept(experiment, config):
   config.student.train.ema = 0.5
-  stages.run(made := experiment(), ('baseline',))
+  stages.run(exp := experiment(), ('baseline',))
   config.student.train.ema = 0.0
   stages.run(plain := experiment('plain'), ('baseline',))
-  assert not same(weights(made.folder('baseline')), weights(plain.folder('baseline')))
+  assert not same(weights(exp.folder('baseline')), weights(plain.folder('baseline')))
 
 
 def test_the_teachers_weights_are_an_argument_of_the_step(experiment):
   """As a closure they would be constants of the compiled program."""
-  made = experiment()
-  stages.run(made, ('teacher',))
-  setup = stages.setup(made, 'student')
-  batch = {k: v[:8] for k, v in made.data.train.take(np.arange(8)).items()} | {'epoch': np.zeros(8, np.int32)}
+  exp = experiment()
+  stages.run(exp, ('teacher',))
+  setup = stages.setup(exp, 'student')
+  batch = {k: v[:8] for k, v in exp.data.train.take(np.arange(8)).items()} | {'epoch': np.zeros(8, np.int32)}
   look = step.make_teacher_forward(setup.teacher, setup.augment)
   text = jax.jit(look).lower(setup.teacher_variables, batch).as_text()
   constants = [line for line in text.splitlines() if 'stablehlo.constant' in line and 'dense<"0x' in line]
@@ -179,14 +177,14 @@ def test_unknown_labels_take_no_part_in_any_metric(experiment):
   labels = np.array([0, 1, 0, -1, -1, -1])
   logits = 20 * np.eye(2)[np.where(labels < 0, 1, labels)]
   assert task.finalize({'logits': logits, 'label': labels})['ece'] < 1e-3
-  found = task.references({'label': labels}, {'label': labels})
-  assert found['majority'] == pytest.approx(2 / 3)
+  result = task.references({'label': labels}, {'label': labels})
+  assert result['majority'] == pytest.approx(2 / 3)
 
 
 def test_half_precision_reaches_the_layers(experiment, config):
   config.student.dtype = 'bfloat16'
-  made = experiment()
-  model, batch = made.model('student'), made.data.train.take(np.arange(2))
+  exp = experiment()
+  model, batch = exp.model('student'), exp.data.train.take(np.arange(2))
   assert batch['image'].dtype == np.uint8
   outputs, _ = model.apply(model.init(jax.random.key(0), batch), batch)
   assert {k: v.dtype for k, v in outputs.items() if v.dtype != 'bfloat16'} == {}
@@ -198,9 +196,7 @@ def test_a_real_training_improves(experiment, config):
   config.student.model.encoders.image.widths = (8, 16)
   config.run.update(eval_every=50, log_every=50, save_every=150)
   config.seeds = 1
-  stages.run(made := experiment(), ('baseline',))
-  found = stages.evaluate(made, 'test')['baseline']['top1']
-  losses = [
-    r['loss/task'][0] for r in read_log(made.folder('baseline') / 'metrics.jsonl') if 'loss/task' in r
-  ]
-  assert found[0] > 0.8 and losses[-1] < 0.3 * losses[0]
+  stages.run(exp := experiment(), ('baseline',))
+  result = stages.evaluate(exp, 'test')['baseline']['top1']
+  losses = [r['loss/task'][0] for r in read_log(exp.folder('baseline') / 'metrics.jsonl') if 'loss/task' in r]
+  assert result[0] > 0.8 and losses[-1] < 0.3 * losses[0]

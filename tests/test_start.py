@@ -17,9 +17,9 @@ from kdjax.training import streams
 @pytest.fixture
 def encoder(experiment, tmp_path):
   """A trained image encoder with a classifier of its own, as a file."""
-  made = experiment('first')
-  stages.run(made, ('teacher',))
-  trained = jax.tree.map(lambda x: x[0], made.variables('teacher'))
+  exp = experiment('first')
+  stages.run(exp, ('teacher',))
+  trained = jax.tree.map(lambda x: x[0], exp.variables('teacher'))
   image = {kind: dict(tree.get('encoders_image', {})) for kind, tree in trained.items()}
   image['params']['head'] = {'linear': {'kernel': np.ones((3, 7), np.float32)}}
   path = tmp_path / 'image.safetensors'
@@ -34,9 +34,9 @@ def of(variables, part='encoders_image'):
 def begun(config, experiment, path, lr=1e-30, **more):
   config.teacher.model.encoders.image.update(init=str(path), **more)
   config.teacher.train.optimiser.update(lr=lr, schedule='constant', weight_decay=0.0)
-  made = experiment('second')
-  stages.run(made, ('teacher',))
-  return made, jax.tree.map(lambda x: x[0], made.variables('teacher'))
+  exp = experiment('second')
+  stages.run(exp, ('teacher',))
+  return exp, jax.tree.map(lambda x: x[0], exp.variables('teacher'))
 
 
 def test_a_part_starts_from_a_file(config, experiment, encoder):
@@ -57,11 +57,11 @@ def test_what_is_frozen_stays_to_the_last_bit_batch_norm_too(config, experiment,
 
 def test_the_rest_is_trained(config, experiment, encoder):
   config.teacher.model.encoders.image.update(frozen=True)
-  made = experiment('second')
+  exp = experiment('second')
   keys, _ = streams.initial(streams.seeds((0,), 'teacher')[0], 3)
-  fresh = made.model('teacher').init(keys[0], made.data.train.take([0]))
-  stages.run(made, ('teacher',))
-  trained = jax.tree.map(lambda x: x[0], made.variables('teacher'))
+  fresh = exp.model('teacher').init(keys[0], exp.data.train.take([0]))
+  stages.run(exp, ('teacher',))
+  trained = jax.tree.map(lambda x: x[0], exp.variables('teacher'))
   assert jax.tree.structure(fresh) == jax.tree.structure(trained)
   same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-7), fresh, trained)
   assert jax.tree.all(same['frozen']) and not jax.tree.all(same['params'])
@@ -76,8 +76,8 @@ def test_another_architecture_is_one_line(config, experiment, encoder):
 def test_paths_follow_the_names_of_flax():
   tower = model('clip', image=model('vit_class_token', init='a'), text=model('clip_text', frozen=True))
   whole = model('fusion', encoders={'both': tower})
-  found = {p.path: (p.init, p.frozen) for p in initialize.parts(whole)}
-  assert found == {
+  result = {p.path: (p.init, p.frozen) for p in initialize.parts(whole)}
+  assert result == {
     (): ('', False),
     ('encoders_both',): ('', False),
     ('encoders_both', 'image'): ('a', False),
@@ -121,16 +121,16 @@ def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, expe
     config.teacher.init = str(path)
     taken = experiment(f'whole {image} {text}')
     stages.run(taken, ('teacher',))
-    found = functional.merge(jax.tree.map(lambda x: x[0], taken.variables('teacher')))['params']
-    jax.tree.map(np.testing.assert_array_equal, found, params)
+    result = functional.merge(jax.tree.map(lambda x: x[0], taken.variables('teacher')))['params']
+    jax.tree.map(np.testing.assert_array_equal, result, params)
     config.teacher.init = ''
 
 
 def test_a_model_that_is_frozen_as_a_whole(tmp_path):
   tree = {'params': {}, 'frozen': {'a': np.ones(2, np.float32)}}
   safetensors_io.export(tmp_path / 'a.safetensors', tree)
-  found = safetensors_io.load(tmp_path / 'a.safetensors', tree)
-  assert found.keys() == tree.keys() and not found['params'] and (found['frozen']['a'] == 1).all()
+  result = safetensors_io.load(tmp_path / 'a.safetensors', tree)
+  assert result.keys() == tree.keys() and not result['params'] and (result['frozen']['a'] == 1).all()
 
 
 def test_a_student_is_cut_out_of_its_teacher(config, experiment):
@@ -138,9 +138,9 @@ def test_a_student_is_cut_out_of_its_teacher(config, experiment):
   start_from = {'from': 'teacher', 'layers': 'spaced', 'width': 'uniform'}
   config.student.model = model('transformer', width=8, depth=2, heads=2, init=start_from)
   config.student.train.optimiser.update(lr=1e-30, weight_decay=0.0)
-  made = experiment()
-  stages.run(made, ('teacher', 'baseline', 'student'))
-  teacher, baseline, student = (made.variables(s)['params'] for s in ('teacher', 'baseline', 'student'))
+  exp = experiment()
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  teacher, baseline, student = (exp.variables(s)['params'] for s in ('teacher', 'baseline', 'student'))
   np.testing.assert_array_equal(student['words']['embedding'][0], teacher['words']['embedding'][0][:, ::2])
   last = [v['mlp_in']['bias'][0] for v in (student['block2'], teacher['block4'])]
   np.testing.assert_array_equal(last[0], last[1][::2])

@@ -25,14 +25,14 @@ RELATIONS = {'kd': {'weight': 1.0}, 'rkd': {'weight': 1.0, **EMBEDS}}
 def parts(experiment, config):
   """(student, teacher, its variables, update, state, batch) of the student's step."""
   config.methods = RELATIONS
-  made = experiment()
-  student, teacher = made.model('student'), made.model('teacher')
-  batch = {k: jnp.asarray(v) for k, v in made.data.train.take(np.arange(16)).items()}
+  exp = experiment()
+  student, teacher = exp.model('student'), exp.model('teacher')
+  batch = {k: jnp.asarray(v) for k, v in exp.data.train.take(np.arange(16)).items()}
   variables = teacher.init(jax.random.key(9), batch)
   _, t = step.make_teacher_forward(teacher, lambda batch: batch)(variables, batch)
   method, tx = build.method(RELATIONS, 6), optimizers.optimiser({'name': 'sgd', 'lr': 0.1}, 6)
   state = jax.jit(step.make_init(student, method, tx))(0, t, batch)
-  update = jax.jit(step.make_update(student, made.task, method, tx))
+  update = jax.jit(step.make_update(student, exp.task, method, tx))
   return student, teacher, variables, update, state, t, batch
 
 
@@ -57,14 +57,14 @@ def test_eight_devices_give_the_update_of_one(parts, eight_devices):
 
 
 def test_padding_changes_no_evaluation(experiment, eight_devices):
-  made = experiment()
-  student = made.model('student')
-  variables = jax.tree.map(lambda x: x[None], student.init(jax.random.key(0), made.data.train.take([0])))
+  exp = experiment()
+  student = exp.model('student')
+  variables = jax.tree.map(lambda x: x[None], student.init(jax.random.key(0), exp.data.train.take([0])))
   results = []
   for mesh, size in ((sharding.make_mesh(), 8), (sharding.make_mesh(), 64), (sharding.make_mesh(), 16)):
-    found = make_evaluate(student, made.task, mesh, size)(variables, made.data.test)
-    assert len(found.gathered[0]['label']) == len(made.data.test)
-    results.append(found.metrics)
+    result = make_evaluate(student, exp.task, mesh, size)(variables, exp.data.test)
+    assert len(result.gathered[0]['label']) == len(exp.data.test)
+    results.append(result.metrics)
   for other in results[1:]:
     for name, value in results[0].items():
       np.testing.assert_allclose(other[name], value, rtol=1e-5, err_msg=name)
@@ -115,8 +115,8 @@ def test_pmap_agrees_with_jit_without_batch_norm(eight_devices):
 
 
 def test_a_scheduled_weight_acts_inside_its_window():
-  made = schedules.weight_schedule(100, schedule='linear', start=0.2, stop=0.6, warmup=0.1)
-  values = np.array([made(i) for i in range(100)])
+  result = schedules.weight_schedule(100, schedule='linear', start=0.2, stop=0.6, warmup=0.1)
+  values = np.array([result(i) for i in range(100)])
   assert (values[:20] == 0).all() and (values[60:] == 0).all() and (values[20:60] > 0).all()
   assert values.argmax() in (28, 29, 30)
   assert schedules.weight_schedule(10)(9) == 1
@@ -124,8 +124,8 @@ def test_a_scheduled_weight_acts_inside_its_window():
 
 @pytest.mark.parametrize('schedule', ['constant', 'linear', 'cosine', 'steps'])
 def test_a_learning_rate_rises_and_falls(schedule):
-  made = schedules.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
-  values = np.array([made(i) for i in range(101)])
+  result = schedules.learning_rate(1.0, 100, schedule=schedule, warmup=0.1, boundaries=(0.5,), factor=0.5)
+  values = np.array([result(i) for i in range(101)])
   assert values[0] == 0 and values[10] == pytest.approx(1.0)
   end = {'constant': 1.0, 'linear': 0.0, 'cosine': 0.0, 'steps': 0.5}[schedule]
   assert values[100] == pytest.approx(end, abs=0.02)
@@ -171,9 +171,9 @@ def test_two_momenta_that_are_alike_are_one():
   student, task = taps.peer(), build.task({'name': 'classification'})
   method, nothing = build.method({'kd': {'weight': 1.0}}, 6), build.method({}, 6)
 
-  def after(tx, made, make, n=3):
-    state = jax.jit(step.make_init(student, made, tx))(0, t, batch)
-    update = jax.jit(make(student, task, made, tx))
+  def after(tx, result, make, n=3):
+    state = jax.jit(step.make_init(student, result, tx))(0, t, batch)
+    update = jax.jit(make(student, task, result, tx))
     for _ in range(n):
       state, losses = update(state, t, batch)
     return state.params, losses
@@ -189,8 +189,8 @@ def test_two_momenta_that_are_alike_are_one():
 
 def test_a_dropped_modality_is_absent_and_never_all_of_them():
   inputs = {'image': np.ones((4000, 1)), 'text': np.ones((4000, 3)), 'text/present': np.arange(4000) % 2}
-  made = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.3, 'text': 0.5})
-  image, text = (np.asarray(made[f'{k}/present']) for k in ('image', 'text'))
+  result = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.3, 'text': 0.5})
+  image, text = (np.asarray(result[f'{k}/present']) for k in ('image', 'text'))
   assert image.mean() == pytest.approx(0.7 + 0.15, abs=0.03)
   assert (text[::2] == 0).all() and text[1::2].mean() == pytest.approx(0.5 + 0.15, abs=0.03)
   assert (np.maximum(image, text)[1::2] == 1).all()
@@ -198,22 +198,22 @@ def test_a_dropped_modality_is_absent_and_never_all_of_them():
 
 def test_a_fusion_keeps_what_it_takes_no_notice_of():
   inputs = {'image': np.ones((8, 2, 2, 3), np.float32), 'text': np.ones((8, 3), np.int32)}
-  made = missing_modality.drop_modalities(
+  result = missing_modality.drop_modalities(
     jax.random.key(0), inputs, {'image': 0.9, 'text': 0.9}, hidden=False
   )
-  assert np.all(made['image'] == 1) and 0 < np.sum(made['image/present']) < 8
+  assert np.all(result['image'] == 1) and 0 < np.sum(result['image/present']) < 8
   assert Fusion.IGNORES_ABSENT and not hasattr(TwoTower, 'IGNORES_ABSENT')
 
 
 def test_what_is_dropped_leaves_nothing_behind():
   image = np.full((64, 2, 2, 3), 255, np.uint8)
   inputs = {'image': image, 'words': np.ones((64, 3, 2)), 'words/mask': np.ones((64, 3))}
-  made = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.5, 'words': 0.5})
+  result = missing_modality.drop_modalities(jax.random.key(0), inputs, {'image': 0.5, 'words': 0.5})
   for name in ('image', 'words'):
-    gone = np.asarray(made[f'{name}/present']) == 0
-    assert 0 < gone.sum() < 64 and not np.any(made[name][gone]) and np.all(made[name][~gone])
-  assert np.all(np.asarray(made['words/mask']).any(-1) == np.asarray(made['words/present']))
-  assert np.all((made['image/present'] + made['words/present']) > 0)
+    gone = np.asarray(result[f'{name}/present']) == 0
+    assert 0 < gone.sum() < 64 and not np.any(result[name][gone]) and np.all(result[name][~gone])
+  assert np.all(np.asarray(result['words/mask']).any(-1) == np.asarray(result['words/present']))
+  assert np.all((result['image/present'] + result['words/present']) > 0)
 
 
 @pytest.mark.parametrize('name', ['crop_black', 'jitter'])

@@ -63,26 +63,26 @@ def built(begun, kept):
   """`begun`, with the store of the config in its default form built once for all tests."""
 
   def make(folder='w'):
-    made = begun(folder)
+    exp = begun(folder)
     if not (kept / 'store').exists():
-      stages.store_command(made, 'build')
-      shutil.copytree(teacher_store.folder(made), kept / 'store')
-    shutil.copytree(kept / 'store', teacher_store.folder(made), dirs_exist_ok=True)
-    return made
+      stages.store_command(exp, 'build')
+      shutil.copytree(teacher_store.folder(exp), kept / 'store')
+    shutil.copytree(kept / 'store', teacher_store.folder(exp), dirs_exist_ok=True)
+    return exp
 
   return make
 
 
-def spec_of(made):
-  return manifest.spec(made, stages.setup(made, 'student'))
+def spec_of(result):
+  return manifest.spec(result, stages.setup(result, 'student'))
 
 
 def files(folder):
   return {f.name: f.read_bytes() for f in sorted(folder.glob('0*'))}
 
 
-def weights(made):
-  return load_file(made.folder('student') / 'seed_0.safetensors')
+def weights(result):
+  return load_file(result.folder('student') / 'seed_0.safetensors')
 
 
 def said(error):
@@ -107,14 +107,14 @@ def test_taps_come_back(dtype, eps):
   arrays, checks = record.encode(taps, t)
   records = record.pack(taps, np.arange(6), 1, jax.device_get(arrays))
   again = np.frombuffer(records.tobytes(), record.record(taps))
-  found = record.decode(taps, record.unpack(again))
-  assert found.keys() == t.keys() and all(fits for fits, _ in checks.values())
+  result = record.decode(taps, record.unpack(again))
+  assert result.keys() == t.keys() and all(fits for fits, _ in checks.values())
   for name, x in t.items():
-    assert found[name].shape == x.shape
+    assert result[name].shape == x.shape
     if name in ('text/mask', 'text/tokens'):
-      assert found[name].dtype == x.dtype
-    assert found[name].dtype == (jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype)
-    np.testing.assert_allclose(np.float64(found[name]), np.float64(x), rtol=eps, atol=eps * 1e-3)
+      assert result[name].dtype == x.dtype
+    assert result[name].dtype == (jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype)
+    np.testing.assert_allclose(np.float64(result[name]), np.float64(x), rtol=eps, atol=eps * 1e-3)
 
 
 @pytest.mark.parametrize(('dtype', 'eps'), [('float32', 1e-5), ('float16', 5e-3), ('bfloat16', 4e-2)])
@@ -133,8 +133,8 @@ def test_top_k_keeps_the_probabilities_and_the_tail(dtype, eps):
   np.put_along_axis(p, top, 0, -1)
   np.put_along_axis(q, top, 0, -1)
   np.testing.assert_allclose(q.sum(-1), p.sum(-1), rtol=eps)
-  rest = np.sort(q, -1)[..., 16:]
-  assert (np.ptp(rest, axis=-1) < 1e-9).all()  # an even spread
+  remaining = np.sort(q, -1)[..., 16:]
+  assert (np.ptp(remaining, axis=-1) < 1e-9).all()  # an even spread
   np.testing.assert_allclose(dense.max(-1), x.max(-1), rtol=1e-3)
 
 
@@ -176,9 +176,9 @@ def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config
 def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
   config.student.train.augment, config.store.views = ('flip', 'crop'), 2
   config.teacher.source = 'store'
-  claim_workdir(made := begun())
-  batch = made.data.train.take(np.arange(8))
-  baseline, live = (stages.setup(made, 'baseline').augment, build.make_augment(config.student.train, 0))
+  claim_workdir(exp := begun())
+  batch = exp.data.train.take(np.arange(8))
+  baseline, live = (stages.setup(exp, 'baseline').augment, build.make_augment(config.student.train, 0))
   epochs = [np.full(8, e, np.int32) for e in range(3)]
   a, b, again = (baseline(batch | {'epoch': e})['image'] for e in epochs)
   np.testing.assert_array_equal(a, again)
@@ -186,16 +186,16 @@ def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
   assert (a != b).any()
   config.store.views = 1
   with pytest.raises(KdjaxError, match='store.views'):  # the views of the baseline are part of the workdir
-    validate.check(Experiment(config.to_dict(), made.workdir))
+    validate.check(Experiment(config.to_dict(), exp.workdir))
   config.store.views, config.teacher.source = 2, 'auto'
   with pytest.raises(KdjaxError, match="teacher.source is 'auto' and student.train.augment is not empty"):
-    validate.check(Experiment(config.to_dict(), made.workdir / 'other'))
+    validate.check(Experiment(config.to_dict(), exp.workdir / 'other'))
 
 
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   whole = files(teacher_store.folder(built('whole')))
   assert len(whole) == 6
-  made, wrote = begun(), write_json
+  exp, wrote = begun(), write_json
 
   def killed(path, value, **how):
     if path.name == '00001.json':
@@ -204,25 +204,25 @@ def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
 
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
     patched.setattr('kdjax.runtime.files.write_json', killed)
-    stages.store_command(made, 'build')
+    stages.store_command(exp, 'build')
   with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
-    teacher_store.open_reader(spec_of(made))
-  first = (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns
-  (teacher_store.folder(made) / '.00002.array_record.7').write_text('half')
-  stages.store_command(made, 'info')
+    teacher_store.open_reader(spec_of(exp))
+  first = (teacher_store.folder(exp) / '00000.array_record').stat().st_mtime_ns
+  (teacher_store.folder(exp) / '.00002.array_record.7').write_text('half')
+  stages.store_command(exp, 'info')
   assert '1 of 3 shards, not finished' in capsys.readouterr().out
-  stages.store_command(made, 'build')
+  stages.store_command(exp, 'build')
   assert 'going on, 1 of 3 shards are whole' in capsys.readouterr().out
-  assert files(teacher_store.folder(made)) == whole
-  assert (teacher_store.folder(made) / '00000.array_record').stat().st_mtime_ns == first
-  assert not list(teacher_store.folder(made).glob('.0*'))
-  stages.store_command(made, 'build')
+  assert files(teacher_store.folder(exp)) == whole
+  assert (teacher_store.folder(exp) / '00000.array_record').stat().st_mtime_ns == first
+  assert not list(teacher_store.folder(exp).glob('.0*'))
+  stages.store_command(exp, 'build')
   assert 'done before' in capsys.readouterr().out
 
 
 def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
-  made = built()
-  spec, path = spec_of(made), teacher_store.folder(made) / '00001.array_record'
+  exp = built()
+  spec, path = spec_of(exp), teacher_store.folder(exp) / '00001.array_record'
   good = path.read_bytes()
   reader = teacher_store.open_reader(spec)
   ids, views = reader.ids, np.zeros(len(reader.ids), np.int64)
@@ -239,24 +239,24 @@ def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
     for at in places + [0, len(whole) - 1]:
       file.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
       try:
-        found = teacher_store.open_reader(spec).take(ids, views)
+        result = teacher_store.open_reader(spec).take(ids, views)
       except KdjaxError as e:
         assert '\n' not in str(e)
         caught.append(name)
       else:  # a byte of the padding, or of what nobody reads
-        assert all(np.array_equal(found[k], true[k]) for k in true)
+        assert all(np.array_equal(result[k], true[k]) for k in true)
     file.write_bytes(whole)
   assert len(set(caught)) == 3
   path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
   with pytest.raises(KdjaxError, match='damaged'):
-    teacher_store.verify(made, stages.setup(made, 'student'))
-  stages.store_command(made, 'build')  # writes that shard again
+    teacher_store.verify(exp, stages.setup(exp, 'student'))
+  stages.store_command(exp, 'build')  # writes that shard again
   assert path.read_bytes() == good
 
 
 def test_a_store_that_is_cut_off_is_refused(built):
-  made = built()
-  spec, folder = spec_of(made), teacher_store.folder(made)
+  exp = built()
+  spec, folder = spec_of(exp), teacher_store.folder(exp)
   with pytest.raises(KdjaxError, match='nothing of the example with the id 4321'):
     teacher_store.open_reader(spec).take(np.array([4321]), np.array([0]))
   path = folder / '00002.array_record'
@@ -288,37 +288,39 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
   built()
   with config.unlocked():
     config.update(change or {})
-  made = built()
+  exp = built()
   if not change:
-    path = made.folder('teacher') / 'seed_0.safetensors'
+    path = exp.folder('teacher') / 'seed_0.safetensors'
     tensors = load_file(path)
     first = sorted(tensors)[0]
     save_file(tensors | {first: tensors[first] + 1e-6}, path)
-  spec = spec_of(made)
+  spec = spec_of(exp)
   with pytest.raises(KdjaxError) as error:
     teacher_store.open_reader(spec)
   assert named in said(error)
   with pytest.raises(KdjaxError, match='holds another store .*there'):
-    stages.store_command(made, 'build')
+    stages.store_command(exp, 'build')
 
 
 def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys):
-  def hears(made, source='auto'):
+  def hears(result, source='auto'):
     capsys.readouterr()
-    setup = teacher_store.use_store(made, stages.setup(made, 'student'), {source}, made.folder('student'))
+    setup = teacher_store.use_store(
+      result, stages.setup(result, 'student'), {source}, result.folder('student')
+    )
     return setup.reader is not None, ' '.join(capsys.readouterr().out.split())
 
   fallen = begun('live')
-  heard, told = hears(fallen)
-  assert not heard and 'uses the live teacher (there is no store' in told
+  teacher_used, message = hears(fallen)
+  assert not teacher_used and 'uses the live teacher (there is no store' in message
   stages.store_command(fallen, 'build')
   assert not hears(fallen)[0]  # a training that was begun with the live teacher
-  made = built('stored')
-  heard, told = hears(made)
-  assert heard and 'uses the store' in told
-  shutil.rmtree(teacher_store.folder(made))
+  exp = built('stored')
+  teacher_used, message = hears(exp)
+  assert teacher_used and 'uses the store' in message
+  shutil.rmtree(teacher_store.folder(exp))
   with pytest.raises(KdjaxError, match='there is no store'):
-    hears(made)
+    hears(exp)
   config.store.dtype = 'float32'
   again = begun('stored')
   stages.store_command(again, 'build')
@@ -330,18 +332,18 @@ def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys
 def test_a_cohort_shares_a_store_and_hears_one_teacher(built, config):
   with config.unlocked():
     config.cohort = {'kd': {'methods': {'kd': METHODS['kd']}}, 'rkd': {'methods': {'rkd': METHODS['rkd']}}}
-  made = built()
-  setup = teacher_store.use_store(made, stages.setup(made, 'student'), {'store', 'ema'}, made.workdir)
+  exp = built()
+  setup = teacher_store.use_store(exp, stages.setup(exp, 'student'), {'store', 'ema'}, exp.workdir)
   assert setup.wanted == {'logits', 'image/embed'} and setup.teacher_variables == {}
   with pytest.raises(KdjaxError, match="'live' or 'store', not both"):
-    teacher_store.use_store(made, setup, {'store', 'live'}, made.workdir)
+    teacher_store.use_store(exp, setup, {'store', 'live'}, exp.workdir)
 
 
 def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
-  made = begun()
-  teacher_store.folder(made).mkdir()
-  with FileLock(teacher_store.folder(made) / '.lock'), pytest.raises(KdjaxError) as error:
-    stages.store_command(made, 'build')
+  exp = begun()
+  teacher_store.folder(exp).mkdir()
+  with FileLock(teacher_store.folder(exp) / '.lock'), pytest.raises(KdjaxError) as error:
+    stages.store_command(exp, 'build')
   assert 'another builder' in said(error)
 
   class Full(store_write.ArrayRecordWriter):
@@ -356,10 +358,10 @@ def test_two_builders_and_a_full_disk(begun, built, monkeypatch):
 
   with monkeypatch.context() as patched, pytest.raises(KdjaxError) as error:
     patched.setattr(store_write, 'ArrayRecordWriter', Full)
-    stages.store_command(made, 'build')
+    stages.store_command(exp, 'build')
   assert 'the disk is full' in said(error) and '1 shards that are whole are kept' in said(error)
-  stages.store_command(made, 'build')
-  assert files(teacher_store.folder(made)) == files(teacher_store.folder(built('other')))
+  stages.store_command(exp, 'build')
+  assert files(teacher_store.folder(exp)) == files(teacher_store.folder(built('other')))
 
 
 def test_a_mistake_is_one_line(begun, config, experiment):
@@ -385,21 +387,21 @@ def test_a_mistake_is_one_line(begun, config, experiment):
 
 @pytest.mark.parametrize(('value', 'match'), [(1e5, 'beyond float16'), (np.nan, 'not finite')])
 def test_values_that_do_not_fit_are_not_stored(begun, value, match):
-  made = begun()
-  path = made.folder('teacher') / 'seed_0.safetensors'
+  exp = begun()
+  path = exp.folder('teacher') / 'seed_0.safetensors'
   tensors = load_file(path)
   save_file({k: np.full_like(v, value) if v.ndim == 1 else v for k, v in tensors.items()}, path)
   with pytest.raises(KdjaxError, match=match):
-    stages.store_command(made, 'build')
-  assert not files(teacher_store.folder(made))
+    stages.store_command(exp, 'build')
+  assert not files(teacher_store.folder(exp))
 
 
 def test_eight_devices_store_the_same(eight_devices, begun, kept, config):
-  made = begun()
-  stages.store_command(made, 'build')
-  reader = teacher_store.open_reader(spec_of(made))
-  batch = stages.setup(made, 'student').source.take(np.arange(16))
+  exp = begun()
+  stages.store_command(exp, 'build')
+  reader = teacher_store.open_reader(spec_of(exp))
+  batch = stages.setup(exp, 'student').source.take(np.arange(16))
   assert reader.join(batch | {'epoch': np.full(16, 7, np.int32)})['epoch'].tolist() == [0] * 16
-  errors = teacher_store.verify(made, stages.setup(made, 'student'), 16)
+  errors = teacher_store.verify(exp, stages.setup(exp, 'student'), 16)
   assert max(errors.values()) < 5e-3
-  assert json.loads((teacher_store.folder(made) / 'manifest.json').read_text())['complete']
+  assert json.loads((teacher_store.folder(exp) / 'manifest.json').read_text())['complete']

@@ -52,16 +52,16 @@ def test_student_and_baseline_share_a_stream_that_is_not_the_teachers():
 def test_a_teacher_of_the_same_architecture_is_not_the_baseline(experiment):
   _, t, batch = taps.example()
   init = step.make_init(taps.peer(), build.method({}, 6), optimizers.optimiser({'name': 'sgd', 'lr': 0.5}, 6))
-  made = experiment()
-  seeds = {s: jnp.array(stages.setup(made, s).seeds[0], jnp.uint32) for s in ('teacher', 'baseline')}
+  exp = experiment()
+  seeds = {s: jnp.array(stages.setup(exp, s).seeds[0], jnp.uint32) for s in ('teacher', 'baseline')}
   states = [jax.jit(init)(seed, t, batch) for seed in seeds.values()]
   a, b = (s.params['student'] for s in states)
   assert all((a[k] != b[k]).any() for k in a) and states[0].seed != states[1].seed
 
 
 def test_a_workdir_stays_with_the_streams_it_was_begun_with(experiment):
-  claim_workdir(made := experiment())
-  path = made.workdir / 'protocol.json'
+  claim_workdir(exp := experiment())
+  path = exp.workdir / 'protocol.json'
   assert json.loads(path.read_text())['protocol'] == streams.PROTOCOL > 1
   assert experiment().protocol == streams.PROTOCOL
   path.unlink()  # as a workdir of before was begun

@@ -33,8 +33,8 @@ def table(config):
   first = config.copy_and_resolve_references()
   config.student.model['hidden'] = (6,)
   second = config.copy_and_resolve_references()
-  for made in (first, second):
-    made.cohort = {'kd': {'methods': {'kd': {}}}, 'dkd': {'methods': {'dkd': {}}}}
+  for result in (first, second):
+    result.cohort = {'kd': {'methods': {'kd': {}}}, 'dkd': {'methods': {'dkd': {}}}}
   panel = {
     'teacher': {'one': Cell(('one',), 'teacher', published=97.5)},
     'alone': {c: Cell((c,), 'baseline', 'kd') for c in ('one', 'two')},
@@ -57,24 +57,24 @@ def weights(folder):
   return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.safetensors')}
 
 
-def cells(found):
-  return {(r, c): cell for (r, row) in found['panels']['Accuracy'].items() for c, cell in row.items()}
+def cells(result):
+  return {(r, c): cell for (r, row) in result['panels']['Accuracy'].items() for c, cell in row.items()}
 
 
 def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_path, monkeypatch):
-  found = run(table, tmp_path)
-  every = cells(found)
-  assert found['status'] == 'done' and all(c['status'] == 'done' for c in every.values())
+  result = run(table, tmp_path)
+  every = cells(result)
+  assert result['status'] == 'done' and all(c['status'] == 'done' for c in every.values())
   assert len(every['KD', 'one']['values']) == 2 and len(every['DKD', 'both']['values']) == 4
   assert every['DKD', 'both']['values'][:2] == every['DKD', 'one']['values']
   assert every['KD', 'one']['difference'] == pytest.approx(every['KD', 'one']['mean'] - 90)
   assert every['KD', 'two']['baseline'] == every['alone', 'two']['values']
   assert not (tmp_path / 'units' / 'two' / 'teacher').exists()  # it is lent
-  assert read_json(tmp_path / 'made.json', dict, '') == json.loads(json.dumps(found))
+  assert read_json(tmp_path / 'made.json', dict, '') == json.loads(json.dumps(result))
   for suffix, words in (('md', '(90.00)'), ('html', '<svg'), ('tex', r'Made & up')):
     assert words in (tmp_path / f'made.{suffix}').read_text()
   monkeypatch.setattr(stages, 'run', lambda *_: pytest.fail('it is done'))
-  assert run(table, tmp_path) | {'command': ''} == found
+  assert run(table, tmp_path) | {'command': ''} == result
 
 
 def test_a_member_of_a_table_is_what_it_is_alone(table, config, experiment, tmp_path):
@@ -167,21 +167,21 @@ def test_a_plan_without_the_data_has_no_times(table, tmp_path, capsys):
 
 
 def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
-  made = units(table, table.cells(), tmp_path)
-  assert list(made) == ['one', 'two']  # the lender first
-  assert sharded(made, '0/2') == ['one'] and sharded(made, '1/2') == ['one', 'two']
+  result = units(table, table.cells(), tmp_path)
+  assert list(result) == ['one', 'two']  # the lender first
+  assert sharded(result, '0/2') == ['one'] and sharded(result, '1/2') == ['one', 'two']
   for bad in ('2/2', 'x/2', '1'):
     with pytest.raises(KdjaxError, match='it is i/n'):
-      sharded(made, bad)
+      sharded(result, bad)
 
 
 def test_a_cell_that_nothing_serves_says_what_it_needs(table, tmp_path, capsys):
   panel = table.panels['Accuracy'] | {'Masks': {'one': Cell((), published=61.4, needs='learned masks')}}
-  found = run(dataclasses.replace(table, panels={'Accuracy': panel}), tmp_path, only='teacher,one')
+  result = run(dataclasses.replace(table, panels={'Accuracy': panel}), tmp_path, only='teacher,one')
   assert '1 cells, 1 of 1 experiments' in ' '.join(capsys.readouterr().out.split())
-  cell = cells(found)['Masks', 'one']
+  cell = cells(result)['Masks', 'one']
   assert cell['status'] == 'not run: needs learned masks' and 'mean' not in cell and 'difference' not in cell
-  assert found['status'] == '1 of 8 cells'
+  assert result['status'] == '1 of 8 cells'
   assert '| Masks | not run: needs learned masks (61.4' in (tmp_path / 'made.md').read_text()
   assert all('learned masks' in (tmp_path / f'made.{kind}').read_text() for kind in ('html', 'tex'))
   alone = dataclasses.replace(table, panels={'Accuracy': {'Masks': panel['Masks']}})
@@ -242,22 +242,22 @@ def test_errors_are_counted_with_a_bias():
 
 def test_a_table_in_latex_is_escaped():
   cell = {'status': 'done', 'measure': 'm', 'mean': 1.5, 'std': 0.25, 'values': [1, 2], 'published': 2.0}
-  found = {
+  result = {
     'title': 'T',
     'status': 'done',
     'command': 'c',
     'measures': {'m': {'unit': '%', 'digits': 1}},
     'panels': {'p': {'a_b & c': {'50 %': cell}}},
   }
-  assert r'a\_b \& c & 1.5 $\pm$ 0.2 (2.0) \\' in shown.latex(found)
-  assert r' & 50 \% \\' in shown.latex(found)
+  assert r'a\_b \& c & 1.5 $\pm$ 0.2 (2.0) \\' in shown.latex(result)
+  assert r' & 50 \% \\' in shown.latex(result)
 
 
 def test_p_is_corrected_over_the_table(table, tmp_path):
   """Many cells tested at once find something by chance."""
-  made = units(table, table.cells(), tmp_path)
+  result = units(table, table.cells(), tmp_path)
   rng = np.random.default_rng(0)
-  for unit in made.values():
+  for unit in result.values():
     unit.experiment.workdir.mkdir(parents=True)
     values = {
       'teacher': {'top1': [99.0]},
@@ -267,7 +267,7 @@ def test_p_is_corrected_over_the_table(table, tmp_path):
     (unit.experiment.workdir / 'values.json').write_text(
       json.dumps({'values': values, 'hardware': 'h', 'wall_time_s': 1.0})
     )
-  tested = [c for c in cells(results(table, made)).values() if 'p_value' in c]
+  tested = [c for c in cells(results(table, result)).values() if 'p_value' in c]
   assert len(tested) == 4 and all(c['p_adjusted'] >= c['p_value'] for c in tested)
   assert isinstance(Measure(lambda m, g: 0.0), Measure)
 
@@ -281,8 +281,8 @@ def test_the_page_of_all_tables_tells_what_was_run(table, tmp_path, monkeypatch)
   named = {n: dataclasses.replace(table, name=n, title=n) for n in ('made', 'other')}
   monkeypatch.setattr(pages, 'load', lambda path, scale: named[Path(path).stem])
   run(named['made'], folder, only='KD,one')
-  found = {one['name']: one['standing'] for one in pages.index(configs, folder)}
-  assert found == {'made': 'partly: 2 of 7 cells', 'other': 'recipe only'}
+  result = {one['name']: one['standing'] for one in pages.index(configs, folder)}
+  assert result == {'made': 'partly: 2 of 7 cells', 'other': 'recipe only'}
   text = (folder / 'README.md').read_text()
   assert '[made](made.md)' in text and '| other | recipe only | 0 of 7 |' in text
   assert '<svg' in (folder / 'index.html').read_text()

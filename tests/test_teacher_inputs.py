@@ -46,18 +46,20 @@ SIZES = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'in
 def refused(call, *parts):
   with pytest.raises(KdjaxError) as caught:
     call()
-  told = str(caught.value)
-  assert '\n' not in told and all(p in told for p in parts), told
+  message = str(caught.value)
+  assert '\n' not in message and all(p in message for p in parts), message
 
 
 def made(words=WORDS, lowercase=True, ends=True):
-  found = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token='[UNK]'))
-  found.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-  found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  found.decoder = decoders.WordPiece()
+  result = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token='[UNK]'))
+  result.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+  result.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  result.decoder = decoders.WordPiece()
   if ends:
-    found.post_processor = processors.TemplateProcessing('[CLS] $A [SEP]', None, [('[CLS]', 3), ('[SEP]', 4)])
-  return found
+    result.post_processor = processors.TemplateProcessing(
+      '[CLS] $A [SEP]', None, [('[CLS]', 3), ('[SEP]', 4)]
+    )
+  return result
 
 
 def folder(path, config=None, words=None, **files):
@@ -108,8 +110,8 @@ def test_fewer_rows_than_tokens_without_a_checkpoint():
 
 
 def test_padding_case_and_length_lie_beside_a_tokenizer(tmp_path):
-  said = {'pad_token': '</s>', 'do_lower_case': False, 'tokenizer_class': 'BertTokenizer'}
-  init = folder(tmp_path, words=made(), tokenizer_config=said)
+  record = {'pad_token': '</s>', 'do_lower_case': False, 'tokenizer_class': 'BertTokenizer'}
+  init = folder(tmp_path, words=made(), tokenizer_config=record)
   words = tokenizer.cut(pretrained.load_tokenizer(init), 6)
   ids, mask, _ = tokenizer.encode(words, ['the cat', 'THE cat'])
   assert ids.tolist() == [[3, 5, 6, 4, 1, 1], [3, 2, 6, 4, 1, 1]] and mask.sum() == 8
@@ -174,17 +176,17 @@ def test_an_embedding_with_more_rows_than_tokens(tmp_path):
 
 
 def test_the_spectrogram_of_a_checkpoint(tmp_path):
-  given = {'num_mel_bins': 128, 'max_source_positions': 1500}
-  how = log_mel.settings(whisper_encoder.config(given, tmp_path)['mel'])
+  inputs = {'num_mel_bins': 128, 'max_source_positions': 1500}
+  how = log_mel.settings(whisper_encoder.config(inputs, tmp_path)['mel'])
   assert how == PRESETS['whisper']._replace(mels=128, length=3000)
-  said = {'feature_size': 64, 'sampling_rate': 8000, 'hop_length': 80, 'n_fft': 256, 'chunk_length': 30}
-  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(said))
+  record = {'feature_size': 64, 'sampling_rate': 8000, 'hop_length': 80, 'n_fft': 256, 'chunk_length': 30}
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(record))
   how = log_mel.settings(whisper_encoder.config({}, tmp_path)['mel'])
   assert how[:4] == (8000, 256, 80, 64)
   (tmp_path / 'preprocessor_config.json').write_text(json.dumps({'dither': 1.0}))
   refused(lambda: whisper_encoder.config({}, tmp_path), 'dither 1.0')
-  said = {'num_mel_bins': 64, 'max_length': 512, 'mean': -5.0, 'std': 3.0, 'sampling_rate': 16000}
-  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(said))
+  record = {'num_mel_bins': 64, 'max_length': 512, 'mean': -5.0, 'std': 3.0, 'sampling_rate': 16000}
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(record))
   how = log_mel.settings(ast.config({}, tmp_path)['mel'])
   assert (how.mels, how.length, how.mean, how.std) == (64, 512, -5.0, 3.0)
   (tmp_path / 'preprocessor_config.json').write_text(json.dumps({'do_normalize': False}))
@@ -219,6 +221,6 @@ def test_front_ends_and_scales_stay_in_float32():
   model = functional.functions(towers, {}, 'bfloat16')
   variables = model.init(jax.random.key(0), batch)
   variables['params']['logit_scale'] = jnp.float32(4.6051702)
-  found = model.apply(variables, batch)[0]
-  assert found['logit_scale'].dtype == jnp.float32 and found['logit_scale'] == np.float32(4.6051702)
-  assert found['image/embed'].dtype == jnp.bfloat16
+  result = model.apply(variables, batch)[0]
+  assert result['logit_scale'].dtype == jnp.float32 and result['logit_scale'] == np.float32(4.6051702)
+  assert result['image/embed'].dtype == jnp.bfloat16

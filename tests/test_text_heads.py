@@ -29,8 +29,8 @@ def saved(folder, tensors, **config):
   return str(folder)
 
 
-def taps(init, **given):
-  model = pretrained.complete(init, {'model': 'bert', **given})
+def taps(init, **options):
+  model = pretrained.complete(init, {'model': 'bert', **options})
   net, like = shapes(model, text_batch())
   return jax.jit(net.apply)(pretrained.load(init, model, like), text_batch())
 
@@ -38,8 +38,8 @@ def taps(init, **given):
 def refused(call, *parts):
   with pytest.raises(KdjaxError) as caught:
     call()
-  told = str(caught.value)
-  assert '\n' not in told and all(p in told for p in parts), told
+  message = str(caught.value)
+  assert '\n' not in message and all(p in message for p in parts), message
 
 
 def tokens():
@@ -128,8 +128,8 @@ def test_the_pools_of_a_sentence_encoder(tmp_path):
     pool = pretrained.complete(encoder(tmp_path, 'Pooling', Pooling=config), {'model': 'bert'})['pool']
     assert isinstance(pool, str) == (len(modes) == 1)
     for mode, name in zip(modes, [pool] if isinstance(pool, str) else pool, strict=True):
-      found = net.apply({}, x, mask, name, method='pooled')
-      np.testing.assert_allclose(found, pooled(mode), atol=1e-4)
+      result = net.apply({}, x, mask, name, method='pooled')
+      np.testing.assert_allclose(result, pooled(mode), atol=1e-4)
   joined = pooled('lasttoken'), pooled('max')
   np.testing.assert_allclose(taps(str(tmp_path))['embed'], np.concatenate(joined, -1), atol=1e-4)
 

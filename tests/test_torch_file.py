@@ -39,7 +39,7 @@ def test_strides_and_offsets(saved):
     empty=tensor(shape=(0, 4), strides=(4, 1)),
     parameter=called(name('torch._utils', '_rebuild_parameter'), tensor(), b'\x88', b'N'),
   )
-  found = torch_file.read(saved(body, {'0': BASE}))
+  result = torch_file.read(saved(body, {'0': BASE}))
   matrix = BASE.reshape(3, 4)
   expected = {
     'whole': matrix,
@@ -49,17 +49,17 @@ def test_strides_and_offsets(saved):
     'empty': np.zeros((0, 4)),
     'parameter': BASE,
   }
-  assert found.keys() == expected.keys()
+  assert result.keys() == expected.keys()
   for key, x in expected.items():
-    assert found[key].shape == x.shape and (found[key] == x).all(), key
+    assert result[key].shape == x.shape and (result[key] == x).all(), key
 
 
 def test_every_type(saved):
   kinds = {k: np.arange(4).astype(kind) for k, kind in torch_file.STORAGES.items()}
   body = state(**{k: tensor(k, k, 4, shape=(4,)) for k in kinds})
-  found = torch_file.read(saved(body, kinds))
-  assert found['BFloat16Storage'].dtype == ml_dtypes.bfloat16
-  assert all(found[k].dtype == x.dtype and (found[k] == x).all() for k, x in kinds.items())
+  result = torch_file.read(saved(body, kinds))
+  assert result['BFloat16Storage'].dtype == ml_dtypes.bfloat16
+  assert all(result[k].dtype == x.dtype and (result[k] == x).all() for k, x in kinds.items())
 
 
 def test_the_weights_of_a_training_checkpoint(saved):

@@ -51,8 +51,8 @@ def workdir(tmp_path):
   def make(model, task='classification', **more):
     folder = tmp_path / 'w'
     (folder / 'student').mkdir(parents=True, exist_ok=True)
-    said = {'model': model, 'fill': {}, 'example': {}, 'seeds': [0], 'classes': [], 'rate': 0}
-    (folder / 'student' / 'stage.json').write_text(json.dumps(said | more))
+    record = {'model': model, 'fill': {}, 'example': {}, 'seeds': [0], 'classes': [], 'rate': 0}
+    (folder / 'student' / 'stage.json').write_text(json.dumps(record | more))
     own = {'inputs': {}, 'dtype': 'float32'}
     config = {'task': task if isinstance(task, dict) else {'name': task}, 'student': own, 'data': {}}
     (folder / 'config.json').write_text(json.dumps(config))

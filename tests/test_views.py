@@ -71,18 +71,18 @@ def test_an_operation_is_pillows(name):
     image = rng.integers(low, high, (24, 24, 3)).astype(np.uint8)
     image[4:20, 6:18] = image[4, 6]
     theirs = np.asarray(PILLOW[name](Image.fromarray(image), v)).astype(int)
-    made = np.asarray(call(image.astype(np.float32), v))
-    assert made.min() >= 0 and made.max() <= 255 and (made == made.round()).all()
-    close = abs(made - theirs) <= 1
+    result = np.asarray(call(image.astype(np.float32), v))
+    assert result.min() >= 0 and result.max() <= 255 and (result == result.round()).all()
+    close = abs(result - theirs) <= 1
     assert close.mean() > (0.97 if name in ('rotate', 'shear_x', 'shear_y') else 0.999), close.mean()
 
 
 def test_strong_views_are_of_bytes_and_of_any_channels():
   keys = jax.random.split(jax.random.key(0), 64)
   image = np.random.default_rng(0).integers(0, 256, (16, 12, 3)).astype(np.uint8)
-  made = jax.jit(jax.vmap(rand_augment, (0, None)))(keys, image)
-  assert made.shape == (64, 16, 12, 3) and made.dtype == jnp.uint8
-  assert len(np.unique(np.asarray(made).reshape(64, -1), axis=0)) > 60
+  result = jax.jit(jax.vmap(rand_augment, (0, None)))(keys, image)
+  assert result.shape == (64, 16, 12, 3) and result.dtype == jnp.uint8
+  assert len(np.unique(np.asarray(result).reshape(64, -1), axis=0)) > 60
   assert rand_augment(keys[0], image[..., :1]).shape == (16, 12, 1)
   with pytest.raises(KdjaxError, match='images of bytes'):
     rand_augment(keys[0], image.astype(np.float32))
@@ -176,7 +176,7 @@ def test_sskd_learns_from_turned_views(experiment, small):
   setups = {stage: stages.setup(whole, stage) for stage in ('teacher', 'baseline', 'student')}
   batch = whole.data.train.take(np.arange(4)) | {'epoch': np.zeros(4, np.int32)}
   shown = {
-    stage: [k for k in made.augment(batch) if k.startswith(views.VIEW)] for stage, made in setups.items()
+    stage: [k for k in result.augment(batch) if k.startswith(views.VIEW)] for stage, result in setups.items()
   }
   assert shown == {'teacher': [], 'baseline': [], 'student': [f'view:{name}/image' for name in TURNS]}
 

@@ -115,8 +115,8 @@ def test_second_derivative(cache):
       grad = jax.grad(lambda x, w: jnp.sum(jnp.tanh(f(x, w))), argnums=(0, 1))
       return jax.grad(lambda x, w: sum(jnp.vdot(g, g) for g in grad(x, w)), argnums=(0, 1))
 
-    found, wanted = (jax.jit(penalty(f))(x, w) for f in (ours, lambda x, w: plain(x, w, 'SAME')))
-    for a, b in zip(found, wanted, strict=True):
+    result, wanted = (jax.jit(penalty(f))(x, w) for f in (ours, lambda x, w: plain(x, w, 'SAME')))
+    for a, b in zip(result, wanted, strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * float(jnp.abs(b).max()))
 
 

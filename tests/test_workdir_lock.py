@@ -37,20 +37,20 @@ def small(config):
 
 
 def test_a_second_run_hears_who_is_first(experiment, tmp_path):
-  made = experiment()
-  with workdir_lock.held(made.workdir):
+  exp = experiment()
+  with workdir_lock.held(exp.workdir):
     for _ in range(2):
       line = (
         f'w is in use by process {os.getpid()} on {socket.gethostname()} since 2.*: wait, or choose another'
       )
       with pytest.raises(KdjaxError, match=line):
-        stages.run(made)
-    (made.workdir / workdir_lock.OWNER).write_text('[')
+        stages.run(exp)
+    (exp.workdir / workdir_lock.OWNER).write_text('[')
     with pytest.raises(KdjaxError, match='in use by another process'):
-      stages.run(made)
-  with workdir_lock.held(made.workdir):  # it is free again
+      stages.run(exp)
+  with workdir_lock.held(exp.workdir):  # it is free again
     pass
-  assert not made.workdir.exists()  # nothing came of it
+  assert not exp.workdir.exists()  # nothing came of it
 
 
 def test_a_lock_goes_with_its_process(tmp_path):
@@ -127,9 +127,9 @@ def test_paths_that_cannot_be(tmp_path, monkeypatch):
 
 
 def test_evaluation_and_prediction_write_nothing(small, tmp_path, monkeypatch):
-  made = Experiment(small.to_dict(), tmp_path / 'w')
-  stages.run(made, ('teacher',))
-  before = {p: p.stat().st_mtime_ns for p in made.workdir.rglob('*')}
+  exp = Experiment(small.to_dict(), tmp_path / 'w')
+  stages.run(exp, ('teacher',))
+  before = {p: p.stat().st_mtime_ns for p in exp.workdir.rglob('*')}
 
   def fails(path, *args, **kwargs):
     raise OSError(errno.EROFS, 'Read-only file system', str(path))
@@ -138,11 +138,11 @@ def test_evaluation_and_prediction_write_nothing(small, tmp_path, monkeypatch):
     for name in ('write', 'swapped_in', 'write_json'):
       patched.setattr(files, name, fails)
     patched.setattr(workdir_lock.FileLock, 'acquire', fails)
-    assert stages.evaluate(Experiment(small.to_dict(), made.workdir), 'test')['teacher']['top1']
-    assert predict.load(made.workdir, 'teacher').predict({'text': ['is it red?']})[0]
+    assert stages.evaluate(Experiment(small.to_dict(), exp.workdir), 'test')['teacher']['top1']
+    assert predict.load(exp.workdir, 'teacher').predict({'text': ['is it red?']})[0]
     with pytest.raises(KdjaxError, match='Read-only file system'):
-      stages.run(Experiment(small.to_dict(), made.workdir))
-  assert before == {p: p.stat().st_mtime_ns for p in made.workdir.rglob('*')}
+      stages.run(Experiment(small.to_dict(), exp.workdir))
+  assert before == {p: p.stat().st_mtime_ns for p in exp.workdir.rglob('*')}
 
 
 @pytest.fixture
@@ -198,46 +198,46 @@ def test_a_signal_while_everything_is_imported_is_one_line(number):
     '--workdir=/proc/x',
   ]
   process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-  said = ''
-  while 'absl' not in said:  # our own imports are through, the long ones are not
-    said += process.stderr.readline()
+  message = ''
+  while 'absl' not in message:  # our own imports are through, the long ones are not
+    message += process.stderr.readline()
   process.send_signal(number)
-  out, rest = process.communicate()
-  lines = [line for line in (out + rest).splitlines() if not line.startswith('import time:')]
+  out, remaining = process.communicate()
+  lines = [line for line in (out + remaining).splitlines() if not line.startswith('import time:')]
   assert process.returncode == 128 + number and lines == ['stopped; run the same command to go on.']
 
 
 def test_tokenizers_that_do_not_fit_themselves(tmp_path):
   whole = json.loads(tokenizer.train(['a b c word'], 10).to_str())
 
-  def made(change):
-    given = json.loads(json.dumps(whole))
-    change(given)
-    (tmp_path / 't.json').write_text(json.dumps(given))
+  def result(change):
+    inputs = json.loads(json.dumps(whole))
+    change(inputs)
+    (tmp_path / 't.json').write_text(json.dumps(inputs))
     return tokenizer.cut(tokenizer.load(tmp_path / 't.json'), 4)
 
-  assert tokenizer.size(made(lambda t: t['model']['vocab'].update(word=99))) == 100
+  assert tokenizer.size(result(lambda t: t['model']['vocab'].update(word=99))) == 100
   with pytest.raises(KdjaxError, match='needs a token for unknown words'):
-    tokenizer.encode(made(lambda t: t['model']['vocab'].pop('[UNK]')), ['unseen'])
+    tokenizer.encode(result(lambda t: t['model']['vocab'].pop('[UNK]')), ['unseen'])
   with pytest.raises(KdjaxError, match='ids up to 2147483648'):
-    made(lambda t: t['model']['vocab'].update(word=2**31))
+    result(lambda t: t['model']['vocab'].update(word=2**31))
   post = {'type': 'TemplateProcessing', 'pair': [{'Sequence': {'id': 'A', 'type_id': 0}}]}
   post['single'] = [{'SpecialToken': {'id': 'X', 'type_id': 0}}, *post['pair']]
   post['pair'] = [*post['pair'], {'Sequence': {'id': 'B', 'type_id': 0}}]
   post['special_tokens'] = {'X': {'id': 'X', 'ids': [500], 'tokens': ['X']}}
   with pytest.raises(KdjaxError, match='gives the id 500, and the largest of its vocabulary is'):
-    made(lambda t: t.update(post_processor=post))
+    result(lambda t: t.update(post_processor=post))
 
 
 def test_an_image_that_is_a_vector_is_not_asked_for(small, tmp_path):
-  made = Experiment(small.to_dict(), tmp_path / 'w')
-  stages.run(made, ('teacher',))
-  path = made.workdir / 'teacher' / 'stage.json'
-  said = files.read_json(path, dict, '') | {'inputs': {'image': 'x'}}
-  shutil.rmtree(made.workdir / 'teacher' / 'checkpoints')
-  said['example']['x'] = [[5], 'float32']
-  config = files.read_json(made.workdir / 'config.json', dict, '')
+  exp = Experiment(small.to_dict(), tmp_path / 'w')
+  stages.run(exp, ('teacher',))
+  path = exp.workdir / 'teacher' / 'stage.json'
+  record = files.read_json(path, dict, '') | {'inputs': {'image': 'x'}}
+  shutil.rmtree(exp.workdir / 'teacher' / 'checkpoints')
+  record['example']['x'] = [[5], 'float32']
+  config = files.read_json(exp.workdir / 'config.json', dict, '')
   config['teacher']['inputs'] = {'image': 'x', 'text': 'text'}
-  files.write_json(path, said)
-  files.write_json(made.workdir / 'config.json', config)
-  assert predict.load(made.workdir, 'teacher').inputs == ('text',)
+  files.write_json(path, record)
+  files.write_json(exp.workdir / 'config.json', config)
+  assert predict.load(exp.workdir, 'teacher').inputs == ('text',)

@@ -25,8 +25,8 @@ def group(*parts):
   return b'(' + b''.join(parts) + b't'
 
 
-def called(what, *given):
-  return what + group(*given) + b'R'
+def called(what, *args):
+  return what + group(*args) + b'R'
 
 
 def tensor(key='0', kind='FloatStorage', size=12, offset=0, shape=(12,), strides=(1,)):

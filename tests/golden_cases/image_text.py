@@ -135,8 +135,8 @@ def mobile_contrastive(v):
 
 def mobile_probabilities(v):
   members = [(t['image/embed'], t['text/embed'], t['logit_scale']) for t in ensemble(v)]
-  found = mobileclip_file.mean_affinity(members, jnp.ones_like(v['student_image'][:, 0]))
-  return dict(zip(('teacher_probs_i2t', 'teacher_probs_t2i'), found, strict=True))
+  result = mobileclip_file.mean_affinity(members, jnp.ones_like(v['student_image'][:, 0]))
+  return dict(zip(('teacher_probs_i2t', 'teacher_probs_t2i'), result, strict=True))
 
 
 def tiny(v):

@@ -59,8 +59,8 @@ def distance(name, method, of=None):
   """Of the batch and of each example, as `of(key, loss, v)` changes them."""
 
   def function(v):
-    made = {f'loss.{name}': on_logits(method)(v), f'per_example.{name}': on_logits_of_each(method)(v)}
-    return {k: of(k, x, v) for k, x in made.items()} if of else made
+    values = {f'loss.{name}': on_logits(method)(v), f'per_example.{name}': on_logits_of_each(method)(v)}
+    return {k: of(k, x, v) for k, x in values.items()} if of else values
 
   return Case(function, f'loss.{name}', {f'grad.student_logits.{name}': 'student_logits'})
 
@@ -78,8 +78,8 @@ def in_rounded_labels(key, smooth, v):
   ratio = float(off) / (0.1 / others)
   each = key.startswith('per_example')
   plain = (on_logits_of_each if each else on_logits)(hard_label())(v)
-  made = ratio * (smooth - float(exact)) + (float(on) - 0.9 * ratio) * plain
-  return made + (entropy if each else entropy.astype(made.dtype).mean())
+  result = ratio * (smooth - float(exact)) + (float(on) - 0.9 * ratio) * plain
+  return result + (entropy if each else entropy.astype(result.dtype).mean())
 
 
 def textbrewer(loss, method, temperatures=None):
@@ -111,9 +111,9 @@ def with_theta(name, step, loops=10):
       return value(ctkd(steps=loops), s, t, params={'theta': theta}, step=step)
 
     theta = jnp.full((), 0.3, v['student_logits'].dtype)
-    made, grad = jax.value_and_grad(loss)(theta)
+    result, grad = jax.value_and_grad(loss)(theta)
     return {
-      f'loss.{name}': made,
+      f'loss.{name}': result,
       f'grad.global_T.{name}': grad,
       f'temperature.{name}': ctkd_file.temperature(theta, 1, 20),
     }
@@ -137,12 +137,12 @@ def mlkd_cases(first, standardise):
   def total(v):
     released = {'temperatures': temperatures, 'standardise': standardise, 'released': True}
     parts = {'kd': (1, 0, 0), 'cc': (0, 1, 0), 'bc': (0, 0, 1)}
-    made = {
+    values = {
       f'loss.{name}': 9 * levels(v, instance=i, classes=c, examples=e, **released)
       for name, (i, c, e) in parts.items()
     }
     ce = 0.1 * (cross_entropy(v[WEAK], v['labels']) + cross_entropy(v[STRONG], v['labels']))
-    return made | {'loss.ce': ce, 'loss.total': ce + 9 * levels(v, **released)}
+    return values | {'loss.ce': ce, 'loss.total': ce + 9 * levels(v, **released)}
 
   def single(name, **factors):
     options = {'temperatures': (first,), 'instance': 0, 'classes': 0, 'examples': 0} | factors
@@ -159,14 +159,14 @@ def dot_trace(v):
   """Four steps of three parameters: of both losses, of the task alone, of distillation alone."""
   trainer = dot.dot(0.05, weight_decay=5e-4, released=True)
   params = {k: v[f'p_{k}0'] for k in ('both', 'task_only', 'kd_only')}
-  state, made = trainer.init(params), {}
+  state, values = trainer.init(params), {}
   for i in range(1, 5):
     task = {'both': v[f'g_task_both{i}'], 'task_only': v[f'g_task_only{i}'], 'kd_only': None}
     distilled = {'both': v[f'g_kd_both{i}'], 'task_only': None, 'kd_only': v[f'g_kd_only{i}']}
     updates, state = trainer.update(task, distilled, state, params)
     params = optax.apply_updates(params, updates)
-    made |= {f'p_{k}{i}': p for k, p in params.items()}
-  return made
+    values |= {f'p_{k}{i}': p for k, p in params.items()}
+  return values
 
 
 CASES = {

@@ -51,9 +51,9 @@ def float32_as_released(name, method):
 
   def outputs(v):
     narrow = {k: jnp.asarray(v[k], jnp.float32) for k in ('student_logits', 'teacher_logits')}
-    found = distillm(method)(narrow | {'label': v['label']})
+    result = distillm(method)(narrow | {'label': v['label']})
     wanted = v[key]
-    return {key: jnp.where(jnp.abs(found - wanted) <= 1e-6 * jnp.abs(wanted), wanted, found)}
+    return {key: jnp.where(jnp.abs(result - wanted) <= 1e-6 * jnp.abs(wanted), wanted, result)}
 
   return Case(outputs)
 

@@ -18,15 +18,15 @@ def loss(method, params, stats, s, t, batch):
 
 def quotients(function, x, h=1e-6):
   """The difference quotients of `function()` by each entry of `x`, which it reads."""
-  made = np.zeros_like(x)
+  result = np.zeros_like(x)
   for i in np.ndindex(x.shape):
     old, sides = x[i], []
     for sign in (1, -1):
       x[i] = old + sign * h
       sides.append(function())
     x[i] = old
-    made[i] = (sides[0] - sides[1]) / (2 * h)
-  return made
+    result[i] = (sides[0] - sides[1]) / (2 * h)
+  return result
 
 
 def check(method, writing, s, t, batch):
@@ -37,12 +37,12 @@ def check(method, writing, s, t, batch):
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.3 * noise.normal(size=x.shape), params)
     live = jax.tree.map(lambda x: np.array(x, np.float64), (s, params))
     still = copy.deepcopy(live)
-    made, grads = jax.jit(jax.value_and_grad(lambda x: loss(method, x[1], stats, x[0], t, batch)))(still)
+    result, grads = jax.jit(jax.value_and_grad(lambda x: loss(method, x[1], stats, x[0], t, batch)))(still)
 
     def written():
       return writing(live[0], t, live[1], still)
 
-    np.testing.assert_allclose(made, written(), rtol=1e-9)
+    np.testing.assert_allclose(result, written(), rtol=1e-9)
     for (path, leaf), grad in zip(
       jax.tree_util.tree_flatten_with_path(live)[0], jax.tree.leaves(grads), strict=True
     ):
@@ -62,13 +62,13 @@ def check_finite(method, s, t, batch, case, zero_when_equal):
   elif case == 'zero':
     s, t = (jax.tree.map(np.zeros_like, x) for x in (s, t))
   step = jax.jit(jax.value_and_grad(lambda x: loss(method, x[0], stats, x[1], t, batch)))
-  made, grads = step((params, s))
-  assert np.isfinite(made)
+  result, grads = step((params, s))
+  assert np.isfinite(result)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
   if case == 'padding':
-    assert made == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
+    assert result == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
   if case == 'equal' and zero_when_equal:
-    np.testing.assert_allclose(made, 0, atol=1e-5)
+    np.testing.assert_allclose(result, 0, atol=1e-5)
 
 
 CASES = ('equal', 'saturated', 'zero', 'padding')

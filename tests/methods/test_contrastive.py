@@ -53,8 +53,8 @@ def sskd(head):
     return hidden @ layers['out']['kernel'] + layers['out']['bias']
 
   def similarities(x, params, side):
-    made = {k: [unit(row) for row in features(x[k], params.get(side))] for k in KEYS}
-    return np.array([[[v @ e for e in made['embed']] for v in made[k]] for k in KEYS[1:]])
+    values = {k: [unit(row) for row in features(x[k], params.get(side))] for k in KEYS}
+    return np.array([[[v @ e for e in values['embed']] for v in values[k]] for k in KEYS[1:]])
 
   def writing(s, t, params, still):
     q, p = similarities(s, params, 'student'), similarities(t, still[1], 'teacher')

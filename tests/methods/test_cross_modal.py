@@ -54,9 +54,9 @@ def c2kd(proxies, threshold):
     (q, p), (q_still, p_still), total = both(s, params), both(*still), 0
     for i, y in enumerate(LABEL):
       if y >= 0 and kendall(q_still[i], p_still[i]) > threshold:
-        rest = np.arange(C) != y
-        total += kl(p_still[i, rest] / 2, q[i, rest] / 2)
-        total += kl(q_still[i, rest] / 2, p[i, rest] / 2) if proxies else 0
+        remaining = np.arange(C) != y
+        total += kl(p_still[i, remaining] / 2, q[i, remaining] / 2)
+        total += kl(q_still[i, remaining] / 2, p[i, remaining] / 2) if proxies else 0
       if proxies:
         total += kl(still[0]['logits'][i], q[i]) + kl(q_still[i], s['logits'][i])
         total += kl(t['logits'][i], p[i])
@@ -71,8 +71,8 @@ def dmd(students, teachers, prior, regularise, apart):
       return x @ params[name]['kernel'] + params[name]['bias']
 
     def nodes(s):
-      found = [('student', s, m) for m in students] + [('teacher', t, m) for m in teachers]
-      return [(whose, x[f'{m}/class_logits'], x[f'{m}/embed']) for whose, x, m in found]
+      result = [('student', s, m) for m in students] + [('teacher', t, m) for m in teachers]
+      return [(whose, x[f'{m}/class_logits'], x[f'{m}/embed']) for whose, x, m in result]
 
     live, fixed, total = nodes(s), nodes(still[0]), 0
     edges = [(j, i) for j in range(len(students)) for i in range(len(live)) if i != j]

@@ -195,9 +195,9 @@ def test_products_of_taps_have_full_precision(name):
     return method.loss(params, stats_, s, t, BATCH, step=0, rng=jax.random.key(0))[0][0]
 
   stats_ = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), stats)
-  made = jax.make_jaxpr(loss)(params, S, T).jaxpr
+  result = jax.make_jaxpr(loss)(params, S, T).jaxpr
   n = len(jax.tree.leaves(params))
-  low = products(made, [i >= n for i in range(len(made.invars))])[1]
+  low = products(result, [i >= n for i in range(len(result.invars))])[1]
   assert not low, low
 
 
@@ -210,15 +210,15 @@ def products(jaxpr, of_taps):
 
   low = []
   for eqn in jaxpr.eqns:
-    given = [depends(x) for x in eqn.invars]
-    out = [any(given)] * len(eqn.outvars)
+    inputs = [depends(x) for x in eqn.invars]
+    out = [any(inputs)] * len(eqn.outvars)
     inner = [getattr(p, 'jaxpr', p) for p in eqn.params.values() if hasattr(getattr(p, 'jaxpr', p), 'eqns')]
     for sub in inner:
-      if len(sub.invars) == len(given):
-        results, more = products(sub, given)
+      if len(sub.invars) == len(inputs):
+        results, more = products(sub, inputs)
         low += more
         out = results if len(results) == len(out) else out
-    if eqn.primitive.name == 'dot_general' and all(given):
+    if eqn.primitive.name == 'dot_general' and all(inputs):
       highest = jax.lax.Precision.HIGHEST
       if eqn.params['precision'] not in (highest, (highest, highest)):
         low.append(str(eqn))
@@ -245,9 +245,9 @@ def anew(name, same, rows):
 @pytest.mark.parametrize('name', METHODS)
 def test_a_student_that_is_the_teacher_and_a_batch_of_one(name):
   for same, rows in ((True, taps.B), (False, 1)):
-    value, params, given = anew(name, same, rows)
-    made, grads = jax.jit(jax.value_and_grad(value, (0, 1)))(params, *given)
-    assert np.isfinite(made) and all(np.isfinite(x).all() for x in arrays(grads))
+    value, params, inputs = anew(name, same, rows)
+    result, grads = jax.jit(jax.value_and_grad(value, (0, 1)))(params, *inputs)
+    assert np.isfinite(result) and all(np.isfinite(x).all() for x in arrays(grads))
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def test_a_compiled_step_is_what_its_operations_are_one_by_one(name):
   compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2)))
   check_finite(name, functools.partial(compiled, params), CASES)
   for case in ('saturated and wrong', 'below zero', 'tiny', 'alike', 'one example'):
-    given = CASES[case]
+    inputs = CASES[case]
     np.testing.assert_allclose(
-      compiled(params, *given)[0], value(params, *given), rtol=1e-4, atol=1e-5, err_msg=case
+      compiled(params, *inputs)[0], value(params, *inputs), rtol=1e-4, atol=1e-5, err_msg=case
     )

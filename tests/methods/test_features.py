@@ -91,13 +91,13 @@ def at_sum(s, t, params, fixed):
 
 
 def cwd(s, t, params, fixed):
-  made = []
+  values = []
   for a, b in maps(s, t):
     a = linear(a, params['stage0'])
     for c in range(5):
       p, q = softmax(b[..., c] / 2), softmax(a[..., c] / 2)
-      made.append(4 * (p * np.log(p / q)).sum())
-  return np.mean(made)
+      values.append(4 * (p * np.log(p / q)).sum())
+  return np.mean(values)
 
 
 def pkd_pearson(s, t, params, fixed):
@@ -107,28 +107,28 @@ def pkd_pearson(s, t, params, fixed):
 
 
 def afd_attention(s, t, params, fixed):
-  made, p = [], params['attention0']
+  values, p = [], params['attention0']
   for a, b in maps(s, t):
     a = linear(a, params['align']['stage0'])
     rho = 1 / (1 + np.exp(-linear(np.maximum(linear(b.mean((0, 1)), p['squeeze']), 0), p['excite'])))
     a, b = (x / (np.sqrt((x**2).sum((0, 1))) + 1e-6) for x in (a, b))
-    made.append(rho / rho.sum() @ ((a - b) ** 2).mean((0, 1)))
-  return np.mean(made)
+    values.append(rho / rho.sum() @ ((a - b) ** 2).mean((0, 1)))
+  return np.mean(values)
 
 
 def mgd(reduction):
   def writing(s, t, params, fixed):
-    made, p = [], params['generator0']
+    values, p = [], params['generator0']
     for (a, b), k in zip(maps(s, t), KEEP, strict=True):
       a = linear(a, params['align']['stage0']) * k
-      made.append((convolve(np.maximum(convolve(a, p['conv0']), 0), p['conv1']) - b) ** 2)
-    return np.mean([getattr(x, reduction)() for x in made])
+      values.append((convolve(np.maximum(convolve(a, p['conv0']), 0), p['conv1']) - b) ** 2)
+    return np.mean([getattr(x, reduction)() for x in values])
 
   return writing
 
 
 def fsp(s, t, params, fixed):
-  made = []
+  values = []
   for i in range(3):
     grams = []
     for x, project in ((s, True), (t, False)):
@@ -137,8 +137,8 @@ def fsp(s, t, params, fixed):
         bottom, top = linear(bottom, params['stage0']), linear(top, params['stage1'])
       bottom, top = fit(bottom, top)
       grams.append(sum(np.outer(top[j], bottom[j]) for j in np.ndindex(2, 2)) / 4)
-    made.append(((grams[0] - grams[1]) ** 2).mean())
-  return np.mean(made)
+    values.append(((grams[0] - grams[1]) ** 2).mean())
+  return np.mean(values)
 
 
 def ofd(s, t, params, fixed):
@@ -171,13 +171,13 @@ def ft(s, t, params, fixed):
   for i in range(3):
     convolved = np.stack([convolve(x, params['translator'][f'conv{i}']) for x in translated])
     translated = leaky(batch_norm(convolved, params['translator'][f'bn{i}']))
-  made = []
+  values = []
   for x, b in zip(translated, t['map'], strict=True):
     p = params['paraphraser']
     rebuilt = paraphrase(paraphrase(b, p, 'encoder'), p, 'decoder')
     x, factor = fit(x, paraphrase(b, fixed['paraphraser'], 'encoder'))
-    made.append(abs(unit(x) - unit(factor)).mean() + 0.005 * ((rebuilt - b) ** 2).mean())
-  return np.mean(made)
+    values.append(abs(unit(x) - unit(factor)).mean() + 0.005 * ((rebuilt - b) ** 2).mean())
+  return np.mean(values)
 
 
 def over_tokens(values, lengths):
@@ -283,9 +283,9 @@ def test_the_second_writing_and_its_gradient(name):
     # No bias stays at 0, where a masked map would lie on the kink of a ReLU.
     params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.1 * RNG.normal(size=x.shape), params)
     function = jax.value_and_grad(lambda p, s: value(method, p, stats, s, T, BATCH), (0, 1))
-    made, grads = jax.jit(function)(params, S)
+    result, grads = jax.jit(function)(params, S)
     to_params, to_s = jax.tree.map(np.asarray, grads)
-  np.testing.assert_allclose(made, writing(s, t, params, params), rtol=1e-9)
+  np.testing.assert_allclose(result, writing(s, t, params, params), rtol=1e-9)
   moved = jax.tree.map(np.copy, params)
   for x, gradient in zip(jax.tree.leaves(moved), jax.tree.leaves(to_params), strict=True):
     check_gradient(lambda: writing(s, t, moved, params), x, gradient, f'{name}: {x.shape}')
@@ -313,11 +313,11 @@ def test_it_stays_finite(name, options):
   zero = [{k: 0 * v for k, v in x.items()} for x in (s, t)]
   padding = batch | {'mask': 0 * batch['mask']}
   cases = {'saturated': (*saturated, batch), 'zero': (*zero, batch), 'padding': (s, t, padding)}
-  for case, given in cases.items():
-    made, grads = run(params, *given)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves((made, grads))), case
+  for case, inputs in cases.items():
+    result, grads = run(params, *inputs)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((result, grads))), case
     if case == 'padding':
-      assert made == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
+      assert result == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize('name,options', VARIANTS)
@@ -325,10 +325,10 @@ def test_equal_outputs(name, options):
   method = registry.make('methods', name, options)
   _, t, batch = example()
   params, stats = jax.jit(method.init)(jax.random.key(1), t, t, batch)
-  made, grads = jax.jit(jax.value_and_grad(lambda s: value(method, params, stats, s, t, batch)))(t)
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves((made, grads)))
+  result, grads = jax.jit(jax.value_and_grad(lambda s: value(method, params, stats, s, t, batch)))(t)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((result, grads)))
   if name not in NOT_ZERO and not options.get('project') and not options.get('match', '').startswith('ce'):
-    np.testing.assert_allclose(made, 0, atol=1e-6)
+    np.testing.assert_allclose(result, 0, atol=1e-6)
 
 
 def test_factor_transfer_in_two_stages():
@@ -343,12 +343,12 @@ def test_factor_transfer_in_two_stages():
 def test_a_batch_norm_margin_is_the_mean_of_what_is_negative():
   with jax.enable_x64(True):
     scale, bias = np.array([0.5, -1.0, 2.0, 0.1, 0.0]), np.array([0.3, -0.4, 0.0, 5.0, -2.0])
-    made = np.asarray(ofd_file.bn_margin(jnp.asarray(scale), jnp.asarray(bias)))
+    result = np.asarray(ofd_file.bn_margin(jnp.asarray(scale), jnp.asarray(bias)))
   drawn = np.random.default_rng(0).normal(size=10**6)
   wanted = [
     np.mean([x for x in s * drawn + b if x < 0] or [-3 * s]) for s, b in zip(scale, bias, strict=True)
   ]
-  np.testing.assert_allclose(made, wanted, rtol=0.01)
+  np.testing.assert_allclose(result, wanted, rtol=0.01)
 
 
 def test_the_mask_of_a_tap():

@@ -124,10 +124,10 @@ def test_a_second_writing_agrees(name, options, writing, tolerance):
     s, t, batch = example()
     method = registry.make('methods', name, options)
     params = jax.tree.map(lambda x: x.astype(jnp.float64), method.init(SEED, s, t, batch)[0])
-    found = value(method, params, s, t, batch)
-    np.testing.assert_allclose(found, writing(params, s, t), rtol=tolerance)
+    result = value(method, params, s, t, batch)
+    np.testing.assert_allclose(result, writing(params, s, t), rtol=tolerance)
     alone = value(method, params, s, t, {k: v for k, v in batch.items() if k != 'group'})
-    assert abs(found - alone) > 1e-3 * abs(alone)  # the groups make a difference
+    assert abs(result - alone) > 1e-3 * abs(alone)  # the groups make a difference
     apart = value(method, params, s, t, batch | {'group': np.arange(taps.B)})
     np.testing.assert_allclose(apart, alone, rtol=1e-12)
 
@@ -167,5 +167,5 @@ def test_the_head_of_sskd_learns_to_tell_groups_apart():
     cosines = [seen(t[f'view{i}/embed']) @ known.T for i in (1, 2, 3)]
     wanted = np.mean([cross_entropy(c[i], i) for c in cosines for i in range(REAL)])
     # A student that is the teacher has no KL: what is left is the head's task.
-    found = value(method, {'student': head, 'teacher': head}, t, t, batch)
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    result = value(method, {'student': head, 'teacher': head}, t, t, batch)
+    np.testing.assert_allclose(result, wanted, rtol=1e-9)

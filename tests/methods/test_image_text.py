@@ -195,7 +195,7 @@ def test_it_stays_finite(name, case):
     s = t
   method = registry.make('methods', name, {})
   params, _ = method.init(SEED, s, t, batch)
-  found, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves((found, grads)))
+  result, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((result, grads)))
   if case == 'all masked':
-    assert found == 0
+    assert result == 0

@@ -68,11 +68,11 @@ def mlkd(s, t, fixed, params):
 
 
 def wsld(s, t, fixed, params):
-  made = []
+  values = []
   for a, b, f, y in rows(s, t, fixed):
     weight = 1 - np.exp(-np.log(softmax(f)[y]) / (np.log(softmax(b)[y]) - 1e-7))
-    made.append(4 * weight * cross_entropy(softmax(b / 2), softmax(a / 2)))
-  return np.mean(made)
+    values.append(4 * weight * cross_entropy(softmax(b / 2), softmax(a / 2)))
+  return np.mean(values)
 
 
 def srd(s, t, fixed, params):
@@ -86,31 +86,31 @@ def srd(s, t, fixed, params):
 
 
 def label_smoothing_teacher(s, t, fixed, params):
-  made = []
+  values = []
   for a, _, _, y in rows(s, t, fixed):
     u = np.full(C, 0.01 / (C - 1))
     u[y] = 0.99
-    made.append(kl(softmax(u / 20), softmax(a)))
-  return np.mean(made)
+    values.append(kl(softmax(u / 20), softmax(a)))
+  return np.mean(values)
 
 
 def multi_label(s, t, fixed, params):
-  made = []
+  values = []
   for a, b, _, _ in rows(s, t, fixed):
     p, q = 1 / (1 + np.exp(-b / 2)), 1 / (1 + np.exp(-a / 2))
-    made.append(4 * sum(kl([x, 1 - x], [y, 1 - y]) for x, y in zip(p, q, strict=True)))
-  return np.mean(made)
+    values.append(4 * sum(kl([x, 1 - x], [y, 1 - y]) for x, y in zip(p, q, strict=True)))
+  return np.mean(values)
 
 
 def dynamic_temperature(weight):
   def writing(s, t, fixed, params):
     w = [weight(f, b) for _, b, f, _ in rows(s, t, fixed)]
     taus = [max(4 + (np.mean(w) - x) * 1.5, 3.5) for x in w]
-    made = [
+    values = [
       cross_entropy(softmax(b / tau), softmax(a / tau))
       for (a, b, _, _), tau in zip(rows(s, t, fixed), taus, strict=True)
     ]
-    return np.mean(made)
+    return np.mean(values)
 
   return writing
 
@@ -120,19 +120,19 @@ def focal(a, b):
 
 
 def dtkd(s, t, fixed, params):
-  made = []
+  values = []
   for a, b, _, _ in rows(s, t, fixed):
     x, y = max(a.max(), 1e-3), max(b.max(), 1e-3)
     one, other = 8 * x / (x + y), 8 * y / (x + y)
-    made.append(one * other * kl(softmax(b / other), softmax(a / one)))
-  return np.mean(made)
+    values.append(one * other * kl(softmax(b / other), softmax(a / one)))
+  return np.mean(values)
 
 
 def weighted(weight, normalise=False):
   def writing(s, t, fixed, params):
     w = [weight(f, b, y) for _, b, f, y in rows(s, t, fixed)]
-    made = [softened(b, a, 4) for a, b, _, _ in rows(s, t, fixed)]
-    return np.dot(w, made) / (sum(w) if normalise else B)
+    values = [softened(b, a, 4) for a, b, _, _ in rows(s, t, fixed)]
+    return np.dot(w, values) / (sum(w) if normalise else B)
 
   return writing
 
@@ -218,8 +218,8 @@ def test_the_second_writing_and_its_gradient(name):
     method, batch = registry.make('methods', entry, options), {'label': LABEL}
     params, _ = method.init(jax.random.key(1), S, T, batch)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    made, grads = jax.value_and_grad(lambda p, s: value(method, p, s, T, batch, step=5), (0, 1))(params, S)
-    np.testing.assert_allclose(made, writing(S, T, S, params), rtol=1e-10)
+    result, grads = jax.value_and_grad(lambda p, s: value(method, p, s, T, batch, step=5), (0, 1))(params, S)
+    np.testing.assert_allclose(result, writing(S, T, S, params), rtol=1e-10)
     for tree, grad in zip((params, S), grads, strict=True):
       for key, x in tree.items():
         moved = {k: v.copy() for k, v in tree.items()}
@@ -244,15 +244,15 @@ def test_it_stays_finite(name, options, case):
     s, t = ({k: 1e4 * np.sign(v) for k, v in x.items()} for x in (s, t))
   elif case == 'zero':
     s, t = ({k: 0 * v for k, v in x.items()} for x in (s, t))
-  made, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
-  assert np.isfinite(made)
+  result, grads = jax.value_and_grad(lambda p, s: value(method, p, s, t, batch), (0, 1))(params, s)
+  assert np.isfinite(result)
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
   if case == 'padding':
     (total, count), _ = method.loss(params, {}, s, t, batch, step=0, rng=jax.random.key(0))
     assert total == 0 and count == (1 if method.relational else 0)
     assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
   if case == 'equal' and name not in NOT_ZERO:
-    np.testing.assert_allclose(made, 0, atol=2e-5)
+    np.testing.assert_allclose(result, 0, atol=2e-5)
 
 
 @pytest.mark.parametrize(

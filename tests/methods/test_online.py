@@ -186,8 +186,8 @@ def compiled(name, options):
   params, stats = jax.jit(method.init)(jax.random.key(1), narrow(S), narrow(T), narrow(BATCH))
 
   def mean(params, s, t, batch, step):
-    made = method.loss(params, stats, s, t, batch, step=step, rng=jax.random.key(0))
-    return made[0][0] / jnp.maximum(made[0][1], 1), made
+    result = method.loss(params, stats, s, t, batch, step=step, rng=jax.random.key(0))
+    return result[0][0] / jnp.maximum(result[0][1], 1), result
 
   return jax.jit(jax.grad(mean, (0, 1), has_aux=True)), params, stats
 
@@ -195,8 +195,8 @@ def compiled(name, options):
 def terms(name, options, s=S, t=T, batch=BATCH, step=0):
   """((sum, count), new statistics), the gradient by parameters and student, and the old statistics."""
   function, params, stats = compiled(name, tuple(options.items()))
-  grads, made = function(params, narrow(s), narrow(t), narrow(batch), step)
-  return made, grads, stats
+  grads, result = function(params, narrow(s), narrow(t), narrow(batch), step)
+  return result, grads, stats
 
 
 def close(a, b):
@@ -205,32 +205,32 @@ def close(a, b):
 
 @pytest.mark.parametrize('name,options', EVERY)
 def test_padding_takes_no_part_and_statistics_keep_their_shapes(name, options):
-  made, grads, stats = terms(name, options)
+  result, grads, stats = terms(name, options)
   other = [{k: np.where(MASK.reshape(-1, *[1] * (v.ndim - 1)), v, 9) for k, v in x.items()} for x in (S, T)]
   batch = BATCH | {'label': np.where(MASK > 0, LABEL, 3).astype(np.int32)}
   again, grads_again, _ = terms(name, options, *other, batch)
-  close(again[0], made[0])
+  close(again[0], result[0])
   close(grads_again, grads)
-  assert jax.tree.map(jnp.shape, made[1]) == jax.tree.map(jnp.shape, stats)
+  assert jax.tree.map(jnp.shape, result[1]) == jax.tree.map(jnp.shape, stats)
   if name in ('dml', 'kdcl'):
-    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(made[1])), 'the peers keep no statistics'
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(result[1])), 'the peers keep no statistics'
   nothing, grads, _ = terms(name, options, batch=BATCH | {'mask': 0 * MASK})
   assert nothing[0][0] == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
 
 
 @pytest.mark.parametrize('name,options', [('kdcl', {}), ('kdcl', {'ensemble': 'linear'}), ('ps_kd', {})])
 def test_an_example_with_no_label_takes_no_part(name, options):
-  made, grads, _ = terms(name, options)
+  result, grads, _ = terms(name, options)
   again, grads_again, _ = terms(name, options, batch=BATCH | {'mask': MASK * (LABEL >= 0)})
-  close((again[0], grads_again), (made[0], grads))
-  assert made[0][1] == len(KNOWN)
+  close((again[0], grads_again), (result[0], grads))
+  assert result[0][1] == len(KNOWN)
 
 
 @pytest.mark.parametrize('name,options', EVERY)
 def test_huge_scores_stay_finite(name, options):
   huge = [{k: 1e4 * np.sign(v) for k, v in x.items()} for x in (S, T)]
-  made, grads, _ = terms(name, options, *huge)
-  assert all(np.isfinite(x).all() for x in jax.tree.leaves((made, grads)))
+  result, grads, _ = terms(name, options, *huge)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((result, grads)))
 
 
 def test_mutual_learning_teaches_each_side_by_the_other_held_still():
@@ -258,8 +258,8 @@ def test_mutual_learning_teaches_each_side_by_the_other_held_still():
 
 def test_the_best_of_all_learns_nothing_from_the_naive_ensemble():
   sure = 20 * np.eye(C)[LABEL]
-  made, (to_params, to_s), _ = terms('kdcl', {'ensemble': 'naive'}, S | {'logits': sure})
-  assert made[0][0] == 0 and np.abs(to_s['logits']).max() < 1e-6
+  result, (to_params, to_s), _ = terms('kdcl', {'ensemble': 'naive'}, S | {'logits': sure})
+  assert result[0][0] == 0 and np.abs(to_s['logits']).max() < 1e-6
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(to_params))
 
 
@@ -267,14 +267,14 @@ def test_the_best_of_all_learns_nothing_from_the_naive_ensemble():
 def test_the_linear_ensemble_is_close_to_the_best_mixture(size):
   z, label = size * np.random.default_rng(3).normal(size=(3, 40, C)), np.arange(40) % C
   with jax.enable_x64(True):
-    made = np.asarray(jax.jit(kdcl_file.linear)(z, label))
+    result = np.asarray(jax.jit(kdcl_file.linear)(z, label))
 
   def cost(x):
     return -np.log(softmax(x)[..., np.arange(40), label])
 
   grid = np.array([(i, j, 50 - i - j) for i in range(51) for j in range(51 - i)]) / 50
   best = cost(np.einsum('gm,mbc->gbc', grid, z)).min(0)
-  gap, start = cost(made) - best, cost(z.mean(0)) - best
+  gap, start = cost(result) - best, cost(z.mean(0)) - best
   assert (gap <= start + 1e-9).all() and gap.mean() < 0.02 * start.mean() and gap.min() > -0.1 * size
 
 

@@ -67,10 +67,10 @@ def both_ways(name, options, dtype):
 
 
 def check(name, options, dtype, tolerance):
-  made = both_ways(name, options, dtype)
-  if made is None:
+  result = both_ways(name, options, dtype)
+  if result is None:
     pytest.skip('it relates the examples of a batch')
-  (whole, losses), (parts, summed) = made
+  (whole, losses), (parts, summed) = result
   for key, path in losses.items():
     np.testing.assert_allclose(summed[key], path, rtol=tolerance, atol=tolerance, err_msg=key)
   largest = max(np.abs(x - 1).max() for x in jax.tree.leaves(whole.params['student']))
@@ -133,14 +133,14 @@ def test_a_student_with_hints_on_vectors_learns_in_parts(experiment, config):
 def test_crd_has_a_place_for_every_example_and_says_beforehand_where_it_has_not(experiment, config):
   tap = {'student': 'image/embed', 'teacher': 'image/embed'}
   config.methods = {'crd': {'weight': 1.0, 'negatives': 4, **tap}}
-  made = experiment('all')
-  last = int(made.data.transfer_set.arrays['id'].max())
+  exp = experiment('all')
+  last = int(exp.data.transfer_set.arrays['id'].max())
   s, t, batch = (
-    made.shapes('student')[1],
-    made.shapes('teacher')[1],
-    made.data.transfer_set.take(np.arange(4)),
+    exp.shapes('student')[1],
+    exp.shapes('teacher')[1],
+    exp.data.transfer_set.take(np.arange(4)),
   )
-  _, stats = jax.eval_shape(made.method().init, jax.random.key(0), s, t, batch)
+  _, stats = jax.eval_shape(exp.method().init, jax.random.key(0), s, t, batch)
   assert stats['crd']['label'].shape == (last + 1,)
   config.methods.crd.size = last
   with pytest.raises(

@@ -36,8 +36,8 @@ def embeddings(s, t, params):
 
 def cc_rd(s, t, params, still):
   e, f = embeddings(s, t, params)
-  made = [abs(e[i] - f[i]) @ abs(e[j] - f[j]) for i in range(B) for j in range(B) if i != j]
-  return np.mean(made)
+  values = [abs(e[i] - f[i]) @ abs(e[j] - f[j]) for i in range(B) for j in range(B) if i != j]
+  return np.mean(values)
 
 
 def kernel(x, y, gamma, order):
@@ -48,8 +48,10 @@ def kernel(x, y, gamma, order):
 
 def cc_taylor(s, t, params, still):
   a, b = ([v / np.linalg.norm(v) for v in x['embed']] for x in (s, t))
-  made = [(kernel(a[i], a[j], 0.3, 3) - kernel(b[i], b[j], 0.3, 3)) ** 2 for i in range(B) for j in range(B)]
-  return np.mean(made)
+  values = [
+    (kernel(a[i], a[j], 0.3, 3) - kernel(b[i], b[j], 0.3, 3)) ** 2 for i in range(B) for j in range(B)
+  ]
+  return np.mean(values)
 
 
 def cckd(k):
@@ -90,10 +92,10 @@ def ickd(s, t, params, still):
     m = m.reshape(4, -1)
     return [row / np.linalg.norm(row) for row in m.T @ m]
 
-  made = []
+  values = []
   for a, b in zip(x, t['image/stage3'], strict=True):
-    made += [np.sum((p - q) ** 2) for p, q in zip(correlation(a), correlation(b), strict=True)]
-  return np.mean(made)
+    values += [np.sum((p - q) ** 2) for p, q in zip(correlation(a), correlation(b), strict=True)]
+  return np.mean(values)
 
 
 WRITINGS = [

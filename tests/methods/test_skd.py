@@ -24,11 +24,11 @@ def skd(s, t, params, still):
   grams = [[[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in x] for a in x] for x in (q, p)]
   d = np.array(grams[0]) - grams[1]
   inverse = np.linalg.inv(np.cov(d.T) + 0.1 * np.eye(len(d)))
-  made = []
+  values = []
   for a, b, row in zip(q, p, d, strict=True):
     p, q = softmax(b / 4), softmax(a / 4)
-    made.append(p @ np.log(p / q) + 3 * np.sqrt(row @ inverse @ row))
-  return np.mean(made)
+    values.append(p @ np.log(p / q) + 3 * np.sqrt(row @ inverse @ row))
+  return np.mean(values)
 
 
 def test_the_second_writing_and_its_gradient():

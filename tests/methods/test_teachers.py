@@ -32,23 +32,23 @@ def mean_logits(s, t, params, still):
 
 
 def mean_probabilities(s, t, params, still):
-  made = []
+  values = []
   for i, q in enumerate(s['logits']):
     mean = sum(softmax(t[name][i] / 3) for name in NAMES) / 3
-    made.append(9 * kl(mean, softmax(q / 3)))
-  return np.mean(made)
+    values.append(9 * kl(mean, softmax(q / 3)))
+  return np.mean(values)
 
 
 def ca_mkd(s, t, params, still):
-  made = []
+  values = []
   for i, (q, y) in enumerate(zip(s['logits'], LABEL, strict=True)):
     if y < 0:
       continue
     costs = np.array([-np.log(softmax(t[name][i])[y]) for name in NAMES])
     weights = (1 - softmax(costs)) / 2
     each = [9 * kl(softmax(t[name][i] / 3), softmax(q / 3)) for name in NAMES]
-    made.append(weights @ each)
-  return np.mean(made)
+    values.append(weights @ each)
+  return np.mean(values)
 
 
 @pytest.mark.parametrize('name', METHODS)
@@ -68,10 +68,10 @@ def test_it_stays_finite(name, case):
 def test_one_teacher_is_plain_distillation(name):
   s, t = {'logits': jnp.float32(S['logits'])}, {'logits': jnp.float32(T['a/logits'])}
   label = {'label': np.zeros(B, np.int32)}
-  wanted, made = (
+  wanted, result = (
     second_writing.loss(registry.make('methods', n, {}), {}, {}, s, t, label) for n in ('kd', name)
   )
-  np.testing.assert_allclose(made, wanted, rtol=1e-5)
+  np.testing.assert_allclose(result, wanted, rtol=1e-5)
 
 
 def test_the_mean_of_probabilities_has_the_gradient_of_the_mean_of_the_losses():

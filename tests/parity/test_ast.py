@@ -35,8 +35,8 @@ def test_every_tap(saved, agree, randomised, classes):
   body.embeddings.register_forward_hook(lambda _, __, y: theirs.__setitem__('embeddings', y))
   scores = watch([(layer.attention.q_proj, layer.attention.k_proj) for layer in body.layers], 4)
   with torch.no_grad():
-    found = body(torch.tensor(MEL))
+    result = body(torch.tensor(MEL))
     if classes:
       theirs['logits'] = module(torch.tensor(MEL)).logits
-  theirs |= {'tokens': found.last_hidden_state, 'embed': found.pooler_output} | scores()
+  theirs |= {'tokens': result.last_hidden_state, 'embed': result.pooler_output} | scores()
   agree(saved('ast', {'num_classes': classes}, module, {'mel': MEL}), theirs)

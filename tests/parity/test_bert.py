@@ -42,8 +42,8 @@ def attributes(module, tmp_path):
   return bert.config(module.config.to_dict(), tmp_path)
 
 
-def theirs(found, scores, pooled, logits):
-  hidden = found.hidden_states
+def theirs(result, scores, pooled, logits):
+  hidden = result.hidden_states
   blocks = {f'block{i}': x for i, x in enumerate(hidden[1:], 1)}
   taps = {'embeddings': hidden[0], **blocks, **scores(), 'tokens': hidden[-1], 'embed': pooled}
   return taps | {'logits': logits}
@@ -53,49 +53,49 @@ def theirs(found, scores, pooled, logits):
 def test_bert_with_its_pooler(ours, agree, randomised, tmp_path, act):
   config = transformers.BertConfig(**SMALL, hidden_act=act, num_labels=3, attn_implementation='eager')
   module = randomised(transformers.BertForSequenceClassification(config))
-  given, pooled = batch(), []
+  inputs, pooled = batch(), []
   module.bert.pooler.register_forward_hook(lambda _, __, y: pooled.append(y))
   layers = [layer.attention.self for layer in module.bert.encoder.layer]
   scores = watch([(layer.query, layer.key) for layer in layers], 4)
   with torch.no_grad():
-    found = module(
-      input_ids=torch.tensor(given['text']).long(),
-      attention_mask=torch.tensor(given['text/mask']).long(),
-      token_type_ids=torch.tensor(given['text/types']).long(),
+    result = module(
+      input_ids=torch.tensor(inputs['text']).long(),
+      attention_mask=torch.tensor(inputs['text/mask']).long(),
+      token_type_ids=torch.tensor(inputs['text/types']).long(),
       output_hidden_states=True,
     )
   known = attributes(module, tmp_path) | {'pool': 'tanh', 'num_classes': 3}
-  taps = ours('bert', known, module.state_dict(), given)
-  agree(taps, theirs(found, scores, pooled[0], found.logits))
+  taps = ours('bert', known, module.state_dict(), inputs)
+  agree(taps, theirs(result, scores, pooled[0], result.logits))
 
 
 def test_distilbert_with_its_classifier(ours, agree, randomised, tmp_path):
   config = transformers.DistilBertConfig(**DISTIL, num_labels=3, attn_implementation='eager')
   module = randomised(transformers.DistilBertForSequenceClassification(config))
-  given, pooled = batch(), []
+  inputs, pooled = batch(), []
   module.pre_classifier.register_forward_hook(lambda _, __, y: pooled.append(y.relu()))
   layers = [layer.attention for layer in module.distilbert.transformer.layer]
   scores = watch([(layer.q_lin, layer.k_lin) for layer in layers], 4)
   with torch.no_grad():
-    found = module(
-      input_ids=torch.tensor(given['text']).long(),
-      attention_mask=torch.tensor(given['text/mask']).long(),
+    result = module(
+      input_ids=torch.tensor(inputs['text']).long(),
+      attention_mask=torch.tensor(inputs['text/mask']).long(),
       output_hidden_states=True,
     )
   known = attributes(module, tmp_path) | {'pool': 'relu', 'num_classes': 3}
-  taps = ours('bert', known, module.state_dict(), given)
-  agree(taps, theirs(found, scores, pooled[0], found.logits))
+  taps = ours('bert', known, module.state_dict(), inputs)
+  agree(taps, theirs(result, scores, pooled[0], result.logits))
 
 
 def test_the_mean_of_the_valid_positions(ours, randomised, tmp_path):
   module = randomised(transformers.BertModel(transformers.BertConfig(**SMALL)))
-  given = batch()
-  mask = torch.tensor(given['text/mask'])
+  inputs = batch()
+  mask = torch.tensor(inputs['text/mask'])
   with torch.no_grad():
-    tokens = module(torch.tensor(given['text']).long(), mask.long()).last_hidden_state
+    tokens = module(torch.tensor(inputs['text']).long(), mask.long()).last_hidden_state
   known = attributes(module, tmp_path) | {'normalise': True}
-  del given['text/types']
-  taps = ours('bert', known, module.state_dict(), given)
+  del inputs['text/types']
+  taps = ours('bert', known, module.state_dict(), inputs)
   mean = (tokens * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
   expected = torch.nn.functional.normalize(mean).numpy()
   np.testing.assert_allclose(taps['embed'], expected, atol=1e-5)

@@ -49,5 +49,5 @@ def test_every_tap(saved, agree, randomised):
     taps['image/embed'] = module.visual_projection(seen.pooler_output)
     taps['text/embed'] = module.text_projection(read.pooler_output)
   taps['logit_scale'] = module.logit_scale
-  taps |= {f'{name}/{k}': v for name, made in scores.items() for k, v in made().items()}
+  taps |= {f'{name}/{k}': v for name, result in scores.items() for k, v in result().items()}
   agree(saved('clip', {}, module, {'image': IMAGE, 'text': ids, 'text/mask': mask}), taps)

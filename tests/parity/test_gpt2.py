@@ -25,12 +25,12 @@ def test_every_tap(saved, agree, randomised, inner):
   module.transformer.drop.register_forward_hook(lambda _, __, y: theirs.__setitem__('embeddings', y))
   module.transformer.ln_f.register_forward_hook(lambda _, __, y: theirs.__setitem__('tokens', y))
   with torch.no_grad():
-    given = {'input_ids': torch.tensor(ids).long(), 'attention_mask': torch.tensor(mask).long()}
-    theirs['logits'] = module(**given).logits
+    inputs = {'input_ids': torch.tensor(ids).long(), 'attention_mask': torch.tensor(mask).long()}
+    theirs['logits'] = module(**inputs).logits
   for i, y in fused.items():
     q, k, _ = y.unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
     theirs[f'attention{i}'] = q @ k.transpose(-1, -2) / 8**0.5
   theirs['embed'] = theirs['tokens'][torch.arange(3), torch.tensor(LENGTHS - 1)]
-  said = theirs['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())[..., 0]
-  theirs |= {'best': theirs['logits'].argmax(-1), 'likelihood': torch.nn.functional.pad(said, (0, 1))}
+  message = theirs['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())[..., 0]
+  theirs |= {'best': theirs['logits'].argmax(-1), 'likelihood': torch.nn.functional.pad(message, (0, 1))}
   agree(saved('gpt2', {}, module, {'text': ids, 'text/mask': mask}), theirs)

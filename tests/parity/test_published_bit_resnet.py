@@ -27,8 +27,10 @@ def small(layers, width):
 
 @pytest.mark.parametrize(('depth', 'width'), [(26, 1), (26, 2), (50, 1)])
 def test_every_tap(ours, agree, randomised, depth, width):
-  made = small([2, 2, 2, 2], width) if depth == 26 else timm.create_model('resnetv2_50x1_bit', num_classes=7)
-  module = other_scale(randomised(made))
+  result = (
+    small([2, 2, 2, 2], width) if depth == 26 else timm.create_model('resnetv2_50x1_bit', num_classes=7)
+  )
+  module = other_scale(randomised(result))
   image = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype(np.uint8)
   x = torch.tensor(image.transpose(0, 3, 1, 2)) / 127.5 - 1
   theirs = {}
@@ -38,5 +40,5 @@ def test_every_tap(ours, agree, randomised, depth, width):
   with torch.no_grad():
     logits = module(x)
     theirs['embed'] = module.norm(theirs['stage4']).mean((2, 3))
-  given = {'depth': depth, 'width': width, 'num_classes': 7}
-  agree(ours('bit_resnet', given, module.state_dict(), {'image': image}), theirs | {'logits': logits})
+  inputs = {'depth': depth, 'width': width, 'num_classes': 7}
+  agree(ours('bit_resnet', inputs, module.state_dict(), {'image': image}), theirs | {'logits': logits})

@@ -45,9 +45,9 @@ def check(tmp_path, init, model, image, logits):
     Image.fromarray(x).save(tmp_path / f'{i}.png')
     rows.append({'image': f'{i}.png', 'label': str(y)})
   assert set(truth) == set(range(CLASSES))
-  made = recipe(init, model, name='manifest', path=table(tmp_path / 'rows.jsonl', rows))
-  made.student.model = {'model': 'mlp', 'hidden': (4,)}
-  taps, scores, _ = taught(made, tmp_path / 'w')
+  exp = recipe(init, model, name='manifest', path=table(tmp_path / 'rows.jsonl', rows))
+  exp.student.model = {'model': 'mlp', 'hidden': (4,)}
+  taps, scores, _ = taught(exp, tmp_path / 'w')
   close(taps['logits'], logits)
   right = float((logits.argmax(-1).numpy() == truth).mean())
   assert 0.4 < right < 1 and scores['top1'] == pytest.approx(right, abs=1e-6)
@@ -68,13 +68,13 @@ def spread(module, x):
       norm.train()
     module(x)
     module.eval()
-    found = module(x)
-    logits = getattr(found, 'logits', found)
+    result = module(x)
+    logits = getattr(result, 'logits', result)
     for layer in last:
       layer.weight.div_(logits.std(0).view(-1, *[1] * (layer.weight.ndim - 1)))
       layer.bias.copy_((layer.bias - logits.mean(0)) / logits.std(0))
-    found = module(x)
-  return getattr(found, 'logits', found)
+    result = module(x)
+  return getattr(result, 'logits', result)
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def test_the_table_of_imagenet_passes_the_checks(tmp_path, monkeypatch, capsys, 
   timm.models.save_for_hf(timm.create_model(f'resnet{depth}'), tmp_path / 'model')
   rows = [{'image': x, 'label': i, 'id': i} for i, x in enumerate(pictures(40, 4))]
   named = tuple(f'n{i:08}' for i in range(1000))
-  found = DataSet({'train': rows, 'validation': rows}, named, 'made')
-  monkeypatch.setattr(load, 'dataset', lambda *_: found)
+  dataset = DataSet({'train': rows, 'validation': rows}, named, 'made')
+  monkeypatch.setattr(load, 'dataset', lambda *_: dataset)
   config = imagenet_dist_dkd.experiment(name, 'paper').to_dict()
   assert config['teacher']['init'].startswith(f'hf:timm/resnet{depth}')
   assert 'num_classes' not in config['teacher']['model']
   config['teacher']['init'] = str(tmp_path / 'model')
   validate.check(Experiment(config, tmp_path / 'w'))
-  said = ' '.join(capsys.readouterr().out.split())
-  assert '(0.229, 0.224, 0.225) (of config.json), trained on 224×224' in said
+  message = ' '.join(capsys.readouterr().out.split())
+  assert '(0.229, 0.224, 0.225) (of config.json), trained on 224×224' in message

@@ -31,12 +31,12 @@ RNG = np.random.default_rng(0)
 
 def words(template='[CLS] $A [SEP]', pad='[PAD]', **special):
   """A small tokenizer of transformers, which writes the files that a published one has."""
-  made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(VOCABULARY)}, unk_token='[UNK]'))
-  made.normalizer, made.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+  result = Tokenizer(models.WordPiece({w: i for i, w in enumerate(VOCABULARY)}, unk_token='[UNK]'))
+  result.normalizer, result.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
   named = [(t, VOCABULARY.index(t)) for t in VOCABULARY[1:5] if t in template]
-  made.post_processor = processors.TemplateProcessing(template, None, named)
+  result.post_processor = processors.TemplateProcessing(template, None, named)
   special |= {'pad_token': pad, 'unk_token': '[UNK]'}
-  return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special)
+  return transformers.PreTrainedTokenizerFast(tokenizer_object=result, **special)
 
 
 def sentences(rows=40):
@@ -45,8 +45,8 @@ def sentences(rows=40):
 
 def labels(logits):
   """What the library finds, one in three drawn anew: neither all right nor all wrong."""
-  found = logits.argmax(-1).numpy()
-  return np.where(RNG.random(len(found)) < 0.33, RNG.integers(0, logits.shape[-1], len(found)), found)
+  result = logits.argmax(-1).numpy()
+  return np.where(RNG.random(len(result)) < 0.33, RNG.integers(0, logits.shape[-1], len(result)), result)
 
 
 def recipe(folder, model, **data):
@@ -90,17 +90,17 @@ def test_classifiers_of_texts(tmp_path, randomised, kind):
   words().save_pretrained(tmp_path / 'model')
   reader = transformers.AutoTokenizer.from_pretrained(tmp_path / 'model')
   texts = sentences()
-  given = reader(texts, return_tensors='pt', padding=True)
+  inputs = reader(texts, return_tensors='pt', padding=True)
   with torch.no_grad():
-    logits = module(input_ids=given.input_ids, attention_mask=given.attention_mask).logits
+    logits = module(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask).logits
   truth = labels(logits)
   rows = [{'text': t, 'label': str(y)} for t, y in zip(texts, truth, strict=True)]
   path = table(tmp_path / 'rows.jsonl', rows)
-  made = recipe(
+  exp = recipe(
     tmp_path / 'model', {'model': 'bert', 'num_classes': 3}, name='manifest', path=path, text_length=16
   )
-  made.data.tokenizer = str(tmp_path / 'model')
-  taps, scores, _ = taught(made, tmp_path / 'w')
+  exp.data.tokenizer = str(tmp_path / 'model')
+  taps, scores, _ = taught(exp, tmp_path / 'w')
   close(taps['logits'], logits)
   right = float((logits.argmax(-1).numpy() == truth).mean())
   assert 0.4 < right < 1 and scores['top1'] == pytest.approx(right, abs=1e-6)
@@ -133,12 +133,12 @@ def test_classifiers_of_sounds(tmp_path, randomised, monkeypatch, kind, mels):
     logits = module(seen['input_features' if kind == 'whisper' else 'input_values']).logits
   truth = labels(logits)
   examples = [{'audio': sound[i], 'label': int(truth[i]), 'id': i} for i in range(rows)]
-  found = DataSet({'train': examples, 'test': examples}, ('a', 'b', 'c'), 'made', rate=16_000)
-  monkeypatch.setattr(load, 'dataset', lambda *_: found)
+  dataset = DataSet({'train': examples, 'test': examples}, ('a', 'b', 'c'), 'made', rate=16_000)
+  monkeypatch.setattr(load, 'dataset', lambda *_: dataset)
   name = 'whisper_encoder' if kind == 'whisper' else 'ast'
-  made = recipe(tmp_path / 'model', {'model': name, 'num_classes': 3}, name='tfds')
-  made.student.model = {'model': 'mel_cnn', 'mel': {'preset': 'digits', 'rate': 16_000}}
-  taps, scores, _ = taught(made, tmp_path / 'w')
+  exp = recipe(tmp_path / 'model', {'model': name, 'num_classes': 3}, name='tfds')
+  exp.student.model = {'model': 'mel_cnn', 'mel': {'preset': 'digits', 'rate': 16_000}}
+  taps, scores, _ = taught(exp, tmp_path / 'w')
   close(taps['logits'], logits)
   right = float((logits.argmax(-1).numpy() == truth).mean())
   assert scores['top1'] == pytest.approx(right, abs=1e-6)
@@ -151,12 +151,12 @@ def test_a_language_model_with_padded_rows(tmp_path, randomised):
   words('$A', eos_token='</s>').save_pretrained(tmp_path / 'model')
   rows = [{'text': 'w1 w2 w3', 'response': text} for text in sentences(20)]
   path = table(tmp_path / 'rows.jsonl', rows)
-  made = recipe(tmp_path / 'model', {'model': 'gpt2'}, name='manifest', path=path, text_length=16)
-  made.data.update(tokenizer=str(tmp_path / 'model'), prompt_length=4)
-  made.task = {'name': 'language_modelling'}
-  made.methods = {'forward_kl': {'student': 'logits', 'teacher': 'logits'}}
-  made.student.model = {'model': 'gpt2', 'width': 8, 'depth': 1, 'heads': 2, 'mlp': 8, 'positions': 16}
-  taps, scores, batch = taught(made, tmp_path / 'w')
+  exp = recipe(tmp_path / 'model', {'model': 'gpt2'}, name='manifest', path=path, text_length=16)
+  exp.data.update(tokenizer=str(tmp_path / 'model'), prompt_length=4)
+  exp.task = {'name': 'language_modelling'}
+  exp.methods = {'forward_kl': {'student': 'logits', 'teacher': 'logits'}}
+  exp.student.model = {'model': 'gpt2', 'width': 8, 'depth': 1, 'heads': 2, 'mlp': 8, 'positions': 16}
+  taps, scores, batch = taught(exp, tmp_path / 'w')
   with torch.no_grad():
     mask = torch.tensor(batch['text/mask']).long()
     logits = module(input_ids=torch.tensor(batch['text']).long(), attention_mask=mask).logits
@@ -185,21 +185,21 @@ def test_retrieval(tmp_path, randomised, monkeypatch, kind):
   images.save_pretrained(tmp_path / 'model')
   pictures = RNG.integers(0, 256, (20, 24, 24, 3)).astype(np.uint8)
   texts = sentences(20)
-  given = reader(texts, return_tensors='pt', padding='max_length', max_length=16)
+  inputs = reader(texts, return_tensors='pt', padding='max_length', max_length=16)
   pixels = images(list(pictures), return_tensors='pt').pixel_values
   with torch.no_grad():
-    mask = {'attention_mask': given.attention_mask} if kind == 'CLIP' else {}  # SigLIP sees padding
-    theirs = module(input_ids=given.input_ids, pixel_values=pixels, **mask)
+    mask = {'attention_mask': inputs.attention_mask} if kind == 'CLIP' else {}  # SigLIP sees padding
+    theirs = module(input_ids=inputs.input_ids, pixel_values=pixels, **mask)
   examples = [{'image': x, 'text': t, 'id': i} for i, (x, t) in enumerate(zip(pictures, texts, strict=True))]
-  found = DataSet({'train': examples, 'test': examples}, (), 'made')
-  monkeypatch.setattr(load, 'dataset', lambda *_: found)
-  made = recipe(tmp_path / 'model', {'model': kind.lower()}, name='image_text', text_length=16)
-  made.data.tokenizer = str(tmp_path / 'model')
-  made.task = {'name': 'retrieval'}
-  made.methods = {}
+  dataset = DataSet({'train': examples, 'test': examples}, (), 'made')
+  monkeypatch.setattr(load, 'dataset', lambda *_: dataset)
+  exp = recipe(tmp_path / 'model', {'model': kind.lower()}, name='image_text', text_length=16)
+  exp.data.tokenizer = str(tmp_path / 'model')
+  exp.task = {'name': 'retrieval'}
+  exp.methods = {}
   towers = {'image': {'model': 'mlp', 'hidden': (4,)}, 'text': {'model': 'bag_of_words', 'width': 4}}
-  made.student.model = {'model': 'two_tower', **towers}
-  taps, scores, _ = taught(made, tmp_path / 'w')
+  exp.student.model = {'model': 'two_tower', **towers}
+  taps, scores, _ = taught(exp, tmp_path / 'w')
   a, b = (taps[k] / np.linalg.norm(taps[k], axis=-1, keepdims=True) for k in ('image/embed', 'text/embed'))
   close(a, theirs.image_embeds)
   close(b, theirs.text_embeds)

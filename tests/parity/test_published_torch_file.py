@@ -13,7 +13,7 @@ KINDS = ('float64', 'float32', 'float16', 'bfloat16', 'int64', 'int32', 'int16',
 def tensors():
   torch.manual_seed(0)
   base = torch.randn(6, 5)
-  made = {kind: (base * 9).to(getattr(torch, kind)) for kind in KINDS}
+  values = {kind: (base * 9).to(getattr(torch, kind)) for kind in KINDS}
   views = {
     'row': base[2],
     'column': base[:, 1],
@@ -22,7 +22,7 @@ def tensors():
     'one': base[3, 3],
   }
   empty = {'empty': torch.zeros(0, 4), 'parameter': torch.nn.Parameter(base + 1)}
-  return torch.nn.Linear(3, 2).state_dict() | made | views | empty
+  return torch.nn.Linear(3, 2).state_dict() | values | views | empty
 
 
 @pytest.mark.parametrize('new', [False, True])
@@ -32,13 +32,13 @@ def test_every_type_and_layout(tmp_path, new, wrapped):
   path = tmp_path / 'a.pth'
   whole = {'epoch': 3, 'state_dict': saved, 'optimizer': {'state': {0: {'m': torch.ones(7)}}}}
   torch.save(whole if wrapped else saved, path, _use_new_zipfile_serialization=new)
-  found = torch_file.read(path)
-  assert found.keys() == saved.keys()
+  result = torch_file.read(path)
+  assert result.keys() == saved.keys()
   for name, x in saved.items():
     x = x.detach()
-    assert found[name].shape == tuple(x.shape)
-    assert str(found[name].dtype) == str(x.dtype).removeprefix('torch.')
-    assert (found[name].astype(float) == x.double().numpy()).all(), name
+    assert result[name].shape == tuple(x.shape)
+    assert str(result[name].dtype) == str(x.dtype).removeprefix('torch.')
+    assert (result[name].astype(float) == x.double().numpy()).all(), name
 
 
 @pytest.mark.parametrize('new', [False, True])

@@ -48,8 +48,8 @@ def used():
 
 def sentences():
   needs(MINILM)
-  made = tokenizer.cut(tokenizer.load(pretrained.tokenizer(MINILM)), 32)
-  ids, mask, _ = tokenizer.encode(made, [text for pair in PAIRS for text in pair])
+  result = tokenizer.cut(tokenizer.load(pretrained.tokenizer(MINILM)), 32)
+  ids, mask, _ = tokenizer.encode(result, [text for pair in PAIRS for text in pair])
   return {'text': ids, 'text/mask': mask}
 
 
@@ -81,10 +81,10 @@ def test_minilm_in_transformers(used, agree):
   module = transformers.AutoModel.from_pretrained(pretrained.tokenizer(MINILM).parent).eval()
   ids, mask = (torch.tensor(batch[k]).long() for k in ('text', 'text/mask'))
   with torch.no_grad():
-    found = module(ids, mask, output_hidden_states=True)
-    mean = (found.last_hidden_state * mask[..., None]).sum(1)
-  theirs = {f'block{i}': x for i, x in enumerate(found.hidden_states[1:], 1)}
-  theirs |= {'embeddings': found.hidden_states[0], 'tokens': found.last_hidden_state}
+    result = module(ids, mask, output_hidden_states=True)
+    mean = (result.last_hidden_state * mask[..., None]).sum(1)
+  theirs = {f'block{i}': x for i, x in enumerate(result.hidden_states[1:], 1)}
+  theirs |= {'embeddings': result.hidden_states[0], 'tokens': result.last_hidden_state}
   theirs['embed'] = torch.nn.functional.normalize(mean)
   agree({k: v for k, v in taps.items() if 'attention' not in k}, theirs)
 

@@ -74,8 +74,8 @@ def test_the_case_of_berts_tokenizer(tmp_path, lower):
   vocabulary.write_text(
     '\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'the', 'The', 'cat', 'e', 'é'])
   )
-  made = transformers.BertTokenizer(str(vocabulary), do_lower_case=lower)
-  made.save_pretrained(tmp_path / 'model')
+  result = transformers.BertTokenizer(str(vocabulary), do_lower_case=lower)
+  result.save_pretrained(tmp_path / 'model')
   (tmp_path / 'model' / 'model.safetensors').write_bytes(b'')
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / 'model')
   texts = ['The cat', 'the CAT', 'é e']

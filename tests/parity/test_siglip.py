@@ -40,8 +40,8 @@ def test_every_tap(saved, agree, randomised, wider):
   with torch.no_grad():
     seen, read = vision(pixels), text(torch.tensor(IDS).long())
     pairs = module(input_ids=torch.tensor(IDS).long(), pixel_values=pixels).logits_per_image
-  for name, found in (('image', seen), ('text', read)):
-    taps |= {f'{name}/tokens': found.last_hidden_state, f'{name}/embed': found.pooler_output}
+  for name, result in (('image', seen), ('text', read)):
+    taps |= {f'{name}/tokens': result.last_hidden_state, f'{name}/embed': result.pooler_output}
     taps |= {f'{name}/{k}': v for k, v in scores[name]().items()}
   taps |= {'logit_scale': module.logit_scale[0], 'logit_bias': module.logit_bias[0]}
   ours = saved('siglip', {}, module, {'image': IMAGE, 'text': IDS, 'text/mask': IDS > 10})

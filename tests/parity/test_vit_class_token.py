@@ -21,13 +21,13 @@ def test_transformers(saved, agree, randomised, act):
   module = randomised(transformers.ViTForImageClassification(config))
   scores = watch([(layer.attention.q_proj, layer.attention.k_proj) for layer in module.vit.layers], 4)
   with torch.no_grad():
-    found = module(PIXELS, output_hidden_states=True)
-    hidden = found.hidden_states
+    result = module(PIXELS, output_hidden_states=True)
+    hidden = result.hidden_states
     tokens = module.vit(PIXELS).last_hidden_state
     blocks = {f'block{i}': x for i, x in enumerate(hidden[1:], 1)}
     theirs = {'embeddings': hidden[0], **blocks, **scores(), 'tokens': tokens, 'embed': tokens[:, 0]}
   agree(
-    saved('vit_class_token', {'num_classes': 5}, module, {'image': IMAGE}), theirs | {'logits': found.logits}
+    saved('vit_class_token', {'num_classes': 5}, module, {'image': IMAGE}), theirs | {'logits': result.logits}
   )
 
 
