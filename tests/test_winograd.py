@@ -38,7 +38,7 @@ def cache(request, monkeypatch):
   """How many elements are taken at a time: all of these small arrays, or one example of them."""
   monkeypatch.setattr(jax, 'device_count', lambda: 1)
   taken = winograd.conv, winograd.kernel_grad
-  for function in (winograd.in_steps, winograd._at_once):
+  for function in (winograd.in_steps, winograd._examples_at_once):
     monkeypatch.setattr(function, '__defaults__', (request.param,))
   for function in taken:
     function.clear_cache()
