@@ -100,3 +100,18 @@ def test_a_cohort_redraws_for_all_of_its_members(experiment, config):
     assert equal(weights(exp.members['kd'], 'student', seed), weights(alone, 'student', seed))
   assert ranked['redrawn'] == ['labels', 'order']
   assert 'each draws initial weights, the labelled subset' in (exp.workdir / 'ranking.md').read_text()
+
+
+def test_the_order_of_the_data_is_redrawn_for_each_seed(experiment, config, monkeypatch):
+  config.seeds, config.redraw = 3, ('order',)
+  exp, orders = experiment(), []
+
+  def train(setup, how, folder, seed, stopped):
+    orders.append((setup.seeds, seed))
+    return {name: {'wall_time_s': 0.0, 'steps': 6, 'failed_at': 1} for name in setup.members}
+
+  monkeypatch.setattr(stages.trainer, 'train', train)
+  monkeypatch.setattr(stages, '_write_summary', lambda *args: None)
+  stages.train_stage(exp, 'baseline')
+  assert [seed for _, seed in orders] == [config.seed, config.seed + 1, config.seed + 2]
+  assert len({seeds for seeds, _ in orders}) == 3  # and initial weights of its own
