@@ -71,3 +71,14 @@ def test_the_weight_of_a_loss_weighs_its_gradient(experiment, config):
   for a, b, c in zip(*map(jax.tree.leaves, (labels, teacher_only, both)), strict=True):
     np.testing.assert_allclose(0.5 * a + 3 * b, c, rtol=2e-4, atol=2e-6)
   assert max(np.abs(x).max() for x in jax.tree.leaves(teacher_only)) > 1e-4
+
+
+def test_the_labels_loss_is_weighed_in_the_student_alone(experiment, config, monkeypatch):
+  config.task_weight = 0.25
+  exp = experiment()
+  monkeypatch.setattr(Experiment, 'one_teacher', lambda experiment, i=0: {})  # no teacher was trained
+  weights = {
+    stage: [member.task_weight for member in stages.setup(exp, stage).members.values()]
+    for stage in ('teacher', 'baseline', 'student')
+  }
+  assert weights == {'teacher': [1.0], 'baseline': [1.0], 'student': [0.25]}
