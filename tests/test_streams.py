@@ -64,6 +64,8 @@ def test_a_workdir_stays_with_the_streams_it_was_begun_with(experiment):
   path = exp.workdir / 'protocol.json'
   assert json.loads(path.read_text())['protocol'] == streams.PROTOCOL > 1
   assert experiment().protocol == streams.PROTOCOL
+  (new,) = stages.setup(exp, 'baseline').members.values()
+  assert new.average.warmup
   path.unlink()  # as a workdir of before was begun
   claim_workdir(old := experiment())
   (member,) = stages.setup(old, 'baseline').members.values()
