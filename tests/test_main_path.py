@@ -1,11 +1,16 @@
 """What each stage of an experiment is given: the claims that its report makes."""
 
+from types import SimpleNamespace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from kdjax.experiment import build, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.training import optimizers, step
+from kdjax.types import Method, Model
 
 
 def test_few_labels_are_few_for_the_student_too(experiment, config, monkeypatch):
@@ -82,3 +87,23 @@ def test_the_labels_loss_is_weighed_in_the_student_alone(experiment, config, mon
     for stage in ('teacher', 'baseline', 'student')
   }
   assert weights == {'teacher': [1.0], 'baseline': [1.0], 'student': [0.25]}
+
+
+def test_a_method_knows_the_step():
+  """Weights that follow a schedule, and dynamic methods, depend on it."""
+
+  def loss(params, stats, s, t, batch, *, step, rng):
+    return {'counted': (step * s['logits'].sum(), jnp.ones(()))}, stats
+
+  student = Model(
+    lambda rng, batch: {'params': {'w': jnp.ones(())}},
+    lambda variables, batch, train=False, rng=None: ({'logits': variables['params']['w'] * batch['x']}, {}),
+  )
+  method = Method(lambda rng, s, t, batch: ({}, {}), loss)
+  task = SimpleNamespace(loss=lambda s, batch: (jnp.zeros(()), jnp.ones(())))
+  batch, tx, counted = {'x': jnp.arange(3.0)}, optax.sgd(0.0), []
+  state = step.make_init(student, method, tx)(0, {}, batch)
+  for _ in range(3):
+    state, losses = step.make_update(student, task, method, tx)(state, {}, batch)
+    counted.append(float(losses['counted'][0]))
+  assert counted == [0.0, 3.0, 6.0]
