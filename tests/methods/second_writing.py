@@ -29,6 +29,22 @@ def quotients(function, x, h=1e-6):
   return result
 
 
+def difference_quotient(f, x, h=1e-5):
+  """The difference quotients of `f(x)` by each entry of `x`."""
+  x = x.copy()
+  return quotients(lambda: f(x), x, h)
+
+
+def info_nce_gradients(info_nce, v, w, c):
+  """By differences, the gradients of `info_nce(v, w, c)` and of `info_nce(w, v, c)` by both embeddings."""
+  return [
+    difference_quotient(lambda x: info_nce(x, w, c), v),
+    difference_quotient(lambda x: info_nce(v, x, c), w),
+    difference_quotient(lambda x: info_nce(x, v, c), w),
+    difference_quotient(lambda x: info_nce(w, x, c), v),
+  ]
+
+
 def check(method, writing, s, t, batch):
   """Value and gradient, by the taps `s` and by the method's parameters, in float64."""
   with jax.enable_x64(True):
