@@ -175,8 +175,8 @@ class Experiment:
 
   def one_teacher(self, i: int = 0) -> dict:
     """The teacher's variables for seed i: of the one teacher, or with `redraw` of the i-th."""
-    variables = self.variables('teacher')
-    return jax.tree.map(lambda x: x[i if len(self.seeds('teacher')) > 1 else 0], variables)
+    seeds = self.seeds('teacher')
+    return self._seed_variables('teacher', seeds[i if len(seeds) > 1 else 0])
 
   def method(self):
     """The distillation losses, combined."""
@@ -287,10 +287,13 @@ class Experiment:
     Raises:
       KdjaxError: if the stage is not finished.
     """
+    loaded = [self._seed_variables(stage, seed) for seed in self.seeds(stage)]
+    return jax.tree.map(lambda *x: np.stack(x), *loaded)
+
+  def _seed_variables(self, stage, seed):
+    """The variables of one seed of a finished stage."""
     if not self.trained(stage):
       raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
-    files = [self.folder(stage) / f'seed_{s}.safetensors' for s in self.seeds(stage)]
-    loaded = [safetensors_io.load(f, self.shapes(stage)[0], self.vocabulary) for f in files]
-    for file, tree in zip(files, loaded, strict=True):
-      finite.check(tree, str(file), f'remove {self.folder(stage)} and train the {stage} anew')
-    return jax.tree.map(lambda *x: np.stack(x), *loaded)
+    file = self.folder(stage) / f'seed_{seed}.safetensors'
+    loaded = safetensors_io.load(file, self.shapes(stage)[0], self.vocabulary)
+    return finite.check(loaded, str(file), f'remove {self.folder(stage)} and train the {stage} anew')

@@ -90,7 +90,7 @@ def setup(
     name=stage,
     members={name: _member(m, stage, len(source), i) for name, m in members.items()},
     task=experiment.task,
-    augment=_augmentation(experiment, stage, members),
+    augment=_augmentation(experiment, stage),
     teacher=quantize.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
     teacher_variables=quantize.variables(experiment.one_teacher(i or 0), config['teacher']['weights'])
     if live
@@ -104,7 +104,7 @@ def setup(
   )
 
 
-def _augmentation(experiment, stage, members):
+def _augmentation(experiment, stage):
   """The augmentation of a stage; a baseline has as many views of an example as the student of a store."""
   config, train_config = experiment.config, experiment.stage_config(stage)['train']
   views = config['student']['views'] if stage == 'student' else {}  # of no use to others

@@ -35,15 +35,14 @@ def check(experiment: Experiment) -> None:
 
 def _check_redraw(experiment):
   """Checks `redraw`."""
-  config = experiment.config
-  redrawn = config['redraw']
+  config, redrawn = experiment.config, experiment.config['redraw']
   if 'labels' in redrawn and config['data']['labels'] >= 1:
     raise KdjaxError("redraw has 'labels', and data.labels is 1: nothing is drawn; leave it out.")
   if 'teacher' not in redrawn:
     return
   if experiment.teacher_is_published:
     raise KdjaxError("redraw has 'teacher', whose weights are taken as they are: leave one of the two out.")
-  if {'store', 'auto'} & {config['teacher']['source']}:
+  if config['teacher']['source'] in ('store', 'auto'):
     raise KdjaxError("redraw has 'teacher', and a store holds the outputs of one: set teacher.source='live'.")
 
 
