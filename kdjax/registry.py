@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+from flax import nnx
 
 import kdjax
 from kdjax.errors import KdjaxError, unknown
@@ -24,6 +25,53 @@ MAKES = {'methods': Method, 'tasks': Task, 'data': DataSet, 'generators': Genera
 
 # The folder of a kind, where it is not the kind's name.
 FOLDERS = {'data': 'datasets', 'generators': 'training.schemes.generators'}
+
+
+class PythonObject(NamedTuple):
+  """A model, a data set or outputs that a program gives, instead of the name of a module.
+
+  Attributes:
+    value: the object.
+    variables: of a model that has weights, else None.
+  """
+
+  value: Any
+  variables: Any = None
+
+
+OBJECTS: dict[str, PythonObject] = {}  # by name, for this process
+
+
+def add_object(label: str, digest: str, value: Any, variables: Any = None) -> str:
+  """Makes a Python object known, and returns its name in a config, such as '<MyNet 1a2b3c4d>'.
+
+  Args:
+    label: what people call it.
+    digest: of all that decides its results; it makes a workdir refuse another object.
+    value: the object.
+    variables: the weights of a model, where it has some.
+  """
+  name = f'<{label} {digest}>'
+  OBJECTS[name] = PythonObject(value, variables)
+  return name
+
+
+def is_object(name: Any) -> bool:
+  """Whether `name` is that of a Python object."""
+  return isinstance(name, str) and name.startswith('<') and name.endswith('>')
+
+
+def python_object(name: str) -> PythonObject:
+  """The object of a name.
+
+  Raises:
+    KdjaxError: if this process has not been given it.
+  """
+  if name not in OBJECTS:
+    raise KdjaxError(
+      f'{name} is a Python object that this process does not have: run the program that gave it to kdjax.'
+    )
+  return OBJECTS[name]
 
 
 @functools.cache
@@ -60,12 +108,17 @@ def _fits(kind: str, value: Any, where: ModuleType) -> bool:
   """Whether a value is an entry of the kind, and defined in the module, not imported into it."""
   defined = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
   if kind == 'models':
-    return defined and isinstance(value, type) and issubclass(value, nn.Module)
+    own = where.__name__.startswith(f'{kdjax.__name__}.')
+    return (
+      defined and isinstance(value, type) and issubclass(value, nn.Module if own else (nn.Module, nnx.Module))
+    )
   return defined and inspect.isfunction(value)
 
 
 def entry(kind: str, name: str) -> Callable:
-  """The function or class with the name of its module, case and underscores aside."""
+  """What makes an entry: the function or class with the name of its module, case and underscores aside."""
+  if is_object(name):
+    return _constant(python_object(name).value)
   source = module(kind, name)
   bare = name.rpartition('.')[2]
   for key in (bare, *vars(source)):
@@ -75,9 +128,33 @@ def entry(kind: str, name: str) -> Callable:
       and callable(value)
       and _fits(kind, value, source)
     ):
-      return value
-  expected = 'Linen module' if kind == 'models' else 'function'
+      return _made_by(value) if kind == 'models' else value
+  expected = 'Linen or NNX module' if kind == 'models' else 'function'
   raise KdjaxError(f'{source.__name__} defines no {expected} called {bare!r}, which a {KINDS[kind]} takes.')
+
+
+def _constant(value: Any) -> Callable:
+  """A function without parameters that returns `value`."""
+
+  def constant():
+    return value
+
+  return constant
+
+
+@functools.cache
+def _made_by(value: Any) -> Callable:
+  """What makes a model of attributes: a Linen module itself; of an NNX module, all parameters but `rngs`."""
+  if isinstance(value, type) and issubclass(value, nn.Module):
+    return value
+
+  def make(**attributes):
+    return functools.partial(value, **attributes)
+
+  parameters_ = [p for k, p in inspect.signature(value).parameters.items() if k != 'rngs']
+  vars(make)['__signature__'] = inspect.Signature(parameters_)
+  make.__annotations__ = {p.name: p.annotation for p in parameters_ if p.annotation is not p.empty}
+  return make
 
 
 def options(kind: str, name: str) -> dict[str, Any]:

@@ -112,6 +112,9 @@ class Teacher:
     Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'previous_epoch'"
   ] = 'live'
   model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
+  outputs: Annotated[
+    str, 'instead of a model: its outputs by row or id, a .npy, .npz, .safetensors or .parquet file'
+  ] = ''
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
   dtype: Annotated[Dtype, 'of the computation'] = 'float32'
   weights: Annotated[Weights, 'of the teacher of a student: bfloat16 or int8 take less memory'] = 'float32'
@@ -265,7 +268,10 @@ def complete(config: Any, kind: type = Recipe) -> Any:
   for field in dataclasses.fields(kind):
     name, annotation = field.name, annotations[field.name]
     if annotation is Optimiser and name in filled:
-      continue  # its keys depend on its name, and so do their defaults: `optimizers.optimiser`
+      # Its keys depend on its name, and so do their defaults, see `optimizers`; without one it is AdamW.
+      if isinstance(filled[name], Mapping) and 'name' not in filled[name]:
+        filled[name] = dataclasses.asdict(Optimiser()) | dict(filled[name])
+      continue
     if dataclasses.is_dataclass(annotation):
       filled[name] = complete(filled.get(name, {}), annotation)
     elif name not in filled and field.default is not dataclasses.MISSING:

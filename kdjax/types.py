@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax import struct
 from pydantic import InstanceOf, WithJsonSchema
 
@@ -114,6 +115,35 @@ class Method(NamedTuple):
   init: MethodInit
   loss: MethodLoss
   relational: bool | Callable[[Any, Any], bool] = False
+
+  def __call__(
+    self,
+    s: Outputs | Array,
+    t: Outputs | Array,
+    batch: Batch | None = None,
+    *,
+    params: Any = None,
+    stats: Any = None,
+    step: Array | int = 0,
+    rng: Array | None = None,
+  ) -> Array:
+    """The mean loss [], for a training loop of your own.
+
+    Args:
+      s: the student's taps, or its logits [B, C] alone.
+      t: the teacher's taps, or its logits [B, C] alone; no gradient reaches them.
+      batch: what the method reads beside taps, such as 'label' [B]; 'mask' [B] leaves examples out.
+      params: what the method learns, the first of `init`'s pair; most learn nothing.
+      stats: what it keeps between steps, the second. A method that changes it needs `loss`, which returns it.
+      step: of the training, for methods with a schedule of their own.
+      rng: a key, for methods that draw.
+    """
+    s, t = ({'logits': x} if not isinstance(x, Mapping) else x for x in (s, t))
+    key = jax.random.key(0) if rng is None else rng
+    (total, count), _ = self.loss(
+      params or {}, stats or {}, s, t, batch or {}, step=jnp.asarray(step), rng=key
+    )
+    return total / jnp.maximum(count, 1e-12)
 
 
 class Task(NamedTuple):

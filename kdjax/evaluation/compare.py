@@ -77,7 +77,9 @@ def run(experiment: Any) -> dict:
 def compare(experiment: Any) -> Compared:
   """Evaluates every finished stage on the test split."""
   config, data, task = experiment.config, experiment.data, experiment.task
-  present = [s for s in ('teacher', 'baseline', 'student') if experiment.trained(s)]
+  present = [
+    s for s in ('teacher', 'baseline', 'student') if experiment.trained(s) and experiment.has_outputs(s)
+  ]
   if not present:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
   variables = {s: experiment.variables(s) for s in present}
@@ -116,7 +118,7 @@ def compare(experiment: Any) -> Compared:
       stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in comparisons] for k in comparisons[0]}
   results = {
     'name': config['name'],
-    'dataset': config['data']['name'],
+    'dataset': config['data']['name'].strip('<>').split()[0] if config['data']['name'] else '',
     'task': config['task']['name'],
     'metric': task.metric,
     'higher_is_better': task.higher_is_better,
@@ -163,7 +165,9 @@ def write(compared: Compared, shown: bool = True) -> None:
 
 def _costs(experiment, variables):
   """Stage -> cost of inference, measured once an architecture: two measurements would differ by noise."""
-  each = {experiment.architecture(s): (experiment.model(s), v) for s, v in variables.items()}
+  outputs = experiment.config['teacher']['outputs']  # which cost nothing here
+  measurable = {s: v for s, v in variables.items() if s != 'teacher' or not outputs}
+  each = {experiment.architecture(s): (experiment.model(s), v) for s, v in measurable.items()}
 
   def measure():
     progress.say('measuring the cost of inference')
@@ -173,7 +177,8 @@ def _costs(experiment, variables):
     return cost.measure(measured, test.take(np.arange(min(256, len(test)))), taps)
 
   costs = experiment.cached(('costs', *sorted(each)), measure)
-  return {s: costs[experiment.architecture(s)] for s in variables}
+  missing = dict.fromkeys(next(iter(costs.values()), {}))
+  return {s: costs[experiment.architecture(s)] if s in measurable else missing for s in variables}
 
 
 def _robustness(experiment, variables):

@@ -10,9 +10,11 @@ from kdjax.nn import conv
 from kdjax.types import Model
 
 
-def count(variables: Mapping) -> dict[str, int]:
+def count(variables: Mapping) -> dict[str, int | None]:
   """'params', the number of parameters, and 'bytes', of all variables."""
   leaves = jax.tree.leaves(variables)
+  if len(leaves) == 1 and 'none' in variables.get('frozen', {}):  # a function, whose weights are not known
+    return {'params': None, 'bytes': None}
   return {
     'params': int(sum(x.size for k in ('params', 'frozen') for x in jax.tree.leaves(variables.get(k)))),
     'bytes': int(sum(x.size * x.dtype.itemsize for x in leaves)),

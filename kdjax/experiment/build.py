@@ -10,6 +10,7 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import loss_entry
 from kdjax.experiment.load import Data
 from kdjax.input import augment, pipeline, tokenizer
+from kdjax.nn import wrappers
 from kdjax.nn.functional import functions
 from kdjax.pretrained import initialize
 from kdjax.training import optimizers, schedules
@@ -47,7 +48,7 @@ def module(config: Mapping, fill: Mapping[str, Any]) -> Any:
   attributes = {k: inner(v) for k, v in attributes.items()}
   attributes |= {k: v for k, v in fill.items() if k in known and k not in attributes}
   built = registry.make('models', name, attributes)
-  return initialize.Frozen(built) if config.get('frozen') else built
+  return initialize.Frozen(built) if config.get('frozen') and wrappers.is_own(built) else built
 
 
 def fill(data: Data, task: Task) -> dict[str, int]:
@@ -58,10 +59,27 @@ def fill(data: Data, task: Task) -> dict[str, int]:
   return vocabulary | ({'num_classes': classes} if classes else {})
 
 
-def model(config: Mapping, data: Data, task: Task) -> Model:
-  """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`."""
+def model(config: Mapping, data: Data, task: Task, capture: bool = False) -> Model:
+  """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`.
+
+  With `capture` the outputs of the modules within it are taps too, by their paths.
+  """
   net, frozen = module(config['model'], fill(data, task)), initialize.frozen(config['model'])
-  return functions(net, config['inputs'], config['dtype'], config['drop'], frozen)
+  return functions(net, config['inputs'], config['dtype'], config['drop'], frozen, data.ranges, capture)
+
+
+def tap_names(config: Mapping) -> set[str]:
+  """The paths and patterns among the options of `config.methods`, of which some may name modules."""
+  pending, names = [config], set()
+  while pending:
+    value = pending.pop()
+    if isinstance(value, Mapping):
+      pending += value.values()
+    elif isinstance(value, (list, tuple)):
+      pending += value
+    elif isinstance(value, str) and ('/' in value or '*' in value):
+      names.add(value)
+  return names
 
 
 def method(

@@ -123,7 +123,8 @@ class SplitStatistics:
 def _check_inputs(experiment, split, source) -> None:
   """Raises KdjaxError if a split lacks an input of a model."""
   batch = next(pipeline.eval_batches(source, jax.process_count()))
-  for stage in ('teacher', 'student'):
+  stages = ('student',) if experiment.config['teacher']['outputs'] else ('teacher', 'student')
+  for stage in stages:  # the outputs of a teacher may be of the training examples alone
     model, variables = experiment.model(stage), experiment.shapes(stage)[0]
     try:
       jax.eval_shape(lambda v, b, m=model: m.apply(v, b, train=False)[0], variables, batch)

@@ -8,26 +8,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from kdjax import pretrained, settings
 from kdjax.errors import KdjaxError, explained
 from kdjax.evaluation import generation_metrics
-from kdjax.experiment import build, load
+from kdjax.experiment import build, initial_weights, load
 from kdjax.experiment.cohort import member_config
 from kdjax.experiment.few_labels import few_labels
 from kdjax.input import pipeline, splits, tokenizer
 from kdjax.input.encode import known_labels
 from kdjax.pretrained import safetensors_io
-from kdjax.pretrained.initialize import complete, parts
-from kdjax.pretrained.initialize import load as load_initial
+from kdjax.pretrained.initialize import complete
 from kdjax.runtime.config_tree import digest
 from kdjax.runtime.files import NUMBER, read_json
 from kdjax.runtime.progress import say
+from kdjax.teacher_store import precomputed
 from kdjax.training import finite, sharding, streams
 from kdjax.training.evaluate import make_evaluate
 
 PUBLISHED = ('published',)  # key in `shared` of the weights of `teacher.init`, until these are exported
+PRECOMPUTED = {'model': 'precomputed', 'frozen': True}  # the model of `teacher.outputs`
 STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
 STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
 ANEW = 'delete it and run the same command, which writes it anew'
@@ -58,6 +58,9 @@ class Experiment:
 
   def __post_init__(self):
     self.config = settings.complete(self.config)
+    teacher = self.config['teacher']
+    if teacher['outputs'] and not teacher['model']:
+      self.config = {**self.config, 'teacher': {**teacher, 'model': PRECOMPUTED}}
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
@@ -81,6 +84,12 @@ class Experiment:
       self.shared[key] = make()
     return self.shared[key]
 
+  def has_outputs(self, stage: str) -> bool:
+    """Whether a stage can be evaluated on the test split; a teacher of outputs may have none for it."""
+    if stage != 'teacher' or not self.config['teacher']['outputs']:
+      return True
+    return any(k.startswith(precomputed.PREFIX) for k in self.data.test.take([0]))
+
   def stage_config(self, stage: str) -> Mapping[str, Any]:
     """The config of a stage's model and training; a baseline has the student's."""
     return self.config['teacher' if stage == 'teacher' else 'student']
@@ -94,7 +103,14 @@ class Experiment:
   def data(self) -> load.Data:
     if self.cohort:
       return self.cohort.data
-    data = load.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    data = load.data(
+      self.config['data'],
+      self.workdir,
+      self.data_dir,
+      self.config['seed'],
+      self.cache,
+      self.config['teacher']['outputs'],
+    )
     labels = getattr(data.validation, 'arrays', {}).get('label')
     if self.task.label and labels is not None and not known_labels(self.task.label, labels):
       say("warning: no example has a label in 'validation', which is left out.")
@@ -113,7 +129,15 @@ class Experiment:
   def model(self, stage: str):
     """The model of a stage: one object an architecture, so that a cohort shares its compiled programs."""
     config = {**self.stage_config(stage), 'model': self.attributes(stage)}
-    return self.cached(('model', self.architecture(stage)), lambda: build.model(config, self.data, self.task))
+    root = self.cohort or self
+    names = set().union(*(build.tap_names(m.config['methods']) for m in root.members.values()))
+
+    def make():
+      plain = build.model(config, self.data, self.task)
+      known = self._trace(plain, stage)[1] if names else {}
+      return build.model(config, self.data, self.task, capture=True) if names - set(known) else plain
+
+    return self.cached(('model', self.architecture(stage)), make)
 
   def attributes(self, stage: str) -> dict:
     """The config of a stage's model; a published checkpoint fills in what it leaves out."""
@@ -139,39 +163,15 @@ class Experiment:
     Raises:
       KdjaxError: for a part that is frozen and has no 'init'.
     """
-
-    def make():
-      if not self.config['teacher']['init']:
-        return self._of_parts()
-      source = self.config['teacher']['init'], self.attributes('teacher'), self.shapes('teacher')[0]
-      return pretrained.load(*source, self.vocabulary, classes=self.data.dataset.classes)
-
-    return self.cached(PUBLISHED, make)
-
-  def _of_parts(self):
-    loaded, expected = (flatten_dict(x) for x in (self.start('teacher'), self.shapes('teacher')[0]))
-    for part in parts(self.attributes('teacher')):
-      if part.path and any(k[1 : len(part.path) + 1] == part.path for k in expected.keys() - loaded.keys()):
-        raise KdjaxError(
-          f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
-          "'init', or leave its 'frozen' out."
-        )
-    return self.start('teacher')
+    return self.cached(PUBLISHED, lambda: initial_weights.published(self))
 
   def start(self, stage: str, i: int = 0) -> dict:
     """The initial variables of a stage's model: a part of them, or {}.
 
     A baseline has the student's, those from the teacher of seed i too.
     """
-
-    def teacher():
-      return self.attributes('teacher'), self.one_teacher(i)
-
-    def make():
-      target = self.attributes(stage), self.shapes(stage)[0], self.vocabulary
-      return load_initial(*target, teacher if stage != 'teacher' else None, self.data.dataset.classes)
-
-    return self.cached(('start', stage, self.architecture(stage), i), make)
+    key = 'start', stage, self.architecture(stage), i
+    return self.cached(key, lambda: initial_weights.start(self, stage, i))
 
   def one_teacher(self, i: int = 0) -> dict:
     """The teacher's variables for seed i: of the one teacher, or with `redraw` of the i-th."""
@@ -194,16 +194,15 @@ class Experiment:
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """(shapes of the variables of a stage's model, shapes of its taps for one batch)."""
     model = self.model(stage)
+    return self.cached(('shapes', self.architecture(stage)), lambda: self._trace(model, stage))
 
-    def make():
-      batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
-      key = jax.random.key(0)
-      with explained(f'the model of the {stage} cannot be built with its options for these data'):
-        variables = jax.eval_shape(model.init, key, batch)
-        jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
-        return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
-
-    return self.cached(('shapes', self.architecture(stage)), make)
+  def _trace(self, model, stage):
+    batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
+    key = jax.random.key(0)
+    with explained(f'the model of the {stage} cannot be built with its options for these data'):
+      variables = jax.eval_shape(model.init, key, batch)
+      jax.eval_shape(lambda v, b: model.apply(v, b, train=True, rng=key), variables, batch)
+      return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, batch)
 
   def evaluator(self, stage: str) -> Callable:
     """The `evaluate` of `make_evaluate` for a stage's model."""

@@ -17,7 +17,8 @@ from kdjax.input import splits as splits_
 from kdjax.input.content import content
 from kdjax.input.splits import Subset
 from kdjax.runtime import progress, trust
-from kdjax.runtime.files import user_path
+from kdjax.runtime.files import fingerprint, user_path
+from kdjax.teacher_store import precomputed
 from kdjax.types import DataSet
 
 
@@ -32,6 +33,7 @@ class Data(NamedTuple):
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
     transfer: the transfer set with all labels.
+    ranges: key -> the range that floats had, see `encode.with_ranges`.
   """
 
   dataset: DataSet
@@ -43,11 +45,14 @@ class Data(NamedTuple):
   validation: Any
   test: Any
   transfer: Any = None
+  ranges: Mapping[str, str] = {}
 
 
 def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
   """The data set of `config['name']`: a module of kdjax, a dotted name of the user's, or one of TFDS."""
   name, dataset_options = config['name'], dict(config.get('options') or {})
+  if registry.is_object(name):
+    return registry.python_object(name).value
   if name not in registry.names('data') and not trust.dotted(name):
     dataset_options |= {'builder': name}
     name = 'tfds'
@@ -88,8 +93,14 @@ def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
   return dataset._replace(splits=splits)
 
 
-def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '') -> Data:
-  """The data of `config.data`, read and encoded; decoded splits are cached in `cache`."""
+def data(
+  config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '', outputs: str = ''
+) -> Data:
+  """The data of `config.data`, read and encoded; decoded splits are cached in `cache`.
+
+  `outputs` are the `teacher.outputs`, which become keys of the examples.
+  """
+  precomputed_ = precomputed.load(outputs, workdir / 'teacher' / 'outputs')
   source = dataset(config, data_dir)
   splits, content_hash = table_file.canonical(source.splits), source.content or content(source.files)
   source = source._replace(splits=splits, content=content_hash)
@@ -116,12 +127,17 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
   cache_path = decoded_cache.cache_path(cache, source.files, *identity)
 
   def read(split):
-    return splits_.read(source, split, encode, config['memory'], cache_path)
+    examples = splits_.read(source, split, encode, config['memory'], cache_path)
+    return (
+      precomputed.attached(examples, precomputed_.of(split, examples, ranges)) if precomputed_ else examples
+    )
 
   train = read('train')
   transfer = read(config['transfer']) if config['transfer'] else train
   transfer_set, labelled_subset = few_labels(transfer, config['labels'], seed)
   validation = read('validation') if 'validation' in source.splits else None
+  if precomputed_:
+    source = source._replace(fingerprint=fingerprint(source.fingerprint, precomputed_.fingerprint))
   return Data(
     source,
     vocabulary,
@@ -132,4 +148,5 @@ def data(config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache:
     validation,
     read(config['test']),
     transfer,
+    ranges,
   )

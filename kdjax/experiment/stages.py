@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from kdjax import teacher_store
+from kdjax import registry, teacher_store
 from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import build, redraw
 from kdjax.experiment.cohort import TRAINED
@@ -176,7 +176,7 @@ def train_stage(
     experiment.shared.pop(PUBLISHED)
     untrained = {'steps': 0, 'wall_time_s': 0.0, 'first_step_s': 0.0, 'update_s': None}
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **untrained}}
-    progress.say(f'{stage}: weights from {config["teacher"]["init"] or "its parts"}')
+    progress.say(f'{stage}: {_source(config["teacher"])}')
   else:
     how = LoopConfig.of(config['select'], config['run'])
     folder = next(iter(members.values())).folder(stage)
@@ -192,6 +192,14 @@ def train_stage(
       training_folder = '' if published else str(folder.relative_to(experiment.workdir))
       _write_summary(member, stage, trained[name] | {'members': len(members), 'training': training_folder})
   multihost_utils.sync_global_devices(f'exported {stage}')  # the other processes read these files
+
+
+def _source(config) -> str:
+  """Where a teacher that is not trained comes from, in words."""
+  if config['outputs']:
+    return f'its outputs, from {config["outputs"]}'
+  name = config['model'].get('model')
+  return f'{name}, as it is' if registry.is_object(name) else f'weights from {config["init"] or "its parts"}'
 
 
 def _train(experiment, stage, members, how, folder, i, stopped):

@@ -8,6 +8,7 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import build
 from kdjax.experiment.cohort import member_config
 from kdjax.input import augment, views
+from kdjax.nn import wrappers
 from kdjax.pretrained import initialize
 from kdjax.runtime import trust
 from kdjax.training import optimizers
@@ -78,7 +79,7 @@ def training(config: Mapping, where: str) -> None:
 
 def data(config: Mapping) -> None:
   name = config['name']
-  if name and (name in registry.names('data') or trust.dotted(name)):
+  if name and not registry.is_object(name) and (name in registry.names('data') or trust.dotted(name)):
     registry.check('data', name, config['options'], 'data.options')
 
 
@@ -127,6 +128,8 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
     return initialize.Frozen(UNUSED)
   filled = {'vocab_size': 3} if 'vocab_size' in registry.options('models', name) else {}  # the data decide
   built = registry.make('models', name, filled | attributes, where)
+  if not wrappers.is_own(built):
+    return built
   heads, width = getattr(built, 'heads', None), getattr(built, 'width', 0)
   if heads and width % heads:
     raise KdjaxError(f'{where}.heads is {heads}; it has to divide the width, {width}.')

@@ -1,4 +1,4 @@
-"""A Linen module as pure functions of its variables, the frozen ones in a collection of their own."""
+"""A module as pure functions of its variables, the frozen ones in a collection of their own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import views as views_
 from kdjax.nn import missing_modality
 from kdjax.nn.layers import COMPUTED, mapped, narrowed, scale_image
+from kdjax.nn.wrappers import wrap
 from kdjax.types import Model
 
 
@@ -20,21 +21,26 @@ def functions(
   dtype: str = 'float32',
   drop: Mapping[str, float] | None = None,
   frozen: tuple[tuple[str, ...], ...] = (),
+  ranges: Mapping[str, str] = {},
+  capture: bool = False,
 ) -> Model:
-  """A Linen module as two pure functions.
+  """A module as two pure functions.
 
   Args:
-    net: maps (inputs, train) to taps.
+    net: a module of kdjax, which maps (inputs, train) to taps, or anything that `wrappers.wrap` takes.
     inputs: model input -> batch key, along with its '/mask' and '/present'; empty for the batch as it is.
     dtype: of the computation; the weights stay in float32.
     drop: input -> how often an example lacks it in training, see `missing_modality.drop_modalities`.
     frozen: paths of the weights that are in the collection 'frozen', see `split`.
+    ranges: key -> range of the data's floats, for a module from elsewhere, see `wrappers.call.as_given`.
+    capture: whether the modules within `net` give taps by their paths, see `wrappers.wrap`.
 
   Raises:
     KdjaxError: for another dtype, and for inputs that are not in the batch.
   """
   if dtype not in ('float32', 'bfloat16'):  # float16 would need its loss scaled
     raise unknown('dtype', dtype, ('float32', 'bfloat16'))
+  module, net = net, wrap(net, ranges, capture)
 
   def net_inputs(batch):
     arrays = mapped(batch, inputs)
@@ -57,14 +63,14 @@ def functions(
       assert rng is not None  # which modalities an example lacks is drawn
       for name in set(drop) - set(arrays):
         raise KdjaxError(f'drop names {name!r}, and the inputs are {", ".join(sorted(arrays))}.')
-      hidden = not getattr(net, 'IGNORES_ABSENT', False)
+      hidden = not getattr(module, 'IGNORES_ABSENT', False)
       arrays = missing_modality.drop_modalities(jax.random.fold_in(rng, 1), arrays, drop, hidden)
     if not train:
       return dict(net.apply(cast, arrays, train=False)), collections
     outputs, updated = net.apply(cast, arrays, train=True, rngs=rngs, mutable=list(stats))
     return dict(outputs), collections | dict(updated)
 
-  members = tuple(sorted(net.members)) if getattr(net, 'WHOLE', False) else ()
+  members = tuple(sorted(module.members)) if getattr(module, 'WHOLE', False) else ()
   return views_.in_views(Model(init, apply, members))
 
 

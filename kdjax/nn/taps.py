@@ -1,5 +1,6 @@
 """Taps in, sums and counts out: how a method reads its arrays and reduces its values."""
 
+import re
 from collections.abc import Mapping
 
 import jax
@@ -46,10 +47,34 @@ def tap(outputs: Mapping, name: str, method: str, model: str) -> Array:
   Raises:
     KdjaxError: if there is no such tap; it lists the taps, with their shapes.
   """
-  if name not in outputs:
-    shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
-    raise unknown(f'tap of the {model} in methods.{method}', name, shapes, show=shapes)
-  return raise_precision(outputs[name])
+  matching = expand(outputs, name, method, model)
+  if len(matching) > 1:
+    raise KdjaxError(
+      f'methods.{method} takes one tap of the {model}, and {name!r} matches {", ".join(matching[:4])}'
+      f'{", …" if len(matching) > 4 else ""}: name one.'
+    )
+  return raise_precision(outputs[matching[0]])
+
+
+def expand(outputs: Mapping, name: str, method: str, model: str) -> list[str]:
+  """The taps that a name or a pattern matches, in the order of their names, numbers by value.
+
+  In a pattern `*` stands for any part of a name without '/', `**/` for any modules above.
+
+  Raises:
+    KdjaxError: if there is none; it lists the taps, with their shapes.
+  """
+  if name in outputs:
+    return [name]
+  if '*' in name:
+    parts = re.split(r'(\*\*/|\*\*|\*)', name)
+    stars = {'**/': '(?:.*/)?', '**': '.*', '*': '[^/]*'}
+    pattern = re.compile(''.join(stars.get(p, re.escape(p)) for p in parts))
+    matching = [k for k in outputs if pattern.fullmatch(k)]
+    if matching:
+      return sorted(matching, key=lambda k: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', k)])
+  shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
+  raise unknown(f'tap of the {model} in methods.{method}', name, shapes, show=shapes)
 
 
 def pair(
@@ -68,6 +93,12 @@ def pair(
       f'{teacher!r} {list(b.shape)}: it needs two taps of one shape.'
     )
   return a, b
+
+
+def _names(outputs, names, method, model) -> list[str]:
+  """The names of taps, patterns filled in."""
+  named = (names,) if isinstance(names, str) else names
+  return [tap for name in named for tap in (expand(outputs, name, method, model) if '*' in name else [name])]
 
 
 def stages(
@@ -89,7 +120,8 @@ def stages(
   Raises:
     KdjaxError: if there are not as many of each, or two taps do not fit each other.
   """
-  students, teachers = ((n,) if isinstance(n, str) else tuple(n) for n in (student, teacher))
+  students = _names(s, student, method, 'student')
+  teachers = _names(t, teacher, method, 'teacher')
   if len(students) != len(teachers):
     raise KdjaxError(
       f'{method} pairs the student taps {list(students)} with the teacher taps {list(teachers)}: '

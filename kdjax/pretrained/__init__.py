@@ -1,6 +1,7 @@
 """Published checkpoints as Flax variables, with no torch: safetensors, torch files, .npz, each architecture
 through `kdjax/pretrained/<model>.py`, which has `convert` and, where there is a config.json, `config`."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,38 @@ PROBLEM = 'single_label_classification'
 def architectures() -> list[str]:
   """The models that have a converter."""
   return [name for name in registry.names('pretrained') if name in registry.names('models')]
+
+
+def architecture(init: str) -> dict[str, Any]:
+  """The dict of the model that a checkpoint is of, as its config.json or the stage.json beside it says.
+
+  Args:
+    init: as in `load`.
+
+  Raises:
+    KdjaxError: if neither says it.
+  """
+  paths = files(init)
+  if stage := companion(paths.weights[0].parent, 'stage.json').get('model'):
+    return {k: _tuples(v) for k, v in stage.items() if k not in ('init', 'frozen')}
+  config_json = read_json(paths.config) if paths.config else {}
+  kind, fitting = config_json.get('architecture') or config_json.get('model_type'), []
+  for name in architectures() if kind else ():
+    with contextlib.suppress(KdjaxError):
+      if hasattr(_converter(name), 'config'):
+        _converter(name).config(config_json, paths.weights[0].parent)
+        fitting.append(name)
+  if len(fitting) == 1:
+    return {'model': fitting[0]}
+  said = f'its config.json says {kind!r}' if kind else 'it has no config.json that says it'
+  raise KdjaxError(
+    f'of which architecture is {init}? {said}: name one of {", ".join(architectures())}, model=...'
+  )
+
+
+def has_tokenizer(init: str) -> bool:
+  """Whether a checkpoint has a tokenizer.json."""
+  return files(init).tokenizer is not None
 
 
 def _converter(name: str) -> ModuleType:

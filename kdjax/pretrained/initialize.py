@@ -198,7 +198,8 @@ def _inherited(part, like, teacher):
 def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
   """The paths whose weights are not trained: of a whole model its classifier's too."""
   still = [part for part in parts(config) if part.frozen]
-  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in still if p.whole)
+  whole_ones = [p for p in still if p.whole or registry.is_object(p.config['model'])]
+  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in whole_ones)
 
 
 def apply_init(place: Any) -> Callable:

@@ -1,4 +1,4 @@
-"""Arrays out of the .npz files that NumPy writes, without the pickles that such a file may hold."""
+"""Arrays out of the .npz and .npy files that NumPy writes, without the pickles that such a file may hold."""
 
 import math
 import zipfile
@@ -20,14 +20,33 @@ def _array(archive, entry) -> np.ndarray:
   """An array that has as many bytes as its header announces."""
   if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError('it is packed in a way that NumPy does not write')
-  with archive.open(entry) as file:
-    shape, fortran, dtype = HEADERS[npy.read_magic(file)](file)
-    if dtype.hasobject:
-      raise ValueError(f'{entry.filename[:80]!r} is an array of objects, which are pickles')
-    raw = file.read()  # no more than the archive announces
-    if not all(n >= 0 for n in shape) or len(raw) != math.prod(shape) * dtype.itemsize:
-      raise ValueError(f'{entry.filename[:80]!r} has another number of bytes than its header')
-    return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
+  with archive.open(entry) as file:  # which reads no more than the archive announces
+    return _parse(file, entry.filename)
+
+
+def _parse(file, name) -> np.ndarray:
+  """The array of an open .npy file."""
+  shape, fortran, dtype = HEADERS[npy.read_magic(file)](file)
+  if dtype.hasobject:
+    raise ValueError(f'{name[:80]!r} is an array of objects, which are pickles')
+  raw = file.read()
+  if not all(n >= 0 for n in shape) or len(raw) != math.prod(shape) * dtype.itemsize:
+    raise ValueError(f'{name[:80]!r} has another number of bytes than its header')
+  return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
+
+
+def read_array(path: Path) -> np.ndarray:
+  """The array of a .npy file, read-only.
+
+  Raises:
+    KdjaxError: if it is missing, damaged, or holds objects.
+  """
+  try:
+    with open(regular_file(path, 'array'), 'rb') as file:
+      return _parse(file, path.name)
+  except Exception as e:  # a damaged file shows up as any of half a dozen types
+    reason = ' '.join(str(e).split())[:160] or type(e).__name__
+    raise KdjaxError(f'cannot read the array {path} ({reason}).') from e
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""kdjax from Python: `kdjax.distill`, `kdjax.load`, `kdjax.host`."""

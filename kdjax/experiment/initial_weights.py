@@ -1,0 +1,57 @@
+"""The weights that a stage of an experiment starts from, where they are not drawn."""
+
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from kdjax import pretrained, registry
+from kdjax.errors import KdjaxError
+from kdjax.pretrained import initialize, safetensors_io
+
+
+def published(experiment: Any) -> dict:
+  """The variables of a teacher that is not trained.
+
+  Raises:
+    KdjaxError: for a part that is frozen and has no 'init', or weights that do not fit.
+  """
+  init = experiment.config['teacher']['init']
+  if not init:
+    return _of_parts(experiment)
+  source = init, experiment.attributes('teacher'), experiment.shapes('teacher')[0]
+  return pretrained.load(*source, experiment.vocabulary, classes=experiment.data.dataset.classes)
+
+
+def _of_parts(experiment):
+  expected = flatten_dict(experiment.shapes('teacher')[0])
+  if set(expected) == {('frozen', 'none')}:  # a function, or outputs
+    return {'params': {}, 'frozen': {'none': np.zeros(1, np.float32)}}
+  loaded = flatten_dict(experiment.start('teacher'))
+  for part in initialize.parts(experiment.attributes('teacher')):
+    if part.path and any(k[1 : len(part.path) + 1] == part.path for k in expected.keys() - loaded.keys()):
+      raise KdjaxError(
+        f'teacher.model.{".".join(part.path)} is frozen, and nothing says with which weights: give it an '
+        "'init', or leave its 'frozen' out."
+      )
+  return experiment.start('teacher')
+
+
+def start(experiment: Any, stage: str, i: int) -> dict:
+  """The initial variables of a stage's model for seed i: a part of them, or {}.
+
+  Raises:
+    KdjaxError: for weights that do not fit.
+  """
+  name = experiment.stage_config(stage)['model'].get('model')
+  given = registry.python_object(name).variables if registry.is_object(name) else None
+  if given is not None:
+    flat = flatten_dict(given if 'params' in given else {'params': given}, sep='/')
+    return safetensors_io.fit(flat, experiment.shapes(stage)[0], f'what came with the {stage}')
+
+  def teacher():
+    return experiment.attributes('teacher'), experiment.one_teacher(i)
+
+  target = experiment.attributes(stage), experiment.shapes(stage)[0], experiment.vocabulary
+  classes = experiment.data.dataset.classes
+  return initialize.load(*target, teacher if stage != 'teacher' else None, classes)

@@ -1,0 +1,207 @@
+"""A teacher's outputs that were computed elsewhere, in place of its model: `teacher.outputs` of a recipe.
+
+They become keys of the batch, 'teacher/<tap>', which `kdjax/models/multimodal/precomputed.py` reads.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import registry
+from kdjax.errors import KdjaxError
+from kdjax.input import splits
+from kdjax.nn.wrappers import call, outputs
+from kdjax.pretrained import numpy_file, safetensors_io
+from kdjax.runtime import files
+from kdjax.runtime.array_hash import hash_arrays
+from kdjax.runtime.progress import bar
+
+PREFIX = 'teacher/'
+BATCH = 256  # examples that a function is called with at once
+Arrays = Mapping[str, np.ndarray]
+
+
+class Host(NamedTuple):
+  """A function `(batch) -> logits or dict` that computes outside JAX: a server, a library, another framework.
+
+  Attributes:
+    function: takes a dict of NumPy arrays, or the one input as an array.
+  """
+
+  function: Callable
+
+
+def parse(arrays: Mapping[str, Any], where: str) -> dict[str, dict[str, np.ndarray]]:
+  """Split -> tap -> array, of arrays by 'logits', '<tap>', 'id' or '<split>/<tap>'.
+
+  Raises:
+    KdjaxError: if there is none, or one is no array of numbers with an axis for the examples.
+  """
+  by_split: dict[str, dict[str, np.ndarray]] = {}
+  for name, value in arrays.items():
+    split, _, tap = (
+      name.partition('/') if name.split('/')[0] in ('train', 'validation', 'test') else ('', '', name)
+    )
+    array = np.asarray(value)
+    if not array.ndim or array.dtype.kind not in 'iuf' or not np.isfinite(array).all():
+      raise KdjaxError(
+        f'{where}: {name!r} is {array.dtype} {list(array.shape)}; it takes finite numbers, a row an example.'
+      )
+    by_split.setdefault(split or 'train', {})[tap or 'logits'] = array
+  for split, taps in by_split.items():
+    if not taps.keys() - {'id'}:
+      raise KdjaxError(f"{where} has no outputs of {split!r}, only 'id': name them 'logits'.")
+    rows = {k: len(v) for k, v in taps.items()}
+    if len(set(rows.values())) > 1:
+      raise KdjaxError(f'{where}: the arrays of {split!r} differ in length: {rows}.')
+  if not by_split:
+    raise KdjaxError(f'{where} holds no array.')
+  return by_split
+
+
+def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
+  """The outputs of a .npy (logits of the training examples), .npz, .safetensors or .parquet file.
+
+  Raises:
+    KdjaxError: if it cannot be read, or as `parse` does.
+  """
+  kind = path.suffix.lower()
+  if kind == '.safetensors':
+    return parse(safetensors_io.read(path)[0], str(path))
+  if kind == '.npz':
+    return parse(numpy_file.read(path), str(path))
+  if kind == '.npy':
+    return parse({'logits': numpy_file.read_array(path)}, str(path))
+  if kind == '.parquet':
+    return parse(_columns(path), str(path))
+  raise KdjaxError(f'teacher.outputs is {path}; it has to be a .npy, .npz, .safetensors or .parquet file.')
+
+
+def _columns(path) -> dict[str, np.ndarray]:
+  """The columns of a Parquet file, lists as arrays; rows of other splits by a column 'split'."""
+  from pyarrow import ArrowException, parquet
+
+  try:
+    table = parquet.read_table(files.regular_file(path, 'file'))
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    split = np.asarray(columns.pop('split', ['train'] * table.num_rows))
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+  except (ArrowException, OSError, ValueError) as e:
+    raise KdjaxError(f'cannot read {path} ({files.first_line(e)}).') from e
+  return {f'{s}/{k}': v[split == s] for s in np.unique(split) for k, v in arrays.items()}
+
+
+class Precomputed(NamedTuple):
+  """Outputs for the splits of a data set.
+
+  Attributes:
+    of: `(split, source, ranges) -> tap -> array`, a row an example of the source; {} where there are none.
+      `ranges` are those that the data's floats had.
+    fingerprint: of what they are.
+  """
+
+  of: Callable[[str, Any, Mapping[str, str]], Arrays]
+  fingerprint: str
+
+
+def load(name: str, folder: Path) -> Precomputed | None:
+  """The outputs of `teacher.outputs`: a file, or a Python object that holds arrays or is a `Host`.
+
+  Args:
+    name: the value of the key; '' for none.
+    folder: where the outputs of a `Host` are kept.
+  """
+  if not name:
+    return None
+  value = registry.python_object(name).value if registry.is_object(name) else read(files.user_path(name))
+  if isinstance(value, Host):
+    return Precomputed(lambda split, source, ranges: _computed(value, split, source, folder, ranges), name)
+  mark = name if registry.is_object(name) else files.fingerprint(*(hash_arrays(v) for v in value.values()))
+  return Precomputed(lambda split, source, _: _aligned(value.get(split, {}), split, source), mark)
+
+
+def _aligned(arrays, split, source) -> dict[str, np.ndarray]:
+  """The arrays in the order of the examples: by 'id' where they have one, else as they are."""
+  if not arrays:
+    return {}
+  arrays = dict(arrays)
+  ids, n = arrays.pop('id', None), len(source)
+  if ids is None:
+    rows = len(next(iter(arrays.values())))
+    if rows != n:
+      raise KdjaxError(
+        f"the teacher's outputs have {rows:,} rows, and the split {split!r} has {n:,} examples: give a row "
+        "an example, in their order, or an array 'id'."
+      )
+    return arrays
+  if ids.ndim != 1 or ids.dtype.kind not in 'iu' or len(np.unique(ids)) != len(ids):
+    raise KdjaxError("'id' of the teacher's outputs has to be whole numbers, one an example, each once.")
+  order = np.argsort(ids)
+  wanted = np.concatenate([source.take(rows)['id'] for rows in _chunks(n)])
+  at = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+  for i in np.flatnonzero(ids[order[at]] != wanted)[:1]:
+    raise KdjaxError(f"the teacher's outputs lack the example {wanted[i]} of the split {split!r}.")
+  return {k: v[order[at]] for k, v in arrays.items()}
+
+
+def _chunks(n):
+  return [np.arange(i, min(i + BATCH, n)) for i in range(0, n, BATCH)]
+
+
+def _computed(host, split, source, folder, ranges) -> dict[str, np.ndarray]:
+  """The outputs of a function for every example, kept in a file of the folder."""
+  path = folder / f'{split}.safetensors'
+  if path.exists():
+    kept = safetensors_io.read(path)[0]
+    if all(len(v) == len(source) for v in kept.values()):
+      return kept
+  chunks = []
+  with bar(f"the teacher's outputs of {split}", len(source), 'example') as shown:
+    for rows in _chunks(len(source)):
+      chunks.append(_call(host.function, source.take(rows), len(rows), ranges))
+      shown.update(int(rows[-1]) + 1)
+  arrays = {k: np.concatenate([chunk[k] for chunk in chunks]) for k in chunks[0]}
+  if not jax.process_index():
+    safetensors_io.export(path, arrays)
+  return arrays
+
+
+def _call(function, batch, n, ranges) -> dict[str, np.ndarray]:
+  inputs = call.modalities(batch)
+  given = {k: v for k, v in batch.items() if k not in call.NO_INPUT}
+  if 'image' in given:
+    given['image'] = np.asarray(call.as_given(given['image'], ranges.get('image', '')))
+  try:
+    returned = function(given[inputs[0]] if len(inputs) == 1 else given)
+  except Exception as e:  # whatever a user's function raises
+    message = ' '.join(str(e).split())[:240]
+    raise KdjaxError(f"the teacher's function raises {type(e).__name__}: {message}") from e
+  taps = {k: np.asarray(v) for k, v in outputs.taps(returned).items()}
+  for name, x in taps.items():
+    if not x.ndim or len(x) != n:
+      raise KdjaxError(f"the teacher's function returns {name!r} {list(x.shape)} for {n} examples.")
+  return taps
+
+
+class LazyWithOutputs(splits.LazySplit):
+  """A lazy split with the teacher's outputs of its examples."""
+
+  def __init__(self, source: splits.LazySplit, outputs: Arrays):
+    super().__init__(source.examples, source.encode)
+    self.outputs = outputs
+
+  def take(self, indices) -> dict[str, np.ndarray]:
+    return super().take(indices) | {k: v[np.asarray(indices)] for k, v in self.outputs.items()}
+
+
+def attached(source: Any, arrays: Arrays) -> Any:
+  """A split, with the outputs of the teacher as keys 'teacher/<tap>'."""
+  keyed = {f'{PREFIX}{k}': np.asarray(v, np.float32) for k, v in arrays.items()}
+  if not keyed:
+    return source
+  if isinstance(source, splits.InMemorySplit):
+    return splits.InMemorySplit(source.arrays | keyed)
+  return LazyWithOutputs(source, keyed)
