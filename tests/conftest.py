@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
-from configs.common import model, training
+from kdjax import recipes
 from kdjax.experiment.experiment import Experiment
+from kdjax.recipes import model, training
 from kdjax.training import sharding
 
 # Compiled programs are kept for the next run: compiling is most of the time that the tests take.
@@ -70,7 +70,7 @@ def fusion(width, **image):
 @pytest.fixture
 def config(manifest):
   """A whole experiment on the made data: three stages of a few steps."""
-  recipe_ = common.base('made')
+  recipe_ = recipes.base('made')
   recipe_.seeds = 1
   recipe_.data.update(name='manifest', text_length=8, vocab_size=32)
   recipe_.data.path = str(manifest)

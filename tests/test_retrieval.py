@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.special import log_expit, logsumexp
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, predict, stages
 from kdjax.input import splits
@@ -14,6 +13,7 @@ from kdjax.models.multimodal.two_tower import TwoTower
 from kdjax.models.text.hashed_words import HashedWords, buckets
 from kdjax.models.vision.resnet import Resnet
 from kdjax.nn import functional
+from kdjax.recipes import model
 from kdjax.tasks import retrieval as module
 from kdjax.tasks.retrieval import retrieval
 from kdjax.training import evaluate, sharding

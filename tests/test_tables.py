@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import stages
 from kdjax.paper_tables import MEASURES, Cell, Measure, Table, measures
@@ -17,6 +16,7 @@ from kdjax.paper_tables import table as tables
 from kdjax.paper_tables.results import results
 from kdjax.paper_tables.run import run, sharded
 from kdjax.paper_tables.units import units
+from kdjax.recipes import model
 from kdjax.report import tables as shown
 from kdjax.runtime import signals
 from kdjax.runtime.files import read_json

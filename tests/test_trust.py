@@ -6,8 +6,7 @@ import sys
 import pytest
 
 import run
-from configs import common
-from kdjax import registry
+from kdjax import recipes, registry
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, predict
 from kdjax.runtime import trust
@@ -143,7 +142,7 @@ def test_names_of_a_config():
 
 def test_a_method_of_ones_own_in_a_recipe_and_on_the_command_line(monkeypatch):
   """Both forms, as README writes them."""
-  config = common.base('mine')
+  config = recipes.base('mine')
   config.methods = {'my_project.my_method': {'weight': 1.0}}
   config.cohort = {'a': {'methods': {'my_project.my_method': {'weight': 2.0}}}}
   monkeypatch.setattr(run, 'CONFIG', type('Flag', (), {'value': config}))

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import predict, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.input import decoded_cache, tokenizer
+from kdjax.recipes import model
 from kdjax.runtime import files, workdir_lock
 from kdjax.training import checkpoint
 
