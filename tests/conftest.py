@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from kdjax import recipes
+from kdjax.experiment import stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.recipes import model, training
 from kdjax.training import sharding
@@ -81,6 +82,14 @@ def config(manifest):
   recipe_.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
   recipe_.run.update(eval_every=3, log_every=2, save_every=2, eval_batch=16)
   return recipe_
+
+
+@pytest.fixture
+def trained(config, tmp_path_factory):
+  """The made experiment, trained once a process: what was done before is not done again."""
+  exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'trained')
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  return exp
 
 
 @pytest.fixture

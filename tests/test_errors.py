@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import run as command
 from kdjax import registry
+from kdjax.cli import main as command
 from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages

@@ -203,7 +203,7 @@ def writable(path: Path, source: Path | None) -> None:
 
 
 def write(path: Path, shown: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> None:
-  """Writes what was given and the answers, a row an example; the columns of `OURS` replace others of their name.
+  """Writes what was given and the answers, a row an example; `OURS` replace columns of their name.
 
   A .csv has the further answers in prediction_2, score_2 and so on, a .jsonl all of them in `predictions`.
   """

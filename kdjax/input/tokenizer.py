@@ -161,7 +161,8 @@ def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, int]:
     part = texts[start : start + 1024]
     for text, encoding in zip(part, _encoded(tokenizer, part), strict=True):
       tokens = zip(encoding.ids, encoding.attention_mask, encoding.offsets, strict=True)
-      words.update({text[slice(*offsets)] for i, valid, offsets in tokens if valid and i == unknown_id})
+      unseen = (text[slice(*offsets)] for i, valid, offsets in tokens if valid and i == unknown_id)
+      words.update(list(dict.fromkeys(unseen)))
   return dict(words.most_common())
 
 
