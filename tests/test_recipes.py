@@ -15,6 +15,14 @@ from kdjax.paper_tables import table
 from kdjax.runtime import trust
 
 ROOT = Path(__file__).parents[1]
+MINE = """
+from . import quickstart, sizes
+
+def get_config(arg=None):
+  config = quickstart.get_config(arg)
+  config.student.train.steps = sizes.STEPS
+  return config
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +57,7 @@ def test_every_recipe_and_table_loads_from_elsewhere():
 
 def test_files_beside_a_recipe_and_packaged_ones_are_imported(elsewhere):
   (elsewhere / 'sizes.py').write_text('STEPS = 7\n')
-  text = (
-    'from . import quickstart, sizes\n\ndef get_config(arg=None):\n  config = quickstart.get_config(arg)\n'
-  )
-  (elsewhere / 'mine.py').write_text(text + '  config.student.train.steps = sizes.STEPS\n  return config\n')
+  (elsewhere / 'mine.py').write_text(MINE)
   assert recipes.load('mine.py').student.train.steps == 7
 
 
