@@ -251,7 +251,7 @@ def commands(folder, config, member=''):
     return numbers(stages.run(Experiment(config, folder), ('compare',)))
 
   def answered():
-    return predict.load(folder / member).predict({'text': ['is it red?', 'what colour']})[0]
+    return predict.load(folder / member).predict({'text': ['is it red?', 'what colour']})
 
   def resumed():
     kept = folder / member / 'student' / 'stage.json'

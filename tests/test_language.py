@@ -391,7 +391,7 @@ def test_the_recipe_from_end_to_end(config, tmp_path):
   page = (tmp_path / 'w' / 'report.html').read_text()
   assert ' plus ' in page or ' minus ' in page
   predictor = predict.load(tmp_path / 'w')
-  answers, _ = predictor.predict({'text': ['two plus two =', 'nine minus one =']})
+  answers = predictor.predict({'text': ['two plus two =', 'nine minus one =']})
   assert predictor.inputs == ('text',)
   assert all(isinstance(text, str) and 0 < p <= 1 for ((text, p),) in answers)
   before = json.loads((tmp_path / 'w' / 'config.json').read_text())
