@@ -1,6 +1,7 @@
 """Recipes and tables are found and loaded from any folder; what pip installs is what the tests need."""
 
 import re
+import runpy
 import sys
 import tomllib
 from pathlib import Path
@@ -140,3 +141,17 @@ def test_the_file_of_requirements_agrees_with_the_package():
   assert file == needed | dev and not needed.keys() & dev.keys()
   language = requirements(project['optional-dependencies']['language'])
   assert language.items() <= dev.items()
+
+
+def test_the_package_has_every_folder_and_the_recipes(monkeypatch):
+  setuptools = pytest.importorskip('setuptools')
+  told = {}
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(setuptools, 'setup', lambda **how: told.update(how))
+  runpy.run_path('setup.py')
+  places = {name: told['package_dir'].get(name) for name in told['packages']}
+  assert places['kdjax.configs'] == 'configs' and (ROOT / 'configs' / 'tables' / '__init__.py').exists()
+  folders = {'.'.join(p.parent.relative_to(ROOT).parts) for p in (ROOT / 'kdjax').rglob('*.py')}
+  assert {*places} - folders == {'kdjax.configs', 'kdjax.configs.tables'} and folders <= {*places}
+  data = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['tool']['setuptools']
+  assert [*(ROOT / 'kdjax').glob(data['package-data']['kdjax'][0])] == [*(ROOT / 'kdjax').rglob('*.html')]
