@@ -9,15 +9,14 @@ Validation and test have two other speakers. 2 cores: 1 min 34 s. Expect on the 
 95 %, baseline 50 %, student 94 %, p < 0.05 over 3 seeds.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, finish, model, parse_arg, training
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, student='image+audio', labels=0.02, seeds=5, drop=0.0, scale='cpu')
+  arg = parse_arg(arg, student='image+audio', labels=0.02, seeds=5, drop=0.0, scale='cpu')
   modalities = arg.student.split('+')
   name = 'av_digits' if len(modalities) > 1 else f'{arg.student}_digits'
-  config = common.base(f'{name}_drop' if arg.drop else name)
+  config = base(f'{name}_drop' if arg.drop else name)
   config.seeds = arg.seeds
   config.data.update(name='av_digits', labels=arg.labels)
   config.data.options = {'image_noise': 0.5, 'sound_noise': 10.0}
@@ -44,4 +43,4 @@ def get_config(arg=None):
     config.student.drop = {m: arg.drop for m in modalities}
     config.modality_robustness.update(subsets=True, noise=(0.0, 0.25, 0.5, 0.75, 1.0))
   config.run.update(eval_every=300, save_every=300)
-  return common.finish(config, arg, longer=10, larger=4)
+  return finish(config, arg, longer=10, larger=4)

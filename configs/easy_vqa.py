@@ -8,16 +8,17 @@ teacher's outputs for all the questions. 2 cores: 5 min with labels=0.05. Expect
 there teacher 99.9 %, baseline 97 %, student 99.8 %, p < 0.05. With all the labels it has not been run yet.
 """
 
-from configs import common, quickstart
-from configs.common import training
+from kdjax.recipes import parse_arg, smoke, training
+
+from . import quickstart
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, labels=1.0, seeds=5)
+  arg = parse_arg(arg, labels=1.0, seeds=5)
   config = quickstart.get_config()
   config.name = f'easy_vqa_{arg.labels:g}' if arg.labels < 1 else 'easy_vqa'
   config.seeds = arg.seeds
   config.data.labels = arg.labels
   config.teacher.train = training(1200, 128, 2e-3)
   config.student.train = training(2000, 128, 2e-2, weight_decay=0.1)
-  return common.smoke(config) if arg.smoke else config
+  return smoke(config) if arg.smoke else config

@@ -11,19 +11,20 @@ baseline and 7.5 % ± 0.5 for the student (p = 0.018) on 1,000 photos at 112×11
 beside it.
 """
 
-from configs import common, openmoji
-from configs.common import model, training
+from kdjax.recipes import finish, full, model, parse_arg, training
+
+from . import openmoji
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=5, scale='cpu')
+  arg = parse_arg(arg, seeds=5, scale='cpu')
   config = openmoji.get_config(f'seeds={arg.seeds}')
   config.name = 'flickr8k'
   config.task = {'name': 'retrieval'}
-  config.data.update(name='flickr8k', image_size=224 if common.full(arg) else 112, text_length=24)
+  config.data.update(name='flickr8k', image_size=224 if full(arg) else 112, text_length=24)
   config.data.options = {}
   config.teacher.inputs = {'image': 'image', 'text': 'text'}
   config.teacher.train = training(300, 128, 2e-3)
   config.student.model.image = model('resnet', widths=(32, 64, 128), blocks=(1, 1, 1), patch=8)
   config.student.train = training(700, 128, 2e-3, weight_decay=0.1)
-  return common.finish(config, arg, longer=10, larger=8)
+  return finish(config, arg, longer=10, larger=8)

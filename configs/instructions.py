@@ -12,8 +12,7 @@ On sums expect a loss of 0.03 for the teacher, 0.620 ± 0.025 for the baseline a
 student: no difference (p = 0.82). 2 cores: 9 min, other work beside it.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, full, model, parse_arg, smoke, training
 
 TAPS = {'mask': 'text/target', 'student': 'logits', 'teacher': 'logits'}
 MEDIUM, SMALL = 'hf:openai-community/gpt2-medium', 'hf:distilbert/distilgpt2'
@@ -24,23 +23,23 @@ def gpt2(width, depth, length):
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, path='', method='forward_kl', share=0.0, steps=1500, length=0, scale='cpu')
-  full = common.full(arg)
-  config = common.base('instructions')
+  arg = parse_arg(arg, path='', method='forward_kl', share=0.0, steps=1500, length=0, scale='cpu')
+  large = full(arg)
+  config = base('instructions')
   config.task = {'name': 'language_modelling'}
   config.task_weight = 0.0  # of the responses, beside the teacher
   config.data.update(name='manifest' if arg.path else 'number_words', path=arg.path)
-  length = arg.length or (512 if full else 128 if arg.path else 14)
+  length = arg.length or (512 if large else 128 if arg.path else 14)
   config.data.update(text_length=length, prompt_length=length // 2, vocab_size=4000)
-  if full:
+  if large:
     config.data.tokenizer = MEDIUM
     config.teacher.model, config.student.model = (model('gpt2', init=i, dropout=0.1) for i in (MEDIUM, SMALL))
   else:
     config.teacher.model, config.student.model = gpt2(128, 3, length), gpt2(32, 2, length)
-  for stage, rate in (('teacher', 5e-5 if full else 2e-3), ('student', 5e-4 if full else 4e-3)):
-    steps = 4000 if full else arg.steps * 10 // 3 if stage == 'teacher' else arg.steps
-    config[stage].train = training(steps, 32 if full else 64, rate, weight_decay=0.01)
+  for stage, rate in (('teacher', 5e-5 if large else 2e-3), ('student', 5e-4 if full else 4e-3)):
+    steps = 4000 if large else arg.steps * 10 // 3 if stage == 'teacher' else arg.steps
+    config[stage].train = training(steps, 32 if large else 64, rate, weight_decay=0.01)
   config.methods = {arg.method: {'weight': 1.0, **TAPS}}
   config.on_policy.share = arg.share
   config.run.update(eval_every=500, save_every=500)
-  return common.smoke(config) if arg.smoke else config
+  return smoke(config) if arg.smoke else config

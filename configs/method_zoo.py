@@ -7,7 +7,9 @@ weight that its paper or repository gives, as a cohort that shares the teacher f
 for this task but the baseline. Expect the table of docs/method_zoo.md; 2 cores: 43 min.
 """
 
-from configs import common, quickstart
+from kdjax.recipes import parse_arg, smoke
+
+from . import quickstart
 
 
 def taps(*names):
@@ -25,7 +27,7 @@ ON_LAST = ('nst', 'vid', 'mgd', 'cwd', 'pkd_pearson', 'ickd', 'afd_attention', '
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=5, steps=300)
+  arg = parse_arg(arg, seeds=5, steps=300)
   config = quickstart.get_config()
   config.name, config.seeds = 'method_zoo', arg.seeds
   config.student.train.steps = arg.steps
@@ -47,6 +49,6 @@ def get_config(arg=None):
   average = {'teacher': {'source': 'ema'}, 'student': {'train': {'ema': 0.99}}}
   members |= {'mean_teacher': average | {'methods': {'kd': {'temperature': 1.0, 'weight': 1.0}}}}
   if arg.smoke:
-    members, config = {k: members[k] for k in ('dml', 'ps_kd')}, common.smoke(config)
+    members, config = {k: members[k] for k in ('dml', 'ps_kd')}, smoke(config)
   config.cohort = members
   return config

@@ -9,16 +9,15 @@ of each. A starting point, not tuned, and not yet run on the real sets: there is
 `smoke=1` takes about a minute on 2 cores.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, model, parse_arg, smoke, training
 
 EMBEDS = {'student': 'embed', 'teacher': 'embed'}
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, inputs='words+audio+video', seeds=5, epochs=20)
+  arg = parse_arg(arg, inputs='words+audio+video', seeds=5, epochs=20)
   inputs = {m: m for m in arg.inputs.split('+')}
-  config = common.base('mosei')
+  config = base('mosei')
   config.seeds = arg.seeds
   config.task = {'name': 'sentiment'}
   config.data.update(name='mosei', text_length=50, vocab_size=5000)
@@ -36,4 +35,4 @@ def get_config(arg=None):
     'fitnet': {'weight': 1.0, **EMBEDS},
     'rkd': {'weight': 0.05, **EMBEDS},
   }
-  return common.smoke(config) if arg.smoke else config
+  return smoke(config) if arg.smoke else config

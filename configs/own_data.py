@@ -8,8 +8,7 @@ label and split (train, validation or test); `python run.py datasets manifest` s
 point, not tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, model, parse_arg, smoke, training
 
 
 def encoder(modality: str, width: int, depth: int) -> dict:
@@ -19,13 +18,13 @@ def encoder(modality: str, width: int, depth: int) -> dict:
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, inputs='image+text', steps=1500, image_size=32)
+  arg = parse_arg(arg, inputs='image+text', steps=1500, image_size=32)
   inputs = arg.inputs.split('+')
-  config = common.base('own_data')
+  config = base('own_data')
   config.data.update(name='manifest', image_size=arg.image_size)
   config.teacher.model = model('fusion', width=256, encoders={m: encoder(m, 128, 2) for m in inputs})
   config.student.model = model('fusion', width=32, encoders={m: encoder(m, 32, 1) for m in inputs})
   for stage in ('teacher', 'student'):
     config[stage].train = training(arg.steps, 64, 2e-3)
   config.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
-  return common.smoke(config) if arg.smoke else config
+  return smoke(config) if arg.smoke else config

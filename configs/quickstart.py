@@ -7,15 +7,14 @@ teacher's outputs for all the questions too. 2 busy cores: 6 min. Expect on the 
 99 %, baseline 80 %, student 98 %, p < 0.05 over 5 seeds.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, model, parse_arg, smoke, training
 
 EMBEDS = {'student': 'image/embed', 'teacher': 'image/embed'}
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg)
-  config = common.base('quickstart')
+  arg = parse_arg(arg)
+  config = base('quickstart')
   config.seeds = 5
   config.data.update(name='easy_vqa', labels=0.02, text_length=16, vocab_size=64, vocab_examples=2000)
   config.teacher.model = model(
@@ -42,4 +41,4 @@ def get_config(arg=None):
     'fitnet': {'weight': 10.0, **EMBEDS},
   }
   config.run.update(eval_every=300, save_every=300)
-  return common.smoke(config) if arg.smoke else config
+  return smoke(config) if arg.smoke else config

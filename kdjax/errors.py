@@ -21,7 +21,7 @@ def printable_lines(text: str) -> str:
 
 
 class KdjaxError(Exception):
-  """An error that the user can fix. `run.py` prints its text, one line, with no traceback."""
+  """An error that the user can fix. The command prints its text, one line, with no traceback."""
 
   def __init__(self, message: object = ''):
     text = printable(re.sub(r'\s*\n\s*', ' ', str(message)))

@@ -9,6 +9,7 @@ from annotated_types import Interval
 from kdjax import options
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Decay, Name, NonNegative, Rate, Share, Size, SomeShare, Weight, Whole
+from kdjax.runtime.program import program
 from kdjax.runtime.renamed_keys import renamed
 
 Dtype = Literal['float32', 'bfloat16']  # float16 would need its loss scaled
@@ -80,7 +81,7 @@ class Limit:
 class Data:
   """The data set."""
 
-  name: Annotated[str, 'see `python run.py datasets`; any other name is one of TFDS'] = ''
+  name: Annotated[str, f'see `{program()} datasets`; any other name is one of TFDS'] = ''
   path: Annotated[str, 'of a manifest: name=manifest'] = ''
   columns: Columns = section(Columns)
   options: Annotated[Mapping[str, Any], 'other options of the data set'] = section(dict)
@@ -111,7 +112,7 @@ class Teacher:
   source: Annotated[
     Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'previous_epoch'"
   ] = 'live'
-  model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
+  model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
   outputs: Annotated[
     str, 'instead of a model: its outputs by row or id, a .npy, .npz, .safetensors or .parquet file'
   ] = ''
@@ -126,7 +127,7 @@ class Teacher:
 class Student:
   """The small model, and its baseline."""
 
-  model: Annotated[Mapping[str, Any], 'its name and attributes; see `python run.py models`'] = section(dict)
+  model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
   dtype: Annotated[Dtype, 'of the computation'] = 'float32'
   drop: Annotated[Rates, 'input -> how often a training example lacks it'] = section(dict)
@@ -138,7 +139,7 @@ class Student:
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-  """The teacher's outputs on disk: `python run.py store build`."""
+  """The teacher's outputs on disk: the command `store build`."""
 
   folder: Annotated[str, '<workdir>/store where it is not set'] = ''
   taps: Annotated[tuple[Name, ...], 'of the teacher; () takes those that the methods read'] = ()
@@ -212,7 +213,7 @@ class Recipe:
   redraw: Annotated[
     tuple[Redrawn, ...], 'drawn anew for each seed beside its initial weights, so that p covers it too'
   ] = ()
-  task: Annotated[Mapping[str, Any], 'its name and options; see `python run.py tasks`'] = section(
+  task: Annotated[Mapping[str, Any], f'its name and options; see `{program()} tasks`'] = section(
     lambda: {'name': 'classification'}
   )
   task_weight: Annotated[Weight, "of the labels' loss beside the methods', in the student"] = 1.0
@@ -224,7 +225,7 @@ class Recipe:
   student: Student = section(Student)
   store: Store = section(Store)
   methods: Annotated[
-    Mapping[str, Mapping[str, Any]], 'name -> weight, schedule, taps, options; see `python run.py methods`'
+    Mapping[str, Mapping[str, Any]], f'name -> weight, schedule, taps, options; see `{program()} methods`'
   ] = section(dict)
   generator: Annotated[
     Mapping[str, Any],

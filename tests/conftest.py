@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
-from configs.common import model, training
+from kdjax import recipes
+from kdjax.experiment import stages
 from kdjax.experiment.experiment import Experiment
+from kdjax.recipes import model, training
 from kdjax.training import sharding
 
 # Compiled programs are kept for the next run: compiling is most of the time that the tests take.
@@ -70,7 +71,7 @@ def fusion(width, **image):
 @pytest.fixture
 def config(manifest):
   """A whole experiment on the made data: three stages of a few steps."""
-  recipe_ = common.base('made')
+  recipe_ = recipes.base('made')
   recipe_.seeds = 1
   recipe_.data.update(name='manifest', text_length=8, vocab_size=32)
   recipe_.data.path = str(manifest)
@@ -81,6 +82,14 @@ def config(manifest):
   recipe_.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
   recipe_.run.update(eval_every=3, log_every=2, save_every=2, eval_batch=16)
   return recipe_
+
+
+@pytest.fixture
+def trained(config, tmp_path_factory):
+  """The made experiment, trained once a process: what was done before is not done again."""
+  exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'trained')
+  stages.run(exp, ('teacher', 'baseline', 'student'))
+  return exp
 
 
 @pytest.fixture

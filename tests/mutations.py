@@ -9,7 +9,7 @@ from typing import Any
 from kdjax import options, registry
 from kdjax.training import optimizers
 
-RECIPES = sorted(p.stem for p in Path('configs').glob('*.py') if p.stem not in ('__init__', 'common'))
+RECIPES = sorted(p.stem for p in Path('configs').glob('*.py') if p.stem != '__init__')
 VALUES = (
   0,
   1,

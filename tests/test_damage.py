@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import predict, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.input import decoded_cache, tokenizer
 from kdjax.pretrained import safetensors_io
+from kdjax.recipes import model
 from kdjax.runtime import files
 from kdjax.training import checkpoint, metrics_log
 
@@ -251,7 +251,7 @@ def commands(folder, config, member=''):
     return numbers(stages.run(Experiment(config, folder), ('compare',)))
 
   def answered():
-    return predict.load(folder / member).predict({'text': ['is it red?', 'what colour']})[0]
+    return predict.load(folder / member).predict({'text': ['is it red?', 'what colour']})
 
   def resumed():
     kept = folder / member / 'student' / 'stage.json'

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.common import model
 from kdjax import errors
 from kdjax.experiment import data_checks, stages, validate
 from kdjax.experiment.workdir import checked, claim_workdir
+from kdjax.recipes import model
 from kdjax.teacher_store import manifest as store_manifest
 from kdjax.types import DataSet
 

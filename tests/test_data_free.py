@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from configs.common import model
 from kdjax import registry, types
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
@@ -17,6 +16,7 @@ from kdjax.methods.logits.logit_l1 import logit_l1
 from kdjax.models.vision.generator import Generator
 from kdjax.nn import functional
 from kdjax.nn.layers import Classifier, read
+from kdjax.recipes import model
 from kdjax.runtime import signals
 from kdjax.training import sharding, step
 from kdjax.training.loss_weights import combine

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import model
 from kdjax import teacher_store
 from kdjax.errors import KdjaxError
 from kdjax.experiment import stages
@@ -15,6 +14,7 @@ from kdjax.models.multimodal.ensemble import Ensemble, mean
 from kdjax.models.vision.mlp import Mlp
 from kdjax.nn import functional
 from kdjax.pretrained import initialize
+from kdjax.recipes import model
 from kdjax.teacher_store import manifest
 from kdjax.training import members
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import run as command
-from configs.common import model, parse_arg
 from kdjax import registry
+from kdjax.cli import main as command
 from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
@@ -20,6 +19,7 @@ from kdjax.experiment.workdir import claim_workdir
 from kdjax.input import tokenizer
 from kdjax.methods.logits import kd as kd_file
 from kdjax.pretrained import safetensors_io
+from kdjax.recipes import model, parse_arg
 from kdjax.runtime import trust
 from kdjax.training import checkpoint
 from kdjax.types import Method

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
-from configs.common import model, training
+from kdjax import recipes
 from kdjax.errors import KdjaxError
 from kdjax.experiment import stages, validate, validate_config
 from kdjax.experiment.experiment import Experiment
+from kdjax.recipes import model, training
 from mutations import RECIPES, mutated, recipe
 
 PAIRED = {'student': 'image/embed', 'teacher': 'image/embed'}
@@ -29,11 +29,11 @@ def accepted(check, config, message):
 
 
 def test_two_thousand_mutations_of_all_recipes():
-  rng, recipes = random.Random(0), {name: recipe(name) for name in RECIPES}
+  rng, plain = random.Random(0), {name: recipe(name) for name in RECIPES}
   let_through = 0
   for i in range(2000):
     name = RECIPES[i % len(RECIPES)]
-    config, message = mutated(recipes[name], rng)
+    config, message = mutated(plain[name], rng)
     let_through += accepted(validate_config.recipe, config, f'{name}: {message}')
   assert 100 < let_through < 1000
 
@@ -135,4 +135,4 @@ def test_a_number_out_of_range_is_refused_before_data_are_read(config, experimen
 def test_training_is_what_it_was():
   result = training(5, 8, 0.1, momentum=0.9, name='sgd').to_dict()
   assert result['optimiser']['momentum'] == 0.9 and result['optimiser']['lr'] == 0.1 and result['steps'] == 5
-  assert common.base('x').teacher.train.optimiser.clip == 1.0
+  assert recipes.base('x').teacher.train.optimiser.clip == 1.0

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from kdjax import report
 from kdjax.errors import KdjaxError, printable, unknown
-from kdjax.experiment import predict
+from kdjax.experiment import predict_files
 from kdjax.runtime import progress
 from test_report import curves, examples, results  # noqa: F401
 
@@ -86,8 +86,8 @@ def test_a_terminal_is_not_driven(monkeypatch, results, examples, name):  # noqa
   for _ in progress.track([1, 2], name, 2):
     pass
   assert not CONTROL.search(out.getvalue())
-  lines = predict.lines({}, [[(name, 0.5)]])
-  lines += predict.lines({'text': [name, 'b']}, [[(name, 0.5)], [('b', 0.4)]])
+  lines = predict_files.lines([{'text': name}], [[(name, 0.5)]])
+  lines += predict_files.lines([{'text': name}, {'text': 'b'}], [[(name, 0.5)], [('b', 0.4)]])
   assert len(lines) == 3 and not any(CONTROL.search(line) or '\n' in line for line in lines)
   for error in (KdjaxError(f'{name} {name!r}'), unknown('label', name, [name])):
     assert not CONTROL.search(str(error)) and '\n' not in str(error)

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from configs import common
-from kdjax import pretrained
+from kdjax import pretrained, recipes
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages, validate
 from kdjax.experiment.experiment import Experiment
@@ -208,7 +207,7 @@ def test_an_encoder_with_an_init_of_its_own_reads_images_alike(folder):
 
 def recipe(init, path, rows):
   path.write_text('\n'.join(json.dumps(r | {'split': s}) for s in ('train', 'test') for r in rows))
-  config = common.base('made')
+  config = recipes.base('made')
   config.update(seeds=1, methods={'kd': {}})
   config.data.update(name='manifest', path=str(path))
   config.teacher.update(init=init, model={'model': 'vit_class_token'})

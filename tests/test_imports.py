@@ -50,7 +50,8 @@ def test_floors(path):
   if own == '__init__':
     return
   for name in imported(path):
-    assert not name.startswith('ml_collections'), f'{path} imports ml_collections'
+    alone = own in ('recipes', 'cli')
+    assert alone or not name.startswith('ml_collections'), f'{path} imports ml_collections'
     if not name.startswith('kdjax.') or name == 'kdjax.__version__':
       continue
     other = name.split('.')[1]

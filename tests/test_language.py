@@ -10,8 +10,8 @@ import optax
 import pytest
 from tokenizers import Tokenizer, models
 
-from configs import common, instructions
-from configs.common import model, training
+from configs import instructions
+from kdjax import recipes
 from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.datasets.number_words import in_words, number_words
 from kdjax.errors import KdjaxError
@@ -24,6 +24,7 @@ from kdjax.input import tokenizer
 from kdjax.methods.sequence.forward_kl import forward_kl
 from kdjax.models.text.gpt2 import Gpt2
 from kdjax.nn import functional, generate
+from kdjax.recipes import model, training
 from kdjax.runtime import signals
 from kdjax.runtime.files import read_json, write_json
 from kdjax.tasks.language_modelling import language_modelling
@@ -390,7 +391,7 @@ def test_the_recipe_from_end_to_end(config, tmp_path):
   page = (tmp_path / 'w' / 'report.html').read_text()
   assert ' plus ' in page or ' minus ' in page
   predictor = predict.load(tmp_path / 'w')
-  answers, _ = predictor.predict({'text': ['two plus two =', 'nine minus one =']})
+  answers = predictor.predict({'text': ['two plus two =', 'nine minus one =']})
   assert predictor.inputs == ('text',)
   assert all(isinstance(text, str) and 0 < p <= 1 for ((text, p),) in answers)
   before = json.loads((tmp_path / 'w' / 'config.json').read_text())
@@ -453,7 +454,7 @@ def test_what_cannot_be_run_is_one_line(config, tmp_path, changes, parts):
 
 
 def test_responses_need_their_own_task(config, tmp_path, manifest):
-  plain = common.base('plain')
+  plain = recipes.base('plain')
   plain.data.update(name='manifest', path=str(manifest), text_length=8)
   plain.on_policy.share = 0.5
   with pytest.raises(KdjaxError, match="needs task.name='language_modelling', and that is 'classification'"):

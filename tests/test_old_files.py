@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from kdjax import settings, teacher_store
-from kdjax.experiment import predict, stages
+from kdjax.experiment import predict, predict_files, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.paper_tables import MEASURES, Cell, Table
 from kdjax.paper_tables.run import run
@@ -62,7 +62,8 @@ def test_an_old_store_is_read(old):
 
 def test_an_old_student_answers(old):
   predictor = predict.load(Path('plain').absolute())
-  answers, _ = predictor.predict({'image': ['data/0.png'], 'text': ['what colour is it?']})
+  asked = predict_files.given(predictor, {'image': ['data/0.png'], 'text': ['what colour is it?']})
+  answers = predictor.predict(asked.columns)
   assert len(answers[0]) == 4
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import optax
 import pytest
 
-from configs import common
-from kdjax import options, registry, settings
+from kdjax import options, recipes, registry, settings
 from kdjax.errors import KdjaxError
 from kdjax.experiment import validate_config
 from kdjax.paper_tables.table import is_table, load
@@ -56,7 +55,7 @@ def test_every_key_of_a_recipe_has_a_type_a_range_and_an_explanation():
     assert ranged(options.adapter(annotation).json_schema()) and settings.meaning(annotation), key
     for value in WRONG:
       refused(value, annotation)
-  settings.check(common.base('x').to_dict())
+  settings.check(recipes.base('x').to_dict())
 
 
 @pytest.mark.parametrize('name', optimizers.OPTIMISERS)

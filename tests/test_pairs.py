@@ -11,13 +11,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from configs.common import model, training
 from kdjax.datasets import image_text as module
 from kdjax.datasets.image_text import Lines, Pairs, image_text
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
 from kdjax.models.vision import vit_class_token
 from kdjax.models.vision.vit_class_token import VitClassToken, unmasked
+from kdjax.recipes import model, training
 from kdjax.tasks import retrieval as task
 from test_audio import png, write
 

@@ -1,35 +1,23 @@
-"""Answers for one's own files."""
+"""Answers of a trained model to arrays and texts."""
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from kdjax.errors import KdjaxError
-from kdjax.experiment import predict, stages
-from kdjax.experiment.experiment import Experiment
+from kdjax.experiment import predict, predict_files
+from kdjax.input.images import read_image
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime.files import read_json, write_json
-
-
-@pytest.fixture
-def trained(config, tmp_path_factory):
-  """Trained once a process: what was done before is not done again."""
-  exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
-  stages.run(exp, ('teacher', 'baseline', 'student'))
-  return exp
 
 
 def test_it_answers_as_the_evaluation_does(trained, manifest):
   predictor = predict.load(trained.workdir)
   example, row = trained.data.dataset.splits['test'][0], trained.data.test.take([0])
-  path = manifest.parent / '0.png'
-  (answer,), took = predictor.predict({'image': [str(path)], 'text': [example['text']], 'audio': []})
+  image = read_image(manifest.parent / '0.png', '')
+  (answer,) = predictor.predict({'image': [image], 'text': [example['text']]})
   variables = {k: v for k, v in trained.variables('student').items()}
   one = {k: _first(v) for k, v in variables.items()}
   logits = np.asarray(trained.model('student').apply(one, row)[0]['logits'][0], np.float64)
@@ -37,14 +25,18 @@ def test_it_answers_as_the_evaluation_does(trained, manifest):
   classes = trained.data.dataset.classes
   assert [name for name, _ in answer] == [classes[i] for i in np.argsort(-p)]
   np.testing.assert_allclose([s for _, s in answer], np.sort(p / p.sum())[::-1], atol=1e-6)
-  assert took > 0
+  assert predictor.seconds({'image': [image]}) > 0
 
 
 def test_what_is_not_read_is_said(trained, capsys):
-  predict.load(trained.workdir).predict({'text': ['is it red and round and large and heavy?', '完全未知']})
+  texts = ['is it red and round and large and heavy?', 'is it mauve?', None]
+  predict.load(trained.workdir).predict({'text': texts}, batch=2)
   shown = capsys.readouterr().out
-  assert "1 of 2 have a longer 'text' than data.text_length, and it is cut" in shown
-  assert "words of 'text' are unknown" in shown
+  assert "1 of 3 have a longer 'text' than data.text_length, and it is cut" in shown
+  assert "warning: 'and', 'round', 'large', 'mauve': not in the vocabulary" in shown
+  assert 'no image is given' in shown and '1 of 3 rows have no text' in shown
+  predict.load(trained.workdir).predict({'text': ['is it red?'], 'image': [np.zeros((16, 16, 3), np.uint8)]})
+  assert not capsys.readouterr().out
 
 
 def test_weights_that_are_not_finite_answer_nothing(trained, tmp_path):
@@ -65,29 +57,45 @@ def _first(tree):
 def test_what_is_not_given_is_absent_and_rows_are_answered_each(trained, manifest):
   predictor = predict.load(trained.workdir, 'teacher')
   assert predictor.inputs == ('image', 'text')
-  files = [str(manifest.parent / f'{i}.png') for i in range(3)]
-  answers, _ = predictor.predict({'image': files, 'text': ['what colour is it?']})
-  assert len(answers) == 3 and len(predict.lines({'image': files}, answers)) == 3
-  answers, _ = predictor.predict({'text': ['is it red?']})
-  assert len(predict.lines({}, answers)) == 5
+  images = [read_image(manifest.parent / f'{i}.png', '') for i in range(3)]
+  answers = predictor.predict({'image': images, 'text': ['what colour is it?']}, top=2)
+  assert [len(answer) for answer in answers] == [2, 2, 2]
+  (answer,) = predictor.predict({'text': ['is it red?']})
+  assert len(answer) == 5
+  both = predictor.predict({'text': ['is it red?'] * 2, 'image': [None, images[0]]})
+  assert [name for name, _ in both[0]] == [name for name, _ in answer]
+  np.testing.assert_allclose(*([s for _, s in row] for row in (both[0], answer)), atol=1e-6)
+  assert abs(both[1][0][1] - answer[0][1]) > 1e-6
 
 
-def test_other_sizes_alpha_and_16_bits_are_taken(trained, tmp_path):
+def test_batches_are_filled_up_and_change_no_answer(trained, manifest):
+  predictor = predict.load(trained.workdir)
+  columns = {
+    'image': [read_image(manifest.parent / f'{i}.png', '') for i in range(5)],
+    'text': ['is it red?'],
+  }
+  answers = predictor.predict(columns, batch=2)
+  assert predictor.forward.func._cache_size() == 1
+  for one, other in zip(answers, predictor.predict(columns, batch=5), strict=True):
+    assert [name for name, _ in one] == [name for name, _ in other]
+    np.testing.assert_allclose(*([s for _, s in row] for row in (one, other)), atol=1e-6)
+
+
+def test_other_sizes_and_channels_are_taken(trained):
   predictor, rng = predict.load(trained.workdir), np.random.default_rng(0)
-  Image.fromarray(rng.integers(0, 255, (40, 30, 4), np.uint8)).save(tmp_path / 'alpha.png')
-  Image.fromarray(rng.integers(0, 65535, (20, 30), np.uint16)).save(tmp_path / 'deep.png')
-  files = [str(tmp_path / name) for name in ('alpha.png', 'deep.png')]
-  answers, _ = predictor.predict({'image': files, 'text': ['what colour is it?']})
-  assert len(answers) == 2
+  shapes = ((40, 30, 3), (20, 30), (9, 9, 1))
+  images = [rng.integers(0, 255, shape, np.uint8) for shape in shapes]
+  assert len(predictor.predict({'image': images, 'text': ['what colour is it?']})) == 3
+  with pytest.raises(KdjaxError, match=r'an image is an array \[height, width, channels\], and not \[7\]'):
+    predictor.predict({'image': [np.zeros(7)]})
 
 
 @pytest.mark.parametrize(
   ('given', 'said'),
   [
-    ({}, r'what about\? Give --image=… and --text=…'),
-    ({'audio': ['a.wav']}, 'the model takes image and text, and no audio'),
-    ({'image': ['none.png'], 'text': ['a']}, '--image: there is no image none.png'),
-    ({'text': ['a', 'b'], 'image': ['a', 'b', 'c']}, '--text is given 2 times'),
+    ({}, r'what about\? Give image and text'),
+    ({'audio': [np.zeros(3)]}, 'the model takes image and text, and no audio'),
+    ({'text': ['a', 'b'], 'image': [None] * 3}, 'text is given 2 times'),
   ],
 )
 def test_a_mistake_is_one_line(trained, given, said):
@@ -112,14 +120,4 @@ def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rat
   message = read_json(path, dict, '')
   message['example']['audio'], message['rate'] = (shape, 'float32'), rate
   write_json(path, message)
-  assert predict.load(folder).inputs == ('image', 'text')
-
-
-def test_the_command(trained, manifest):
-  root = Path(__file__).parents[1]
-  command = [sys.executable, 'run.py', 'predict', f'--workdir={trained.workdir}', '--text=is it red?']
-  done = subprocess.run(
-    [*command, f'--image={manifest.parent / "0.png"}'], cwd=root, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stderr
-  assert len(done.stdout.splitlines()) == 6 and 'ms' in done.stdout
+  assert predict_files.readable(predict.load(folder)) == ('image', 'text')

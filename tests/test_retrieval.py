@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import log_expit, logsumexp
 
-from configs.common import model
 from kdjax.errors import KdjaxError
-from kdjax.experiment import build, predict, stages
+from kdjax.experiment import build, predict, predict_files, stages
 from kdjax.input import splits
 from kdjax.models.multimodal.two_tower import TwoTower
 from kdjax.models.text.hashed_words import HashedWords, buckets
 from kdjax.models.vision.resnet import Resnet
 from kdjax.nn import functional
+from kdjax.recipes import model
 from kdjax.tasks import retrieval as module
 from kdjax.tasks.retrieval import retrieval
 from kdjax.training import evaluate, sharding
@@ -314,7 +314,7 @@ def test_a_fit_needs_both_sides(search, experiment, manifest):
   stages.run(exp, ('teacher', 'baseline', 'student'))
   predictor = predict.load(exp.workdir)
   image, words = [str(manifest.parent / '0.png')], ['what colour is it?', 'is it red?']
-  answers, _ = predictor.predict({'image': image, 'text': words})
+  answers = predictor.predict(predict_files.given(predictor, {'image': image, 'text': words}).columns)
   assert len(answers) == 2 and all(-1 <= a[0][1] <= 1 for a in answers)
-  with pytest.raises(KdjaxError, match='compares image and text: give --text too'):
-    predictor.predict({'image': image})
+  with pytest.raises(KdjaxError, match='compares image and text: every row needs its text'):
+    predictor.predict(predict_files.given(predictor, {'image': image}).columns)

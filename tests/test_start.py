@@ -6,11 +6,11 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import predict, stages
 from kdjax.nn import functional
 from kdjax.pretrained import initialize, safetensors_io
+from kdjax.recipes import model
 from kdjax.training import streams
 
 

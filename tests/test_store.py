@@ -205,7 +205,7 @@ def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
     patched.setattr('kdjax.runtime.files.write_json', killed)
     stages.store_command(exp, 'build')
-  with pytest.raises(KdjaxError, match='is not finished: run `python run.py store build`'):
+  with pytest.raises(KdjaxError, match='is not finished: run `kdjax store build`'):
     teacher_store.open_reader(spec_of(exp))
   first = (teacher_store.folder(exp) / '00000.array_record').stat().st_mtime_ns
   (teacher_store.folder(exp) / '.00002.array_record.7').write_text('half')
@@ -228,7 +228,7 @@ def test_a_byte_that_flips_is_never_trained_on(built, monkeypatch):
   ids, views = reader.ids, np.zeros(len(reader.ids), np.int64)
   true = reader.take(ids, views)
   path.write_bytes(good[:70_000] + bytes([good[70_000] ^ 1]) + good[70_001:])
-  with pytest.raises(KdjaxError, match='00001.array_record is damaged: run `python run.py store build`'):
+  with pytest.raises(KdjaxError, match='00001.array_record is damaged: run `kdjax store build`'):
     teacher_store.open_reader(spec)
   monkeypatch.setattr(read, 'HELD', 0)  # as with a store too large to be held in memory
   caught = []

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from filelock import FileLock
 
-from configs.common import model
 from kdjax.errors import KdjaxError
 from kdjax.experiment import stages
 from kdjax.paper_tables import MEASURES, Cell, Measure, Table, measures
@@ -17,6 +17,7 @@ from kdjax.paper_tables import table as tables
 from kdjax.paper_tables.results import results
 from kdjax.paper_tables.run import run, sharded
 from kdjax.paper_tables.units import units
+from kdjax.recipes import model
 from kdjax.report import tables as shown
 from kdjax.runtime import signals
 from kdjax.runtime.files import read_json
@@ -205,7 +206,7 @@ def test_a_cell_names_what_there_is(table, cell, words, tmp_path, monkeypatch):
   path = tmp_path / 'bad.py'
   path.write_text('def get_table(scale):\n  pass\n')
   bad = dataclasses.replace(table, panels={'p': {'r': {'c': cell}}})
-  monkeypatch.setattr(tables.runpy, 'run_path', lambda _: {'get_table': lambda scale: bad})
+  monkeypatch.setattr(tables.recipes, 'module', lambda _: SimpleNamespace(get_table=lambda scale: bad))
   with pytest.raises(KdjaxError, match=words):
     tables.load(str(path), 'cpu')
 
@@ -213,7 +214,7 @@ def test_a_cell_names_what_there_is(table, cell, words, tmp_path, monkeypatch):
 def test_mistakes_are_one_line(table, tmp_path):
   with pytest.raises(KdjaxError, match="unknown scale: 'huge'"):
     tables.load('configs/tables/mfh_gaussian.py', 'huge')
-  with pytest.raises(KdjaxError, match="unknown table: 'nothing.py'"):
+  with pytest.raises(KdjaxError, match="unknown table, neither a file here nor one of kdjax: 'nothing.py'"):
     tables.load('nothing.py', 'cpu')
   with pytest.raises(KdjaxError, match='matches no cell; rows: DKD, KD'):
     run(table, tmp_path, only='CRD')

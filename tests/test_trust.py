@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-import run
-from configs import common
-from kdjax import registry
+from kdjax import recipes, registry
+from kdjax.cli import commands
+from kdjax.cli import recipe as command_recipe
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, predict
 from kdjax.runtime import trust
@@ -141,21 +141,19 @@ def test_names_of_a_config():
   assert trust.digest('no.such.module') == trust.digest('sys.no') == ''
 
 
-def test_a_method_of_ones_own_in_a_recipe_and_on_the_command_line(monkeypatch):
+def test_a_method_of_ones_own_in_a_recipe_and_on_the_command_line():
   """Both forms, as README writes them."""
-  config = common.base('mine')
+  config = recipes.base('mine')
   config.methods = {'my_project.my_method': {'weight': 1.0}}
   config.cohort = {'a': {'methods': {'my_project.my_method': {'weight': 2.0}}}}
-  monkeypatch.setattr(run, 'CONFIG', type('Flag', (), {'value': config}))
   lines = ('methods.my_project.my_method.temperature=3', 'methods.mine.method=my_project.my_method')
-  monkeypatch.setattr(run, 'ADDED', [tuple(line.split('=')) for line in lines])
-  plain = run.recipe()
+  plain = command_recipe.changed(config, [tuple(line.split('=')) for line in lines])
   assert plain['methods'] == {
     'my_project.my_method': {'weight': 1.0, 'temperature': 3},
     'mine': {'method': 'my_project.my_method'},
   }
   with pytest.raises(KdjaxError, match='is no part of kdjax'):
     build.method({'my_project.my_method': {'weight': 1.0}}, 10)
-  trust.trust(trust.named(plain))
+  commands.trusted(trust.named(plain))
   del plain['methods']['mine']
   assert isinstance(build.method(plain['methods'], 10), Method)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from configs.common import model
 from kdjax import teacher_store
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
@@ -15,6 +14,7 @@ from kdjax.input import augment, views
 from kdjax.input.rand_augment import OPERATIONS, rand_augment
 from kdjax.models.vision.resnet import Resnet
 from kdjax.nn import functional
+from kdjax.recipes import model
 from kdjax.teacher_store import manifest
 
 TURNS = {f'view{i}': (f'rotate_{90 * i}',) for i in (1, 2, 3)}

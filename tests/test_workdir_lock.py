@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.common import model
 from kdjax.errors import KdjaxError
-from kdjax.experiment import predict, stages
+from kdjax.experiment import predict, predict_files, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.input import decoded_cache, tokenizer
+from kdjax.recipes import model
 from kdjax.runtime import files, workdir_lock
 from kdjax.training import checkpoint
 
@@ -240,4 +240,4 @@ def test_an_image_that_is_a_vector_is_not_asked_for(small, tmp_path):
   config['teacher']['inputs'] = {'image': 'x', 'text': 'text'}
   files.write_json(path, record)
   files.write_json(exp.workdir / 'config.json', config)
-  assert predict.load(exp.workdir, 'teacher').inputs == ('text',)
+  assert predict_files.readable(predict.load(exp.workdir, 'teacher')) == ('text',)

@@ -9,8 +9,8 @@ Published: the README of mdistiller at a08d46f; recipe: as in cifar100_dkd_same.
 0.01 for MobileNetV2 and the ShuffleNets.
 """
 
-from configs.tables import repdistiller
-from configs.tables.cifar100_dkd_same import ALONE, NOTES, PAPER, SOURCE, WAYS
+from . import repdistiller
+from .cifar100_dkd_same import ALONE, NOTES, PAPER, SOURCE, WAYS
 
 PAIRS = {
   ('resnet32x4', 'ShuffleNetV1'): ALONE,

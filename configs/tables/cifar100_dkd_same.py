@@ -9,8 +9,8 @@ Published: the README of mdistiller at a08d46f; recipe: its configs/cifar100/dkd
 which is that of RepDistiller. With its --workdir, teachers, baselines and KD are those of its tables.
 """
 
-from configs.tables import repdistiller
-from configs.tables.repdistiller import DASH, EPOCHS, Way, maps, way
+from . import repdistiller
+from .repdistiller import DASH, EPOCHS, Way, maps, way
 
 ALONE = (None, None)  # the README does not say what the models have without the other
 PAIRS = {

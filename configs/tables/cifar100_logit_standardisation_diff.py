@@ -9,8 +9,8 @@ Published, settings and recipe: as in cifar100_logit_standardisation_same.py, wi
 MobileNetV2 and ShuffleNetV2.
 """
 
-from configs.tables import repdistiller
-from configs.tables.cifar100_logit_standardisation_same import ALONE, NOTES, PAPER, SOURCE, ways
+from . import repdistiller
+from .cifar100_logit_standardisation_same import ALONE, NOTES, PAPER, SOURCE, ways
 
 SETTINGS = {  # (T, weight) of KD, (T, weight, β) of DKD; CTKD has the weight 9 for all
   ('resnet32x4', 'ShuffleNetV2'): ((2, 9), (2, 9, 8)),

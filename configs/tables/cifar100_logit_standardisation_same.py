@@ -10,9 +10,9 @@ its logs; the recipe is that of RepDistiller. With its --workdir, teachers, base
 tables, and DKD that of mdistiller's.
 """
 
-from configs.tables import repdistiller
-from configs.tables.cifar100_dkd_same import ALONE, EPOCHS, dkd
-from configs.tables.repdistiller import BATCH, EXAMPLES, Way, way
+from . import repdistiller
+from .cifar100_dkd_same import ALONE, EPOCHS, dkd
+from .repdistiller import BATCH, EXAMPLES, Way, way
 
 SETTINGS = {  # (T, weight) of KD, (T, weight, β) of DKD; CTKD has the weight 9 for all
   ('resnet32x4', 'resnet8x4'): ((2, 9), (2, 9, 8)),

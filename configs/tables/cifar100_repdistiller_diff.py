@@ -9,8 +9,8 @@ Published: the README of RepDistiller at b84f547; the recipe is that of cifar100
 learning rate of 0.01 for MobileNetV2 and the ShuffleNets. There is no FSP: the widths differ.
 """
 
-from configs.tables import repdistiller
-from configs.tables.cifar100_repdistiller_same import NOTES, PAPER, SOURCE
+from . import repdistiller
+from .cifar100_repdistiller_same import NOTES, PAPER, SOURCE
 
 PAIRS = {  # teacher, student -> their accuracies alone
   ('vgg13', 'MobileNetV2'): (74.64, 64.6),

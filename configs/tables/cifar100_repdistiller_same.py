@@ -9,8 +9,8 @@ Published: the README of RepDistiller at b84f547; recipe: its train_student.py, 
 scripts/run_cifar_distill.sh. The scale `cpu` is the paper's; `smoke` is a few steps.
 """
 
-from configs.tables import repdistiller
-from configs.tables.repdistiller import DASH
+from . import repdistiller
+from .repdistiller import DASH
 
 PAIRS = {  # teacher, student -> their accuracies alone
   ('wrn-40-2', 'wrn-16-2'): (75.61, 73.26),

@@ -7,8 +7,8 @@ and DIST beside them; the pair is resnet20 → resnet8. 55 minutes on two CPU co
 `--plan` says 27, as it measures no losses of the methods, of which CRD's takes the most.
 """
 
-from configs.tables import repdistiller
-from configs.tables.repdistiller import EXAMPLES, way
+from . import repdistiller
+from .repdistiller import EXAMPLES, way
 
 STEPS = 5 * EXAMPLES // repdistiller.BATCH
 NAMES = ('KD', 'FitNet', 'AT', 'SP', 'RKD')

@@ -7,9 +7,10 @@ configs/tables/clip_towers.py says. The models' FLOPs are 136,000 PFLOP: 605 A10
 peak in bfloat16. Published: README.md of winycg/CLIP-KD at f3ae18b; recipe: its script/ and src/ at e151019.
 """
 
-from configs import common
-from configs.tables.clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import smoke
+
+from .clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
 
 PAIRS, EPOCHS, BATCH, WARMUP = 12_860_000, 32, 1024, 10_000  # 2.89 M of CC3M and 9.97 M of CC12M
 STEPS = EPOCHS * PAIRS // BATCH
@@ -53,12 +54,12 @@ def experiment(scale):
   for stage in ('teacher', 'student'):
     config[stage].train = adamw(STEPS, BATCH, 1e-3, WARMUP, weight_decay=0.1, clip=0.0)
   config.cohort = {row: {'methods': methods} for row, (_, methods) in ROWS.items()}
-  return common.smoke(config) if scale == 'smoke' else config
+  return smoke(config) if scale == 'smoke' else config
 
 
 def get_table(scale):
-  smoke, column = scale == 'smoke', 'ViT-T/16'
-  published = {} if smoke else ALONE | {row: n for row, (n, _) in ROWS.items()}
+  small, column = scale == 'smoke', 'ViT-T/16'
+  published = {} if small else ALONE | {row: n for row, (n, _) in ROWS.items()}
   models = {'teacher': ('teacher', 'CRD'), 'student': ('baseline', 'CRD')}
   models |= {row: ('student', row) for row in ROWS}
   rows = {
@@ -67,11 +68,11 @@ def get_table(scale):
   }
   return Table(
     name='clip_kd',
-    title='Distilling CLIP of CLIP-KD' + (': smoke' if smoke else ''),
+    title='Distilling CLIP of CLIP-KD' + (': smoke' if small else ''),
     paper='Yang et al., CVPR 2024, arXiv 2307.12732',
     source='README.md of winycg/CLIP-KD at f3ae18b',
     experiments={NAME: experiment(scale)},
-    panels={EMOJI if smoke else IMAGENET: rows},
+    panels={EMOJI if small else IMAGENET: rows},
     measures={'zero_shot': MEASURES['zero_shot']},
     notes=NOTES,
   )

@@ -5,8 +5,7 @@ readable name a line in the order of TFDS's labels, which are WordNet ids; and t
 image file and its text. The smoke scale takes small towers and the emoji of configs/openmoji.py instead.
 """
 
-from configs import common
-from configs.common import model, training
+from kdjax.recipes import base, model, training
 
 OPENAI = {'mean': (0.48145466, 0.4578275, 0.40821073), 'std': (0.26862954, 0.26130258, 0.27577711)}
 VOCABULARY = 'hf:openai/clip-vit-base-patch16'  # its tokenizer.json is that of all of them
@@ -49,7 +48,7 @@ def recipe(name: str, pairs: str, scale: str):
     pairs: the file of the training pairs.
     scale: of the table.
   """
-  config = common.base(name)
+  config = base(name)
   config.seeds = 1
   config.task = {'name': 'retrieval', 'metric': 'zero_shot'}
   if scale == 'smoke':

@@ -7,10 +7,9 @@ A maxout network of three convolutions teaches one of six with a twelfth of its 
 errors on the 10,000 test images. 2 cores: 51 min, other work beside it.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Measure, Table
 from kdjax.paper_tables.measures import error_rate
+from kdjax.recipes import base, model, smoke, training
 
 # Epochs of the teacher, of the hint, and of soft targets and labels after it.
 EPOCHS = {'smoke': (0.1, 0.1, 0.2), 'cpu': (8, 2, 4), 'paper': (300, 150, 500)}
@@ -77,7 +76,7 @@ def members(first, second):
 def experiment(scale):
   epochs, paper = EPOCHS[scale], scale == 'paper'
   teacher, first, second = (round(n * IMAGES / BATCH) for n in epochs)
-  config = common.base('fitnets_mnist')
+  config = base('fitnets_mnist')
   config.select, config.seeds = 'best', 3
   config.data.update(name='mnist', options={'hold_out': 6})
   spread = {'spread': 0.005 if paper else 0.0}
@@ -90,7 +89,7 @@ def experiment(scale):
   config.student.train = training(first + second, BATCH, **rms, **same)
   config.cohort = members(*epochs[1:])
   config.run.update(eval_every=IMAGES // BATCH, log_every=100, save_every=1000, eval_batch=1000)
-  return common.smoke(config) if scale == 'smoke' else config
+  return smoke(config) if scale == 'smoke' else config
 
 
 def cells(stage, member, published):

@@ -6,9 +6,8 @@ It has not been run. Bring Dolly as `dolly.jsonl` in the working folder: docs/la
 the scripts of jongwooko/distillm at d47e77f. The tables of the papers could not be read.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, smoke, training
 
 EXAMPLES, GPUS = 11_435, 4  # 12,435 less 1,000 for validation; the hardware that the README names
 HUB = 'hf:openai-community/gpt2'
@@ -74,7 +73,7 @@ def member(row):
 
 def experiment(size, row, scale):
   settings, name = recipe(size, row)
-  config = common.base(name)
+  config = base(name)
   config.update(task={'name': 'language_modelling'}, task_weight=0.0, seeds=1)
   config.data.update(name='manifest', path='dolly.jsonl', text_length=512, prompt_length=256, tokenizer=HUB)
   config.teacher.model, config.student.model = gpt2('1.5B'), gpt2(size)
@@ -91,7 +90,7 @@ def experiment(size, row, scale):
   config.teacher.model = model('gpt2', width=32, depth=2, **small)
   config.student.model = model('gpt2', width=16, depth=1, **small)
   config.generation.update(seeds=(10,), length=0, examples=8)
-  return common.smoke(config)
+  return smoke(config)
 
 
 def get_table(scale):

@@ -8,9 +8,8 @@ TFDS wants ILSVRC 2012 by hand. Published: the READMEs of DIST_KD at 2418f18 and
 recipe: configs/imagenet of the latter. The teachers are torchvision's first weights, from the hub.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, smoke, training
 
 EXAMPLES, EPOCHS, BATCH = 1_281_167, 100, 512
 STEPS = EPOCHS * EXAMPLES // BATCH
@@ -52,7 +51,7 @@ def members(beta):
 
 def experiment(name, scale):
   (teacher, student), (weights, _, beta) = PAIRS[name]
-  config = common.base(name)
+  config = base(name)
   config.seeds = 3
   config.data.update(name='imagenet2012', image_size=224, test='validation')
   config.teacher.model, config.student.model = teacher, student
@@ -64,7 +63,7 @@ def experiment(name, scale):
   config.cohort = members(beta)
   config.run.update(eval_every=STEPS, log_every=500, save_every=2500, eval_batch=512, members_per_program=1)
   if scale == 'smoke':
-    return common.smoke(config)
+    return smoke(config)
   config.teacher.init = weights
   return config
 

@@ -8,9 +8,8 @@ values that both have. 10 runs, each with data of its own, drawn from the seeds 
 docs/tables/mfh_gaussian.md; 2 cores: 19 min, other work beside it.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, training
 
 # γ as printed -> decisive values of x1 alone and of both; published: regular teacher, general teacher, no KD,
 # KD from the regular teacher, KD from the general one.
@@ -35,7 +34,7 @@ NOTES = (
 
 
 def experiment(own, shared, seed, steps, general=False, swapped=False):
-  config = common.base('mfh_gaussian')
+  config = base('mfh_gaussian')
   config.seeds, config.seed = 1, seed
   config.data.update(name='gaussians', transfer='transfer_swapped' if swapped else 'transfer')
   ranges = {'decisive': own + shared, 'x1': (0, own + shared), 'x2': (0, shared)}

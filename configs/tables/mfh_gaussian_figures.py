@@ -7,9 +7,8 @@ What a linear teacher on x1 gives a linear student on x2, as they share more of 
 there. Expect docs/tables/mfh_gaussian_figures.md; 2 cores: 22 min, other work beside it.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, training
 
 NOTES = (
   'The figures print no numbers, so that no published value stands here. The released code, run with torch '
@@ -21,7 +20,7 @@ NOTES = (
 
 
 def experiment(options, seed, steps):
-  config = common.base('mfh_gaussian_figures')
+  config = base('mfh_gaussian_figures')
   config.seeds, config.seed = 1, seed
   config.data.update(name='gaussians')
   config.data.options = options | {'random': True, 'seed': seed}

@@ -8,10 +8,9 @@ on the teacher's soft targets; the temperature for wide and narrow students; and
 docs/tables/mnist_hinton.md; 2 cores: 42 min, other work beside it.
 """
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Measure, Table
 from kdjax.paper_tables.measures import best_bias, error_rate, wrong
+from kdjax.recipes import base, model, training
 
 TEMPERATURES = (1.0, 2.0, 2.5, 4.0, 8.0, 20.0)
 EPOCHS = {'smoke': (0.1, 0.1), 'cpu': (60, 20), 'paper': (500, 200)}  # teacher, student
@@ -36,7 +35,7 @@ NOTES = (
 def experiment(scale, leave_out=()):
   sizes = zip((60_000, IMAGES[leave_out]), EPOCHS[scale], strict=True)
   teacher, student = (round(n * epochs / BATCH) for n, epochs in sizes)
-  config = common.base('mnist_hinton')
+  config = base('mnist_hinton')
   config.seeds = 2 if scale == 'smoke' else 3
   config.data.update(name='mnist', transfer='transfer' if leave_out else '')
   config.data.options = {'hold_out': 0} | ({'leave_out': leave_out} if leave_out else {})

@@ -12,9 +12,8 @@ wants ILSVRC 2012 by hand too. The smoke scale has R26x1 on 32×32 pixels, and t
 
 import os
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, smoke, training
 
 HUB = 'hf:timm/resnetv2_152x2_bit.goog_teacher_in21k_ft_in1k'
 FILE = os.environ.get('BIT_MODELS', '~/bit_models') + '/R152x2_T_{}128.npz'
@@ -56,7 +55,7 @@ def experiment(name, data, side, weights, how, scale, batch=512, warmup=1500):
   """`how` is epochs, temperature, rate and decay."""
   epochs, temperature, rate, decay = how
   steps = epochs * IMAGES[data] // batch
-  config = common.base(name)
+  config = base(name)
   config.seeds, config.task_weight = 1, 0.0
   config.data.update(name=data, image_size=side)
   if data == 'imagenet2012':
@@ -72,7 +71,7 @@ def experiment(name, data, side, weights, how, scale, batch=512, warmup=1500):
   if scale == 'smoke':
     config.data.image_size = 32
     config.teacher.model = config.student.model = model('bit_resnet', depth=26)
-    return common.smoke(config)
+    return smoke(config)
   config.teacher.init = weights
   return config
 

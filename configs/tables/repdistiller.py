@@ -8,9 +8,8 @@ has it at b84f547; mdistiller and the code of logit standardisation took it over
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from configs import common
-from configs.common import model, training
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import base, model, smoke, training
 
 MODELS = {
   **{f'resnet{depth}': model('cifar_resnet', depth=depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
@@ -87,7 +86,7 @@ WAYS = {
 
 def recipe(name: str, teacher: str, student: str, scale: str, first: int = 0):
   """The config of a pair; the student's schedule begins after `first` epochs at its first learning rate."""
-  config = common.base(name)
+  config = base(name)
   config.seeds = 3
   config.data.update(name='cifar100', options={'hold_out': 0})
   config.data.columns.label = 'label'  # there are coarse ones too
@@ -101,7 +100,7 @@ def recipe(name: str, teacher: str, student: str, scale: str, first: int = 0):
     config[stage].train.augment = ('crop_black', 'flip')
   steps = config.student.train.steps
   config.run.update(eval_every=steps, log_every=500, save_every=5000, eval_batch=1000)
-  return common.smoke(config) if scale == 'smoke' else config
+  return smoke(config) if scale == 'smoke' else config
 
 
 def table(

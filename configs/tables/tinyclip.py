@@ -8,9 +8,10 @@ peak in bfloat16. Published: README.md of wkcn/TinyCLIP at ad981bf; recipe: its 
 src/training/params.py, as in microsoft/Cream.
 """
 
-from configs import common
-from configs.tables.clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
 from kdjax.paper_tables import MEASURES, Cell, Table
+from kdjax.recipes import smoke
+
+from .clip_towers import EMOJI, IMAGENET, adamw, clip, recipe
 
 PAIRS, EPOCHS, BATCH, WARMUP, SCALE = 400_000_000, 6, 32 * 1024, 2000, 50.0
 STEPS = EPOCHS * PAIRS // BATCH
@@ -79,32 +80,32 @@ def experiment(name, row, data, scale):
     config[stage].train = adamw(STEPS, BATCH, 1e-4, WARMUP, **ADAMW, **own)
   config.task_weight, config.methods = 0.0, {'tinyclip': {'weight': 1.0}}
   if scale == 'smoke':
-    return common.smoke(config)
+    return smoke(config)
   config.teacher.init, config.student.train.remat = weights, True
   return config
 
 
 def get_table(scale):
-  experiments, rows, alone, lent, smoke = {}, {}, {}, {}, scale == 'smoke'
+  experiments, rows, alone, lent, small = {}, {}, {}, {}, scale == 'smoke'
   for data, published in PUBLISHED.items():
     for row, n in published.items():
       name, cells = f'{row}, {data}', rows.setdefault(row, {})
       if (row, data) in OTHERS:
-        cells[data] = Cell((), published=None if smoke else n, needs=OTHERS[row, data])
+        cells[data] = Cell((), published=None if small else n, needs=OTHERS[row, data])
         continue
       experiments[name] = experiment(name, row, data, scale)
-      cells[data] = Cell((name,), published=None if smoke else n)
+      cells[data] = Cell((name,), published=None if small else n)
       first = next(k for k in experiments if k.endswith(data))
       alone.setdefault(f'teacher ViT-B/{MODELS[row, data][0]}', {})[data] = Cell((first,), 'teacher')
       alone.setdefault(row, {})[data] = Cell((name,), 'baseline')
       lent |= {name: first} if name != first else {}
   return Table(
     name='tinyclip',
-    title='The model zoo of TinyCLIP' + (': smoke' if smoke else ''),
+    title='The model zoo of TinyCLIP' + (': smoke' if small else ''),
     paper='Wu et al., ICCV 2023, arXiv 2309.12314',
     source='README.md of wkcn/TinyCLIP at ad981bf',
     experiments=experiments,
-    panels={EMOJI if smoke else IMAGENET: rows, 'The same of the teachers, and of the students alone': alone},
+    panels={EMOJI if small else IMAGENET: rows, 'The same of the teachers, and of the students alone': alone},
     measures={'zero_shot': MEASURES['zero_shot']},
     teachers=lent,
     notes=NOTES,

@@ -13,6 +13,7 @@ from rich.text import Text
 from kdjax import options, registry, settings
 from kdjax.errors import printable
 from kdjax.runtime.config_tree import flat
+from kdjax.runtime.program import program
 from kdjax.training import optimizers, schedules
 
 ENTRY = re.compile(r'  (\w+): (.*)')
@@ -74,7 +75,7 @@ def rows(config: Mapping) -> Iterator[Row]:
     elif key == 'data.options' and config['data']['name'] in registry.names('data'):
       yield from option_rows(registry.entry('data', config['data']['name']), value, key)
     elif key == 'generator' and value:
-      yield Row('generator.scheme', value['scheme'], True, 'a string', 'see `python run.py generators`')
+      yield Row('generator.scheme', value['scheme'], True, 'a string', f'see `{program()} generators`')
       yield from model(value['model'], 'generator.model')
       yield from optimiser(value['optimiser'], 'generator.optimiser', ())
       yield from option_rows(registry.entry('generators', value['scheme']), value, key)

@@ -1,15 +1,20 @@
-"""Predictions for the user's files, with a model that an experiment trained."""
+"""Answers of a model that an experiment trained, for examples as arrays and texts."""
 
+import contextlib
+import dataclasses
+import functools
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tokenizers import Tokenizer
 
-from kdjax.errors import KdjaxError, printable
+from kdjax.errors import KdjaxError
 from kdjax.evaluation.modality_robustness import modalities
 from kdjax.experiment import build
 from kdjax.experiment.cohort import TRAINED
@@ -19,26 +24,176 @@ from kdjax.input import tokenizer as tokenizers
 from kdjax.nn import functional, generate
 from kdjax.nn.missing_modality import hide
 from kdjax.pretrained import initialize, safetensors_io
-from kdjax.runtime import files, trust
+from kdjax.runtime import files, progress, trust
 from kdjax.runtime.described import described
 from kdjax.training import finite
+from kdjax.types import Task
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
 STAGE |= {'rate': files.NUMBER, 'example?': {str: list}}
-FILE_INPUTS = ('image', 'text', 'audio')  # that the command line takes
+BATCH = 32
+NAMED = 10  # unknown words of a warning
+Answer = list[tuple[str, float]]  # (name, score), the best first
 
 
-class Predictor(NamedTuple):
-  """A trained model, ready to predict.
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """A trained model, ready to answer.
+
+  Examples are columns: a sequence of values a modality, one a row or one for all rows. An image is an array
+  [H, W, C], of any size; a text a str; a sound f32 [N], at `rate`; None is absent. A sequence may read its
+  values when it is asked for them. A batch key of another kind takes arrays of the model's shape.
 
   Attributes:
-    predict: `({'image': [path], 'text': [words], 'audio': [path]}) -> (answers, seconds)`. An answer is
-      [(name, score)], the best first, of each row. A modality has one value for all rows, one a row, or none.
-    inputs: the modalities that the model takes.
+    keys: modality -> batch key, of those that the model takes.
+    example: batch key -> zeros of one example.
+    classes: by number.
+    rate: samples a second of a sound; 0 where it is not known.
+    tokenizer: of texts; None for a model without.
+    task: whose `answer` turns taps into answers.
+    encode: `encode(examples) -> batch`.
+    forward: `forward(batch) -> taps`, compiled once for a size of batch.
   """
 
-  predict: Callable
-  inputs: tuple[str, ...]
+  keys: Mapping[str, str]
+  example: Mapping[str, np.ndarray]
+  classes: Sequence[str]
+  rate: float
+  tokenizer: Tokenizer | None
+  task: Task
+  encode: Callable
+  forward: Callable
+
+  @property
+  def inputs(self) -> tuple[str, ...]:
+    """The modalities that the model takes."""
+    return tuple(self.keys)
+
+  def predict(
+    self, columns: Mapping[str, Sequence], batch: int = BATCH, top: int | None = None
+  ) -> list[Answer]:
+    """The answers to each row, at most `top`.
+
+    Args:
+      columns: modality -> values.
+      batch: rows at a time; the last batch is filled up, so that there is one program.
+      top: how many answers a row; all by default.
+
+    Raises:
+      KdjaxError: for columns that the model does not take or that do not fit together.
+    """
+    rows = self._rows(columns)
+    size, counts, answers = min(batch, rows), {}, []
+    self._warn(columns, rows)
+    bar = progress.bar('predict', rows, 'example') if rows > size else contextlib.nullcontext()
+    with bar as shown:
+      for start in range(0, rows, size):
+        chosen = range(start, min(start + size, rows))
+        arrays, counts = self._batch(columns, chosen, size, counts)
+        taps = jax.device_get(self.forward(arrays))
+        for i in range(len(chosen)):
+          one = {k: v[i] if v.ndim and len(v) == size else v for k, v in taps.items()}
+          answers.append(self.task.answer(one, self.classes)[:top])
+        if shown:
+          shown.update(chosen.stop)
+    encoding.tell('predict', rows, {k: n for k, n in counts.items() if not k.endswith(encoding.UNKNOWN)})
+    return answers
+
+  def seconds(self, columns: Mapping[str, Sequence], batch: int = BATCH) -> float:
+    """Seconds that the model takes for an example, in batches: no compiling, no reading of files.
+
+    The median of three, or of fewer where they take long, after one that does not count.
+    """
+    rows, times = self._rows(columns), []
+    size = min(batch, rows)
+    arrays, _ = self._batch(columns, range(size), size, {})
+    jax.device_get(self.forward(arrays))
+    while len(times) < 3 and sum(times) < 1:
+      began = time.perf_counter()
+      jax.device_get(self.forward(arrays))
+      times.append(time.perf_counter() - began)
+    return statistics.median(times) / size
+
+  def _rows(self, columns) -> int:
+    """How many rows the columns have."""
+    for name in columns:
+      if name not in self.keys and (name not in self.example or '/' in name):
+        raise KdjaxError(f'the model takes {" and ".join(self.keys)}, and no {name}: leave {name} out.')
+    given = {name: len(values) for name, values in columns.items() if len(values)}
+    if not given:
+      raise KdjaxError(f'what about? Give {" and ".join(self.keys)}.')
+    missing = [name for name in self.keys if name not in given or _gaps(columns[name])]
+    if self.task.relational and missing:
+      raise KdjaxError(f'the model compares {" and ".join(self.keys)}: every row needs its {missing[0]}.')
+    rows = max(given.values())
+    for name, n in given.items():
+      if n not in (1, rows):
+        raise KdjaxError(f'{name} is given {n} times; give it once, or {rows} times as the others.')
+    return rows
+
+  def _warn(self, columns, rows) -> None:
+    """Prints what the model is not given, and the words that it does not know."""
+    for name in self.keys:
+      absent = len(_gaps(columns.get(name, ())))
+      if not len(columns.get(name, ())) or absent == len(columns[name]):
+        progress.say(f'no {name} is given: the model answers without it.')
+      elif absent:
+        progress.say(f'{absent:,} of {rows:,} rows have no {name}: the model answers them without it.')
+    texts = [text for text in columns.get('text', ()) if text is not None]
+    words = tokenizers.unknown_words(self.tokenizer, texts) if self.tokenizer and texts else {}
+    if words:
+      more = f' and {len(words) - NAMED} more' if len(words) > NAMED else ''
+      progress.say(
+        f'warning: {", ".join(map(repr, list(words)[:NAMED]))}{more}: not in the vocabulary of the model, '
+        'which reads it as an unknown word; the answer may be a guess.'
+      )
+
+  def _batch(self, columns, chosen, size, counts) -> tuple[dict[str, Any], dict[str, int]]:
+    """(a batch of the chosen rows, filled up to `size` with the last, `counts` with those of its texts)."""
+    given = {name: values for name, values in columns.items() if len(values)}
+    cells = {name: [values[i % len(values)] for i in chosen] for name, values in given.items()}
+    examples = [
+      {self.keys.get(k, k): self._value(k, v[i]) for k, v in cells.items()} for i in range(len(chosen))
+    ]
+    if 'text/response' in self.example:
+      examples = [one | {'response': ''} for one in examples]
+    arrays, counts = encoding.count(self.encode(examples), counts)
+    for key, zeros in self.example.items():
+      if key not in arrays:
+        present = key.removesuffix('/present') in arrays and key.endswith('/present')
+        arrays[key] = np.full((len(chosen), *zeros.shape), present, zeros.dtype)
+    for name, key in self.keys.items():
+      if name not in given or _gaps(given[name]):
+        there = [value is not None for value in cells.get(name, [None] * len(chosen))]
+        arrays = hide(arrays, key, jnp.asarray(there, jnp.float32))
+    return {k: np.concatenate([v, np.repeat(v[-1:], size - len(v), 0)]) for k, v in arrays.items()}, counts
+
+  def _value(self, name: str, value: Any) -> Any:
+    """A cell as an example has it, in the model's shape."""
+    if name not in self.keys or name == 'text':
+      return '' if value is None else value
+    zeros = self.example[self.keys[name]]
+    if value is None:
+      return zeros
+    if name == 'image' and zeros.ndim == 3:
+      return _fit_image(np.asarray(value), zeros.shape)
+    return audio_files.fit(np.asarray(value), *zeros.shape) if zeros.ndim == 1 else np.asarray(value)
+
+
+def _gaps(values: Sequence) -> list[int]:
+  """Rows without a value; of a sequence that reads files those without a name."""
+  return [i for i, value in enumerate(getattr(values, 'names', values)) if value is None]
+
+
+def _fit_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """[H, W, C] or [H, W] in the size and the channels of the model."""
+  image = image[..., None] if image.ndim == 2 else image
+  if image.ndim != 3:
+    raise KdjaxError(f'an image is an array [height, width, channels], and not {list(image.shape)}.')
+  image = images.resize(image, (shape[0], shape[1]))
+  if shape[-1] == 1:
+    return image.mean(-1, keepdims=True).astype(image.dtype)
+  return np.repeat(image, shape[-1], -1) if image.shape[-1] == 1 else image
 
 
 def load(
@@ -93,36 +248,17 @@ def load(
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
   if 'text/response' in example:
     forward = jax.jit(_writer(model, tokenizer, config['data']))
-  task = build.task(config['task'])
-  inputs = {
-    m: key
-    for m, key in modalities(model_config['inputs'], example).items()
-    if m in FILE_INPUTS and key in example
-  }
-  if 'audio' in inputs and (example[inputs['audio']].ndim > 1 or not summary['rate']):
-    del inputs['audio']  # features, or sounds of no known rate: no file can be read as one
-  if 'image' in inputs and example[inputs['image']].ndim != 3:
-    del inputs['image']  # a vector
-  if not inputs:
-    raise KdjaxError(f'the model of {folder} reads {", ".join(example)}, and none of them from a file.')
-
-  def predict(rows_of: Mapping[str, Sequence[str]]):
-    rows_of = {k: list(v) for k, v in rows_of.items() if v}
-    missing = [k for k in inputs if k not in rows_of]
-    if task.relational and rows_of and missing:
-      raise KdjaxError(f'the model compares {" and ".join(inputs)}: give --{missing[0]} too.')
-    batch = _batch(rows_of, inputs, example, encode, summary)
-    compiled = forward.lower(variables, batch).compile()
-    began = time.perf_counter()
-    outputs = jax.device_get(compiled(variables, batch))
-    seconds = time.perf_counter() - began
-    rows = len(next(iter(batch.values())))
-    rows_taps = [
-      {k: v[i] if v.ndim and len(v) == rows else v for k, v in outputs.items()} for i in range(rows)
-    ]
-    return [task.answer(taps, summary['classes']) for taps in rows_taps], seconds
-
-  return Predictor(predict, tuple(inputs))
+  inputs = {m: key for m, key in modalities(model_config['inputs'], example).items() if key in example}
+  return Predictor(
+    keys=inputs,
+    example=example,
+    classes=summary['classes'],
+    rate=summary['rate'],
+    tokenizer=tokenizer,
+    task=build.task(config['task']),
+    encode=encode,
+    forward=functools.partial(forward, variables),
+  )
 
 
 def _writer(model, tokenizer, config) -> Callable:
@@ -136,62 +272,3 @@ def _writer(model, tokenizer, config) -> Callable:
     return {'written': written.ids, 'written/mask': written.mask, 'written/likelihood': written.log_q}
 
   return forward
-
-
-def _batch(rows_of, inputs, example, encode, summary) -> dict[str, Any]:
-  """A batch of the rows, in the model's shapes; an input without a file is marked as missing."""
-  for key in rows_of:
-    if key not in inputs:
-      raise KdjaxError(f'the model takes {" and ".join(inputs)}, and no {key}: leave --{key} out.')
-  if not rows_of:
-    raise KdjaxError(f'what about? Give {" and ".join(f"--{k}=…" for k in inputs)}.')
-  rows = max(map(len, rows_of.values()))
-  for key, values in rows_of.items():
-    if len(values) not in (1, rows):
-      raise KdjaxError(f'--{key} is given {len(values)} times; give it once, or {rows} times as the others.')
-  readers = {
-    'image': _image,
-    'text': lambda v, shape: v,
-    'audio': lambda v, shape: audio_files.fit(
-      audio_files.read_sound(Path(v), summary['rate'], '--audio'), *shape
-    ),
-  }
-  examples = [
-    {inputs[k]: readers[k](v[i % len(v)], example[inputs[k]].shape) for k, v in rows_of.items()}
-    for i in range(rows)
-  ]
-  if 'text/response' in example:
-    examples = [one | {'response': ''} for one in examples]
-  batch, counts = encoding.count(encode(examples))
-  encoding.tell('--text', rows, counts)
-  for key, zeros in example.items():
-    if key not in batch:
-      present = key.removesuffix('/present') in batch and key.endswith('/present')
-      batch[key] = np.full((rows, *zeros.shape), present, zeros.dtype)
-  for name in inputs.keys() - rows_of.keys():
-    batch = hide(batch, inputs[name], jnp.zeros(rows))
-  return batch
-
-
-def _image(path: str, shape: tuple[int, ...]) -> np.ndarray:
-  """u8 [H, W, C] of a file, in the size and channels of the model."""
-  image = images.read_image(Path(path), '--image')
-  image = images.resize(image, (shape[0], shape[1]))
-  return image.mean(-1, keepdims=True).astype(np.uint8) if shape[-1] == 1 else image
-
-
-def lines(
-  rows_of: Mapping[str, Sequence[str]], answers: Sequence[Sequence[tuple[str, float]]], best: int = 5
-):
-  """The answers as lines: the `best` of one row, or the first of each of several rows.
-
-  Rows with the same single answer, such as how well image and text match, are sorted by score.
-  """
-  if len(answers) == 1:
-    return [printable(f'{score:8.4f}  {name}') for name, score in answers[0][:best]]
-  rows = []
-  for i, answer in enumerate(answers):
-    label = ', '.join(v[i] for v in rows_of.values() if len(v) > 1)
-    rows.append((answer[0][1], printable(f'{answer[0][1]:8.4f}  {label}: {answer[0][0]}')))
-  one_question = len({answer[0][0] for answer in answers}) == 1 and len(answers[0]) == 1
-  return [line for _, line in (sorted(rows, key=lambda r: -r[0]) if one_question else rows)]

@@ -25,6 +25,7 @@ from kdjax.input import prepared as prepared_folder
 from kdjax.input.audio_files import Audio  # noqa: F401 (TFDS finds it by its alias)
 from kdjax.input.images import decode_image
 from kdjax.runtime.files import user_path
+from kdjax.runtime.program import program
 from kdjax.runtime.progress import console, say
 
 
@@ -103,7 +104,7 @@ def open_builder(name: str, data_dir: str | None) -> Any:
     KdjaxError: if TFDS does not know the name, or preparing it needs TensorFlow.
   """
   if not name:
-    raise KdjaxError('which data set? Set --config.data.name=NAME; `python run.py datasets` lists them.')
+    raise KdjaxError(f'which data set? Set --config.data.name=NAME; `{program()} datasets` lists them.')
   try:
     folder = prepared(name, data_dir)
   except OSError as e:

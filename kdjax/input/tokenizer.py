@@ -1,6 +1,7 @@
 """Text to ids with HF `tokenizers`, and back: a vocabulary of the training texts, or a tokenizer.json."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -151,6 +152,18 @@ def unknown(tokenizer: Tokenizer) -> int | None:
   unk_token = getattr(tokenizer.model, 'unk_token', None)
   ids = (tokenizer.token_to_id(token) for token in (unk_token, UNKNOWN, '<unk>') if token)
   return next((i for i in ids if i is not None), None)
+
+
+def unknown_words(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[str, int]:
+  """Word -> how many of the texts have it, of the words that the tokenizer reads as its unknown token."""
+  words, unknown_id = Counter(), unknown(tokenizer)
+  for start in range(0, len(texts) if unknown_id is not None else 0, 1024):
+    part = texts[start : start + 1024]
+    for text, encoding in zip(part, _encoded(tokenizer, part), strict=True):
+      tokens = zip(encoding.ids, encoding.attention_mask, encoding.offsets, strict=True)
+      unseen = (text[slice(*offsets)] for i, valid, offsets in tokens if valid and i == unknown_id)
+      words.update(list(dict.fromkeys(unseen)))
+  return dict(words.most_common())
 
 
 def end(tokenizer: Tokenizer) -> int:

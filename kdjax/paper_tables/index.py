@@ -6,7 +6,9 @@ from kdjax import report
 from kdjax.errors import KdjaxError
 from kdjax.paper_tables.results import results
 from kdjax.paper_tables.table import is_table, load
+from kdjax.recipes import TABLES
 from kdjax.runtime import files, progress
+from kdjax.runtime.program import program
 
 SCHEMA = {'name': str, 'title': str, 'status': str, 'panels': {str: dict}, 'measures': {str: dict}}
 STATUS = {'done': 'run here', 'not run': 'recipe only'}
@@ -36,7 +38,7 @@ def index(configs: Path, folder: Path) -> list[dict]:
       entry['name'] = table.name  # files are named after it
       report.write_table(entry, folder)
     else:
-      command = f'python run.py table {configs}/{table.name}.py --scale=paper'
+      command = f'{program()} table {TABLES}/{table.name}.py --scale=paper'
       entry = results(table, {}, command)
     standing = STATUS.get(entry['status'], f'partly: {entry["status"]}')
     entries.append(entry | {'standing': standing, 'written': path.exists()})

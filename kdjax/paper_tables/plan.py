@@ -20,6 +20,7 @@ from kdjax.paper_tables.table import Table
 from kdjax.paper_tables.units import Unit, done
 from kdjax.runtime import files
 from kdjax.runtime.config_tree import digest
+from kdjax.runtime.program import program
 from kdjax.runtime.progress import duration, say
 from kdjax.training import sharding, trainer
 from kdjax.training.compiled_step import compile_step
@@ -80,7 +81,7 @@ def plan(table: Table, units: Mapping[str, Unit], cells: Mapping, scale: str, wo
 def launch(table: Table, flops: float) -> list[str]:
   """The time on known accelerators, and the commands to start it there."""
   hours = ', '.join(f'{flops / (UTILISATION * peak) / 3600:.3g} {c} hours' for c, peak in CARDS.items())
-  command = f'python run.py table configs/tables/{table.name}.py --scale=paper --workdir=W'
+  command = f'{program()} table configs/tables/{table.name}.py --scale=paper --workdir=W'
   return [
     f'{flops / 1e15:.3g} PFLOP. Estimated, not measured: {hours}, at {UTILISATION:.0%} of the peak in bf16.',
     'A box of 8 GPUs, one experiment per GPU: '

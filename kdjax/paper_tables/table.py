@@ -2,11 +2,11 @@
 
 import dataclasses
 import fnmatch
-import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdjax import recipes
 from kdjax.errors import KdjaxError, unknown
 from kdjax.paper_tables.measures import Measure
 
@@ -83,16 +83,19 @@ def is_table(path: Path) -> bool:
 
 
 def load(path: str, scale: str) -> Table:
-  """The table of a file.
+  """The table of a file, or the packaged one of that name.
 
   Raises:
     KdjaxError: if there is no such table or scale, or a cell names something unknown.
   """
   if scale not in SCALES:
     raise unknown('scale', scale, SCALES)
-  if not is_table(Path(path)):
-    raise unknown('table', path, sorted(str(p) for p in Path('configs/tables').glob('*.py') if is_table(p)))
-  table = runpy.run_path(path)['get_table'](scale)
+  file = recipes.find(path, recipes.TABLES)
+  if not is_table(file):
+    raise KdjaxError(f'{file} is no table: it defines no get_table(scale).')
+  get_table = recipes.module(file).get_table
+  with recipes.in_file(file):
+    table = get_table(scale)
   for position, cell in table.cells().items():
     if bool(cell.experiments) == bool(cell.needs):
       raise KdjaxError(f'the cell {position} names either experiments or, in needs, why it has none.')

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from kdjax.report import words
 from kdjax.report.table import markdown_table
+from kdjax.runtime.program import program
 from kdjax.runtime.progress import duration
 
 MAX_DIGITS = 12  # decimals
@@ -206,7 +207,7 @@ def standings(all_results: Sequence[Mapping]) -> list[dict[str, str]]:
 def index_markdown(all_results: Sequence[Mapping]) -> str:
   """The standings, with links to the tables in the same folder."""
   rows = standings(all_results)
-  lines = ['# Tables of papers', '', 'Made by `python run.py tables`.', '', *markdown_table(rows)[:2]]
+  lines = ['# Tables of papers', '', f'Made by `{program()} tables`.', '', *markdown_table(rows)[:2]]
   for results, row in zip(all_results, rows, strict=True):
     title = _one_line(row['table'])
     link = f'[{title}]({results["name"]}.md)' if results['written'] else title

@@ -14,6 +14,7 @@ from kdjax.runtime import files
 from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.config_tree import digest, flat
 from kdjax.runtime.described import described
+from kdjax.runtime.program import program
 from kdjax.teacher_store import record
 from kdjax.training.compiled_step import taps_read
 from kdjax.training.setup import Setup
@@ -23,7 +24,7 @@ FORMAT = 1
 NAME = 'manifest.json'
 SCHEMA = {'key': str, 'complete': bool, 'bytes?': int}
 SCHEMA |= {'identity': {'data.examples': int, 'store.shard': int, 'store.views': int}}
-BUILD = 'run `python run.py store build` with the same config'
+BUILD = f'run `{program()} store build` with the same config'
 
 
 class Spec(NamedTuple):

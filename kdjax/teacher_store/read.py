@@ -8,6 +8,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader
 
 from kdjax.errors import KdjaxError
+from kdjax.runtime.program import program
 from kdjax.teacher_store import manifest, record, write
 
 OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # for random access
@@ -62,7 +63,7 @@ class Reader:
   def _damage_error(self, shard, problem):
     return KdjaxError(
       f'the shard {write.paths(self.folder, shard)[0]} {problem}: '
-      'run `python run.py store build` with the same config, which writes it again.'
+      f'run `{program()} store build` with the same config, which writes it again.'
     )
 
   def _open(self, shard):

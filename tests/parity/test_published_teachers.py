@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from configs import common
+from kdjax import recipes
 from kdjax.experiment import load, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.validate import check
@@ -50,7 +50,7 @@ def labels(logits):
 
 
 def recipe(folder, model, **data):
-  config = common.base('published')
+  config = recipes.base('published')
   config.update(seeds=1, methods={'kd': {}})
   config.data.update(**data)
   config.teacher.update(init=str(folder), model=model)

@@ -1,0 +1,1 @@
+"""The command line, `kdjax` or `python run.py`: flags, help, and what each command does."""

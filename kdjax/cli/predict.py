@@ -1,0 +1,52 @@
+"""The command `predict`: a trained model answers about files of one's own."""
+
+from absl import logging
+
+from kdjax.cli import commands, flags
+from kdjax.errors import KdjaxError
+from kdjax.runtime.files import user_path
+
+
+def predict(table: str) -> None:
+  """Answers about --image, --text and --audio, or about the rows of a table.
+
+  Args:
+    table: a file beside the flags, '' for none.
+  """
+  if not flags.WORKDIR.value:
+    raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')
+  for name, flag in (('batch', flags.BATCH), ('top', flags.TOP)):
+    if flag.value < 1:
+      raise KdjaxError(f'--{name}={flag.value}: it is 1 or more.')
+  values = {name: flag.value for name, flag in flags.INPUTS.items()}
+  if table and flags.INPUT.value:
+    raise KdjaxError(f'one table at a time: {table} or --input={flags.INPUT.value}.')
+  table = table or flags.INPUT.value or ''
+  if table and any(values.values()):
+    name = next(name for name, given in values.items() if given)
+    raise KdjaxError(f'{table} and --{name}: give a table, or --image, --text and --audio.')
+  logging.set_verbosity(logging.ERROR)
+  from kdjax.experiment import predict_files
+  from kdjax.experiment.predict import load
+  from kdjax.runtime import progress
+
+  source = user_path(table) if table else None
+  output = user_path(flags.OUTPUT.value) if flags.OUTPUT.value else None
+  if output:
+    predict_files.writable(output, source)
+  commands.trusted(flags.TRUST.value)
+  commands.compilation_cache()
+  predictor = load(user_path(flags.WORKDIR.value), flags.STAGE.value, flags.SEED.value, flags.TRUST.value)
+  rows = predict_files.table(predictor, source) if source else predict_files.given(predictor, values)
+  answers = predictor.predict(rows.columns, flags.BATCH.value, flags.TOP.value)
+  if output:
+    predict_files.write(output, rows.shown, answers)
+    progress.say(f'{len(answers):,} answers: {output}')
+  else:
+    for line in predict_files.lines(rows.shown, answers):
+      print(line)
+  size = min(flags.BATCH.value, len(answers))
+  seconds = predictor.seconds(rows.columns, size)
+  progress.say(
+    f'{1e3 * seconds:.3g} ms an example, in batches of {size}, compiled and without reading files.'
+  )
