@@ -11,9 +11,10 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from kdjax import pretrained, registry
+from kdjax.api.trained import Trained, given
 from kdjax.errors import KdjaxError
 from kdjax.nn import wrappers
-from kdjax.pretrained import tensors
+from kdjax.pretrained import checkpoints, tensors
 from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.files import fingerprint
 from kdjax.teacher_store import precomputed
@@ -57,6 +58,8 @@ def teacher(value: Any) -> dict[str, Any]:
   """
   if isinstance(value, (str, Path)):
     value = load(value)
+  if isinstance(value, Trained):
+    return _trained(value)
   if isinstance(value, Checkpoint):
     return {'init': value.init, 'model': dict(value.model)}
   if isinstance(value, precomputed.Host):
@@ -80,6 +83,8 @@ def student(value: Any) -> dict[str, Any]:
   """
   if isinstance(value, (str, Path)):
     value = load(value)
+  if isinstance(value, Trained):
+    value = Checkpoint(str(value.weights), value.model)
   if isinstance(value, Checkpoint):
     return {'model': dict(value.model) | {'init': value.init}}
   model = _model(value, 'student')
@@ -87,6 +92,14 @@ def student(value: Any) -> dict[str, Any]:
   if net is not None and isinstance(wrappers.wrap(net), wrappers.Function):
     raise KdjaxError(f'the student {_name(net)} is a function, which has no weights to train: give {TAKES}.')
   return {'model': model}
+
+
+def _trained(value: Trained) -> dict[str, Any]:
+  """The keys of `config.teacher` for a model that kdjax trained."""
+  name = value.model['model']
+  if not registry.is_object(name):
+    return {'init': str(value.weights), 'model': value.model}
+  return teacher((registry.python_object(name).value, value.variables))
 
 
 def _are_arrays(value) -> bool:
@@ -116,9 +129,7 @@ def _model(value, stage) -> dict[str, Any]:
 def _variables(net, weights, stage) -> dict[str, Any]:
   """Collections of arrays, of a dict of them, of bare parameters, of an NNX state, or of a file."""
   if isinstance(weights, (str, Path)):
-    from kdjax.pretrained import checkpoints
-
-    return checkpoints.read(Path(weights))
+    return checkpoints.read(weights)
   if isinstance(weights, nnx.State):
     return wrappers.collections(weights)
   if not isinstance(weights, Mapping):
@@ -149,13 +160,30 @@ def _hash(net) -> str:
   return fingerprint(type(net).__module__, text)[:8]
 
 
-def load(source: str | Path, model: str | Mapping[str, Any] = '') -> Any:
+def weights(path: str | Path, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
+  """The variables in a checkpoint file, to be given beside a module: `teacher=(module, kdjax.weights(path))`.
+
+  Args:
+    path: safetensors, Flax .msgpack, .npz, Keras .weights.h5, a torch file, or a folder that Orbax wrote.
+    keys: pattern of a name in the file -> the module's name, where they differ:
+      {r'features/(\\d+)/weight': r'params/block_\\1/kernel'}.
+
+  Returns:
+    A dict of collections, 'params' among them.
+
+  Raises:
+    KdjaxError: if it cannot be read.
+  """
+  return checkpoints.read(path, keys)
+
+
+def load(source: str | Path, model: Any = '') -> Any:
   """A published model, or a student that kdjax saved.
 
   Args:
     source: a file or folder, `pip:NAME` or `hf:org/name`.
     model: its name, see `kdjax models`, or a dict of 'model' and attributes; by default what its config.json
-      or stage.json says.
+      or stage.json says. Of a saved student that is a module of yours, the module.
 
   Returns:
     A `Checkpoint` for `distill`, or the `Trained` model of a folder of `Trained.save`, which predicts.
@@ -164,6 +192,12 @@ def load(source: str | Path, model: str | Mapping[str, Any] = '') -> Any:
     KdjaxError: if there is none, or it is of no architecture with a converter.
   """
   init = str(source)
+  workdir = Path(init).expanduser()
+  for stage in ('student', 'teacher'):
+    if (workdir / stage / 'stage.json').exists():
+      trained = Trained(workdir, stage)
+      given(trained, model or None)
+      return trained
   named = {'model': model} if isinstance(model, str) and model else dict(model or {})
   if not named:
     named = pretrained.architecture(init)

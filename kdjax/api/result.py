@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from kdjax import report
+from kdjax.api.trained import Trained
+from kdjax.errors import KdjaxError
 from kdjax.experiment.experiment import Experiment
 
 
@@ -14,7 +16,7 @@ class Result:
   """A finished experiment.
 
   Attributes:
-    results: the content of results.json: scores, test, verdict, cost.
+    results: the content of results.json: scores of each stage and seed, test, verdict, cost.
     workdir: the folder of everything.
     report: the path of report.html.
   """
@@ -24,11 +26,44 @@ class Result:
     self.workdir = experiment.workdir
     self.report = self.workdir / ('ranking.html' if experiment.config['cohort'] else 'report.html')
 
+  @property
+  def teacher(self) -> Trained:
+    """The large model."""
+    return self.trained('teacher')
+
+  @property
+  def baseline(self) -> Trained:
+    """The small model, trained on the labels alone."""
+    return self.trained('baseline')
+
+  @property
+  def student(self) -> Trained:
+    """The small model, distilled; of the first seed."""
+    return self.trained('student')
+
+  def trained(self, stage: str, seed: int | None = None, member: str = '') -> Trained:
+    """The model of a stage.
+
+    Args:
+      stage: 'teacher', 'baseline' or 'student'.
+      seed: which of the stage's; the first by default.
+      member: of a cohort.
+
+    Raises:
+      KdjaxError: if there is no such model.
+    """
+    experiment = self.experiment.members[member] if member else self.experiment
+    folder = experiment.folder(stage)
+    if not experiment.trained(stage):
+      raise KdjaxError(f'{folder} holds no trained {stage}.')
+    return Trained(folder.parent, stage, seed)
+
   def table(self) -> str:
     """The comparison as a table of text."""
-    console = Console(file=io.StringIO(), width=120)
-    console.print(report.table(self.results))
-    return console.file.getvalue()
+    text = io.StringIO()
+    ranked = self.experiment.config['cohort']
+    Console(file=text, width=120).print((report.ranking.table if ranked else report.table)(self.results))
+    return text.getvalue()
 
   def __repr__(self) -> str:
     return self.table()

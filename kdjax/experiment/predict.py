@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from kdjax.training import finite
 from kdjax.types import Task
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
-STAGE |= {'rate': files.NUMBER, 'example?': {str: list}}
+STAGE |= {'rate': files.NUMBER, 'example?': {str: list}, 'ranges?': {str: str}}
 BATCH = 32
 NAMED = 10  # unknown words of a warning
 Answer = list[tuple[str, float]]  # (name, score), the best first
@@ -82,22 +82,36 @@ class Predictor:
     Raises:
       KdjaxError: for columns that the model does not take or that do not fit together.
     """
+    answers, size = [], min(batch, self._rows(columns))
+    for taps, n in self._batches(columns, batch):
+      rows = [{k: v[i] if v.ndim and len(v) == size else v for k, v in taps.items()} for i in range(n)]
+      answers += [self.task.answer(one, self.classes)[:top] for one in rows]
+    return answers
+
+  def outputs(self, columns: Mapping[str, Sequence], batch: int = BATCH) -> dict[str, np.ndarray]:
+    """The taps of all rows, [N, ...] each, and those that are of no row as they are.
+
+    Args and errors are those of `predict`.
+    """
+    parts, size = [], min(batch, self._rows(columns))
+    for taps, n in self._batches(columns, batch):
+      parts.append({k: v[:n] if v.ndim and len(v) == size else v for k, v in taps.items()})
+    return {k: np.concatenate([p[k] for p in parts]) if v.ndim else v for k, v in parts[0].items()}
+
+  def _batches(self, columns, batch) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """(taps of a batch, how many of its rows are no filling), with progress and warnings."""
     rows = self._rows(columns)
-    size, counts, answers = min(batch, rows), {}, []
+    size, counts = min(batch, rows), {}
     self._warn(columns, rows)
     bar = progress.bar('predict', rows, 'example') if rows > size else contextlib.nullcontext()
     with bar as shown:
       for start in range(0, rows, size):
         chosen = range(start, min(start + size, rows))
         arrays, counts = self._batch(columns, chosen, size, counts)
-        taps = jax.device_get(self.forward(arrays))
-        for i in range(len(chosen)):
-          one = {k: v[i] if v.ndim and len(v) == size else v for k, v in taps.items()}
-          answers.append(self.task.answer(one, self.classes)[:top])
+        yield jax.device_get(self.forward(arrays)), len(chosen)
         if shown:
           shown.update(chosen.stop)
     encoding.tell('predict', rows, {k: n for k, n in counts.items() if not k.endswith(encoding.UNKNOWN)})
-    return answers
 
   def seconds(self, columns: Mapping[str, Sequence], batch: int = BATCH) -> float:
     """Seconds that the model takes for an example, in batches: no compiling, no reading of files.
@@ -233,8 +247,9 @@ def load(
   if saved_tokenizer is not None:
     tokenizer = tokenizers.cut(saved_tokenizer, config['data']['text_length'])
   net = build.module(summary['model'], summary['fill'])
+  frozen, ranges = initialize.frozen(summary['model']), summary.get('ranges', {})
   model = functional.functions(
-    net, model_config['inputs'], model_config['dtype'], frozen=initialize.frozen(summary['model'])
+    net, model_config['inputs'], model_config['dtype'], frozen=frozen, ranges=ranges
   )
   where = folder / 'stage.json'
   example = {k: np.zeros(*described(v, where)) for k, v in summary['example'].items()}
@@ -244,7 +259,8 @@ def load(
     safetensors_io.load(path, shapes, tokenizers.mark(tokenizer)), str(path), 'train it anew'
   )
   variables = jax.device_put(variables)
-  encode = encoding.make_encode(tokenizer, prompt_length=config['data'].get('prompt_length', 0))
+  prompt_length = config['data'].get('prompt_length', 0)
+  encode = encoding.make_encode(tokenizer, prompt_length=prompt_length, ranges=ranges or None)
   forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
   if 'text/response' in example:
     forward = jax.jit(_writer(model, tokenizer, config['data']))

@@ -245,6 +245,7 @@ def _write_summary(experiment, stage, trained):
       'inputs': stage_config['inputs'],
       'classes': experiment.data.dataset.classes,
       'rate': experiment.data.dataset.rate,
+      'ranges': experiment.data.ranges,
       'example': {k: (v.shape[1:], str(v.dtype)) for k, v in experiment.data.test.take([0]).items()},
       'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     },

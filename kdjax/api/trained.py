@@ -1,0 +1,121 @@
+"""A model that kdjax trained: predictions, outputs, weights, and a folder to give away."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from kdjax import registry
+from kdjax.errors import KdjaxError
+from kdjax.experiment import predict as prediction
+from kdjax.input import tokenizer as tokenizers
+from kdjax.pretrained import safetensors_io
+from kdjax.runtime import files
+from kdjax.runtime.files import user_path
+
+STAGE = {'seeds': [int], 'model': {'model': str}}
+ANEW = 'train it anew'
+
+
+class Trained:
+  """A trained model in a folder.
+
+  Attributes:
+    workdir: of the experiment, or of `save`.
+    stage: 'teacher', 'baseline' or 'student'.
+    seed: which of the stage's.
+  """
+
+  def __init__(self, workdir: Path, stage: str = 'student', seed: int | None = None):
+    self.workdir, self.stage = Path(workdir), stage
+    self.summary = files.read_json(self.folder / 'stage.json', STAGE, ANEW)
+    self.seed = self.summary['seeds'][0] if seed is None else seed
+
+  @property
+  def folder(self) -> Path:
+    """The folder of the stage."""
+    return self.workdir / self.stage
+
+  @property
+  def weights(self) -> Path:
+    """The safetensors file of the weights."""
+    return self.folder / f'seed_{self.seed}.safetensors'
+
+  @cached_property
+  def predictor(self) -> prediction.Predictor:
+    """The model, ready to answer."""
+    return prediction.load(self.workdir, self.stage, self.seed)
+
+  @property
+  def model(self) -> dict[str, Any]:
+    """The dict of the model in a config."""
+    return {k: v for k, v in self.summary['model'].items() if k not in ('init', 'frozen')}
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """The weights as a dict of collections, 'params' and, where there are any, others; what is frozen is in
+    'params' too."""
+    return unflatten_dict(safetensors_io.read(self.weights)[0], sep='/')
+
+  def predict(self, inputs: Any, top: int = 1, batch: int = 256) -> list:
+    """The most likely answers for examples, in their order.
+
+    Args:
+      inputs: an array or a list of the one input, or a dict of columns: 'image' [N, H, W, C], 'text' [str],
+        'audio' [N, samples].
+      top: how many answers each: 1 gives [name], more give [[(name, score), …]], the best first.
+      batch: examples at a time.
+
+    Raises:
+      KdjaxError: for inputs that the model does not take.
+    """
+    answers = self.predictor.predict(self._columns(inputs), batch, top)
+    return [answer[0][0] for answer in answers] if top == 1 else answers
+
+  def outputs(self, inputs: Any, batch: int = 256) -> dict[str, np.ndarray]:
+    """The taps for examples, such as 'logits' [N, C]; `inputs` and `batch` as in `predict`."""
+    return self.predictor.outputs(self._columns(inputs), batch)
+
+  def _columns(self, inputs) -> Mapping[str, Sequence]:
+    if isinstance(inputs, Mapping):
+      return inputs
+    names = self.predictor.inputs
+    if len(names) != 1:
+      raise KdjaxError(f'the model takes {" and ".join(names)}: give a dict of these.')
+    return {names[0]: inputs}
+
+  def save(self, folder: str | Path) -> Path:
+    """Writes the model to a folder, which `kdjax.load` and `kdjax predict --workdir` read.
+
+    Raises:
+      KdjaxError: if the folder holds something else.
+    """
+    folder = user_path(folder)
+    if folder.exists() and not (folder / 'student' / 'stage.json').exists() and any(folder.iterdir()):
+      raise KdjaxError(f'{folder} is not empty, and holds no model of kdjax: choose another folder.')
+    config = files.read_json(self.workdir / 'config.json', {self._section: dict}, ANEW)
+    files.write_json(folder / 'config.json', config | {'student': config[self._section]})
+    if tokenizers.kept(self.workdir) is not None:
+      source = self.workdir / tokenizers.FILE
+      files.write(folder / tokenizers.FILE, source.read_text(encoding='utf-8'))
+    with files.swapped_in(folder / 'student' / self.weights.name) as part:
+      part.write_bytes(self.weights.read_bytes())
+    files.write_json(folder / 'student' / 'stage.json', self.summary | {'seeds': [self.seed]})
+    return folder
+
+  @property
+  def _section(self) -> str:
+    return 'teacher' if self.stage == 'teacher' else 'student'
+
+  def __repr__(self) -> str:
+    return f'{self.stage} of {self.workdir}: {self.model["model"]}, seed {self.seed}'
+
+
+def given(trained: Trained, module: Any) -> None:
+  """Makes the Python object known that a model was trained as, in a program that has not trained it."""
+  name = trained.model['model']
+  if registry.is_object(name) and module is not None:
+    registry.OBJECTS[name] = registry.PythonObject(module)
