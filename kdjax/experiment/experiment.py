@@ -94,7 +94,8 @@ class Experiment:
   def data(self) -> load.Data:
     if self.cohort:
       return self.cohort.data
-    data = load.data(self.config['data'], self.workdir, self.data_dir, self.config['seed'], self.cache)
+    where, seed = (self.workdir, self.data_dir), self.config['seed']
+    data = load.data(self.config['data'], *where, seed, self.cache, self.task.label)
     labels = getattr(data.validation, 'arrays', {}).get('label')
     if self.task.label and labels is not None and not known_labels(self.task.label, labels):
       say("warning: no example has a label in 'validation', which is left out.")
