@@ -21,7 +21,7 @@ BATCH = {
   'text': 'i32 [B, L], ids of tokens',
   'audio': 'f32 [B, N], samples from -1 to 1',
   'video': 'u8 or f32 [B, T, H, W, C]',
-  'label': 'i32 [B], -1 where it is missing; f32 for a number, NaN where it is missing; i32 [B, C], 0, 1 or -1',
+  'label': 'i32 [B], -1 where it is missing; a number: f32, NaN where it is missing; several: i32 [B, C]',
   'mask': "f32 [B], 0 for the padding of an evaluation's last batch",
   'id': 'i32 [B], of the example; with the epoch it seeds the augmentation',
   'epoch': 'i32 [B]',

@@ -1,4 +1,4 @@
-"""Regression and several labels per example: metrics written twice, and no difference by batches or padding."""
+"""Regression and several labels an example: metrics written twice, the same in any batches and padding."""
 
 import jax
 import jax.numpy as jnp

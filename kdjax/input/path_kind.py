@@ -10,8 +10,8 @@ SUFFIXES = dict.fromkeys(('.jsonl', '.csv', '.tsv', '.parquet'), 'manifest') | {
 SUFFIXES |= {'.tar': 'webdataset'}
 PATTERN = '*?[{'  # of names of several tars
 READS = (
-  'a folder of class folders, a table (.jsonl, .csv, .tsv, .parquet), arrays (.npz), tars (.tar), or a folder '
-  'of TFDS or of save_to_disk'
+  'a folder of class folders, a table (.jsonl, .csv, .tsv, .parquet), arrays (.npz), tars (.tar), or a '
+  'folder of TFDS or of save_to_disk'
 )
 
 
