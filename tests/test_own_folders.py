@@ -1,4 +1,4 @@
-"""A folder of class folders, as people have them: images or sounds, with splits or without, and what is wrong."""
+"""A folder of class folders, as people have them: images or sounds, with splits or without."""
 
 import os
 import warnings

@@ -54,7 +54,7 @@ def names_of(files: Sequence[class_folders.Listed], train: Sequence[int], classe
       )
   if len(names) < 2:
     raise KdjaxError(
-      f'{root} has one class folder, {names[0]!r}: a classification needs two; with split folders the '
+      f'{root} has one class folder, {"".join(names)!r}: a classification needs two; with split folders the '
       'classes lie in train/, test/ …'
     )
   class_labels.say_alike(names)

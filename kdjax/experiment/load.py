@@ -50,13 +50,22 @@ def dataset(config: Mapping, data_dir: str | None = None, label: str = 'class') 
   Without a name, `config['path']` says what it is; `label` is the kind that the task reads, see `types.Task`.
   """
   name, dataset_options = config['name'], dict(config.get('options') or {})
-  if not name and config.get('path'):
-    name = path_kind.of(config['path'])
+  path = config.get('path')
+  if not name and path:
+    name = path_kind.of(path)
+  if not name:
+    raise KdjaxError(
+      'which data set? Set --config.data.path=FILE or FOLDER, or --config.data.name=NAME: `python run.py '
+      'datasets` lists them, and any other name is one of TFDS.'
+    )
+  if name == 'tfds' and path:
+    dataset_options.setdefault('builder', path)
+    path = ''
   if name not in registry.names('data') and not trust.dotted(name):
     dataset_options |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
-  offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
+  offered = {'data_dir': data_dir, 'path': path, 'columns': columns}
   accepted = registry.options('data', name)
   if 'label' in accepted:
     dataset_options.setdefault('label', label or 'none')
