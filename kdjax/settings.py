@@ -63,9 +63,11 @@ class Columns:
 
   image: Annotated[str, 'files of images'] = ''
   text: Annotated[str, 'texts, or prompts'] = ''
-  label: Annotated[str, 'names of classes'] = ''
+  label: Annotated[str, 'names of classes, or numbers'] = ''
   split: Annotated[str, 'train, validation or test'] = ''
   response: Annotated[str, 'the response to a prompt'] = ''
+  audio: Annotated[str, 'files of sounds'] = ''
+  video: Annotated[str, 'files of frames'] = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +83,10 @@ class Limit:
 class Data:
   """The data set."""
 
-  name: Annotated[str, f'see `{program()} datasets`; any other name is one of TFDS'] = ''
-  path: Annotated[str, 'of a manifest: name=manifest'] = ''
+  name: Annotated[
+    str, f"see `{program()} datasets`; any other name is one of TFDS; '' is what data.path is"
+  ] = ''
+  path: Annotated[str, 'a file or folder; without a name, it says which kind of data set it is'] = ''
   columns: Columns = section(Columns)
   options: Annotated[Mapping[str, Any], 'other options of the data set'] = section(dict)
   limit: Limit = section(Limit)

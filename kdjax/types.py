@@ -22,7 +22,7 @@ BATCH = {
   'text': 'i32 [B, L], ids of tokens',
   'audio': 'f32 [B, N], samples from -1 to 1',
   'video': 'u8 or f32 [B, T, H, W, C]',
-  'label': 'i32 [B], -1 where it is missing; f32 for a number, NaN where it is missing',
+  'label': 'i32 [B], -1 where it is missing; a number: f32, NaN where it is missing; several: i32 [B, C]',
   'mask': "f32 [B], 0 for the padding of an evaluation's last batch",
   'id': 'i32 [B], of the example; with the epoch it seeds the augmentation',
   'epoch': 'i32 [B]',
@@ -164,7 +164,7 @@ class Task(NamedTuple):
     relational: whether the loss relates examples or modalities to each other, so that a part of a batch
       gives no part of the loss, and a prediction needs every input.
     label: the kind of 'label' it reads: 'class' i32 [B], -1 where it is missing, 'number' f32 [B], NaN where
-      it is missing, or '' for none or any.
+      it is missing, 'classes' i32 [B, C] of 0, 1 and -1 where it is missing, or '' for none or any.
     hides_labels: whether a label of -1 is a missing one, so that `data.labels` can hide labels.
     cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` maps a stage to its
       gathered dict, `examples` is the split of the data set. A card has 'truth', a prediction under the

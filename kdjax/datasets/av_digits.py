@@ -112,6 +112,7 @@ def av_digits(
   sound_noise: Number | None = None,
   validation_speakers: tuple[Name, ...] = ('theo',),
   test_speakers: tuple[Name, ...] = ('yweweler',),
+  download: bool = False,
 ) -> DataSet:
   """`image` u8 [28, 28, 1] and `audio` f32 [samples] at 8 kHz of one digit, from TFDS.
 
@@ -128,6 +129,7 @@ def av_digits(
     image_noise: standard deviation of normal noise on each pixel, 1 for the range from black to white.
     sound_noise: signal-to-noise ratio of white noise in dB, over a recording's own length; None for none.
     validation_speakers, test_speakers: the speakers of those splits, in no other.
+    download: whether TFDS may download what is not prepared.
 
   Raises:
     KdjaxError: for more pairs than images, unknown speakers, or data that TFDS cannot prepare.
@@ -138,7 +140,7 @@ def av_digits(
       raise KdjaxError(f'av_digits: {split}={sizes[split]}; there are 1 to {limit} pairs, an image each.')
   if samples < 1:
     raise KdjaxError(f'av_digits: samples={samples}; a sound has 1 or more.')
-  mnist, spoken = (tfds_source.open_builder(name, data_dir) for name in ('mnist', 'spoken_digit'))
+  mnist, spoken = (tfds_source.open_builder(name, data_dir, download) for name in ('mnist', 'spoken_digit'))
   rows = tfds_source.TfdsSource(spoken, 'train', lambda record, index: record)
   rate = spoken.info.features['audio'].sample_rate or RATE
   records = track((rows[i] for i in range(len(rows))), 'reading spoken_digit', len(rows))

@@ -202,6 +202,7 @@ def image_text(
   class_names: str = '',
   templates: Annotated[tuple[Name, ...], Len(1)] = TEMPLATES,
   data_dir: str | None = None,
+  download: bool = False,
 ) -> DataSet:
   """Pairs of your files as 'train'; as 'test' the images of a TFDS data set, then prompts of its classes.
 
@@ -222,6 +223,7 @@ def image_text(
     class_names: a text file, a class a line in the order of the labels; by default the data set's names.
     templates: of the prompts, with {} for the class; not the 80 of CLIP, but a few of our own.
     data_dir: where TFDS keeps prepared data; `~/tensorflow_datasets` by default.
+    download: whether TFDS may download what is not prepared.
 
   Raises:
     KdjaxError: if a file, a column, the data set or a name of a class is not what it should be.
@@ -235,7 +237,7 @@ def image_text(
   for key in set(columns or {}) - {'image', 'text'}:
     raise unknown('column of image_text', key, ('image', 'text'))
   pairs = Pairs(beside(path, data_dir), dict(columns or {}))
-  builder = tfds_source.open_builder(zero_shot, data_dir)
+  builder = tfds_source.open_builder(zero_shot, data_dir, download)
   keys = tfds_source.first_features(builder)
   if not {'image', 'label'} <= keys.keys():
     raise KdjaxError(f'{builder.name} has no labelled images: name another set in zero_shot.')

@@ -21,6 +21,7 @@ def tfds(
   columns: Mapping[str, str] | None = None,
   hold_out: Whole = 10,
   leave_out: tuple[Whole, ...] = (),
+  download: bool = False,
 ) -> DataSet:
   """Images, texts, class labels and sounds of a TFDS data set.
 
@@ -35,11 +36,12 @@ def tfds(
     hold_out: of a set without both a validation and a test split, one training example in so many is
       held out for it; 0 trains on all and has no validation split, as published recipes often do.
     leave_out: labels that the split 'transfer' lacks, which is otherwise 'train'.
+    download: whether TFDS may download what is not prepared.
 
   Raises:
     KdjaxError: if there is no such data set or feature.
   """
-  dataset = tfds_source.open_builder(builder, data_dir)
+  dataset = tfds_source.open_builder(builder, data_dir, download)
   features = dataset.info.features
   chosen = tfds_source.first_features(dataset)
   for key, name in dict(columns or {}).items():

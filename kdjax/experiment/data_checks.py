@@ -1,6 +1,7 @@
 """Checks of the examples of every split, once before anything is trained."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +14,19 @@ from kdjax.input import splits as splits_
 from kdjax.runtime.progress import bar, say
 from kdjax.types import Task
 
+
+class Reads(NamedTuple):
+  """What a task reads as labels: kinds of NumPy's types, and words."""
+
+  dtypes: str
+  words: str
+
+
+READS = {
+  'class': Reads('iu', 'one whole number, []'),
+  'number': Reads('iuf', 'one number, []'),
+  'classes': Reads('iu', '0, 1 or -1 for each class, [C]'),
+}
 NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
 
 
@@ -137,10 +151,10 @@ def _known(kind, arrays, name) -> int:
   """How many labels are known; KdjaxError if their type or rank is not what the task reads."""
   if 'label' not in arrays:
     raise KdjaxError(f"{name} has no 'label', and the task needs one: it has {', '.join(arrays)}.")
-  label, one = arrays['label'], 'one whole number' if kind == 'class' else 'one number'
-  if label.ndim != 1 or label.dtype.kind not in ('iu' if kind == 'class' else 'iuf'):
+  label, reads = arrays['label'], READS[kind]
+  if label.ndim != 1 + (kind == 'classes') or label.dtype.kind not in reads.dtypes:
     raise KdjaxError(
-      f"{name} has a 'label' that is {label.dtype} {list(label.shape[1:])}; the task reads {one}, []."
+      f"{name} has a 'label' that is {label.dtype} {list(label.shape[1:])}; the task reads {reads.words}."
     )
   return encode.known_labels(kind, label)
 

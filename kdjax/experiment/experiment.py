@@ -109,6 +109,7 @@ class Experiment:
       self.data_dir,
       self.config['seed'],
       self.cache,
+      self.task.label,
       self.config['teacher']['outputs'],
     )
     labels = getattr(data.validation, 'arrays', {}).get('label')

@@ -11,13 +11,14 @@ import numpy as np
 from kdjax import pretrained, registry
 from kdjax.errors import KdjaxError
 from kdjax.experiment.few_labels import few_labels
-from kdjax.input import decoded_cache, table_file, tokenizer
+from kdjax.input import decoded_cache, path_kind, table_file, tokenizer
 from kdjax.input import encode as encode_
 from kdjax.input import splits as splits_
 from kdjax.input.content import content
 from kdjax.input.splits import Subset
 from kdjax.runtime import progress, trust
-from kdjax.runtime.files import fingerprint, user_path
+from kdjax.runtime.files import fingerprint
+from kdjax.runtime.program import program
 from kdjax.teacher_store import precomputed
 from kdjax.types import DataSet
 
@@ -48,22 +49,38 @@ class Data(NamedTuple):
   ranges: Mapping[str, str] = {}
 
 
-def dataset(config: Mapping, data_dir: str | None = None) -> DataSet:
-  """The data set of `config['name']`: a module of kdjax, a dotted name of the user's, or one of TFDS."""
+def dataset(config: Mapping, data_dir: str | None = None, label: str = 'class') -> DataSet:
+  """The data set of `config['name']`: a module of kdjax, a dotted name of the user's, or one of TFDS.
+
+  Without a name, `config['path']` says what it is; `label` is the kind that the task reads, see `types.Task`.
+  """
   name, dataset_options = config['name'], dict(config.get('options') or {})
   if registry.is_object(name):
     return registry.python_object(name).value
+  path = config.get('path')
+  if not name and path:
+    name = path_kind.of(path)
+  if not name:
+    raise KdjaxError(
+      'which data set? Set --config.data.path=FILE or FOLDER, or --config.data.name=NAME: '
+      f'`{program()} datasets` lists them, and any other name is one of TFDS.'
+    )
+  if name == 'tfds' and path:
+    dataset_options.setdefault('builder', path)
+    path = ''
   if name not in registry.names('data') and not trust.dotted(name):
     dataset_options |= {'builder': name}
     name = 'tfds'
   columns = {k: v for k, v in (config.get('columns') or {}).items() if v}
-  offered = {'data_dir': data_dir, 'path': config.get('path'), 'columns': columns}
+  offered = {'data_dir': data_dir, 'path': path, 'columns': columns}
   accepted = registry.options('data', name)
+  if 'label' in accepted:
+    dataset_options.setdefault('label', label or 'none')
   for key, value in offered.items():
     if value and key != 'data_dir' and key not in accepted:
       raise KdjaxError(f'data.{key} is set, and the data set {name!r} does not take it.')
   dataset_options |= {
-    k: str(user_path(v)) if k == 'path' else v for k, v in offered.items() if v and k in accepted
+    k: path_kind.whole(v) if k == 'path' else v for k, v in offered.items() if v and k in accepted
   }
   return registry.make('data', name, dataset_options, 'data.options')
 
@@ -94,14 +111,20 @@ def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
 
 
 def data(
-  config: Mapping, workdir: Path, data_dir: str | None, seed: int, cache: str = '', outputs: str = ''
+  config: Mapping,
+  workdir: Path,
+  data_dir: str | None,
+  seed: int,
+  cache: str = '',
+  label: str = 'class',
+  outputs: str = '',
 ) -> Data:
-  """The data of `config.data`, read and encoded; decoded splits are cached in `cache`.
+  """The data of `config.data`, read and encoded for a task that reads such a `label`.
 
-  `outputs` are the `teacher.outputs`, which become keys of the examples.
+  Decoded splits are cached in `cache`; `outputs` are the `teacher.outputs`, which become keys of examples.
   """
   precomputed_ = precomputed.load(outputs, workdir / 'teacher' / 'outputs')
-  source = dataset(config, data_dir)
+  source = dataset(config, data_dir, label)
   splits, content_hash = table_file.canonical(source.splits), source.content or content(source.files)
   source = source._replace(splits=splits, content=content_hash)
   source = limited(source, config['limit'])
@@ -112,7 +135,7 @@ def data(
   source = encode_.with_vocabulary_classes(source, vocabulary, config['prompt_length'])
   source, ranges = encode_.with_ranges(source, bool(config['image_size']))
   encode = encode_.make_encode(
-    vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges
+    vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges, label
   )
 
   relevant = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
@@ -122,6 +145,8 @@ def data(
     content_hash,
     vocabulary and vocabulary.to_str(),
   )
+  if label == 'classes':
+    identity += (label,)
   if trust.dotted(config['name']):  # a user's own module may change
     identity += (inspect.getsource(registry.module('data', config['name'])),)
   cache_path = decoded_cache.cache_path(cache, source.files, *identity)

@@ -5,12 +5,13 @@ from typing import Any
 
 from kdjax import options, registry, settings
 from kdjax.errors import KdjaxError
-from kdjax.experiment import build
+from kdjax.experiment import build, loss_entry
 from kdjax.experiment.cohort import member_config
 from kdjax.input import augment, views
 from kdjax.nn import wrappers
 from kdjax.pretrained import initialize
 from kdjax.runtime import trust
+from kdjax.runtime.progress import say
 from kdjax.training import optimizers
 from kdjax.types import Model
 
@@ -28,7 +29,8 @@ def recipe(config: Mapping) -> None:
   teacher(config['teacher'])
   data(config['data'])
   name, options_ = named(config['task'], 'name', 'task')
-  registry.make('tasks', name, options_, 'task')
+  task = registry.make('tasks', name, options_, 'task')
+  losses(config['methods'], name, task.label)
   if config['generator']:
     generator(config['generator'])
   for name, changes in config['cohort'].items():
@@ -36,6 +38,7 @@ def recipe(config: Mapping) -> None:
       member = member_config(config, name, changes)
       settings.check(member)
       _student(member)
+      losses(member['methods'], name, task.label)
     except KdjaxError as e:
       raise KdjaxError(str(e) if str(e).startswith('cohort.') else f'cohort.{name}: {e}') from e
 
@@ -70,6 +73,37 @@ def _student(config):
     return Model(UNUSED, UNUSED)
 
   build.method(config['methods'], student['train']['steps'], peer)
+
+
+def losses(config: Mapping, task: str, label: str) -> None:
+  """Checks that no loss reads the one number of a regression as scores of classes: it would be 0 for ever.
+
+  Raises:
+    KdjaxError: for one that does, with those that do not.
+  """
+  if label not in ('number', 'classes'):
+    return
+  for name, entry in config.items():
+    read = loss_entry.read(name, entry)
+    module, tap = (
+      registry.module('methods', read.method),
+      registry.options('methods', read.method).get('student'),
+    )
+    pairs_scores = tap == 'logits' and read.options.get('student', tap) == tap
+    if not pairs_scores or getattr(module, 'NUMBERS', False):
+      continue
+    if label == 'classes':
+      if read.method != 'multi_label':
+        say(
+          f'warning: methods.{name} takes the classes as exclusive, and those of the task {task!r} are not: '
+          "'multi_label' and 'logit_mse' do not."
+        )
+      continue
+    raise KdjaxError(
+      f'methods.{name} compares the scores of several classes, and the task {task!r} has one number: take '
+      f'--config.methods.{name}=None --config.methods.logit_mse.weight=1 (also logit_l1, euclidean; '
+      'fitnet and rkd on embeddings).'
+    )
 
 
 def training(config: Mapping, where: str) -> None:

@@ -1,10 +1,13 @@
 """Sounds in files and in prepared TFDS data: one channel, one rate, floats in [-1, 1]."""
 
 import functools
+import io
 import math
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,9 +18,11 @@ from kdjax.errors import KdjaxError
 from kdjax.runtime.files import regular_file
 from kdjax.runtime.progress import say
 
+LONGEST = 30.0  # seconds of a sound, where nothing says how long they are
 
-def read_sound(path: Path, rate: int, where: str) -> np.ndarray:
-  """f32 [N] in [-1, 1] at `rate` samples a second, the channels of a WAV file averaged.
+
+def read_sound(path: Path | bytes, rate: int, where: str) -> np.ndarray:
+  """f32 [N] in [-1, 1] at `rate` samples a second, the channels of a WAV file, or of its bytes, averaged.
 
   Integers of 8, 16, 24 and 32 bits are scaled by their range, floats are not. A file of another rate is
   resampled, and a line is printed for each such rate.
@@ -25,21 +30,77 @@ def read_sound(path: Path, rate: int, where: str) -> np.ndarray:
   Raises:
     KdjaxError: if the file is missing, no WAV or holds no sound, naming it and `where` it is named.
   """
+  name = 'it' if isinstance(path, bytes) else str(path)
+  file_rate, samples = _wav(path, name, where)
+  waveform = one_channel(samples)
+  if not waveform.size or not file_rate:
+    raise KdjaxError(f'{where}: {name} holds no sound: {waveform.size} samples at {file_rate} a second.')
+  if not np.isfinite(waveform).all():
+    raise KdjaxError(f'{where}: {name} holds samples that are no numbers.')
+  return resample(waveform, file_rate, rate)
+
+
+def _wav(path, name, where):
+  """(samples a second, samples [N] or [N, channels])."""
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', wavfile.WavFileWarning)  # for chunks that are not audio
-      file_rate, samples = wavfile.read(regular_file(path, 'sound'))
+      if isinstance(path, bytes):
+        return wavfile.read(io.BytesIO(path))
+      return wavfile.read(regular_file(path, 'sound'))
   except FileNotFoundError as e:
     raise KdjaxError(f'{where}: there is no sound {path}.') from e
   except Exception as e:  # a header of nonsense raises all sorts
     reason = ' '.join(str(e).split()) or type(e).__name__
-    raise KdjaxError(f'{where}: {path} is not a readable WAV file ({reason}).') from e
-  waveform = one_channel(samples)
-  if not waveform.size or not file_rate:
-    raise KdjaxError(f'{where}: {path} holds no sound: {waveform.size} samples at {file_rate} a second.')
-  if not np.isfinite(waveform).all():
-    raise KdjaxError(f'{where}: {path} holds samples that are no numbers.')
-  return resample(waveform, file_rate, rate)
+    other = '' if 'RIFF' not in reason else '; of sounds, kdjax reads WAV: ffmpeg -i FILE FILE.wav makes one'
+    raise KdjaxError(f'{where}: {name} is not a readable WAV file ({reason}{other}).') from e
+
+
+class Sounds(NamedTuple):
+  """How the sounds of a data set are read: samples a second, and samples of each."""
+
+  rate: int
+  samples: int
+
+  def read(self, source: Path | bytes, where: str) -> np.ndarray:
+    """f32 [samples] of a WAV file: resampled, its end cut or filled up with zeros."""
+    return fit(read_sound(source, self.rate, where), self.samples)
+
+  def silence(self) -> np.ndarray:
+    return np.zeros(self.samples, np.float32)
+
+
+def measured(
+  count: int, source: Callable[[int], tuple[Path | bytes, str]], rate: int, seconds: float, sample: int = 256
+) -> Sounds:
+  """How to read `count` sounds alike, printed: by default at the most frequent rate, as long as the longest.
+
+  Args:
+    count: of the training sounds, of which a sample is read.
+    source: index -> (file or its bytes, where it is named).
+    rate: samples a second; 0 for the most frequent of the sample.
+    seconds: of each sound; 0 for the longest of the sample, `LONGEST` at most.
+
+  Raises:
+    KdjaxError: for a sound that cannot be read.
+  """
+  if rate and seconds:
+    return Sounds(rate, max(round(rate * seconds), 1))
+  rates, durations = Counter(), []
+  for i in np.unique(np.linspace(0, count - 1, min(count, sample)).astype(int)):
+    path, where = source(int(i))
+    file_rate, samples = _wav(path, 'it' if isinstance(path, bytes) else str(path), where)
+    rates[int(file_rate)] += 1
+    durations.append(len(samples) / max(file_rate, 1))
+  rate = rate or rates.most_common(1)[0][0]
+  longest = max(durations)
+  chosen = seconds or min(longest, LONGEST)
+  how = 'data.options.seconds' if seconds else 'the longest' if longest <= LONGEST else f'of {longest:.1f} s'
+  say(
+    f'sounds: {rate:,} samples a second, {chosen:.2f} s each ({how}); shorter ones end in silence; set '
+    'data.options.rate and data.options.seconds for others.'
+  )
+  return Sounds(rate, max(round(rate * chosen), 1))
 
 
 def one_channel(samples: np.ndarray) -> np.ndarray:

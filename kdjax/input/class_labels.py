@@ -154,6 +154,16 @@ def _is_class(counts, absent):
   return False
 
 
+def say_alike(names: Sequence[str]) -> None:
+  """Prints the classes whose names are nearly alike."""
+  alike = defaultdict(list)
+  for name in names:
+    alike[' '.join(unicodedata.normalize('NFKC', name).casefold().split())].append(name)
+  if pairs := [c for c in alike.values() if len(c) > 1]:
+    listed = ', '.join(' and '.join(map(repr, c)) for c in pairs[:SHOWN])
+    say(f'warning: classes that differ by case or spaces alone, and are kept apart: {listed}.')
+
+
 def _print_readings(names, places, groups, total, absent, counts, named):
   """Prints a line for each reading that may not be the intended one."""
   if unlabelled := {s: total[s] for s in sorted(absent) if s.strip() and total[s]}:
@@ -163,12 +173,7 @@ def _print_readings(names, places, groups, total, absent, counts, named):
   if merged:
     listed = ', '.join(' = '.join(map(repr, c[:SHOWN])) for c in merged[:SHOWN])
     say(f'labels read as one class: {listed}.')
-  alike = defaultdict(list)
-  for name in names:
-    alike[' '.join(unicodedata.normalize('NFKC', name).casefold().split())].append(name)
-  if pairs := [c for c in alike.values() if len(c) > 1]:
-    listed = ', '.join(' and '.join(map(repr, c)) for c in pairs[:SHOWN])
-    say(f'warning: classes that differ by case or spaces alone, and are kept apart: {listed}.')
+  say_alike(names)
   trained = {places[s] for s in counts.get('train', ()) if s in places}
   untrained = [name for i, name in enumerate(names) if i not in trained]
   if untrained and trained - {-1}:

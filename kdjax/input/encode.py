@@ -25,6 +25,7 @@ def make_encode(
   classes: int = 0,
   prompt_length: int = 0,
   ranges: Mapping[str, str] | None = None,
+  label: str = 'class',
 ) -> Callable:
   """`encode(examples) -> {key: array}`, a row an example; a text gets '<key>/mask' and `COUNTED` too.
 
@@ -37,6 +38,7 @@ def make_encode(
     classes: labels have to be whole numbers in [0, classes), or -1; 0 does not check.
     prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
     ranges: key -> the range of its pixels, see `images.RANGES`; by default that of the examples encoded.
+    label: the kind that the task reads, see `types.Task`: the labels of 'classes' are 0, 1 and -1, [classes].
   """
   unknown = None if tokenizer is None else tokenizers.unknown(tokenizer)
 
@@ -67,7 +69,7 @@ def make_encode(
         f'{names[0]}: {key!r} is {type(values[0]).__name__} {str(values[0])[:40]!r}, and no number.'
       )
     if key == 'label' and classes:
-      array = _labels(array, classes, names)
+      array = (_several if label == 'classes' else _labels)(array, classes, names)
     narrow = {np.dtype('int64'): np.int32, np.dtype('uint64'): np.int32, np.dtype('uint32'): np.int32}
     if array.dtype in narrow and array.size and (array.min() < INT32.min or array.max() > INT32.max):
       raise KdjaxError(
@@ -110,6 +112,17 @@ def _labels(array, classes, names):
     raise KdjaxError(
       f'{names[row]} has the label {array[row]}, and the data set has {classes} classes '
       f'(0 to {classes - 1}; -1 for a label that is not known).'
+    )
+  return array.astype(np.int32)
+
+
+def _several(array, classes, names):
+  """Labels of several classes each, i32 [B, C], checked."""
+  array = array.astype(np.int32) if array.dtype == bool else array
+  if array.shape[1:] != (classes,) or array.dtype.kind not in 'iuf' or not np.isin(array, (-1, 0, 1)).all():
+    raise KdjaxError(
+      f"{names[0]}: 'label' is {array.dtype} {list(array.shape[1:])}; the task reads 0, 1 or -1 for each "
+      f'class, [{classes}].'
     )
   return array.astype(np.int32)
 
@@ -181,7 +194,9 @@ def tell(split: str, n: int, counts: Mapping[str, int]) -> None:
 
 
 def known_labels(kind: str, labels: np.ndarray) -> int:
-  """How many are known, of the 'class' or 'number' labels of a task."""
+  """How many examples have a label, of the 'class', 'number' or 'classes' of a task."""
+  if kind == 'classes':
+    return int(np.sum((labels >= 0).any(-1)))
   return int(np.sum(labels >= 0 if kind == 'class' else np.isfinite(labels)))
 
 

@@ -60,10 +60,33 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
   return _read(io.BytesIO(content), where)
 
 
-def _read(file, where):
+def read_frames(source: Path | bytes, where: str, chosen: Callable[[int], Iterable[int]]) -> np.ndarray:
+  """u8 [T, H, W, 3] of an image of several frames or pages, such as an animated GIF: of `chosen(count)`.
+
+  Raises:
+    KdjaxError: if it is no image.
+  """
+
+  def frames(image):
+    if image.width * image.height > LARGE:
+      raise KdjaxError(f'has {image.width}×{image.height} pixels a frame, more than {LARGE:,}.')
+    converted = []
+    for index in chosen(getattr(image, 'n_frames', 1)):
+      image.seek(int(index))
+      converted.append(_convert(image.copy()))
+    return np.stack(converted)
+
+  try:
+    file = io.BytesIO(source) if isinstance(source, bytes) else regular_file(source, 'video')
+  except OSError as e:
+    raise KdjaxError(f'{where}: cannot read the video {source} ({e.strerror}).') from e
+  return _read(file, where, frames)
+
+
+def _read(file, where, convert=None):
   try:
     with Image.open(file, formats=_formats()) as image:
-      return _rgb(image)
+      return (convert or _rgb)(image)
   except KdjaxError as e:
     raise KdjaxError(f'{where} {e}') from e
   except UnidentifiedImageError as e:

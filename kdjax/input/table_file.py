@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import KdjaxError
+from kdjax.input import parquet
 from kdjax.runtime.files import regular_file
 from kdjax.runtime.progress import say
 
@@ -24,11 +25,13 @@ MISSING |= {'N/A', 'NA', 'NULL', 'NaN', 'None', 'n/a', 'nan', 'null', '?'}
 
 
 def rows(path: Path) -> list[dict]:
-  """The rows of a .jsonl, .csv or .tsv file, each with its '#', the line that it stands on.
+  """The rows of a .jsonl, .csv, .tsv or .parquet file, each with its '#', the line that it stands on.
 
   Raises:
     KdjaxError: if the file cannot be read; it names the line.
   """
+  if path.suffix.lower() == '.parquet':
+    return parquet.rows(path)
   text = _text(path)
   return list(_cells(path, text) if path.suffix.lower() in SEPARATORS else _objects(path, text))
 

@@ -24,6 +24,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import prepared as prepared_folder
 from kdjax.input.audio_files import Audio  # noqa: F401 (TFDS finds it by its alias)
 from kdjax.input.images import decode_image
+from kdjax.runtime import progress
 from kdjax.runtime.files import user_path
 from kdjax.runtime.program import program
 from kdjax.runtime.progress import console, say
@@ -97,11 +98,11 @@ def prepared(name: str, data_dir: str | None) -> Path | None:
   return None
 
 
-def open_builder(name: str, data_dir: str | None) -> Any:
-  """A builder whose data are prepared.
+def open_builder(name: str, data_dir: str | None, download: bool = False) -> Any:
+  """A builder whose data are prepared; those that are not are downloaded where that is asked for.
 
   Raises:
-    KdjaxError: if TFDS does not know the name, or preparing it needs TensorFlow.
+    KdjaxError: if TFDS does not know the name, it is not prepared, or preparing it needs TensorFlow.
   """
   if not name:
     raise KdjaxError(f'which data set? Set --config.data.name=NAME; `{program()} datasets` lists them.')
@@ -118,6 +119,8 @@ def open_builder(name: str, data_dir: str | None) -> Any:
       return tfds.builder(name, data_dir=data_dir)
 
   try:
+    if not download:
+      _not_prepared(make(), name, data_dir)
     return prepare(make)
   except tfds.core.DatasetNotFoundError as e:
     public = tfds.list_builders(with_community_datasets=False)
@@ -127,6 +130,17 @@ def open_builder(name: str, data_dir: str | None) -> Any:
   except Exception as e:  # of TFDS, or of a download
     reason = str(e).strip().split('\n')[0]
     raise KdjaxError(f'TFDS cannot open the data set {name!r}: {reason}') from e
+
+
+def _not_prepared(builder, name, data_dir):
+  """Raises KdjaxError for a builder whose data are not prepared; nothing is written."""
+  if not builder.is_prepared():
+    size = builder.info.download_size
+    of_size = f' ({progress.size(int(size))})' if size else ''
+    raise KdjaxError(
+      f'{name!r} is not prepared in {root(data_dir)}, and nothing is downloaded unless you say so: '
+      f'--config.data.options.download=True{of_size}; or set --data_dir to where it is.'
+    )
 
 
 def files(*builders: Any) -> tuple[Path, ...]:

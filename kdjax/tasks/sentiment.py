@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax.errors import unknown
 from kdjax.nn import taps
+from kdjax.nn.correlation import pearson
 from kdjax.types import Task
 
 LOSSES = {'l1': jnp.abs, 'l2': jnp.square}
@@ -28,13 +29,6 @@ def weighted_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
   return float(total)
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-  """Pearson's; 0 where one of the two does not vary."""
-  a, b = a - a.mean(), b - b.mean()
-  norm = np.sqrt(np.sum(a * a) * np.sum(b * b))
-  return float(np.sum(a * b) / norm) if norm > 0 else 0.0
-
-
 def known(gathered) -> tuple[np.ndarray, np.ndarray]:
   """(predictions, labels), f64 [N], of the examples with a known label."""
   predictions, labels = (np.asarray(gathered[k], np.float64) for k in ('logits', 'label'))
@@ -45,7 +39,7 @@ def known(gathered) -> tuple[np.ndarray, np.ndarray]:
 def finalize(gathered) -> dict[str, float]:
   """The field's other metrics, as MMSA computes them, all shares of 1 but the correlation."""
   predictions, labels = known(gathered)
-  metrics = {'correlation': correlation(predictions, labels)}
+  metrics = {'correlation': pearson(predictions, labels)}
   for classes, limit in (('acc7', 3), ('acc5', 2)):  # both rounded to even, as NumPy does
     metrics[classes] = float(
       np.mean(np.round(predictions.clip(-limit, limit)) == np.round(labels.clip(-limit, limit)))
@@ -70,7 +64,7 @@ def references(train, test) -> dict[str, float]:
 def compare(teacher, student) -> dict[str, float]:
   """Distance and correlation of the student's and the teacher's predictions, over one split."""
   a, b = (np.asarray(x['logits'], np.float64)[:, 0] for x in (teacher, student))
-  return {'mae_to_teacher': float(np.mean(np.abs(a - b))), 'correlation_with_teacher': correlation(a, b)}
+  return {'mae_to_teacher': float(np.mean(np.abs(a - b))), 'correlation_with_teacher': pearson(a, b)}
 
 
 def cards(gathered, examples, classes, size: int = 12) -> list[dict]:

@@ -12,14 +12,15 @@ import numpy as np
 
 from kdjax import registry
 from kdjax.errors import KdjaxError
-from kdjax.input import splits
+from kdjax.input import numpy_arrays, parquet, splits
 from kdjax.nn.wrappers import call, outputs
-from kdjax.pretrained import numpy_file, safetensors_io
+from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files
 from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.progress import bar
 
 PREFIX = 'teacher/'
+TIMES = 1000  # bytes that arrays may have for each of a file's
 BATCH = 256  # examples that a function is called with at once
 Arrays = Mapping[str, np.ndarray]
 
@@ -72,9 +73,9 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
   if kind == '.safetensors':
     return parse(safetensors_io.read(path)[0], str(path))
   if kind == '.npz':
-    return parse(numpy_file.read(path), str(path))
+    return parse(numpy_arrays.read_npz(path, 'file', TIMES), str(path))
   if kind == '.npy':
-    return parse({'logits': numpy_file.read_array(path)}, str(path))
+    return parse({'logits': numpy_arrays.read_npy(path, str(path))}, str(path))
   if kind == '.parquet':
     return parse(_columns(path), str(path))
   raise KdjaxError(f'teacher.outputs is {path}; it has to be a .npy, .npz, .safetensors or .parquet file.')
@@ -82,16 +83,16 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _columns(path) -> dict[str, np.ndarray]:
   """The columns of a Parquet file, lists as arrays; rows of other splits by a column 'split'."""
-  from pyarrow import ArrowException, parquet
-
+  table = [{k: v for k, v in row.items() if k != '#'} for row in parquet.rows(path)]
+  arrays: dict[str, list] = {}
+  for row in table:
+    split = row.pop('split', None) or 'train'
+    for name, value in row.items():
+      arrays.setdefault(f'{split}/{name}', []).append(value)
   try:
-    table = parquet.read_table(files.regular_file(path, 'file'))
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    split = np.asarray(columns.pop('split', ['train'] * table.num_rows))
-    arrays = {name: np.asarray(values) for name, values in columns.items()}
-  except (ArrowException, OSError, ValueError) as e:
-    raise KdjaxError(f'cannot read {path} ({files.first_line(e)}).') from e
-  return {f'{s}/{k}': v[split == s] for s in np.unique(split) for k, v in arrays.items()}
+    return {name: np.asarray(values) for name, values in arrays.items()}
+  except ValueError as e:
+    raise KdjaxError(f'{path} has rows of different lengths ({files.first_line(e)}).') from e
 
 
 class Precomputed(NamedTuple):

@@ -10,6 +10,7 @@ from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MFH, on the mean square between the outputs of two modalities
+NUMBERS = True  # pairs the numbers of a regression as well as class scores
 
 PER_EXAMPLE = ('mse', 'scale_invariant')
 DISTANCES = (*PER_EXAMPLE, 'mean', 'norm')

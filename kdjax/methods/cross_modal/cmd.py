@@ -7,6 +7,7 @@ from kdjax.options import Power, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # MISA's sim_weight, with five moments
+NUMBERS = True  # pairs the numbers of a regression as well as class scores
 
 
 def cmd(*, moments: Power = 5, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:

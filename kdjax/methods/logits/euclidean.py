@@ -8,6 +8,7 @@ from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # big_vision, its only loss
+NUMBERS = True  # pairs the numbers of a regression as well as class scores
 
 
 def euclidean(

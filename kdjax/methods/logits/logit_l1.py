@@ -7,6 +7,7 @@ from kdjax.options import Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0  # DFAD, its only loss, on generated images
+NUMBERS = True  # pairs the numbers of a regression as well as class scores
 
 
 def logit_l1(*, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:

@@ -7,6 +7,7 @@ from kdjax.options import Tap, Temperature
 from kdjax.types import Method
 
 WEIGHT = 0.1  # Knowledge-Distillation-Zoo, mean over all elements
+NUMBERS = True  # pairs the numbers of a regression as well as class scores
 
 
 def logit_mse(*, temperature: Temperature = 1.0, student: Tap = 'logits', teacher: Tap = 'logits') -> Method:
