@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
 from kdjax import pretrained, registry
+from kdjax.api.identity import identity
 from kdjax.api.trained import Trained, given
 from kdjax.errors import KdjaxError
 from kdjax.nn import wrappers
@@ -64,7 +64,7 @@ def teacher(value: Any) -> dict[str, Any]:
     return {'init': value.init, 'model': dict(value.model)}
   if isinstance(value, precomputed.Host):
     name = _name(value.function)
-    return {'outputs': registry.add_object(name, _hash(name), value)}
+    return {'outputs': registry.add_object(name, identity(value.function), value)}
   if hasattr(value, 'dtype') and hasattr(value, 'shape'):
     value = {'logits': value}
   if isinstance(value, Mapping) and value and 'model' not in value and _are_arrays(value):
@@ -120,7 +120,7 @@ def _model(value, stage) -> dict[str, Any]:
   variables = wrapped.variables() if isinstance(net, nnx.Module) else None
   if weights is not None:
     variables = _variables(net, weights, stage)
-  name, marks = _name(net), [_hash(net)]
+  name, marks = _name(net), [identity(net)]
   if variables is not None:
     marks.append(hash_arrays(variables))
   return {'model': registry.add_object(name, fingerprint(*marks)[:8], net, variables)}
@@ -150,14 +150,6 @@ def _name(net) -> str:
   """What people call a model."""
   inner = getattr(net, 'func', net)  # of a partial
   return getattr(inner, '__name__', type(inner).__name__).strip('<>')
-
-
-def _hash(net) -> str:
-  """A hash of a model's definition: its repr, where that is the same in every process."""
-  text = repr(net) if isinstance(net, nn.Module) else _name(net)
-  if isinstance(net, nnx.Module):
-    text = str(jax.tree.map(lambda x: (x.shape, str(x.dtype)), nnx.to_pure_dict(nnx.state(net, nnx.Param))))
-  return fingerprint(type(net).__module__, text)[:8]
 
 
 def weights(path: str | Path, keys: Mapping[str, str] | None = None) -> dict[str, Any]:

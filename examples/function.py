@@ -1,0 +1,16 @@
+"""A teacher that is a function: anything that JAX can trace; `kdjax.host(function)` for anything else."""
+
+import jax.numpy as jnp
+from nets import Net
+from sample_data import COLOURS, RGB, pictures
+
+import kdjax
+
+
+def nearest_colour(image):  # [B, H, W, 3] in [0, 1]
+  return -10 * jnp.square(image[:, 16, 16, None] - jnp.array(RGB)).sum(-1)
+
+
+train, test = pictures('train', 2000), pictures('test', 500)
+settings = {'labels': 0.05, 'steps': 300, 'seeds': 3, 'learning_rate': 1e-2, 'classes': COLOURS}
+kdjax.distill(nearest_colour, Net(4), train, test, workdir='runs/function', **settings)
