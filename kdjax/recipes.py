@@ -31,7 +31,7 @@ TABLES = 'configs/tables'
 
 
 def find(name: str, folder: str = 'configs') -> Path:
-  """The file of a recipe or a table: one of this name, else the packaged one.
+  """The file of a recipe or a table: one of this name, with or without `.py`, else the packaged one.
 
   Args:
     name: a path, or a packaged recipe as 'quickstart', 'quickstart.py' or 'configs/quickstart.py'.
@@ -40,9 +40,9 @@ def find(name: str, folder: str = 'configs') -> Path:
   Raises:
     KdjaxError: if there is neither.
   """
-  path = files.user_path(name)
-  if path.is_file():
-    return Path(name).expanduser()
+  for here in (name, f'{name}.py'):
+    if files.user_path(here).is_file():
+      return Path(here).expanduser()
   short, packaged = Path(name), FOLDER.parent / folder
   found = packaged / f'{short.stem}.py'
   if short.parent in (Path(), Path(folder)) and short.suffix in ('', '.py') and found.is_file():

@@ -3,15 +3,18 @@
 import csv
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from absl.testing import flagsaver
 from PIL import Image
+from scipy.io import wavfile
 
 from kdjax.cli import flags, main
 from kdjax.errors import KdjaxError
 from kdjax.experiment import predict, predict_files
+from kdjax.input.encode import make_encode
 
 
 @pytest.fixture
@@ -142,3 +145,29 @@ def test_rows_of_one_question_are_sorted():
   shown = [{'image': name, 'text': 'a cat'} for name in ('a.png', 'b.png')]
   lines = predict_files.lines(shown, [[('cosine', 0.1)], [('cosine', 0.9)]])
   assert [line.split() for line in lines] == [['0.9000', 'b.png:', 'cosine'], ['0.1000', 'a.png:', 'cosine']]
+
+
+def test_sounds_of_a_folder_are_read_in_the_rate_and_length_of_the_model(tmp_path):
+  for name, rate, level in (('a.wav', 100, 0.5), ('b.wav', 200, -0.25)):
+    wavfile.write(tmp_path / name, rate, np.full(rate // 10, level, np.float32))
+  seen = []
+
+  def forward(batch):
+    seen.append({k: np.asarray(v) for k, v in batch.items()})
+    return {'loudness': np.asarray(batch['audio']).mean(1)}
+
+  predictor = predict.Predictor(
+    keys={'audio': 'audio'},
+    example={'audio': np.zeros(8, np.float32)},
+    classes=(),
+    rate=100,
+    tokenizer=None,
+    task=SimpleNamespace(relational=False, answer=lambda taps, _: [('loudness', float(taps['loudness']))]),
+    encode=make_encode(),
+    forward=forward,
+  )
+  rows = predict_files.given(predictor, {'audio': [str(tmp_path)]})
+  answers = predictor.predict(rows.columns)
+  assert seen[0]['audio'].shape == (2, 8) and answers[0] == [('loudness', 0.5)]
+  assert -0.3 < answers[1][0][1] < -0.2
+  assert [row['audio'] for row in rows.shown] == [str(tmp_path / name) for name in ('a.wav', 'b.wav')]

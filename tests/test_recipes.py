@@ -37,7 +37,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_recipe_is_packaged_unless_there_is_a_file(elsewhere, name):
   assert recipes.find(name) == recipes.FOLDER / 'quickstart.py'
   assert recipes.load(f'{name}:smoke=1').student.train.steps == 4
-  path = elsewhere / name
+  path = (elsewhere / name).with_suffix('.py')
   path.parent.mkdir(exist_ok=True)
   path.write_text('def get_config():\n  return {"name": "here"}\n')
   assert recipes.load(name).name == 'here'
