@@ -36,7 +36,7 @@ def keys(
     return {'path': str(Path(train).expanduser().absolute())} if is_path else {'name': train}
   dataset = train
   if not isinstance(train, DataSet):
-    dataset = arrays_dataset(train, test, validation, classes or None, label=label or 'none')
+    dataset = arrays_dataset(train, test, validation, classes or None, label=label)
   return {'name': registry.add_object('data', fingerprint(dataset.fingerprint)[:8], dataset)}
 
 

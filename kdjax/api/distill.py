@@ -9,7 +9,7 @@ from kdjax.api import data as data_
 from kdjax.api import models
 from kdjax.api.result import Result
 from kdjax.errors import KdjaxError
-from kdjax.experiment import stages
+from kdjax.experiment import build, stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.runtime import trust
 from kdjax.runtime.files import user_path
@@ -79,16 +79,18 @@ def distill(
   """
   if student is None:
     raise KdjaxError(f'distill needs a student: give {models.TAKES}.')
+  task = {'name': task} if isinstance(task, str) else dict(task)
+  label = build.task(task).label
   training = {'steps': steps, 'batch_size': batch_size, 'optimiser': {'lr': learning_rate}}
   keys: dict[str, Any] = {
     'name': Path(workdir).name or 'distill',
     'seed': seed,
     'seeds': seeds,
-    'task': {'name': task} if isinstance(task, str) else dict(task),
+    'task': task,
     'methods': {k: dict(v) for k, v in (methods if methods is not None else {'kd': {}}).items()},
     'teacher': {'train': training | {'steps': teacher_steps or steps}},
     'student': models.student(student) | {'train': training | {'augment': tuple(augment)}},
-    'data': data_.keys(train, test, validation, classes) | {'labels': labels},
+    'data': data_.keys(train, test, validation, classes, label or 'none') | {'labels': labels},
   }
   if teacher is not None:
     keys['teacher'] = models.teacher(teacher) | keys['teacher']
