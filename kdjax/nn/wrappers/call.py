@@ -139,14 +139,17 @@ def resolve(
   Raises:
     KdjaxError: if there is none; it says how each was refused.
   """
-  refused = []
+  refused, outside = [], False
   for call in candidates(function, arrays, native):
     try:
       attempt(call)
     except Exception as e:  # whatever a user's model raises
+      outside = outside or isinstance(e, jax.errors.JAXTypeError)
       refused.append(f'{call.describe(name)} raises {type(e).__name__}: {" ".join(str(e).split())[:240]}')
     else:
       return call
+  if outside:
+    refused[-1] += '; it computes outside JAX: as a teacher, give kdjax.host(function)'
   has = ', '.join(f'{k} {v.dtype} {list(v.shape)}' for k, v in arrays.items() if k not in NO_INPUT)
   takes = ', '.join(parameters(function)) or 'nothing'
   tried = '; '.join(refused) or f'its parameters are {takes}, and none is named after a key of the data'
