@@ -8,6 +8,7 @@
   python run.py table configs/tables/X.py --workdir=W     a paper's table; --plan, --scale, --only, --shard
   python run.py tables [FOLDER]                           one page of all tables; docs/tables by default
   python run.py config --config=...                       every key of it: value, type, range, meaning
+  python run.py data --config=...                         what is in the data: splits, labels, duplicates
   python run.py methods [NAME]                            also models, tasks, datasets, generators
 
 The stages:
@@ -18,7 +19,7 @@ The stages:
 
 Any key of a recipe can be set here:   --config.student.train.steps=500 --config.methods.kd.weight=2
 A recipe in seconds, to try it:        --config=configs/quickstart.py:smoke=1
-Your own files, with no code:          --config.data.name=manifest --config.data.options.path=rows.jsonl
+Your own files, with no code:          --config=configs/own_data.py --config.data.path=FILE or FOLDER
 A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/tensorflow_datasets
 
 The same command goes on where it stopped. SIGTERM and Ctrl-C save first; the exit status is then 143.
@@ -51,7 +52,7 @@ KINDS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets':
 KINDS |= {'generators': 'generators'}
 STAGES = ('teacher', 'baseline', 'student', 'compare')
 STORE = ('build', 'verify', 'info')
-COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'config', 'predict', 'table', 'tables', *KINDS)
+COMMANDS = ('all', *STAGES, 'evaluate', 'store', 'config', 'data', 'predict', 'table', 'tables', *KINDS)
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The recipe, a file of configs/.')
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
@@ -107,6 +108,8 @@ def main(argv):
     return show(KINDS[command], names)
   if command == 'config':
     return explained()
+  if command == 'data':
+    return data()
   if command == 'predict':
     return predict()
   if command == 'table':
@@ -181,6 +184,18 @@ def explained():
   trust.trust(trust.named(config))
   validate_config.recipe(config)
   explain.show(config, Console())
+
+
+def data():
+  """Prints what is in the data of the recipe."""
+  from kdjax.experiment import data_summary
+  from kdjax.runtime import trust
+
+  config = recipe()
+  trust.trust(trust.named(config))
+  logging.set_verbosity(logging.ERROR)
+  workdir = user_path(WORKDIR.value or f'runs/{config["name"]}')
+  data_summary.show(config, workdir, DATA_DIR.value, compilation_cache())
 
 
 def index(names):
