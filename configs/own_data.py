@@ -1,30 +1,53 @@
-"""Your own data, or any data set of TFDS: a label for an image, a text, or both.
+"""Your own data, or any data set of TFDS: a label for an image, a text, a sound, or several of them.
 
   python run.py --config=configs/own_data.py --config.data.path=rows.jsonl
+  python run.py --config=configs/own_data.py:inputs=image --config.data.path=photos/
+  python run.py --config=configs/own_data.py:inputs=audio --config.data.path=sounds/
+  python run.py --config=configs/own_data.py:inputs=text,task=regression --config.data.path=prices.csv
   python run.py --config=configs/own_data.py:inputs=image --config.data.name=mnist
 
-A manifest is a .jsonl or .csv file with a row an example and the columns image (a file), text,
-label and split (train, validation or test); `python run.py datasets manifest` says more. A starting
-point, not tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
+data.path is a folder of class folders, a table (.jsonl, .csv, .tsv, .parquet) with a row an example and the
+columns image, text, audio, label and split, arrays (.npz), tars, or a folder of TFDS or of save_to_disk:
+docs/data.md says how each is read, and `python run.py data` with the same flags shows what is in it. A
+starting point, not tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
 """
 
+from kdjax.errors import unknown
 from kdjax.recipes import base, model, parse_arg, smoke, training
+
+RATE = 16_000  # samples a second that sounds are resampled to
+METHODS = {
+  'classification': {'kd': {'weight': 1.0, 'temperature': 2.0}},
+  'regression': {'logit_mse': {'weight': 1.0}},
+  'multilabel': {'multi_label': {'weight': 1.0}},
+}
+INPUTS = ('image', 'text', 'audio')
 
 
 def encoder(modality: str, width: int, depth: int) -> dict:
+  if modality not in INPUTS:
+    raise unknown('input of the recipe', modality, INPUTS)
   if modality == 'text':
     return model('transformer', width=width, depth=depth, heads=2)
-  return model('resnet', widths=(width // 4, width // 2, width), blocks=(depth, depth, depth), patch=2)
+  widths, blocks = (width // 4, width // 2, width), (depth, depth, depth)
+  if modality == 'audio':
+    return model('mel_cnn', mel='whisper', widths=widths, blocks=blocks)
+  return model('resnet', widths=widths, blocks=blocks, patch=2)
 
 
 def get_config(arg=None):
-  arg = parse_arg(arg, inputs='image+text', steps=1500, image_size=32)
+  arg = parse_arg(arg, inputs='image+text', task='classification', steps=1500, image_size=32)
   inputs = arg.inputs.split('+')
+  if arg.task not in METHODS:
+    raise unknown('task of the recipe', arg.task, METHODS)
   config = base('own_data')
-  config.data.update(name='manifest', image_size=arg.image_size)
+  config.task = {'name': arg.task}
+  config.data.image_size = arg.image_size
+  if 'audio' in inputs:
+    config.data.options = {'rate': RATE}
   config.teacher.model = model('fusion', width=256, encoders={m: encoder(m, 128, 2) for m in inputs})
   config.student.model = model('fusion', width=32, encoders={m: encoder(m, 32, 1) for m in inputs})
   for stage in ('teacher', 'student'):
     config[stage].train = training(arg.steps, 64, 2e-3)
-  config.methods = {'kd': {'weight': 1.0, 'temperature': 2.0}}
+  config.methods = METHODS[arg.task]
   return smoke(config) if arg.smoke else config

@@ -15,7 +15,7 @@ from kdjax.datasets.manifest import manifest as read_manifest
 from kdjax.errors import KdjaxError
 from kdjax.experiment import load
 from kdjax.input import encode as encode_
-from kdjax.input import images, splits, tokenizer
+from kdjax.input import images, splits, tfds_source, tokenizer
 from kdjax.input.table_file import rows as read_rows
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'tfds'
@@ -172,6 +172,27 @@ def test_a_transfer_set_without_some_classes():
   assert dataset.splits.keys() == {'train', 'test', 'transfer'} and len(dataset.splits['train']) == 60_000
   assert len(dataset.splits['transfer']) == 12_116
   assert {int(dataset.splits['transfer'][i]['label']) for i in range(0, 12_116, 500)} == {7, 8}
+
+
+def test_tfds_downloads_nothing_unless_asked_for(tmp_path, monkeypatch):
+  data_dir = tmp_path / 'nowhere'
+  with pytest.raises(
+    KdjaxError, match="'mnist' is not prepared in .*nowhere.*options.download=True"
+  ) as caught:
+    load.dataset({'name': 'mnist'}, str(data_dir))
+  assert '\n' not in str(caught.value) and not data_dir.exists()
+
+  def fails(builder):
+    (Path(builder.data_dir).parent / 'incomplete.1').mkdir()
+    raise KdjaxError('no network')
+
+  monkeypatch.setattr(tfds_source, '_prepare', fails)
+  for kept in ((), ('other',)):
+    for name in kept:
+      (data_dir / name).mkdir(parents=True)
+    with pytest.raises(KdjaxError, match='no network'):
+      load.dataset({'name': 'mnist', 'options': {'download': True}}, str(data_dir))
+    assert [p.name for p in data_dir.rglob('*')] == list(kept) and data_dir.exists() == bool(kept)
 
 
 def test_limits_spread_over_the_split(manifest):

@@ -108,9 +108,9 @@ def test_a_validation_split_without_labels_is_left_out(own, capsys):
 
 
 def test_a_lazy_split_is_read_through_once(own, monkeypatch):
-  read, chunks = [], data_checks._chunks
+  read, chunks = [], data_checks.chunks
   monkeypatch.setattr(
-    data_checks, '_chunks', lambda split, source: read.append(split) or chunks(split, source)
+    data_checks, 'chunks', lambda split, source: read.append(split) or chunks(split, source)
   )
   exp = own(memory=1.0)
   data_checks.check(exp)

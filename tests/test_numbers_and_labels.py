@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from configs import common
+from kdjax import recipes
 from kdjax.errors import KdjaxError
 from kdjax.experiment import data_checks, validate_config
 from kdjax.input import encode
@@ -143,11 +143,11 @@ def test_labels_that_are_not_0_and_1_for_each_class(label):
   ],
 )
 def test_losses_that_need_classes(task, methods, words):
-  config = common.base('x')
+  config = recipes.base('x')
   config.task = {'name': task}
   config.methods = methods
   for stage in ('teacher', 'student'):
-    config[stage].model = common.model('mlp', hidden=(4,))
+    config[stage].model = recipes.model('mlp', hidden=(4,))
   if not words:
     return validate_config.recipe(config.to_dict())
   with pytest.raises(KdjaxError, match=words):
@@ -173,7 +173,7 @@ def test_a_whole_experiment(config, experiment, monkeypatch, name, label, classe
     config.task = {'name': name}
     config.methods = {method: {}}
     for stage in ('teacher', 'student'):
-      config[stage].model = common.model('mlp', hidden=(4,))
+      config[stage].model = recipes.model('mlp', hidden=(4,))
   results = stages.run(experiment('w'))
   assert results['metric'] in results['stages']['student']['others'] or results['stages']['student']['values']
   assert data_checks.READS[{'regression': 'number'}.get(name, 'classes')]

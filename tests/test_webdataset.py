@@ -86,6 +86,16 @@ def test_one_tar_of_all_kinds(tmp_path, capsys):
   assert '(drawn)' in (out := capsys.readouterr().out) and '10 of 40 examples have no image' in out
 
 
+def test_what_is_held_out_is_not_the_first_by_name(tmp_path):
+  files = {}
+  for i in range(40):
+    files |= {f'{"ab"[i // 20]}{i:02}.txt': 'x', f'{"ab"[i // 20]}{i:02}.cls': 'ab'[i // 20]}
+  tar(tmp_path / 'train.tar', files)
+  tar(tmp_path / 'test.tar', files)
+  data = webdataset(path=str(tmp_path / '*.tar'))
+  assert len(data.splits['validation']) == 4 and {e['label'] for e in data.splits['validation']} == {0, 1}
+
+
 def test_names_of_tars(tmp_path):
   assert [split_of(tmp_path / n) for n in ('train-1.tar', 'valid_2.tar', 'dev/0.tar', 'cats.tar')] == [
     'train',

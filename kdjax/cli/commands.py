@@ -55,6 +55,27 @@ def explained() -> None:
   explain.show(config, Console())
 
 
+def data() -> None:
+  """Prints what is in the data of the recipe, and writes a page."""
+  from kdjax.experiment import data_summary
+
+  config = recipe.load(flags.CONFIG.value, flags.CHANGES)
+  trusted(trust.named(config))
+  logging.set_verbosity(logging.ERROR)
+  workdir = user_path(flags.WORKDIR.value or f'runs/{config["name"]}')
+  data_summary.show(config, workdir, flags.DATA_DIR.value, compilation_cache())
+
+
+def taps(command: str) -> None:
+  """Lists the taps of teacher and student."""
+  made = experiment(command)
+  from rich.console import Console
+
+  from kdjax.experiment import tap_listing
+
+  tap_listing.show(made, Console())
+
+
 def experiment(command: str):
   """The experiment of --config in --workdir; on a pod the processes have found each other."""
   config = recipe.load(flags.CONFIG.value, flags.CHANGES)

@@ -25,7 +25,7 @@ The stages:
 Any key of a recipe can be set here:   --config.student.train.steps=500 --config.methods.kd.weight=2
 A recipe in seconds, to try it:        --config=quickstart:smoke=1
 A recipe of your own:                  --config=mine.py
-Your own files, with no code:          --config=own_data --config.data.path=rows.jsonl
+Your own files, with no code:          --config=own_data --config.data.path=FILE or FOLDER
 A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/tensorflow_datasets
 
 All commands take --workdir=FOLDER, where everything is kept. The same command goes on where it stopped.
@@ -40,6 +40,8 @@ EXAMPLES = (
   ('table mfh_gaussian --workdir=W', "a paper's table; --plan, --scale, --only, --shard"),
   ('tables [FOLDER]', 'one page of all tables; docs/tables by default'),
   ('config --config=...', 'every key of a recipe: value, type, range, meaning'),
+  ('data --config=...', 'what is in the data: splits, labels, lengths, duplicates; and a page of examples'),
+  ('taps --config=...', 'the outputs of teacher and student that a method can pair, with shapes'),
   ('methods [NAME]', 'also models, tasks, datasets, generators'),
   ('COMMAND --help', 'more about one command'),
 )
@@ -74,6 +76,18 @@ COMMANDS = {
     (*RUN, *POD),
   ),
   'config': Help('--config=RECIPE', 'Every key of a recipe: value, type, range, meaning.', ('config',)),
+  'data': Help(
+    '--config=RECIPE',
+    'Shows what is in the data before anything is trained: splits, classes, shapes, label counts, lengths '
+    'of texts, what is missing, what stands in train and test; and writes a page with examples.',
+    RUN,
+  ),
+  'taps': Help(
+    '--config=RECIPE',
+    'Lists the outputs of teacher and student that a method can pair, with their shapes: what the models '
+    'return, and below it the outputs of the modules within them by path.',
+    ('config', 'data_dir', 'cache'),
+  ),
   'predict': Help(
     '--workdir=FOLDER [ROWS]',
     'Answers of a trained model; its data set is not needed. ROWS is a .jsonl, .csv or .tsv file with the '

@@ -13,7 +13,16 @@ from kdjax.errors import KdjaxError, printable, unknown
 from kdjax.runtime.program import program
 
 STORE = ('build', 'verify', 'info')
-MOST = {'all': 0, 'evaluate': 0, 'config': 0, 'predict': 1, 'table': 1, 'tables': 1}  # arguments after it
+MOST = {
+  'all': 0,
+  'evaluate': 0,
+  'config': 0,
+  'data': 0,
+  'taps': 0,
+  'predict': 1,
+  'table': 1,
+  'tables': 1,
+}  # arguments after it
 
 
 def run() -> None:
@@ -42,6 +51,10 @@ def main(argv: Sequence[str], command: str) -> int | None:
     return commands.show(LISTS[name], more)
   if name == 'config':
     return commands.explained()
+  if name == 'data':
+    return commands.data()
+  if name == 'taps':
+    return commands.taps(command)
   if name == 'predict':
     from kdjax.cli import predict
 

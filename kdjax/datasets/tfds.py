@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kdjax.errors import unknown
-from kdjax.input import tfds_source
+from kdjax.input import audio_files, tfds_source
 from kdjax.input.splits import Subset
 from kdjax.input.table_file import split_name
-from kdjax.options import Whole
+from kdjax.options import NonNegative, Whole
 from kdjax.runtime import files
 from kdjax.runtime.progress import track
 from kdjax.types import DataSet
@@ -21,6 +21,8 @@ def tfds(
   columns: Mapping[str, str] | None = None,
   hold_out: Whole = 10,
   leave_out: tuple[Whole, ...] = (),
+  rate: Whole = 0,
+  seconds: NonNegative = 0.0,
   download: bool = False,
 ) -> DataSet:
   """Images, texts, class labels and sounds of a TFDS data set.
@@ -36,6 +38,8 @@ def tfds(
     hold_out: of a set without both a validation and a test split, one training example in so many is
       held out for it; 0 trains on all and has no validation split, as published recipes often do.
     leave_out: labels that the split 'transfer' lacks, which is otherwise 'train'.
+    rate: samples a second that sounds are resampled to; with it or `seconds` they are floats from -1 to 1.
+    seconds: of each sound; 0 for the longest.
     download: whether TFDS may download what is not prepared.
 
   Raises:
@@ -49,10 +53,15 @@ def tfds(
       raise unknown(f'feature of {dataset.name}', name, features)
     chosen[key] = name
 
+  sounds, found = None, getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
+
   def convert(record, index):
     example = {'id': index}
     for key, name in chosen.items():
       value = record[name]
+      if key == 'audio' and sounds:
+        example[key] = sounds.fitted(np.asarray(value), found or sounds.rate)
+        continue
       example[key] = value.decode() if isinstance(value, bytes) else np.asarray(value)
     return example
 
@@ -77,6 +86,11 @@ def tfds(
         'validation': Subset(full, rows[rows % 10 == 8]),
         'test': Subset(full, rows[rows % 10 == 9]),
       }
+  if 'audio' in chosen and (rate or seconds):
+    sounds = audio_files.of_arrays([e['audio'] for e in _some(splits['train'])], found, rate, seconds)
+    found_rate = sounds.rate
+  else:
+    found_rate = found
   if leave_out:
     train = splits['train']
     labels = np.array([train[i]['label'] for i in track(range(len(train)), 'reading labels', len(train))])
@@ -84,6 +98,12 @@ def tfds(
   label = features[chosen['label']] if 'label' in chosen else None
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
-  rate = getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
-  mark = files.fingerprint(dataset.info.full_name, sizes)
-  return DataSet(splits, classes, mark, rate=rate, files=tfds_source.files(dataset))
+  mark = files.fingerprint(dataset.info.full_name, sizes + [sounds] * bool(sounds))
+  return DataSet(splits, classes, mark, rate=found_rate, files=tfds_source.files(dataset))
+
+
+def _some(source: Sequence, most: int = 256) -> list:
+  """Examples of a source, evenly spaced."""
+  return [
+    source[int(i)] for i in np.unique(np.linspace(0, len(source) - 1, min(len(source), most)).astype(int))
+  ]

@@ -131,7 +131,7 @@ def webdataset(
   rest = [s for s in SPLITS if not parts[s]]
   if not drawn and rest:
     rows = {s: [p.number for p in part] for s, part in parts.items() if part}
-    completed = draw.completed(rows, [s.name for s in samples], [''] * len(samples))
+    completed = draw.completed(rows, [fingerprint(s.name) for s in samples], [''] * len(samples))
     parts = {s: [samples[i] for i in completed.get(s, ())] for s in SPLITS}
   if not parts['test'] or not parts['train']:
     raise KdjaxError(

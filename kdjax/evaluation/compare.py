@@ -118,7 +118,7 @@ def compare(experiment: Any) -> Compared:
       stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in comparisons] for k in comparisons[0]}
   results = {
     'name': config['name'],
-    'dataset': config['data']['name'].strip('<>').split()[0] if config['data']['name'] else '',
+    'dataset': config['data']['name'].strip('<>').split(' ')[0] or Path(config['data']['path']).name,
     'task': config['task']['name'],
     'metric': task.metric,
     'higher_is_better': task.higher_is_better,

@@ -49,7 +49,7 @@ def check(experiment: Experiment) -> None:
     if isinstance(source, splits_.LazySplit) and checked_before:
       continue
     statistics[split] = SplitStatistics(split, task)
-    for arrays in _chunks(split, source):
+    for arrays in chunks(split, source):
       first = first or arrays
       both = arrays.keys() & first.keys()
       splits_.check_alike(f'the split {split!r}', arrays, first, 'in some examples', where, both)
@@ -66,7 +66,7 @@ def check(experiment: Experiment) -> None:
     )
 
 
-def _chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
+def chunks(split, source) -> Iterable[Mapping[str, np.ndarray]]:
   """The arrays of a split: of all examples in memory, else of some examples at a time."""
   if isinstance(source, splits_.InMemorySplit):
     yield source.arrays
@@ -112,7 +112,7 @@ class SplitStatistics:
       pixels = arrays['image'].reshape(n, -1)
       low, high = pixels.min(1), pixels.max(1)
       self.flat, self.high = self.flat + int(np.sum(low == high)), max(self.high, int(high.max()))
-    self.hashes.append(_hashes({k: v for k, v in arrays.items() if k not in NO_INPUT}, n))
+    self.hashes.append(hashes({k: v for k, v in arrays.items() if k not in NO_INPUT}, n))
     self.ids.append(np.asarray(arrays['id']) if 'id' in arrays else np.arange(self.n, self.n + n))
     self.n += n
 
@@ -159,7 +159,7 @@ def _known(kind, arrays, name) -> int:
   return encode.known_labels(kind, label)
 
 
-def _hashes(arrays, n) -> np.ndarray:
+def hashes(arrays, n) -> np.ndarray:
   """64 bits of each example's inputs, [n]."""
   hashes = np.zeros(n, np.uint64)
   for key in sorted(arrays):

@@ -25,6 +25,7 @@ from kdjax.runtime.progress import say
 from kdjax.teacher_store import precomputed
 from kdjax.training import finite, sharding, streams
 from kdjax.training.evaluate import make_evaluate
+from kdjax.types import Model
 
 PUBLISHED = ('published',)  # key in `shared` of the weights of `teacher.init`, until these are exported
 PRECOMPUTED = {'model': 'precomputed', 'frozen': True}  # the model of `teacher.outputs`
@@ -135,7 +136,7 @@ class Experiment:
 
     def make():
       plain = build.model(config, self.data, self.task)
-      known = self._trace(plain, stage)[1] if names else {}
+      known = self.trace(plain, stage)[1] if names else {}
       return build.model(config, self.data, self.task, capture=True) if names - set(known) else plain
 
     return self.cached(('model', self.architecture(stage)), make)
@@ -195,9 +196,10 @@ class Experiment:
   def shapes(self, stage: str) -> tuple[dict, dict]:
     """(shapes of the variables of a stage's model, shapes of its taps for one batch)."""
     model = self.model(stage)
-    return self.cached(('shapes', self.architecture(stage)), lambda: self._trace(model, stage))
+    return self.cached(('shapes', self.architecture(stage)), lambda: self.trace(model, stage))
 
-  def _trace(self, model, stage):
+  def trace(self, model: Model, stage: str) -> tuple[dict, dict]:
+    """(shapes of its variables, shapes of its taps) of a model, for a batch of the training data."""
     batch = next(pipeline.eval_batches(self.data.train, jax.process_count()))
     key = jax.random.key(0)
     with explained(f'the model of the {stage} cannot be built with its options for these data'):

@@ -58,6 +58,7 @@ def check_workdir(experiment: Experiment) -> None:
       'generation.',
       'data.test',
       'data.limit.test',
+      'data.options.download',
     )
     keys = [
       k for k in expected.keys() | stored.keys() if not k.startswith(free) and k != 'cohort' or k in fixed

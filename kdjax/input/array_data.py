@@ -113,16 +113,9 @@ def _sounds(source, name, rate, seconds, prefix) -> audio_files.Sounds | None:
   arrays = [np.asarray(x['array'] if isinstance(x, Mapping) else x) for x in heard]
   if any(x.ndim != 1 for x in arrays):
     return None  # features
-  if isinstance(heard[0], Mapping):
-    rate = rate or int(heard[0].get('sampling_rate') or 0)
-  if seconds and not rate:
-    raise KdjaxError(f'{prefix}data.options.seconds needs the samples a second: set data.options.rate.')
-  longest = max(map(len, arrays))
-  if not seconds and len({len(x) for x in arrays}) == 1 and not isinstance(heard[0], Mapping):
-    return None
-  length = round(seconds * rate) if seconds else longest
-  say(f'{prefix}sounds: {length:,} samples each; longer ones are cut, shorter ones end in silence.')
-  return audio_files.Sounds(rate, length)
+  found = int(heard[0].get('sampling_rate') or 0) if isinstance(heard[0], Mapping) else 0
+  alike = len({len(x) for x in arrays}) == 1 and not isinstance(heard[0], Mapping)
+  return None if alike and not seconds else audio_files.of_arrays(arrays, found, rate, seconds)
 
 
 def _file(value: Mapping) -> Path | bytes:
@@ -134,8 +127,8 @@ def _file(value: Mapping) -> Path | bytes:
 def _sound(value, sounds, where):
   if isinstance(value, Mapping) and 'array' not in value:
     return sounds.read(_file(value), where)
-  array = np.asarray(value['array'] if isinstance(value, Mapping) else value)
-  return audio_files.fit(audio_files.one_channel(array), sounds.samples)
+  found = int(value.get('sampling_rate') or 0) if isinstance(value, Mapping) else 0
+  return sounds.fitted(np.asarray(value['array'] if isinstance(value, Mapping) else value), found)
 
 
 def _shaped(key, value):

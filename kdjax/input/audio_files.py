@@ -5,7 +5,7 @@ import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,11 @@ class Sounds(NamedTuple):
   def read(self, source: Path | bytes, where: str) -> np.ndarray:
     """f32 [samples] of a WAV file: resampled, its end cut or filled up with zeros."""
     return fit(read_sound(source, self.rate, where), self.samples)
+
+  def fitted(self, samples: np.ndarray, rate: int) -> np.ndarray:
+    """f32 [samples] of an array of `rate` samples a second, of floats or integers of 16 bits and others."""
+    samples = samples.astype(np.int16) if samples.dtype == np.int64 else samples  # as TFDS gives 16 bits
+    return fit(resample(one_channel(samples), rate or self.rate, self.rate), self.samples)
 
   def silence(self) -> np.ndarray:
     return np.zeros(self.samples, np.float32)
@@ -132,6 +137,28 @@ def _print_resampling(source_rate, rate):
 def fit(sound: np.ndarray, length: int) -> np.ndarray:
   """[N] -> [length]: the end is cut, or filled up with zeros."""
   return np.pad(sound[:length], (0, max(length - len(sound), 0)))
+
+
+def of_arrays(arrays: Sequence[np.ndarray], found: int, rate: int, seconds: float) -> Sounds:
+  """How to read sounds that are arrays alike, printed; as `measured` does for files.
+
+  Args:
+    arrays: a sample of them.
+    found: their samples a second, 0 where that is not known.
+    rate: to resample to; 0 leaves them.
+    seconds: of each sound; 0 for the longest.
+
+  Raises:
+    KdjaxError: where the samples a second are needed and not known.
+  """
+  if seconds and not (found or rate):
+    raise KdjaxError('data.options.seconds needs the samples a second of the sounds: set data.options.rate.')
+  rate = rate or found
+  longest = max(len(x) for x in arrays)
+  samples = round(seconds * rate) if seconds else -(-longest * rate // (found or rate)) if rate else longest
+  at = f' at {rate:,} a second' if rate else ''
+  say(f'sounds: {samples:,} samples each{at}; longer ones are cut, shorter ones end in silence.')
+  return Sounds(rate, max(samples, 1))
 
 
 class Audio(tfds.features.Tensor):

@@ -35,11 +35,6 @@ def within_classes(marks: Sequence[str], labels: Sequence[Any], parts: Sequence[
   return [split_of[mark] for mark in marks]
 
 
-def hold_out(n: int, every: int = 10) -> list[str]:
-  """'validation' for one example in `every`, evenly spaced, of a training split; else 'train'."""
-  return ['validation' if i % every == every - 1 else 'train' for i in range(n)]
-
-
 def named(names: Iterable[str], where: str) -> dict[str, str]:
   """'train', 'validation', 'test' -> the name of such a split among `names`.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime.files import user_path
+from kdjax.runtime.program import program
 
 SUFFIXES = dict.fromkeys(('.jsonl', '.csv', '.tsv', '.parquet'), 'manifest') | {'.npz': 'arrays'}
 SUFFIXES |= {'.tar': 'webdataset'}
@@ -34,7 +35,7 @@ def of(path: str) -> str:
     )
   raise KdjaxError(
     f'{path} is nothing that kdjax knows by its name: it reads {READS}; or set --config.data.name=NAME '
-    '(`python run.py datasets` lists them).'
+    f'(`{program()} datasets` lists them).'
   )
 
 

@@ -60,15 +60,28 @@ def prepare(make: Callable[[], Any]) -> Any:
     return builder
   if not jax.process_index():
     folder = Path(builder.data_dir).parent
+    there = [p for p in (folder, *folder.parents) if p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / '.lock'):
-      for incomplete in folder.glob('incomplete.*'):  # of a process that was killed
-        shutil.rmtree(incomplete, ignore_errors=True)
-      builder = make()  # another process may have prepared it by now
-      if not builder.is_prepared():
-        _prepare(builder)
+    try:
+      with FileLock(folder / '.lock'):
+        _clear(folder)  # what a process left that was killed
+        builder = make()  # another process may have prepared it by now
+        if not builder.is_prepared():
+          _prepare(builder)
+    except BaseException:
+      _clear(folder)
+      for path in (folder, *folder.parents):
+        if path in there or any(p.name != '.lock' for p in path.iterdir()):
+          break
+        shutil.rmtree(path, ignore_errors=True)
+      raise
   multihost_utils.sync_global_devices(f'prepared {builder.name}')
   return make()
+
+
+def _clear(folder):
+  for incomplete in folder.glob('incomplete.*'):
+    shutil.rmtree(incomplete, ignore_errors=True)
 
 
 def _prepare(builder):

@@ -7,12 +7,12 @@ from typing import Any
 
 from kdjax.errors import printable, printable_lines
 from kdjax.report import ranking, tables
-from kdjax.report.page import html, index_html, ranking_html, table_html
+from kdjax.report.page import data_html, html, index_html, ranking_html, table_html
 from kdjax.report.table import markdown, table
 from kdjax.runtime.files import write as write_whole
 from kdjax.runtime.files import write_json
 
-__all__ = ['ranking', 'table', 'tables', 'write', 'write_index', 'write_ranking', 'write_table']
+__all__ = ['ranking', 'table', 'tables', 'write', 'write_data', 'write_index', 'write_ranking', 'write_table']
 
 
 def _printable(value: Any) -> Any:
@@ -68,6 +68,15 @@ def write_table(results: Mapping, folder: str | os.PathLike) -> None:
   write_file(path.with_suffix('.md'), tables.markdown(results))
   write_file(path.with_suffix('.html'), table_html(results))
   write_file(path.with_suffix('.tex'), tables.latex(results))
+
+
+def write_data(
+  summary: Mapping, sections: Sequence[Mapping], examples: Sequence[Mapping], folder: str | os.PathLike
+) -> Path:
+  """Writes the summary of a data set as `data.html` into `folder`, and returns its path."""
+  path = Path(folder) / 'data.html'
+  write_file(path, data_html(_printable(summary), _printable(sections), examples))
+  return path
 
 
 def write_index(all_results: Sequence[Mapping], folder: str | os.PathLike) -> None:

@@ -13,6 +13,9 @@ from PIL import Image
 from kdjax.report import modality_robustness, plots, ranking, table_plots, tables, words
 from kdjax.report.table import config_text, others, rows, setting
 
+PREDICTIONS = (
+  'Predictions of the first seed; of examples with one label, up to half are those with a wrong prediction.'
+)
 _BADGES = {'better': '✓ better', 'inconclusive': '≈ inconclusive', 'worse': '✗ worse'}
 
 
@@ -101,6 +104,28 @@ def index_html(all_results: Sequence[Mapping]) -> str:
   )
 
 
+def data_html(summary: Mapping, sections: Sequence[Mapping], examples: Sequence[Mapping]) -> str:
+  """The summary of a data set as a page: its tables, and a few examples."""
+  splits = ', '.join(f'{split} {s["examples"]:,}' for split, s in summary['splits'].items())
+  classes = f', {len(summary["classes"]):,} classes' if summary['classes'] else ''
+  setting = {k.capitalize(): summary[k] for k in ('path', 'task', 'licence', 'fingerprint') if summary[k]}
+  return _render(
+    name=summary['name'],
+    dataset='',
+    kind=None,
+    badge='',
+    verdict=f'{splits}{classes}.',
+    notes=summary['notes'],
+    tables=sections,
+    dots={},
+    figures=[],
+    cards=[_card(example) for example in examples],
+    cards_note='Of train, evenly spaced.',
+    setting=list(setting.items()),
+    config='',
+  )
+
+
 def _panel_plots(results, prefix=''):
   for title, panel in results['panels'].items():
     figure, caption = table_plots.panel(panel, results['measures'])
@@ -122,7 +147,7 @@ def _render(**context):
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
   )
-  return environment.from_string(template).render(**context)
+  return environment.from_string(template).render({'cards_note': PREDICTIONS} | context)
 
 
 def _result_plots(results, curves):
