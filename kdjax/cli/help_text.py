@@ -40,8 +40,8 @@ EXAMPLES = (
   ('table mfh_gaussian --workdir=W', "a paper's table; --plan, --scale, --only, --shard"),
   ('tables [FOLDER]', 'one page of all tables; docs/tables by default'),
   ('config --config=...', 'every key of a recipe: value, type, range, meaning'),
-  ('data --config=...', 'what is in the data: splits, labels, lengths, duplicates; and a page of examples'),
-  ('taps --config=...', 'the outputs of teacher and student that a method can pair, with shapes'),
+  ('data --config=...', 'what is in the data: splits, labels, duplicates, examples'),
+  ('taps --config=...', 'what methods can pair: outputs of both models, with shapes'),
   ('methods [NAME]', 'also models, tasks, datasets, generators'),
   ('COMMAND --help', 'more about one command'),
 )
