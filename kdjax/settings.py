@@ -118,7 +118,7 @@ class Teacher:
   ] = 'live'
   model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
   outputs: Annotated[
-    str, 'instead of a model: its outputs by row or id, a .npy, .npz, .safetensors or .parquet file'
+    str, 'instead of a model: its outputs, a .npy, .npz, .safetensors or .parquet file, or a store'
   ] = ''
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
   dtype: Annotated[Dtype, 'of the computation'] = 'float32'

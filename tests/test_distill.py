@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flax import nnx, serialization
 from safetensors.numpy import save_file
@@ -12,7 +14,9 @@ from safetensors.numpy import save_file
 import kdjax
 from kdjax.api.identity import identity
 from kdjax.errors import KdjaxError
+from kdjax.input.splits import InMemorySplit
 from kdjax.pretrained import checkpoints
+from kdjax.teacher_store import precomputed
 
 RNG = np.random.default_rng(0)
 COLOURS = ('blue', 'green', 'red')
@@ -143,6 +147,32 @@ def test_outputs_of_a_teacher_are_those_of_its_model(tmp_path):
     if kind != 'id':
       assert scores['teacher'] == results['model'].results['stages']['teacher']['values']
   assert results['outputs'].results['stages']['teacher']['params'] is None  # nobody knows
+
+
+def test_outputs_in_files_and_in_a_store(tmp_path):
+  logits = np.asarray(Net(8).apply(VARIABLES, TRAIN[0] / np.float32(255)))
+  ids = np.arange(48)
+  np.save(tmp_path / 'a.npy', logits)
+  np.savez(tmp_path / 'a.npz', logits=logits[::-1], id=ids[::-1])
+  save_file({'train/logits': logits, 'train/id': ids}, tmp_path / 'a.safetensors')
+  pq.write_table(pa.table({'logits': logits.tolist(), 'id': ids}), tmp_path / 'a.parquet')
+  for name in ('a.npy', 'a.npz', 'a.safetensors', 'a.parquet'):
+    read = precomputed.load(str(tmp_path / name), tmp_path).of('train', InMemorySplit({'id': ids}), {})
+    np.testing.assert_array_equal(read['logits'], logits, err_msg=name)
+    assert read['logits'].shape == (48, 3)
+  kept = run(
+    tmp_path / 'live',
+    (Net(8), VARIABLES),
+    seeds=1,
+    config={'teacher': {'source': 'store'}, 'store': {'dtype': 'float32'}},
+  )
+  second = run(tmp_path / 'stored', kept.workdir / 'store', seeds=1)
+  kernels = [r.student.variables['params']['out']['kernel'] for r in (kept, second)]
+  np.testing.assert_allclose(*kernels, atol=1e-6)
+  for path, match in (('none', 'no finished teacher store'), ('a.txt', 'it takes a .npy')):
+    (tmp_path / 'none').mkdir(exist_ok=True)
+    with pytest.raises(KdjaxError, match=match):
+      precomputed.read(tmp_path / path)
 
 
 BAD = {

@@ -20,7 +20,7 @@ def identity(value: Any) -> str:
   """8 digits of all that decides what a model computes, as far as Python shows it.
 
   Of a Linen module its attributes; of an NNX module the shapes of its state; of a function its code, defaults
-  and what it closes over; of anything else its type. Weights are not part of it.
+  and what it closes over; of a Keras model its weights; of anything else its type.
   """
   return fingerprint(*_marks(value, DEEP))[:8]
 
@@ -54,6 +54,8 @@ def _marks(value, depth) -> list[str]:
     return [kind, *(m for v in value for m in _marks(v, depth - 1))]
   if isinstance(value, str | bytes | int | float | bool | type(None)):
     return [kind, repr(value)]
+  if hasattr(value, 'get_weights'):  # of Keras
+    return [kind, hash_arrays([np.asarray(w) for w in value.get_weights()])]
   wrapped = getattr(value, '__wrapped__', None)  # of jax.jit
   return [kind, *(_marks(wrapped, depth - 1) if wrapped is not None else ())]
 

@@ -16,8 +16,8 @@ from kdjax.errors import KdjaxError
 from kdjax.nn import wrappers
 from kdjax.pretrained import checkpoints, tensors
 from kdjax.runtime.array_hash import hash_arrays
-from kdjax.runtime.files import fingerprint
-from kdjax.teacher_store import precomputed
+from kdjax.runtime.files import fingerprint, user_path
+from kdjax.teacher_store import manifest, precomputed
 
 TAKES = (
   'a Linen module, an NNX module or a function that makes one of rngs, (module, variables), a dict with '
@@ -57,6 +57,9 @@ def teacher(value: Any) -> dict[str, Any]:
     KdjaxError: for anything that is no teacher.
   """
   if isinstance(value, (str, Path)):
+    path = user_path(str(value))
+    if path.suffix.lower() in ('.npy', '.parquet') or (path / manifest.NAME).exists():
+      return {'outputs': str(path)}
     value = load(value)
   if isinstance(value, Trained):
     return _trained(value)

@@ -18,6 +18,8 @@ from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files
 from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.progress import bar
+from kdjax.teacher_store import manifest, record
+from kdjax.teacher_store.read import Reader
 
 PREFIX = 'teacher/'
 TIMES = 1000  # bytes that arrays may have for each of a file's
@@ -64,11 +66,13 @@ def parse(arrays: Mapping[str, Any], where: str) -> dict[str, dict[str, np.ndarr
 
 
 def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
-  """The outputs of a .npy (logits of the training examples), .npz, .safetensors or .parquet file.
+  """The outputs in a .npy (logits of the training examples), .npz, .safetensors or .parquet file, or a store.
 
   Raises:
     KdjaxError: if it cannot be read, or as `parse` does.
   """
+  if path.is_dir():
+    return {'train': _of_store(path)}
   kind = path.suffix.lower()
   if kind == '.safetensors':
     return parse(safetensors_io.read(path)[0], str(path))
@@ -78,7 +82,27 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
     return parse({'logits': numpy_arrays.read_npy(path, str(path))}, str(path))
   if kind == '.parquet':
     return parse(_columns(path), str(path))
-  raise KdjaxError(f'teacher.outputs is {path}; it has to be a .npy, .npz, .safetensors or .parquet file.')
+  raise KdjaxError(
+    f'teacher.outputs is {path}; it has to be a .npy, .npz, .safetensors or .parquet file, or a store.'
+  )
+
+
+def _of_store(path) -> dict[str, np.ndarray]:
+  """The outputs in a teacher store, with their ids."""
+  metadata = manifest.load(path)
+  if metadata is None or not metadata['complete']:
+    raise KdjaxError(f'teacher.outputs is {path}, which holds no finished teacher store; or give a file.')
+  reader = Reader(path, metadata)
+  if reader.views > 1:
+    raise KdjaxError(
+      f'{path} holds {reader.views} views of each example: set teacher.source=store and store.folder for it.'
+    )
+  parts = []
+  for rows in _chunks(len(reader.ids)):
+    batch = reader.take(reader.ids[rows], np.zeros(len(rows), np.int64))
+    taps = record.decode(tuple(tap for tap in reader.taps if tap.rows), batch)
+    parts.append({k: np.asarray(x) for k, x in taps.items()})
+  return {'id': reader.ids} | {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
 def _columns(path) -> dict[str, np.ndarray]:
