@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def names(kind: str) -> dict[str, str]:
 
 
 def module(kind: str, name: str) -> ModuleType:
-  """The module called `name`; a dotted name is a user's own module, see `trust`.
+  """The module called `name`; a dotted name is a user's own, `package.module` or `module.Class`, see `trust`.
 
   Raises:
     KdjaxError: if there is none, or it is a user's module that is not trusted.
@@ -99,6 +100,9 @@ def module(kind: str, name: str) -> ModuleType:
   try:
     return importlib.import_module(known.get(name, name))
   except ModuleNotFoundError as e:
+    parent = name.rpartition('.')[0]
+    if name not in known and e.name == name and parent in sys.modules:  # 'module.Class'
+      return sys.modules[parent]
     raise KdjaxError(
       f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.'
     ) from e
@@ -151,7 +155,8 @@ def _made_by(value: Any) -> Callable:
   def make(**attributes):
     return functools.partial(value, **attributes)
 
-  parameters_ = [p for k, p in inspect.signature(value).parameters.items() if k != 'rngs']
+  known = inspect.signature(value.__init__).parameters
+  parameters_ = [p for k, p in known.items() if k not in ('self', 'rngs')]
   vars(make)['__signature__'] = inspect.Signature(parameters_)
   make.__annotations__ = {p.name: p.annotation for p in parameters_ if p.annotation is not p.empty}
   return make

@@ -265,6 +265,9 @@ def leaves(kind: type = Recipe, prefix: str = '') -> Iterator[tuple[str, Any]]:
       yield key, annotation
 
 
+PRECOMPUTED = {'model': 'precomputed', 'frozen': True}  # the model of `teacher.outputs`
+
+
 def complete(config: Any, kind: type = Recipe) -> Any:
   """`config` with the default of every missing key; anything but a dict is returned as it is."""
   if not isinstance(config, Mapping):
@@ -283,6 +286,8 @@ def complete(config: Any, kind: type = Recipe) -> Any:
       filled[name] = field.default
     elif name not in filled and field.default_factory is not dataclasses.MISSING:
       filled[name] = field.default_factory()
+  if kind is Teacher and filled['outputs'] and not filled['model']:
+    filled['model'] = dict(PRECOMPUTED)
   return filled
 
 

@@ -222,6 +222,14 @@ BAD = {
   'a temperature of nothing': (dict(methods={'kd': {'temperature': 0}}), 'methods.kd.temperature is 0'),
   'no labels': (dict(labels=0.0), 'data.labels is 0'),
   'no steps': (dict(steps=0), 'steps is 0'),
+  'outputs and a generator': (
+    dict(teacher=np.zeros((48, 3)), config={'on_policy': {'share': 0.5}}),
+    'on_policy.share makes examples of its own',
+  ),
+  'outputs and a model': (
+    dict(teacher=np.zeros((48, 3)), config={'teacher': {'model': {'model': 'mlp'}}}),
+    'teacher.outputs takes the place of a model',
+  ),
   'an unknown key': (dict(config={'runn': {}}), "unknown key of the recipe: 'runn'"),
   'an unknown task': (dict(task='clasification'), "unknown task: 'clasification'"),
 }

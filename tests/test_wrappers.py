@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.nn.functional import functions
 from kdjax.nn.wrappers import call, outputs, wrap
+from kdjax.runtime import trust
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
@@ -274,3 +277,44 @@ def test_parameters_are_read_by_their_names():
   (only,) = call.candidates(lambda input_ids, pixel_values, attention_mask=None: 0, arrays)
   assert only.named == {'input_ids': 'text', 'pixel_values': 'image', 'attention_mask': 'text/mask'}
   assert call.modes(('train', 'deterministic'), True) == {'train': True, 'deterministic': False}
+
+
+OWN = """
+import flax.linen as nn
+from flax import nnx
+class Small(nn.Module):
+  width: int
+  num_classes: int
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(self.num_classes)(nn.Dense(self.width)(x.mean((1, 2))))
+class Other(nnx.Module):
+  def __init__(self, width, num_classes, *, rngs):
+    self.a, self.b = nnx.Linear(3, width, rngs=rngs), nnx.Linear(width, num_classes, rngs=rngs)
+  def __call__(self, x):
+    return self.b(self.a(x.mean((1, 2))))
+def helper(x):
+  return x
+"""
+
+
+def test_a_class_of_ones_own_by_its_name(tmp_path, monkeypatch):
+  (tmp_path / 'own_nets.py').write_text(OWN)
+  monkeypatch.syspath_prepend(tmp_path)
+  assert trust.digest('own_nets.Small') and 'own_nets' not in sys.modules
+  with pytest.raises(KdjaxError, match='is no part of kdjax'):
+    registry.make('models', 'own_nets.Small', {})
+  monkeypatch.setattr(
+    trust, 'TRUSTED', {'own_nets.Small', 'own_nets.Other', 'own_nets.helper', 'own_nets.None_'}
+  )
+  for name in ('Small', 'Other'):
+    assert registry.options('models', f'own_nets.{name}').keys() == {'width', 'num_classes'}
+    model = functions(registry.make('models', f'own_nets.{name}', {'width': 4, 'num_classes': 5}), {})
+    assert model.apply(model.init(jax.random.key(0), BATCH), BATCH)[0]['logits'].shape == (2, 5)
+    with pytest.raises(KdjaxError, match="needs the option 'num_classes'"):
+      registry.make('models', f'own_nets.{name}', {'width': 4})
+    with pytest.raises(KdjaxError, match="'depth'"):
+      registry.make('models', f'own_nets.{name}', {'depth': 4})
+  for name in ('helper', 'None_'):
+    with pytest.raises(KdjaxError, match='own_nets defines no Linen or NNX module called'):
+      registry.make('models', f'own_nets.{name}', {})

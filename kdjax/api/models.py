@@ -1,6 +1,6 @@
 """The models that a program gives, as the part of a recipe that names them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -172,13 +172,15 @@ def weights(path: str | Path, keys: Mapping[str, str] | None = None) -> dict[str
   return checkpoints.read(path, keys)
 
 
-def load(source: str | Path, model: Any = '') -> Any:
+def load(source: str | Path, model: Any = '', trust: Sequence[str] = ()) -> Any:
   """A published model, or a student that kdjax saved.
 
   Args:
     source: a file or folder, `pip:NAME` or `hf:org/name`.
     model: its name, see `kdjax models`, or a dict of 'model' and attributes; by default what its config.json
       or stage.json says. Of a saved student that is a module of yours, the module.
+
+    trust: modules outside kdjax that a saved student names, and that may be imported.
 
   Returns:
     A `Checkpoint` for `distill`, or the `Trained` model of a folder of `Trained.save`, which predicts.
@@ -190,7 +192,7 @@ def load(source: str | Path, model: Any = '') -> Any:
   workdir = Path(init).expanduser()
   for stage in ('student', 'teacher'):
     if (workdir / stage / 'stage.json').exists():
-      trained = Trained(workdir, stage)
+      trained = Trained(workdir, stage, trust=trust)
       given(trained, model or None)
       return trained
   named = {'model': model} if isinstance(model, str) and model else dict(model or {})

@@ -27,10 +27,13 @@ class Trained:
     workdir: of the experiment, or of `save`.
     stage: 'teacher', 'baseline' or 'student'.
     seed: which of the stage's.
+    trust: modules outside kdjax that may be imported.
   """
 
-  def __init__(self, workdir: Path, stage: str = 'student', seed: int | None = None):
-    self.workdir, self.stage = Path(workdir), stage
+  def __init__(
+    self, workdir: Path, stage: str = 'student', seed: int | None = None, trust: Sequence[str] = ()
+  ):
+    self.workdir, self.stage, self.trust = Path(workdir), stage, tuple(trust)
     self.summary = files.read_json(self.folder / 'stage.json', STAGE, ANEW)
     self.seed = self.summary['seeds'][0] if seed is None else seed
 
@@ -47,7 +50,7 @@ class Trained:
   @cached_property
   def predictor(self) -> prediction.Predictor:
     """The model, ready to answer."""
-    return prediction.load(self.workdir, self.stage, self.seed)
+    return prediction.load(self.workdir, self.stage, self.seed, self.trust)
 
   @property
   def model(self) -> dict[str, Any]:

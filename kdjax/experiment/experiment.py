@@ -28,7 +28,6 @@ from kdjax.training.evaluate import make_evaluate
 from kdjax.types import Model
 
 PUBLISHED = ('published',)  # key in `shared` of the weights of `teacher.init`, until these are exported
-PRECOMPUTED = {'model': 'precomputed', 'frozen': True}  # the model of `teacher.outputs`
 STAGE = {'stage': str, 'seeds': [int], 'steps': int, 'wall_time_s': NUMBER, 'failed_at?': int}
 STAGE |= {'model': {'model': str}, 'update_s': (*NUMBER, type(None)), 'members': int, 'training': str}
 ANEW = 'delete it and run the same command, which writes it anew'
@@ -59,9 +58,6 @@ class Experiment:
 
   def __post_init__(self):
     self.config = settings.complete(self.config)
-    teacher = self.config['teacher']
-    if teacher['outputs'] and not teacher['model']:
-      self.config = {**self.config, 'teacher': {**teacher, 'model': PRECOMPUTED}}
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:

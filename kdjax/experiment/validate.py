@@ -12,6 +12,7 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
 from kdjax.pretrained import images, initialize
+from kdjax.runtime.progress import say
 from kdjax.training import accumulate, loss_weights, memory, multi_step, optimizers, sharding
 from kdjax.training.schemes import on_policy
 
@@ -116,6 +117,8 @@ def _check_models(experiment, prefix=''):
       f"{prefix}teacher.source is {source!r} and student.train.ema is {ema}: the source 'ema' takes a decay "
       "above 0, and the source 'previous_epoch' keeps last epoch's weights in its place."
     )
+  if config['teacher']['outputs'] and (config['student']['train']['augment'] or config['student']['views']):
+    say("warning: teacher.outputs are of the examples as they are, and the student's are augmented.")
   if source in ('store', 'auto'):
     augment.check_stored(config['student']['train']['augment'])
     augmentations = [*config['student']['train']['augment'], *config['student']['views']]

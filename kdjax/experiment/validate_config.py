@@ -27,6 +27,7 @@ def recipe(config: Mapping) -> None:
   settings.check(config)
   _student(config)
   teacher(config['teacher'])
+  _outputs(config)
   data(config['data'])
   name, options_ = named(config['task'], 'name', 'task')
   task = registry.make('tasks', name, options_, 'task')
@@ -59,6 +60,17 @@ def named(config: Mapping, key: str, where: str) -> tuple[str, dict]:
 def teacher(config: Mapping) -> None:
   model(config['model'], 'teacher.model', complete=not config['init'])
   training(config['train'], 'teacher.train')
+
+
+def _outputs(config):
+  """Checks `teacher.outputs` against what needs a model in their place."""
+  if not config['teacher']['outputs']:
+    return
+  if config['teacher']['init'] or config['teacher']['model'].get('model') != 'precomputed':
+    raise KdjaxError('teacher.outputs takes the place of a model: leave teacher.model and teacher.init out.')
+  for key, value in (('generator', config['generator']), ('on_policy.share', config['on_policy']['share'])):
+    if value:
+      raise KdjaxError(f'{key} makes examples of its own, of which teacher.outputs has none: leave one out.')
 
 
 def _student(config):
@@ -160,7 +172,8 @@ def model(config: Any, where: str, complete: bool = True) -> Any:
   if not complete:
     registry.check('models', name, attributes, where)
     return initialize.Frozen(UNUSED)
-  filled = {'vocab_size': 3} if 'vocab_size' in registry.options('models', name) else {}  # the data decide
+  known = registry.options('models', name)
+  filled = {k: 3 for k in ('vocab_size', 'num_classes') if k in known}  # the data decide
   built = registry.make('models', name, filled | attributes, where)
   if not wrappers.is_own(built):
     return built

@@ -63,13 +63,15 @@ def check(name: str, kind: str) -> None:
 
 
 def source(name: str) -> Path | None:
-  """The file of a module, without importing it or its packages; None where there is none."""
+  """The file of a module, or of the module of a class, without importing it; None where there is none."""
   search_path, parts = None, name.split('.')
   for i in range(len(parts)):
     path = '.'.join(parts[: i + 1])
     finders = (finder for finder in sys.meta_path if hasattr(finder, 'find_spec'))
     spec = next((s for finder in finders if (s := finder.find_spec(path, search_path))), None)
     search_path = spec and spec.submodule_search_locations
+    if spec is not None and search_path is None and i == len(parts) - 2:
+      break  # 'module.Class'
     if spec is None or (i < len(parts) - 1 and search_path is None):
       return None
   return Path(spec.origin) if spec.has_location and spec.origin else None
