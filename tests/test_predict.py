@@ -16,13 +16,17 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime.files import read_json, write_json
 
+KEPT = []
+
 
 @pytest.fixture
 def trained(config, tmp_path_factory):
-  """Trained once a process: what was done before is not done again."""
-  exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
-  stages.run(exp, ('teacher', 'baseline', 'student'))
-  return exp
+  """Trained once a process."""
+  if not KEPT:
+    exp = Experiment(config.to_dict(), tmp_path_factory.getbasetemp() / 'predict')
+    stages.run(exp, ('teacher', 'baseline', 'student'))
+    KEPT.append(exp)
+  return KEPT[0]
 
 
 def test_it_answers_as_the_evaluation_does(trained, manifest):
