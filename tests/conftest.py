@@ -5,9 +5,12 @@ import os
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # LLVM's: they take most of the time and change no HLO
+# Compiled programs are kept for the next run, those of processes that tests start too.
+os.environ['JAX_COMPILATION_CACHE_DIR'] = os.path.expanduser('~/.cache/kdjax-tests/xla')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
+import gc
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,8 +23,6 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.recipes import model, training
 from kdjax.training import sharding
 
-# Compiled programs are kept for the next run: compiling is most of the time that the tests take.
-COMPILED = Path.home() / '.cache' / 'kdjax-tests' / 'xla'
 COLOURS = {'red': (220, 30, 30), 'green': (30, 200, 30), 'blue': (30, 30, 220)}
 
 
@@ -32,10 +33,16 @@ def shared_folder(tmp_path_factory):
   return base.parent if os.environ.get('PYTEST_XDIST_WORKER') else base
 
 
+def pytest_collection_modifyitems(items):
+  """The tests that share the traced programs of all methods come in a row, so that one process has them."""
+  items.sort(key=lambda item: item.path.stem not in ('test_methods', 'test_extremes'))
+
+
 @pytest.fixture(scope='session', autouse=True)
-def compiled_once():
-  jax.config.update('jax_compilation_cache_dir', str(COMPILED))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+def seldom_collected():
+  """Tracing makes millions of objects that stay: Python would look through them every 700."""
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

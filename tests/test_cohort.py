@@ -12,7 +12,6 @@ from kdjax.evaluation import ranking
 from kdjax.experiment import stages
 from kdjax.training import step
 
-pytestmark = pytest.mark.optimised
 KD = {'kd': {'weight': 1.0, 'temperature': 2.0}}
 RKD = {'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'}}
 
@@ -40,6 +39,7 @@ def same(a, b):
   return all(np.array_equal(a[f][k], b[f][k]) for f in a for k in a[f])
 
 
+@pytest.mark.optimised
 def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   wide = {'methods': KD, 'student': {'model': {'width': 12}}}
   cohort({'kd': {'methods': KD}, 'rkd': {'methods': RKD}, 'wide': wide})

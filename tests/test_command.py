@@ -61,7 +61,7 @@ def shared(shared_folder):
 
   def arguments(args):
     data = [] if any(a.startswith('--data_dir') for a in args) else [f'--data_dir={shared_folder / "tfds"}']
-    return [*args, f'--cache={shared_folder / "xla"}', *data]
+    return [*args, f'--cache={os.environ["JAX_COMPILATION_CACHE_DIR"]}', *data]
 
   return environment, arguments
 

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import pytest
 from safetensors.numpy import load_file
 
@@ -16,18 +15,15 @@ from kdjax.experiment import stages
 from kdjax.runtime import files, signals
 from kdjax.training.metrics_log import read_log
 
-pytestmark = pytest.mark.optimised
 ROOT = Path(__file__).parents[1]
 RUN = """
 import sys, json
-import jax
-jax.config.update('jax_compilation_cache_dir', sys.argv[3])
 from kdjax.runtime import signals
 from kdjax.experiment import stages
 from kdjax.experiment.experiment import Experiment
 config = json.load(open(sys.argv[1]))
 try:
-  stages.run(Experiment(config, __import__('pathlib').Path(sys.argv[2])), tuple(sys.argv[4:]))
+  stages.run(Experiment(config, __import__('pathlib').Path(sys.argv[2])), tuple(sys.argv[3:]))
 except signals.Interrupted:
   sys.exit(143)
 """
@@ -45,8 +41,7 @@ def start(config, tmp_path):
   environment = os.environ | {'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
 
   def start(folder, *stages):
-    compiled = jax.config.jax_compilation_cache_dir
-    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder, compiled)]
+    files = [str(f) for f in (tmp_path / 'config.json', tmp_path / folder)]
     return subprocess.Popen(
       [sys.executable, '-c', RUN, *files, *(stages or ('teacher', 'student'))],
       env=environment,
@@ -68,6 +63,7 @@ def weights(folder):
   return {f.relative_to(folder): f.read_bytes() for f in folder.rglob('seed_*.safetensors')}
 
 
+@pytest.mark.optimised
 def test_kill_and_resume_is_bit_identical(start, tmp_path):
   whole = start('whole')
   assert whole.wait() == 0, whole.stdout.read()
@@ -106,6 +102,7 @@ def damage(folder):
       os.truncate(file, file.stat().st_size // 2)
 
 
+@pytest.mark.optimised
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(experiment, config, capsys):
   stages.run(whole := experiment('whole'), ('baseline',))
   config.student.train.steps = 6

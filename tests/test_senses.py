@@ -92,6 +92,9 @@ def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
   assert 'with missing modalities' in page and 'with noise in text' in page
   text = (tmp_path / 'w' / 'report.md').read_text()
   assert re.search(r'\| image \|.*\|', text) and '## Missing modalities' in text
+  config.modality_robustness.noise = ()  # subsets alone
+  alone = stages.run(experiment(), ('compare',))['modality_robustness']
+  assert len(alone['subsets']) == 3 and alone['noise'] == {}
 
 
 def test_a_student_of_one_modality_has_one_subset(batch):
@@ -112,12 +115,6 @@ def test_an_input_of_another_name_is_hidden_too(batch):
   )
   assert not np.any(result['english']) and not np.any(result['english/present'])
   assert np.any(result['text']) and np.any(result['image'])
-
-
-def test_subsets_alone_are_reported(config, experiment):
-  config.modality_robustness.update(subsets=True)
-  results = stages.run(experiment())
-  assert len(results['modality_robustness']['subsets']) == 3 and results['modality_robustness']['noise'] == {}
 
 
 @pytest.mark.parametrize('noise', [(7.0,), (-0.1,), ('a',)])

@@ -21,7 +21,6 @@ from kdjax.runtime.files import write_json
 from kdjax.teacher_store import live_teacher, manifest, read, record
 from kdjax.teacher_store import write as store_write
 
-pytestmark = pytest.mark.optimised
 METHODS = {
   'kd': {'weight': 1.0, 'temperature': 2.0},
   'rkd': {'weight': 1.0, 'student': 'image/embed', 'teacher': 'image/embed'},
@@ -145,6 +144,7 @@ def test_a_record_of_imagenet_is_small():
   assert record.plan(shapes, 8, 'float16', 1000)[1].k == 0
 
 
+@pytest.mark.optimised
 def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config):
   config.student.train.augment = ('flip', 'crop')
   config.student.train.steps = 6  # into the second epoch

@@ -39,6 +39,7 @@ class Checkpoints:
 
   def __init__(self, folder: Path, keep: int = 2):
     _quiet()
+    _whole_arrays()
     self.folder = Path(folder).absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     self.manager = ocp.CheckpointManager(self.folder, options=options)
@@ -118,6 +119,20 @@ class Checkpoints:
       f'cannot write a checkpoint to {self.folder} ({first_line(error)}); {status}. '
       'Make room and run the same command again.'
     )
+
+
+@functools.cache
+def _whole_arrays() -> None:
+  """Lets Orbax write every array of one process at once.
+
+  It would give each device a slice of it to write, and compile a program for every shape to cut that out,
+  even where there is one device: seconds at the first checkpoint of a process.
+  """
+  if jax.process_count() > 1:
+    return
+  store = getattr(ocp.type_handlers.get_type_handler(jax.Array), '_array_metadata_store', None)
+  handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=False, array_metadata_store=store)
+  ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 @functools.cache

@@ -66,25 +66,27 @@ def check(method, writing, s, t, batch):
       np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=1e-7, err_msg=jax.tree_util.keystr(path))
 
 
-def check_finite(method, s, t, batch, case, zero_when_equal):
-  """Finite values and gradients for taps that are equal, huge or zero, or a batch of padding."""
-  if case == 'equal':
-    s = t
+def check_finite(method, s, t, batch, zero_when_equal):
+  """Finite values and gradients for taps that are equal, huge or zero, and for a batch of padding.
+
+  One program serves all cases of one shape.
+  """
   s, t = (jax.tree.map(lambda x: np.asarray(x, np.float32), x) for x in (s, t))
-  batch = batch | {'mask': np.full(len(batch['label']), case != 'padding', np.float32)}
-  params, stats = method.init(jax.random.key(1), s, t, batch)
-  if case == 'saturated':
-    s, t = (jax.tree.map(lambda v: 1e4 * np.sign(v), x) for x in (s, t))
-  elif case == 'zero':
-    s, t = (jax.tree.map(np.zeros_like, x) for x in (s, t))
-  step = jax.jit(jax.value_and_grad(lambda x: loss(method, x[0], stats, x[1], t, batch)))
-  result, grads = step((params, s))
-  assert np.isfinite(result)
-  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-  if case == 'padding':
-    assert result == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
-  if case == 'equal' and zero_when_equal:
-    np.testing.assert_allclose(result, 0, atol=1e-5)
-
-
-CASES = ('equal', 'saturated', 'zero', 'padding')
+  batch, padding = (batch | {'mask': np.full(len(batch['label']), x, np.float32)} for x in (1, 0))
+  init = jax.jit(method.init)
+  step = jax.jit(jax.value_and_grad(lambda x, stats, t, batch: loss(method, x[0], stats, x[1], t, batch)))
+  of_both, of_equals = (init(jax.random.key(1), x, t, batch) for x in (s, t))
+  for case, (params, stats), inputs in (
+    ('equal', of_equals, (t, t, batch)),
+    ('saturated', of_both, (*(jax.tree.map(lambda v: 1e4 * np.sign(v), x) for x in (s, t)), batch)),
+    ('zero', of_both, (*(jax.tree.map(np.zeros_like, x) for x in (s, t)), batch)),
+    ('padding', of_both, (s, t, padding)),
+  ):
+    of_student, *others = inputs
+    result, grads = step((params, of_student), stats, *others)
+    assert np.isfinite(result), case
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads)), case
+    if case == 'padding':
+      assert result == 0 and all(np.abs(g).max() == 0 for g in jax.tree.leaves(grads))
+    if case == 'equal' and zero_when_equal:
+      np.testing.assert_allclose(result, 0, atol=1e-5)

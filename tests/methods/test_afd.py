@@ -53,10 +53,9 @@ def test_the_second_writing_and_its_gradient():
   second_writing.check(registry.make('methods', 'afd', OPTIONS), afd, S, T, BATCH)
 
 
-@pytest.mark.parametrize('case', second_writing.CASES)
-def test_it_stays_finite(case):
+def test_it_stays_finite():
   method = registry.make('methods', 'afd', {'dim': DIM, 'student': ('a',), 'teacher': ('a',)})
-  second_writing.check_finite(method, {'a': S['a']}, {'a': T['d']}, BATCH, case, True)
+  second_writing.check_finite(method, {'a': S['a']}, {'a': T['d']}, BATCH, True)
 
 
 def test_tokens_are_refused():

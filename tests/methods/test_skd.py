@@ -35,9 +35,8 @@ def test_the_second_writing_and_its_gradient():
   second_writing.check(registry.make('methods', 'skd', {'direction': 3.0}), skd, S, T, BATCH)
 
 
-@pytest.mark.parametrize('case', second_writing.CASES)
-def test_it_stays_finite(case):
-  second_writing.check_finite(registry.make('methods', 'skd', {}), S, T, BATCH, case, True)
+def test_it_stays_finite():
+  second_writing.check_finite(registry.make('methods', 'skd', {}), S, T, BATCH, True)
 
 
 def test_the_direction_alone_is_free_of_scale():
