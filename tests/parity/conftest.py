@@ -1,6 +1,7 @@
 """The same weights through the libraries that published them: `python -m pytest -m parity`."""
 
 import importlib
+import json
 
 import jax
 import numpy as np
@@ -62,17 +63,39 @@ def saved(tmp_path):
 
 
 @pytest.fixture
+def published(tmp_path):
+  """`published(name, module, batch, classes, files) -> taps` of a folder whose model nothing but it names.
+
+  `files` are those beside the weights, name -> object.
+  """
+
+  def run(name, module, batch, classes=None, files=()):
+    module.save_pretrained(tmp_path)
+    for file, content in dict(files).items():
+      (tmp_path / file).write_text(json.dumps(content))
+    assert pretrained.architecture(str(tmp_path)) == {'model': name}
+    config = pretrained.complete(str(tmp_path), {'model': name})
+    net = build.module(config, {'num_classes': classes} if classes else {})
+    like = jax.eval_shape(net.init, jax.random.key(0), batch)
+    return jax.jit(net.apply)(pretrained.load(str(tmp_path), config, like), batch)
+
+  return run
+
+
+@pytest.fixture
 def agree():
   """`agree(taps, theirs)`: every exposed tap within 1e-4 of the largest of theirs, or of 1."""
 
   def check(taps, theirs):
     assert taps.keys() == theirs.keys()
+    errors = {}
     for name, value in theirs.items():
       value = value.detach().numpy()
       value = value.transpose(0, 2, 3, 1) if value.ndim == 4 and 'attention' not in name else value
       assert taps[name].shape == value.shape, name
-      error = np.abs(np.asarray(taps[name]) - value).max() / max(np.abs(value).max(), 1)
-      assert error < 1e-4, f'{name}: {error}'
+      errors[name] = np.abs(np.asarray(taps[name]) - value).max() / max(np.abs(value).max(), 1)
+      assert errors[name] < 1e-4, f'{name}: {errors[name]}'
+    print(f'taps {max(errors.values()):.1e}, logits {errors.get("logits", np.nan):.1e}')
 
   return check
 

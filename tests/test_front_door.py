@@ -1,0 +1,159 @@
+"""Checkpoints that people bring: a folder is inferred as its own model, every tensor is used or named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import front_door
+from front_door import bert, dense
+from kdjax import pretrained
+from kdjax.errors import KdjaxError
+from kdjax.input import tokenizer
+
+TEXT = {'text': jnp.array([[0, 5, 6, 2, 1, 1]]), 'text/mask': jnp.array([[1, 1, 1, 1, 0, 0]])}
+HEAD = dense('classifier.dense') | dense('classifier.out_proj', out=3)
+SIZES = {'hidden_size': 8, 'num_hidden_layers': 1, 'num_attention_heads': 2, 'intermediate_size': 12}
+BERT = SIZES | {'vocab_size': 20, 'max_position_embeddings': 9, 'layer_norm_eps': 1e-5}
+ROBERTA = BERT | {'type_vocab_size': 1, 'pad_token_id': 1}
+CASES = {  # model, tensors, config.json, batch, classes
+  'bert': (
+    'bert',
+    bert('bert', dense('bert.pooler.dense') | dense('classifier', out=3)),
+    BERT | {'model_type': 'bert', 'architectures': ['BertForSequenceClassification']},
+    TEXT,
+    3,
+  ),
+  'roberta': (
+    'bert',
+    bert('roberta', HEAD, 1),
+    ROBERTA | {'model_type': 'roberta', 'architectures': ['RobertaForSequenceClassification']},
+    TEXT,
+    3,
+  ),
+  'xlm-roberta': (
+    'bert',
+    bert('roberta', HEAD, 1),
+    ROBERTA | {'model_type': 'xlm-roberta', 'architectures': ['XLMRobertaForSequenceClassification']},
+    TEXT,
+    3,
+  ),
+  'electra': (
+    'bert',
+    bert('electra', HEAD | dense('electra.embeddings_project', into=6), width=6),
+    BERT
+    | {'model_type': 'electra', 'architectures': ['ElectraForSequenceClassification'], 'embedding_size': 6},
+    TEXT,
+    3,
+  ),
+}
+
+
+def saved(folder, name):
+  model, shapes, config_json, batch, classes = CASES[name]
+  tensors = front_door.write(folder, shapes, config_json)
+  return model, tensors, batch, classes
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_folder_is_inferred_and_loaded(tmp_path, name):
+  model, tensors, batch, classes = saved(tmp_path, name)
+  assert pretrained.architecture(str(tmp_path)) == {'model': model}
+  config, net, variables = front_door.load(tmp_path, batch, classes)
+  taps = jax.jit(net.apply)(variables, batch)
+  assert all(np.isfinite(x).all() for x in taps.values())
+  assert taps['logits'].shape[-1] == classes
+  sizes = [sum(x.size for x in tree) for tree in (jax.tree.leaves(variables), tensors.values())]
+  assert sizes[0] == sizes[1]
+
+  def refuse(match, changed):
+    save_file(changed, tmp_path / 'model.safetensors')
+    with pytest.raises(KdjaxError, match=match) as error:
+      front_door.load(tmp_path, batch, classes)
+    assert '\n' not in str(error.value)
+
+  refuse('1 extra .another.weight', tensors | {'another.weight': np.ones(2)})
+  for key in list(tensors)[:: max(len(tensors) // 6, 1)]:
+    refuse('missing', {k: x for k, x in tensors.items() if k != key})
+
+
+def test_the_positions_of_roberta(tmp_path):
+  _, _, batch, classes = saved(tmp_path, 'roberta')
+  config, net, variables = front_door.load(tmp_path, batch, classes)
+  assert config['offset'] == 2 and config['pool'] == 'tanh' and config['types'] == 1
+  table = variables['params']['positions']['embedding']
+  again = jax.tree.map(np.copy, variables)
+  again['params']['positions']['embedding'] = np.where(np.arange(9)[:, None] < 2, np.arange(8), table)
+  apply = jax.jit(net.apply)
+  one, two = (apply(v, batch)['block1'] for v in (variables, again))
+  np.testing.assert_allclose(one[:, :4], two[:, :4], atol=1e-5)  # padding has the rows below 2
+  assert np.abs(one[:, 4:] - two[:, 4:]).max() > 0.03
+  unmasked = apply(variables, {'text': batch['text']})  # padding is the id 1 without a mask
+  np.testing.assert_allclose(unmasked['logits'], apply(variables, batch)['logits'], atol=1e-6)
+  with pytest.raises(KdjaxError, match='a text of 8 tokens is longer than the 7 positions'):
+    jax.eval_shape(net.apply, variables, {'text': jnp.ones((1, 8), jnp.int32)})
+
+
+@pytest.mark.parametrize(
+  'changes, match',
+  [
+    (
+      {'position_embedding_type': 'relative_key'},
+      "position_embedding_type 'relative_key'; the",
+    ),
+    ({'is_decoder': True}, 'is_decoder True; the model bert has False only'),
+    ({'pad_token_id': -1}, 'pad_token_id is -1; it has to be a whole number from 0'),
+    ({'model_type': 'xlm-roberta-xl'}, "unknown model_type for the model bert: 'xlm-roberta-xl'"),
+    ({'model_type': None, 'architecture': 'vit_base'}, "unknown architecture for the model bert: 'vit_base'"),
+    ({'model_type': ['bert']}, 'unknown model_type for the model bert'),
+  ],
+)
+def test_a_config_that_bert_refuses(tmp_path, changes, match):
+  saved(tmp_path, 'roberta')
+  front_door.write(tmp_path, {'x': (1,)}, CASES['roberta'][2] | changes)
+  with pytest.raises(KdjaxError, match=match) as error:
+    pretrained.complete(str(tmp_path), {'model': 'bert'})
+  assert '\n' not in str(error.value)
+
+
+def byte_level():
+  """A tokenizer as RoBERTa has it."""
+  bpe = Tokenizer(models.BPE(unk_token='<unk>'))
+  bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+  special = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']
+  trainer = trainers.BpeTrainer(vocab_size=40, special_tokens=special, show_progress=False)
+  bpe.train_from_iterator(['the cat sat', 'a dog ran'], trainer)
+  bpe.post_processor = processors.RobertaProcessing(('</s>', 2), ('<s>', 0), add_prefix_space=False)
+  return bpe
+
+
+def unigram():
+  """A tokenizer as XLM-RoBERTa has it."""
+  pieces = [('<s>', 0.0), ('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), ('▁the', -1.0), ('▁', -2.0)]
+  tokenizer = Tokenizer(models.Unigram([*pieces, *((x, -3.0) for x in 'catsdogrn')], unk_id=3))
+  collapse = normalizers.Replace(Regex(' {2,}'), ' ')
+  tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), collapse])
+  tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+  ends = [('<s>', 0), ('</s>', 2)]
+  tokenizer.post_processor = processors.TemplateProcessing(single='<s> $A </s>', special_tokens=ends)
+  return tokenizer
+
+
+@pytest.mark.parametrize('make', [byte_level, unigram])
+def test_a_tokenizer_of_roberta(tmp_path, make):
+  saved(tmp_path, 'roberta')
+  make().save(str(tmp_path / 'tokenizer.json'))
+  cut = tokenizer.cut(pretrained.load_tokenizer(str(tmp_path)), 7)
+  ids, mask, _ = tokenizer.encode(cut, ['the', 'a dog ran'])
+  assert ids[0, 0] == ids[1, 0] == 0 and (ids[~mask] == 1).all() and not mask[0, -1]
+  assert ids[0, mask[0].sum() - 1] == 2
+
+
+def test_a_classifier_over_another_pool(tmp_path):
+  _, _, batch, _ = saved(tmp_path, 'electra')
+  config = pretrained.complete(str(tmp_path), {'model': 'bert', 'pool': 'mean', 'num_classes': 3})
+  like = jax.eval_shape(front_door.build.module(config, {}).init, jax.random.key(0), batch)
+  with pytest.raises(KdjaxError, match="reads classifier.dense, and the pool of the model is 'mean'"):
+    pretrained.load(str(tmp_path), config, like)
