@@ -31,6 +31,45 @@ def bert(prefix, head, types=2, width=8):
   return tensors | norms(f'{prefix}.embeddings.LayerNorm', width=width) | head
 
 
+def dinov2(prefix, registers=0, gated=False):
+  """One layer of DINOv2 for images of 16×16 in patches of 8×8, and its classifier."""
+  at = f'{prefix}.encoder.layer.0.'
+  tensors = dense(*(f'{at}attention.attention.{k}' for k in ('query', 'key', 'value')))
+  tensors |= dense(f'{at}attention.output.dense') | norms(f'{at}norm1', f'{at}norm2', f'{prefix}.layernorm')
+  if gated:
+    tensors |= dense(f'{at}mlp.weights_in', out=48) | dense(f'{at}mlp.weights_out', into=24)
+  else:
+    tensors |= dense(f'{at}mlp.fc1', out=32) | dense(f'{at}mlp.fc2', into=32)
+  tensors |= {f'{at}layer_scale{i}.lambda1': (8,) for i in (1, 2)}
+  e = f'{prefix}.embeddings.'
+  tensors |= {f'{e}cls_token': (1, 1, 8), f'{e}mask_token': (1, 8), f'{e}position_embeddings': (1, 5, 8)}
+  tensors |= {f'{e}register_tokens': (1, registers, 8)} if registers else {}
+  patch = {
+    f'{e}patch_embeddings.projection.weight': (8, 3, 8, 8),
+    f'{e}patch_embeddings.projection.bias': (8,),
+  }
+  return tensors | patch | dense('classifier', into=16, out=3)
+
+
+def convnext(second=False):
+  """Two stages, 8 and 16 wide, of one block each."""
+  tensors = {'convnext.embeddings.patch_embeddings.weight': (8, 3, 4, 4)}
+  tensors |= {'convnext.embeddings.patch_embeddings.bias': (8,)} | norms('convnext.embeddings.layernorm')
+  down = 'convnext.encoder.stages.1.downsampling_layer.'
+  tensors |= norms(f'{down}0') | {f'{down}1.weight': (16, 8, 2, 2), f'{down}1.bias': (16,)}
+  for i, n in enumerate((8, 16)):
+    at = f'convnext.encoder.stages.{i}.layers.0.'
+    tensors |= {f'{at}dwconv.weight': (n, 1, 7, 7), f'{at}dwconv.bias': (n,)} | norms(
+      f'{at}layernorm', width=n
+    )
+    tensors |= dense(f'{at}pwconv1', into=n, out=4 * n) | dense(f'{at}pwconv2', into=4 * n, out=n)
+    grn = {f'{at}grn.{leaf}': (1, 1, 1, 4 * n) for leaf in ('weight', 'bias')}
+    tensors |= grn if second else {f'{at}layer_scale_parameter': (n,)}
+  tensors = tensors | norms('convnext.layernorm', width=16)
+  tensors = {k.replace('convnext', 'convnextv2') if second else k: shape for k, shape in tensors.items()}
+  return tensors | dense('classifier', into=16, out=3)
+
+
 def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kdjax import pretrained, registry
 from kdjax.experiment import build
@@ -70,7 +71,10 @@ def published(tmp_path):
   """
 
   def run(name, module, batch, classes=None, files=()):
-    module.save_pretrained(tmp_path)
+    if hasattr(module, 'save_pretrained'):
+      module.save_pretrained(tmp_path)
+    else:
+      save_file({k: v.numpy() for k, v in module.state_dict().items()}, tmp_path / 'model.safetensors')
     for file, content in dict(files).items():
       (tmp_path / file).write_text(json.dumps(content))
     assert pretrained.architecture(str(tmp_path)) == {'model': name}
@@ -102,9 +106,12 @@ def agree():
 
 @pytest.fixture
 def randomised():
-  """`randomised(module)`: every weight and statistic drawn anew, so that none is left at 0 or 1."""
+  """`randomised(module, least)`: every weight and statistic drawn anew, so that none is left at 0 or 1.
 
-  def draw(module):
+  The standard deviation of a weight is `least` or more.
+  """
+
+  def draw(module, least=0.02):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
       for name, x in module.state_dict().items():
@@ -116,7 +123,7 @@ def randomised():
         elif x.ndim < 2:  # scales are near 1, biases and means near 0
           x.copy_(x + 0.1 * noise)
         else:
-          x.copy_(x.std().clamp(0.02) * noise)
+          x.copy_(x.std().clamp(least) * noise)
     return module.eval()
 
   return draw
