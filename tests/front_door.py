@@ -70,6 +70,23 @@ def convnext(second=False):
   return tensors | dense('classifier', into=16, out=3)
 
 
+def llama(bias=(), norms_of='', tied=False, sandwich=False, head=4):
+  """One layer of two heads, one of keys and values, 8 wide."""
+  at = 'model.layers.0.'
+  outs = {'q': 2 * head, 'k': head, 'v': head}
+  tensors = {f'{at}self_attn.{k}_proj.weight': (n, 8) for k, n in outs.items()}
+  tensors |= {f'{at}self_attn.{k}_proj.bias': (outs[k],) for k in bias}
+  tensors |= {f'{at}self_attn.{k}_norm.weight': (head,) for k in norms_of}
+  tensors[f'{at}self_attn.o_proj.weight'] = (8, 2 * head)
+  tensors |= {f'{at}mlp.{k}_proj.weight': (12, 8) for k in ('gate', 'up')}
+  tensors[f'{at}mlp.down_proj.weight'] = (8, 12)
+  places = ['input_layernorm', 'post_attention_layernorm']
+  places += ['pre_feedforward_layernorm', 'post_feedforward_layernorm'] if sandwich else []
+  tensors |= {f'{at}{k}.weight': (8,) for k in places} | {'model.norm.weight': (8,)}
+  tensors['model.embed_tokens.weight'] = (20, 8)
+  return tensors | ({} if tied else {'lm_head.weight': (20, 8)})
+
+
 def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)

@@ -202,8 +202,8 @@ def check_side(converted: Mapping, expected: Mapping, model: Mapping[str, Any], 
 def say_size(init: str, model: Mapping[str, Any], sides: tuple[int, int]) -> None:
   """Prints a line where images have another size than a checkpoint was trained on.
 
-  A network with a position for each patch takes one size alone, and is refused by `check_side`; one with an
-  `image_size` interpolates them.
+  A network with a position for each patch takes one size alone, and is refused by `check_side`;
+  those of `MAPS` take any.
   """
   size = reading(files(init)).size
   parts = [part for part in (model, *model.values()) if isinstance(part, Mapping)]
