@@ -87,6 +87,31 @@ def llama(bias=(), norms_of='', tied=False, sandwich=False, head=4):
   return tensors | ({} if tied else {'lm_head.weight': (20, 8)})
 
 
+def wav2vec2(prefix, buckets=0, weighted=False):
+  """Two convolutions, one layer of two heads, 8 wide, and a classifier."""
+  at, f = f'{prefix}.encoder.layers.0.', f'{prefix}.feature_extractor.conv_layers.'
+  tensors = {f'{f}0.conv.weight': (6, 1, 10), f'{f}1.conv.weight': (6, 6, 3)}
+  tensors |= norms(f'{f}0.layer_norm', f'{prefix}.feature_projection.layer_norm', width=6)
+  tensors |= dense(f'{prefix}.feature_projection.projection', into=6)
+  e = f'{prefix}.encoder.pos_conv_embed.conv.'
+  tensors |= {f'{e}bias': (8,), f'{e}weight_g': (1, 1, 4), f'{e}weight_v': (8, 4, 4)}
+  tensors |= norms(f'{prefix}.encoder.layer_norm', f'{at}layer_norm', f'{at}final_layer_norm')
+  tensors |= dense(*(f'{at}attention.{k}_proj' for k in ('q', 'k', 'v', 'out')))
+  tensors |= dense(f'{at}feed_forward.intermediate_dense', out=12)
+  tensors |= dense(f'{at}feed_forward.output_dense', into=12)
+  if buckets:
+    tensors[f'{at}attention.rel_attn_embed.weight'] = (buckets, 2)
+    tensors[f'{at}attention.gru_rel_pos_const'] = (1, 2, 1, 1)
+    tensors |= dense(f'{at}attention.gru_rel_pos_linear', into=4)
+  tensors |= {'layer_weights': (2,)} if weighted else {}
+  return (
+    tensors
+    | {f'{prefix}.masked_spec_embed': (8,)}
+    | dense('projector', out=5)
+    | dense('classifier', into=5, out=3)
+  )
+
+
 def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)

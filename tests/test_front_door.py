@@ -8,13 +8,15 @@ from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import front_door
-from front_door import bert, convnext, dense, dinov2, llama
+from front_door import bert, convnext, dense, dinov2, llama, wav2vec2
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.input import tokenizer
+from kdjax.models.audio import wav2vec2 as wav2vec2_model
 from kdjax.models.text.llama import frequencies
 from kdjax.models.vision import dinov2 as dinov2_model
 from kdjax.nn import generate
+from kdjax.pretrained import initialize
 
 IMAGE = {'image': jnp.zeros((1, 16, 24, 3), jnp.uint8)}
 TEXT = {'text': jnp.array([[0, 5, 6, 2, 1, 1]]), 'text/mask': jnp.array([[1, 1, 1, 1, 0, 0]])}
@@ -87,7 +89,20 @@ for kind, shapes, settings in (
   ('gemma3_text', llama(norms_of='qk', tied=True, sandwich=True), WINDOW),
 ):
   CASES[kind] = 'llama', shapes, settings | {'model_type': kind}, TEXT, None
-LEFT_OUT = ('mask_token',)
+SPEECH = SIZES | {'conv_dim': [6, 6], 'conv_kernel': [10, 3], 'conv_stride': [5, 2]}
+SPEECH |= {'num_conv_pos_embeddings': 4, 'num_conv_pos_embedding_groups': 2, 'classifier_proj_size': 5}
+SOUND = {
+  'audio': jnp.sin(jnp.arange(2 * 90.0).reshape(2, 90)),
+  'audio/mask': jnp.arange(90) < jnp.array([[90], [50]]),
+}
+for kind, class_name, shapes, settings in (
+  ('wav2vec2', 'Wav2Vec2', wav2vec2('wav2vec2', weighted=True), {'use_weighted_layer_sum': True}),
+  ('hubert', 'Hubert', wav2vec2('hubert'), {}),
+  ('wavlm', 'WavLM', wav2vec2('wavlm', 8), {'num_buckets': 8, 'max_bucket_distance': 10}),
+):
+  settings |= {'model_type': kind, 'architectures': [f'{class_name}ForSequenceClassification']}
+  CASES[kind] = 'wav2vec2', shapes, SPEECH | settings, SOUND, 3
+LEFT_OUT = ('mask_token', 'masked_spec_embed')
 
 
 def saved(folder, name):
@@ -343,3 +358,57 @@ def test_the_head_of_a_decoder(tmp_path):
   save_file(tensors | {'lm_head.weight': np.ones((20, 8), np.float32)}, tmp_path / 'model.safetensors')
   with pytest.raises(KdjaxError, match='lm_head.weight is not embed_tokens.weight'):
     front_door.load(tmp_path, batch)
+
+
+def test_the_padding_of_a_sound(tmp_path):
+  """Masked, padding changes nothing that is valid; without a mask it is silence, and is read."""
+  model, shapes, config_json, batch, _ = CASES['hubert']
+  other = batch | {'audio': jnp.where(batch['audio/mask'], batch['audio'], 0.7)}
+  for masked in (True, False):
+    files = {'preprocessor_config.json': {'return_attention_mask': masked, 'sampling_rate': 8000}}
+    front_door.write(tmp_path, shapes, config_json, files)
+    config, net, variables = front_door.load(tmp_path, batch, 3)
+    assert config['rate'] == 8000 and config['masked'] is masked and config['scaled'] is True
+    one, two = (jax.jit(net.apply)(variables, b)['logits'] for b in (batch, other))
+    np.testing.assert_allclose(one[0], two[0], atol=1e-5)
+    same = np.abs(one[1] - two[1]).max() < 1e-5
+    assert same if masked else not same
+  with pytest.raises(KdjaxError, match='rate is 8,000 samples a second, and the data have 16,000'):
+    initialize.check(config, None, '', 16_000, 'teacher')
+  with pytest.raises(KdjaxError, match='is not .B, N. with 20 samples or more'):
+    jax.eval_shape(net.apply, variables, {'audio': jnp.zeros((1, 19))})
+
+
+def test_the_distances_of_wavlm():
+  table = wav2vec2_model.buckets(40, 16, 20)
+  assert (np.diag(table) == 0).all() and table.max() == 15 and table.min() == 0
+  assert table[0, :5].tolist() == [0, 9, 10, 11, 12] and table[:5, 0].tolist() == [0, 1, 2, 3, 4]
+  assert (np.diff(table[0, 1:]) >= 0).all() and table[0, 20] == table[0, 39] == 15
+
+
+@pytest.mark.parametrize(
+  'name, changes, files, match',
+  [
+    ('hubert', {'conv_pos_batch_norm': True}, {}, 'conv_pos_batch_norm True; the model wav2vec2 has False'),
+    (
+      'hubert',
+      {'feat_proj_layer_norm': False},
+      {},
+      'feat_proj_layer_norm False; the model wav2vec2 has True',
+    ),
+    ('wav2vec2', {'adapter_attn_dim': 16}, {}, 'adapter_attn_dim; the model wav2vec2 has no adapters'),
+    ('wav2vec2', {'add_adapter': True}, {}, 'add_adapter True'),
+    ('wav2vec2', {'feat_extract_norm': 'batch'}, {}, "unknown feat_extract_norm: 'batch'"),
+    ('wav2vec2', {}, {'sampling_rate': 0}, 'sampling_rate is 0; it has to be a whole number from 1'),
+    ('wav2vec2', {}, {'padding_value': 1.0}, 'padding_value 1.0; it has to be 0'),
+    ('wav2vec2', {}, {'do_normalize': 'yes'}, "do_normalize is 'yes'; it has to be True or False"),
+    ('wav2vec2', {'model_type': 'sew'}, {}, "unknown model_type for the model wav2vec2: 'sew'"),
+    ('wav2vec2', {'model_type': None}, {}, "unknown model_type for the model wav2vec2: ''"),
+  ],
+)
+def test_a_config_of_sound_that_is_refused(tmp_path, name, changes, files, match):
+  config_json = CASES[name][2] | changes
+  front_door.write(tmp_path, {'x': (1,)}, config_json, {'preprocessor_config.json': files})
+  with pytest.raises(KdjaxError, match=match) as error:
+    pretrained.complete(str(tmp_path), {'model': 'wav2vec2'})
+  assert '\n' not in str(error.value)
