@@ -26,6 +26,7 @@ Decay = Annotated[float, Interval(ge=0, le=0.999999)]  # of an average: above, f
 Power = Annotated[int, Interval(ge=1, le=20)]
 Order = Annotated[int, Interval(ge=0, le=20)]  # the last power of a series
 Multiplier = Annotated[float, Interval(gt=0, le=100)]
+Theta = Annotated[float, Interval(ge=1, le=1e9)]  # of rotary positions
 Temperature = Annotated[float, Interval(ge=1e-3, le=1e4)]
 Eps = Annotated[float, Interval(ge=1e-30, le=1)]
 NoOrSize = Annotated[int, Interval(ge=0, le=2**20)]  # 0 for none

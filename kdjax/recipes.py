@@ -178,7 +178,7 @@ def finish(config: Config, arg: Config, longer: int, larger: int) -> Config:
 
 
 # Of these any depth can be trained; published sizes have the one of their name.
-DEEP = ('gpt2', 'mult', 'transformer')
+DEEP = ('gpt2', 'llama', 'mult', 'transformer')
 
 
 def shallow(model: Config) -> Config:

@@ -53,7 +53,7 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     inputs = {'text': ids, 'text/mask': mask, 'text/at': at} | cache
     taps, _ = apply(variables, inputs)
     if 'cache' not in taps:
-      raise KdjaxError('the model cannot go on with a text: it takes no text/at. The model gpt2 does.')
+      raise KdjaxError('the model cannot go on with a text: it takes no text/at. gpt2 and llama do.')
     return taps['logits'].astype(jnp.float32), {'text/cache': taps['cache']}
 
   def draw(rng, ids, at, logits):

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
-from kdjax.pretrained import vit_class_token
+from kdjax.pretrained import hf_config, vit_class_token
 from kdjax.pretrained.find import companion
 from kdjax.pretrained.rename import rename
 
@@ -34,8 +33,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model.
   """
-  if config_json.get('model_type', KIND) != KIND:
-    raise unknown('model_type for the model ast', config_json['model_type'], (KIND,))
+  hf_config.kind(config_json, 'ast', (KIND,), KIND)
   preprocessor = companion(folder, 'preprocessor_config.json')
   mel = {'preset': 'ast'} | {
     ours: config_json[theirs] for ours, theirs in MEL.items() if theirs in config_json

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import unknown
-from kdjax.pretrained import images
+from kdjax.pretrained import hf_config, images
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import NAMES
 
@@ -60,8 +59,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model.
   """
-  if config_json.get('model_type', 'clip') != 'clip':
-    raise unknown('model_type for the model clip', config_json['model_type'], ('clip',))
+  hf_config.kind(config_json, 'clip', ('clip',), 'clip')
   image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
   end = text.get('eos_token_id')  # older files have 2, which was not used
   ends = {} if end in (None, 2, text.get('vocab_size', 0) - 1) else {'end': end}

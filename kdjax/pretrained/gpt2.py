@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import KdjaxError, unknown
+from kdjax.errors import KdjaxError
+from kdjax.pretrained import hf_config
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import split
 
@@ -68,8 +69,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model.
   """
-  if config_json.get('model_type', 'gpt2') != 'gpt2':
-    raise unknown('model_type for the model gpt2', config_json['model_type'], ('gpt2',))
+  hf_config.kind(config_json, 'gpt2', ('gpt2',), 'gpt2')
   for key, plain in PLAIN.items():
     if config_json.get(key, plain) != plain:
       raise KdjaxError(f'{key} is {config_json[key]} in the config.json; the model gpt2 has {plain} only.')

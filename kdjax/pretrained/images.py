@@ -19,6 +19,9 @@ UNDONE = ('do_flip_channel_order', 'do_color_quantize', 'do_grayscale', 'rescale
 FILTERS = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # as Pillow numbers them
 
 
+MAPS = ('convnext', 'dinov2')  # models with patches that take images of any size
+
+
 class Reading(NamedTuple):
   """Image preprocessing from the files beside a checkpoint.
 
@@ -199,10 +202,12 @@ def check_side(converted: Mapping, expected: Mapping, model: Mapping[str, Any], 
 def say_size(init: str, model: Mapping[str, Any], sides: tuple[int, int]) -> None:
   """Prints a line where images have another size than a checkpoint was trained on.
 
-  A network with a position for each patch takes one size alone, and is refused by `check_side`.
+  A network with a position for each patch takes one size alone, and is refused by `check_side`;
+  those of `MAPS` take any.
   """
   size = reading(files(init)).size
-  patched = any('patch' in part for part in (model, *model.values()) if isinstance(part, Mapping))
+  parts = [part for part in (model, *model.values()) if isinstance(part, Mapping)]
+  patched = any('patch' in part and part.get('model') not in MAPS for part in parts)
   if patched or size in (None, tuple(sides)):
     return
   height, width = size

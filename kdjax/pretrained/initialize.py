@@ -127,6 +127,12 @@ def check(config: Mapping[str, Any], tokenizer: Any, chosen: str, rate: int, who
         f'{where}.mel is of sound with {log_mel.settings(mel).rate:,} samples a second, and the data have '
         f'{rate:,}: resample the data.'
       )
+    theirs = registry.options('models', part.config['model']).get('rate') if 'model' in part.config else None
+    theirs = part.config.get('rate', theirs)
+    if rate and isinstance(theirs, int) and theirs != rate:
+      raise KdjaxError(
+        f'{where}.rate is {theirs:,} samples a second, and the data have {rate:,}: resample the data.'
+      )
 
 
 def _without_head(tree: Mapping) -> dict:

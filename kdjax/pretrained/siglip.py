@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import images
+from kdjax.errors import KdjaxError
+from kdjax.pretrained import hf_config, images
 from kdjax.pretrained.clip import TEXT
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import NAMES, split
@@ -62,8 +62,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model, and for an image tower that is not pooled.
   """
-  if config_json.get('model_type', 'siglip') != 'siglip':
-    raise unknown('model_type for the model siglip', config_json['model_type'], ('siglip',))
+  hf_config.kind(config_json, 'siglip', ('siglip',), 'siglip')
   image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
   if not image.get('vision_use_head', True):
     raise KdjaxError('vision_use_head is false in the config.json; the model siglip has its pooling head.')

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kdjax import options
-from kdjax.errors import KdjaxError, unknown
-from kdjax.pretrained import images
+from kdjax.errors import KdjaxError
+from kdjax.pretrained import hf_config, images
 from kdjax.pretrained.rename import rename, timm
 
 NAMES = {
@@ -105,9 +105,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     attributes |= {'distilled': 'heads'} if match[3] else {}
     attributes |= images.IMAGENET if match[1] == 'deit' else {}
     return attributes | images.scaling(config_json, folder)
-  kind = config_json.get('model_type', 'vit')
-  if kind not in ('vit', 'deit'):
-    raise unknown('model_type for the model vit_class_token', kind, ('vit', 'deit'))
+  kind = hf_config.kind(config_json, 'vit_class_token', ('vit', 'deit'), 'vit')
   attributes = {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json}
   if kind == 'deit':
     two_heads = 'DeiTForImageClassificationWithTeacher' in (config_json.get('architectures') or ())

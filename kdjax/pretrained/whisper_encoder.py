@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.errors import KdjaxError, unknown
+from kdjax.errors import KdjaxError
+from kdjax.pretrained import hf_config
 from kdjax.pretrained.find import companion
 from kdjax.pretrained.rename import rename
 
@@ -54,8 +55,7 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model.
   """
-  if config_json.get('model_type', 'whisper') != 'whisper':
-    raise unknown('model_type for the model whisper_encoder', config_json['model_type'], ('whisper',))
+  hf_config.kind(config_json, 'whisper_encoder', ('whisper',), 'whisper')
   attributes = {ours: config_json[theirs] for ours, theirs in NAMES.items() if theirs in config_json}
   preprocessor = companion(folder, 'preprocessor_config.json')
   if preprocessor.get('dither'):

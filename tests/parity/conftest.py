@@ -1,10 +1,12 @@
 """The same weights through the libraries that published them: `python -m pytest -m parity`."""
 
 import importlib
+import json
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kdjax import pretrained, registry
 from kdjax.experiment import build
@@ -62,26 +64,54 @@ def saved(tmp_path):
 
 
 @pytest.fixture
+def published(tmp_path):
+  """`published(name, module, batch, classes, files) -> taps` of a folder whose model nothing but it names.
+
+  `files` are those beside the weights, name -> object.
+  """
+
+  def run(name, module, batch, classes=None, files=()):
+    if hasattr(module, 'save_pretrained'):
+      module.save_pretrained(tmp_path)
+    else:
+      save_file({k: v.numpy() for k, v in module.state_dict().items()}, tmp_path / 'model.safetensors')
+    for file, content in dict(files).items():
+      (tmp_path / file).write_text(json.dumps(content))
+    assert pretrained.architecture(str(tmp_path)) == {'model': name}
+    config = pretrained.complete(str(tmp_path), {'model': name})
+    net = build.module(config, {'num_classes': classes} if classes else {})
+    like = jax.eval_shape(net.init, jax.random.key(0), batch)
+    return jax.jit(net.apply)(pretrained.load(str(tmp_path), config, like), batch)
+
+  return run
+
+
+@pytest.fixture
 def agree():
   """`agree(taps, theirs)`: every exposed tap within 1e-4 of the largest of theirs, or of 1."""
 
   def check(taps, theirs):
     assert taps.keys() == theirs.keys()
+    errors = {}
     for name, value in theirs.items():
       value = value.detach().numpy()
       value = value.transpose(0, 2, 3, 1) if value.ndim == 4 and 'attention' not in name else value
       assert taps[name].shape == value.shape, name
-      error = np.abs(np.asarray(taps[name]) - value).max() / max(np.abs(value).max(), 1)
-      assert error < 1e-4, f'{name}: {error}'
+      errors[name] = np.abs(np.asarray(taps[name]) - value).max() / max(np.abs(value).max(), 1)
+      assert errors[name] < 1e-4, f'{name}: {errors[name]}'
+    print(f'taps {max(errors.values()):.1e}, logits {errors.get("logits", np.nan):.1e}')
 
   return check
 
 
 @pytest.fixture
 def randomised():
-  """`randomised(module)`: every weight and statistic drawn anew, so that none is left at 0 or 1."""
+  """`randomised(module, least)`: every weight and statistic drawn anew, so that none is left at 0 or 1.
 
-  def draw(module):
+  The standard deviation of a weight is `least` or more.
+  """
+
+  def draw(module, least=0.02):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
       for name, x in module.state_dict().items():
@@ -93,7 +123,7 @@ def randomised():
         elif x.ndim < 2:  # scales are near 1, biases and means near 0
           x.copy_(x + 0.1 * noise)
         else:
-          x.copy_(x.std().clamp(0.02) * noise)
+          x.copy_(x.std().clamp(least) * noise)
     return module.eval()
 
   return draw

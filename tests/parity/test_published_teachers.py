@@ -144,14 +144,25 @@ def test_classifiers_of_sounds(tmp_path, randomised, monkeypatch, kind, mels):
   assert scores['top1'] == pytest.approx(right, abs=1e-6)
 
 
-def test_a_language_model_with_padded_rows(tmp_path, randomised):
-  config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=16)
-  module = randomised(transformers.GPT2LMHeadModel(config))
+SMALL_LLAMA = {'vocab_size': 64, 'hidden_size': 32, 'num_hidden_layers': 2, 'num_attention_heads': 4}
+SMALL_LLAMA |= {'num_key_value_heads': 2, 'intermediate_size': 48, 'max_position_embeddings': 16}
+LANGUAGE_MODELS = {
+  'gpt2': ('GPT2', {'vocab_size': 64, 'n_embd': 32, 'n_layer': 2, 'n_head': 4, 'n_positions': 16}),
+  'llama': ('Llama', SMALL_LLAMA),
+}
+
+
+@pytest.mark.parametrize('name', LANGUAGE_MODELS)
+def test_a_language_model_with_padded_rows(tmp_path, randomised, name):
+  kind, sizes = LANGUAGE_MODELS[name]
+  config = getattr(transformers, f'{kind}Config')(**sizes)
+  head = 'GPT2LMHeadModel' if kind == 'GPT2' else f'{kind}ForCausalLM'
+  module = randomised(getattr(transformers, head)(config))
   module.save_pretrained(tmp_path / 'model')
   words('$A', eos_token='</s>').save_pretrained(tmp_path / 'model')
   rows = [{'text': 'w1 w2 w3', 'response': text} for text in sentences(20)]
   path = table(tmp_path / 'rows.jsonl', rows)
-  exp = recipe(tmp_path / 'model', {'model': 'gpt2'}, name='manifest', path=path, text_length=16)
+  exp = recipe(tmp_path / 'model', {'model': name}, name='manifest', path=path, text_length=16)
   exp.data.update(tokenizer=str(tmp_path / 'model'), prompt_length=4)
   exp.task = {'name': 'language_modelling'}
   exp.methods = {'forward_kl': {'student': 'logits', 'teacher': 'logits'}}

@@ -1,5 +1,6 @@
-"""BERT encoder, post-norm, as BERT, MiniLM and DistilBERT have it (Devlin et al., 1810.04805)."""
+"""BERT encoder, post-norm, also of RoBERTa, ELECTRA, MiniLM and DistilBERT (Devlin et al., 1810.04805)."""
 
+from functools import partial
 from typing import Annotated, Literal, get_args
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.nn.layers import Activation, Block, Classifier, activation, read
 from kdjax.options import Depth, Eps, NoOrSize, Rate, Size, Vocabulary
 
-Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean', 'tanh', 'relu']
+Pool = Literal['mean', 'first', 'last', 'max', 'mean_sqrt_len', 'weighted_mean', 'tanh', 'relu', 'gelu']
 
 
 class Bert(nn.Module):
@@ -27,15 +28,19 @@ class Bert(nn.Module):
     depth: blocks.
     heads: attention heads, a divisor of `width`.
     mlp: width of a block's hidden layer.
-    positions: the longest text.
+    positions: rows of the table of positions: the longest text, and `offset`.
+    offset: the position of the first token; padding has the one before. 0 for positions that count padding
+      too; RoBERTa has 2, one more than the id of its padding.
     types: token types, from the input 'text/types'; 0 for none, as in DistilBERT.
+    embedding: width of the word, position and type embeddings where a dense layer follows them, as in
+      ELECTRA (2003.10555); None for D.
     act: activation of the MLP.
     eps: of the layer norms.
     dropout: probability, after the embeddings, after attention and after the MLP.
     pool: what `embed` is: the 'mean' over the n valid positions, their 'max', their sum over √n
       ('mean_sqrt_len'), their mean weighted by their place from 1 ('weighted_mean'), the 'first' position,
-      the 'last' valid one, or the first through a dense layer and 'tanh' (BERT's pooler) or 'relu'
-      (DistilBERT's classifier). Several are joined.
+      the 'last' valid one, or the first through a dense layer and 'tanh' (BERT's pooler), 'relu'
+      (DistilBERT's classifier) or 'gelu' (ELECTRA's). Several are joined.
     dense: layers after the pool, (width, activation, whether it has a bias) each, as sentence encoders have.
     normalise: whether `embed` is scaled to length 1, as sentence encoders do.
     num_classes: None for an encoder without `logits`.
@@ -47,7 +52,9 @@ class Bert(nn.Module):
   heads: Size = 12
   mlp: Size = 1536
   positions: Size = 512
+  offset: NoOrSize = 0
   types: NoOrSize = 2
+  embedding: Size | None = None
   act: Activation = 'gelu'
   eps: Eps = 1e-12
   dropout: Rate = 0.0
@@ -59,23 +66,26 @@ class Bert(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     ids = read(inputs, 'text')
-    mask = inputs.get('text/mask', ids > 0)
+    mask = inputs.get('text/mask', ids != max(self.offset - 1, 0))
     length = ids.shape[1]
-    if length > self.positions:
+    if length > (longest := self.positions - self.offset):
       raise KdjaxError(
-        f'a text of {length} tokens is longer than the {self.positions} positions of the model: set '
-        f'data.text_length to {self.positions} or less.'
+        f'a text of {length} tokens is longer than the {longest} positions of the model: set '
+        f'data.text_length to {longest} or less.'
       )
     pools = (self.pool,) if isinstance(self.pool, str) else tuple(self.pool)
     for pool in pools or ('',):
       if pool not in get_args(Pool):
         raise unknown('pool of the model bert', pool, get_args(Pool))
-    x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
-    x += nn.Embed(self.positions, self.width, name='positions')(jnp.arange(length))
+    valid = (mask > 0).astype(jnp.int32)
+    places = jnp.cumsum(valid, 1) * valid + self.offset - 1 if self.offset else jnp.arange(length)
+    embed = partial(nn.Embed, features=self.embedding or self.width)
+    x = embed(self.vocab_size, name='words')(ids) + embed(self.positions, name='positions')(places)
     if self.types:
       token_types = inputs.get('text/types', jnp.zeros_like(ids))
-      x += nn.Embed(self.types, self.width, name='types')(token_types)
+      x += embed(self.types, name='types')(token_types)
     x = nn.LayerNorm(self.eps, name='norm')(x)
+    x = nn.Dense(self.width, name='project')(x) if self.embedding else x
     taps = {'embeddings': x}
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     for i in range(1, self.depth + 1):
@@ -93,7 +103,7 @@ class Bert(nn.Module):
 
   def pooled(self, x, mask, pool):
     """[B, L, D] -> [B, D]."""
-    if pool in ('tanh', 'relu'):
+    if pool in ('tanh', 'relu', 'gelu'):
       return activation(pool)(nn.Dense(self.width, name='pooler')(x[:, 0]))
     valid = (mask > 0).astype(x.dtype)[..., None]
     index = jnp.arange(x.shape[1])

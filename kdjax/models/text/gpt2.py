@@ -8,6 +8,15 @@ from kdjax.errors import KdjaxError
 from kdjax.nn.layers import Activation, Block, read
 from kdjax.nn.taps import raise_precision
 from kdjax.options import Depth, Eps, Rate, Size, Vocabulary
+from kdjax.types import Array
+
+
+def with_likelihood(taps: dict[str, Array], logits: Array, ids: Array) -> dict[str, Array]:
+  """The taps with `logits` [B, L, V], and the `best` and the `likelihood` of the next tokens of `ids`."""
+  log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
+  likelihood = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
+  best = jnp.argmax(logits, -1).astype(jnp.int32)
+  return taps | {'logits': logits, 'best': best, 'likelihood': jnp.pad(likelihood, ((0, 0), (0, 1)))}
 
 
 class Gpt2(nn.Module):
@@ -82,11 +91,7 @@ class Gpt2(nn.Module):
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:
       return {'cache': tuple(new_cache), 'logits': wte.attend(taps['embed'])[..., : self.tokens]}
-    taps['logits'] = logits = wte.attend(x)[..., : self.tokens]
-    log_p = jax.nn.log_softmax(raise_precision(logits[:, :-1]))
-    likelihood = jnp.take_along_axis(log_p, ids[:, 1:, None], -1)[..., 0]
-    best = jnp.argmax(logits, -1).astype(jnp.int32)
-    return taps | {'best': best, 'likelihood': jnp.pad(likelihood, ((0, 0), (0, 1)))}
+    return with_likelihood(taps, wte.attend(x)[..., : self.tokens], ids)
 
   def empty(self, room):
     """A cache for texts of up to M tokens: keys and values of every block."""
