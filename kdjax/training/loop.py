@@ -116,6 +116,7 @@ class TrainLoop:
           began = time.monotonic()
           tree = self.evaluate(n, tree, bar)
           since += time.monotonic() - began
+          bar.update(n, now=True)
         stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
           self.save(n, tree, prefetched.state, bar)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime import files
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 
 
 def read_log(path: Path) -> list[dict]:
@@ -19,7 +19,7 @@ def read_log(path: Path) -> list[dict]:
   lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
   records = [record for line in lines if (record := _record(line)) is not None]
   if damaged := sum(1 for line in lines[:-1] if line) - len(records):
-    say(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
+    say(f'{path}: {counted(damaged, "damaged line")} left out')
   return records
 
 
