@@ -15,7 +15,7 @@ PAIRS = 100  # of confused classes that are kept
 
 
 def confusion(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Pairs i64 [K, 2] of true and predicted class in logits [N, C] and labels [N], and examples i64 [K] of each."""
+  """(pairs i64 [K, 2] of true and predicted class, their counts i64 [K]) of logits [N, C] and labels [N]."""
   known = labels >= 0
   pairs = np.stack([labels[known].astype(np.int64), logits[known].argmax(-1)], -1)
   return np.unique(pairs, axis=0, return_counts=True)

@@ -57,7 +57,7 @@ class TrainLoop:
     self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
     self.pending, self.notes, self.update_times = [], {}, {}
     folders = {name: Path(member.folder) for name, member in setup.members.items()}
-    self.logs = {name: Log(folder, step, how.tensorboard) for name, folder in folders.items()}
+    self.logs = {name: Log(folder, step, how.tracker) for name, folder in folders.items()}
     evaluators = {}  # members of one model share the compiled evaluation
     for member in setup.members.values():
       evaluators.setdefault(
