@@ -10,7 +10,9 @@ import pytest
 
 from kdjax import settings
 from kdjax.errors import KdjaxError
+from kdjax.experiment import stages
 from kdjax.training import tracking
+from kdjax.training.metrics_log import read_log
 
 RECORD = {'loss/kd': [0.5, 0.25], 'time/step': 0.1}
 RESULTS = {
@@ -132,6 +134,20 @@ def test_one_that_fails_warns_once(fake, when, tmp_path, capsys, monkeypatch):
   run(fake.__name__, tmp_path)
   (line,) = capsys.readouterr().out.splitlines()
   assert line.startswith(f'warning: {fake.__name__} stopped') and 'no space left' in line
+
+
+@pytest.mark.parametrize('fake', ['trackio'], indirect=True)
+def test_a_run_tracks_all_that_it_logs(fake, experiment, config):
+  config.seeds, config.run.track = 2, 'trackio'
+  exp = experiment()
+  results = stages.run(exp)
+  expected = tracking.scores(results)
+  for stage in ('teacher', 'baseline', 'student'):
+    for record in read_log(exp.folder(stage) / 'metrics.jsonl'):
+      del record['step']
+      expected |= {f'{stage}/{k}': v for k, v in tracking.values_of(record).items()}
+  assert fake.series == expected and 'student/eval/top1/seed1' in expected
+  assert fake.config['name'] == 'made' and len(fake.begun) == fake.closed == 1
 
 
 @pytest.mark.parametrize('fake', ['wandb'], indirect=True)
