@@ -195,7 +195,7 @@ class TrainLoop:
       metrics = self.evaluators[member.model](variables, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
       score = metrics[task.metric]
-      self.note(bar, task.metric, name, score)
+      self.note(bar, f'validation {task.metric}', name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1
         tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
