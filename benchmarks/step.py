@@ -132,7 +132,7 @@ class Pair:
     """`run(n)`: n steps of all members, awaited; the batch is on the device, stored outputs are read."""
     joined = reader.join(self.batch) if reader else self.batch
     placed = sharding.to_global_arrays(joined, self.mesh)
-    how = LoopConfig('last', 'jit', 1, 1, 1, 1, 1, False)
+    how = LoopConfig('last', 'jit', 1, 1, 1, 1, 1)
     compiled, states = compile_step(self.setup(methods, seeds, reader), how, self.mesh, placed)
 
     def run(n):

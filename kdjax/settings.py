@@ -18,6 +18,7 @@ StoreDtype = Literal['float16', 'bfloat16', 'float32']
 Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these where they exist
 Itself = Literal['ema', 'previous_epoch']  # the student's weight average, the student an epoch ago
 Redrawn = Literal['labels', 'order', 'teacher']  # which labels are kept, the data's order, the teacher
+Tracked = Literal['', 'wandb', 'mlflow', 'trackio', 'tensorboard']  # `kdjax.training.tracking`
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
@@ -198,7 +199,7 @@ class Run:
   members_per_program: Annotated[
     Count, 'members of a cohort in one training: their programs and states are in memory'
   ] = 32
-  tensorboard: Annotated[bool, 'writes for TensorBoard too'] = False
+  track: Annotated[Tracked, "also logs to 'wandb', 'mlflow', 'trackio' or 'tensorboard'"] = ''
   dispatch: Annotated[
     Size, 'steps in one program, for models faster than the host; divides steps and the *_every'
   ] = 1

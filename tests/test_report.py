@@ -106,10 +106,10 @@ def test_the_same_numbers_everywhere(results, curves, examples, tmp_path):
       '93.0 % ± 0.4',
       '96.1 % ± 0.4',
       '37.3 %',
-      '1.23 M',
+      '1.2 M',
       '45.6 k',
       '27x smaller',
-      '182 KB',
+      '182.5 KB',
       '1.9 M',
       '0.71',
       '15,840',
@@ -233,6 +233,6 @@ def test_a_small_difference_gets_a_second_decimal(results):
 
 def test_totals_are_drawn_where_a_stage_logged_no_task_loss(curves):
   axes = plots.training_loss(curves).axes[0]
-  assert axes.get_ylabel() == 'loss: task'
+  assert axes.get_ylabel() == 'loss: labels'
   curves['teacher'] = [{'step': 1, 'loss/total': [1.0]}]
   assert plots.training_loss(curves).axes[0].get_ylabel() == 'loss: total'

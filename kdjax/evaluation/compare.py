@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax import report
+from kdjax import registry, report
 from kdjax.errors import KdjaxError
-from kdjax.evaluation import cost, modality_robustness, ranking, significance
+from kdjax.evaluation import class_results, cost, modality_robustness, ranking, significance
 from kdjax.input import splits
 from kdjax.runtime import files, progress
 from kdjax.training import sharding
@@ -126,6 +126,8 @@ def compare(experiment: Any) -> Compared:
     'references': _references(task, data),
     **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
+    **(_of_classes(evaluated, data.dataset.classes) if task.label == 'class' else {}),
+    'losses': _losses(config),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
     'seeds': list(experiment.seeds('student')),
@@ -229,6 +231,26 @@ def _significance(stages: Mapping, task, examples: int) -> dict:
   share = (student['mean'] - baseline['mean']) / gap if closes else None
   outcome = {k: getattr(test, k) for k in ('difference', 'interval', 'effect', 'verdict', 'note')}
   return {'gap_recovered': share, 'p_value': test.p, **outcome}
+
+
+def _of_classes(evaluated, classes) -> dict:
+  """`class_results.measure`; {} of a task whose outputs are no class scores."""
+  gathered = {stage: e.gathered for stage, e in evaluated.items()}
+  each = [g for seeds in gathered.values() for g in seeds]
+  scores = all(
+    {'logits', 'label'} <= g.keys() and g['logits'].shape[1:] == (len(classes),) and g['label'].ndim == 1
+    for g in each
+  )
+  return class_results.measure(gathered, classes) if each and scores else {}
+
+
+def _losses(config) -> dict[str, str]:
+  """Name of each term of the student's loss -> what it is, from the docstring of its module."""
+  terms = {'task': 'the loss of the labels'} if config['task_weight'] else {}
+  for name in config['methods']:
+    line = (registry.module('methods', name).__doc__ or '').strip().split('\n')[0]
+    terms[name] = line.partition(' (')[0].rstrip('.')
+  return terms
 
 
 def _references(task, data) -> dict[str, float]:

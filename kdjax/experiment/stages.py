@@ -18,7 +18,7 @@ from kdjax.input import augment, splits
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
-from kdjax.training import optimizers, quantize, streams, trainer
+from kdjax.training import optimizers, quantize, streams, tracking, trainer
 from kdjax.training.loss_weights import combine
 from kdjax.training.schemes import on_policy
 from kdjax.training.setup import Average, LoopConfig, Member, Setup
@@ -46,6 +46,15 @@ def run(experiment: Experiment, stages: tuple[str, ...] = STAGES) -> dict | None
 
 
 def _run(experiment, stages):
+  config = experiment.config
+  with tracking.tracked(config['run']['track'], experiment.workdir, config['name'], config) as tracker:
+    results = _run_stages(experiment, stages, tracker)
+    if results:
+      tracker.results(results)
+  return results
+
+
+def _run_stages(experiment, stages, tracker):
   with signals.listening() as stopped:
     for stage in stages:
       if stopped():
@@ -59,7 +68,7 @@ def _run(experiment, stages):
         raise KdjaxError(f'{experiment.workdir} has no teacher for the student: run the teacher first.')
       members, n = list(missing.values()), experiment.config['run']['members_per_program']
       for i in range(0, len(members), n):
-        train_stage(experiment, stage, dict(members[i : i + n]), stopped)
+        train_stage(experiment, stage, dict(members[i : i + n]), stopped, tracker)
   if stopped():
     raise signals.Interrupted('stopped; run the same command to go on.')
   if 'compare' not in stages:
@@ -155,6 +164,7 @@ def train_stage(
   stage: str,
   members: Mapping[str, Experiment] | None = None,
   stopped: Callable[[], bool] = lambda: False,
+  tracker: tracking.Tracker = tracking.NONE,
 ) -> None:
   """Trains a stage, or loads the weights of `teacher.init`, and exports them.
 
@@ -163,6 +173,7 @@ def train_stage(
     stage: one of `TRAINED`.
     members: name -> the members to train; None for all.
     stopped: whether to save and stop, as in `trainer.train`.
+    tracker: gets the metrics.
 
   Raises:
     KdjaxError, Interrupted: as `trainer.train` does.
@@ -178,7 +189,7 @@ def train_stage(
     trained = {'teacher': {'variables': jax.tree.map(lambda x: x[None], loaded), **untrained}}
     progress.say(f'{stage}: {_source(config["teacher"])}')
   else:
-    how = LoopConfig.of(config['select'], config['run'])
+    how = LoopConfig.of(config['select'], config['run'])._replace(tracker=tracker)
     folder = next(iter(members.values())).folder(stage)
     if len(members) > 1:
       folder = experiment.workdir / 'cohort' / f'{stage}_{digest(sorted(members))}'

@@ -13,7 +13,7 @@ from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
 from kdjax.pretrained import images, initialize
 from kdjax.runtime.progress import say
-from kdjax.training import accumulate, loss_weights, memory, multi_step, optimizers, sharding
+from kdjax.training import accumulate, loss_weights, memory, multi_step, optimizers, sharding, tracking
 from kdjax.training.schemes import on_policy
 
 TRAINED_TEACHER = get_args(settings.Taught)
@@ -48,8 +48,9 @@ def _check_redraw(experiment):
 
 
 def _check_loop(experiment):
-  """Checks `run.dispatch` against the steps of logs, evaluation and checkpoints, and `run.resident`."""
+  """Checks `run`: dispatch against the steps of logs, evaluation and checkpoints, resident, and track."""
   config, data = experiment.config, experiment.data
+  tracking.check(config['run']['track'])
   run, stages = config['run'], ('student',) if experiment.teacher_is_published else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
   every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))

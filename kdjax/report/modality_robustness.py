@@ -18,7 +18,7 @@ def rows(results: Mapping) -> list[dict[str, str]]:
     cells = {s: words.measured(scores[s], metric, digits) if s in scores else '' for s in stages}
     p = robustness['p_adjusted'].get(subset)
     interval = words.interval(robustness.get('interval', {}).get(subset), metric)
-    out.append({'modalities': subset, **cells, '95 % interval': interval, 'p, corrected': words.p_value(p)})
+    out.append({'modalities': subset, **cells, '95 % interval': interval, 'p, corrected': words.p_cell(p)})
   return out
 
 
@@ -27,7 +27,8 @@ def figures(results: Mapping) -> Iterator[tuple[Figure | None, str, str]]:
   robustness, metric = results['modality_robustness'], results['metric']
   if len(robustness['subsets']) > 1:
     caption = (
-      'Mean over seeds; what is missing is absent from the inputs of every example. Empty: not an input.'
+      'Mean and one standard deviation over seeds; what is missing is absent from the inputs of every '
+      'example. Empty: not an input.'
     )
     yield (
       _heat_map(robustness['subsets'], metric, words.digits(results)),
@@ -46,8 +47,9 @@ def figures(results: Mapping) -> Iterator[tuple[Figure | None, str, str]]:
 
 def _heat_map(subsets, metric, digits):
   stages = [s for s in words.STAGES if any(s in scores for scores in subsets.values())]
-  means = np.array([[np.mean(scores.get(s, np.nan)) for s in stages] for scores in subsets.values()])
-  figure = Figure(figsize=(1.6 + 1.1 * len(stages), 0.9 + 0.42 * len(means)), layout='constrained')
+  each = [[scores.get(s, [np.nan]) for s in stages] for scores in subsets.values()]
+  means = np.array([[np.mean(values) for values in row] for row in each])
+  figure = Figure(figsize=(1.6 + 1.1 * len(stages), 0.9 + 0.5 * len(means)), layout='constrained')
   axes = figure.add_subplot()
   axes.imshow(means, cmap='cividis', aspect='auto')
   axes.set_xticks(range(len(stages)), stages, color=plots.INK)
@@ -58,5 +60,6 @@ def _heat_map(subsets, metric, digits):
   for (y, x), mean in np.ndenumerate(means):
     if np.isfinite(mean):
       colour = '#ffffff' if mean < middle else '#000000'  # cividis is dark where it is low
-      axes.text(x, y, words.score(mean, metric, digits), ha='center', va='center', color=colour, fontsize=10)
+      text = words.measured(each[y][x], metric, digits).replace(' ±', '\n±')
+      axes.text(x, y, text, ha='center', va='center', color=colour, fontsize=10)
   return figure

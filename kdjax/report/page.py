@@ -10,8 +10,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import modality_robustness, plots, ranking, table_plots, tables, words
+from kdjax.report import classes, modality_robustness, plots, ranking, table_plots, tables, words
 from kdjax.report.table import config_text, others, rows, setting
+from kdjax.runtime.progress import counted
 
 PREDICTIONS = (
   'Predictions of the first seed; of examples with one label, up to half are those with a wrong prediction.'
@@ -31,6 +32,7 @@ def html(results: Mapping, curves: Mapping[str, Sequence[Mapping]], examples: Se
     tables=_tables(results),
     dots={stage: stage for stage in words.STAGES},
     figures=list(_result_plots(results, curves)),
+    command=results.get('command') or '',
     cards=[_card(example) for example in examples],
     setting=setting(results),
     config=config_text(results),
@@ -41,9 +43,14 @@ def ranking_html(ranked: Mapping) -> str:
   """The ranking of a cohort as a page."""
   table = ranking.rows_of(ranked)
   figure = plots.ranking(ranked)
-  title = f'{ranked["metric"]} of every member'
+  title = f'{ranked["metric"]} of every member on {ranked["split"]}'
   caption = 'Mean and one standard deviation over seeds.'
-  plot = {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title)) if figure else ''}
+  plot = {
+    'title': title,
+    'caption': caption,
+    'svg': Markup(plots.svg(figure, title)) if figure else '',
+    'wide': True,
+  }
   return _render(
     name=ranked['name'],
     dataset=ranked['dataset'],
@@ -53,7 +60,8 @@ def ranking_html(ranked: Mapping) -> str:
     notes=[],
     tables=[{'title': 'Comparison', 'rows': table}],
     dots={r['name']: 'student' for r in ranked['rows']} | {s: s for s in ranked['stages']},
-    figures=[plot],
+    figures=[plot] if figure else [],
+    command=ranked['command'],
     cards=[],
     setting=ranking.setting(ranked),
     config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
@@ -75,6 +83,7 @@ def table_html(results: Mapping) -> str:
     tables=[*sections, all_cells],
     dots={},
     figures=list(_panel_plots(results)),
+    command=results['command'],
     cards=[],
     setting=tables.setting(results),
     config='',
@@ -131,7 +140,8 @@ def _panel_plots(results, prefix=''):
     figure, caption = table_plots.panel(panel, results['measures'])
     if figure is not None:
       svg = Markup(plots.svg(figure, prefix + title))
-      yield {'title': prefix + title, 'caption': caption, 'svg': svg}
+      plot = {'title': prefix + title, 'caption': caption, 'svg': svg}
+      yield plot | ({'command': results['command']} if prefix else {})
 
 
 def _tables(results):
@@ -139,26 +149,53 @@ def _tables(results):
   sections.append(
     ('Missing modalities', modality_robustness.rows(results) if 'modality_robustness' in results else [])
   )
-  return [{'title': title, 'rows': body} for title, body in sections if body]
+  per_class, pairs = classes.rows(results), classes.confused(results)
+  sections = [{'title': title, 'rows': body} for title, body in sections if body]
+  if per_class:
+    note = f"On {results.get('split')}, mean over seeds; the classes with the student's lowest F1 first."
+    layout = {'scrolls': True, 'shown': classes.SHOWN}
+    sections.append({'title': 'Classes', 'rows': per_class, 'note': note} | layout)
+  if pairs:
+    seeds = counted(results['confusion']['seeds'], 'seed')
+    note = f'Of the student on {results.get("split")}, summed over {seeds}.'
+    sections.append({'title': 'Most confused classes', 'rows': pairs, 'note': note, 'scrolls': True})
+  return sections
 
 
-def _render(**context):
+def _render(*, tables, figures, command='', **context):
   template = resources.files('kdjax.report').joinpath('page.html').read_text(encoding='utf-8')
   environment = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
   )
+  tables = [{'note': '', 'scrolls': False, 'shown': len(table['rows'])} | table for table in tables]
+  plain = {'svg': '', 'matrix': None, 'wide': False, 'command': command}
+  context |= {'tables': tables, 'figures': [plain | figure for figure in figures]}
   return environment.from_string(template).render({'cards_note': PREDICTIONS} | context)
 
 
 def _result_plots(results, curves):
-  curve_caption = 'Mean over seeds; the shade runs from the lowest to the highest seed.'
+  metric, split, config = results['metric'], results.get('split'), results.get('config') or {}
+  shade = 'Mean over seeds; the shade runs from the lowest to the highest seed.'
+  transfer = (config.get('data') or {}).get('transfer')
+  trained_on = f'train; student and baseline on {transfer}' if transfer else 'train'
   figures = (
-    (plots.learning_curve(results, curves), f'{results["metric"]} during training', curve_caption),
-    (plots.training_loss(curves), 'Training loss', curve_caption),
+    (plots.learning_curve(results, curves), f'{metric} on validation during training', shade),
+    (plots.training_loss(curves), f'Loss on {trained_on}', shade),
+    (
+      plots.losses(curves.get('student') or (), results.get('losses') or {}),
+      f"Terms of the student's loss on {transfer or 'train'}",
+      f'Each with its weight. {shade}',
+    ),
     (
       plots.metric_against_size(results),
-      f'{results["metric"]} against size',
-      'Bars: one standard deviation over seeds. Dashed lines: references.',
+      f'{metric} on {split} against size',
+      'Bars: one standard deviation over seeds. Lines: references.',
+    ),
+    (
+      classes.calibration(results),
+      f'Calibration on {split}',
+      'On the dotted line, a confidence of 80 % is right 80 % of the time; below it a model is too sure. '
+      f'{shade}',
     ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),
     *(modality_robustness.figures(results) if 'modality_robustness' in results else ()),
@@ -166,6 +203,8 @@ def _result_plots(results, curves):
   for figure, title, caption in figures:
     if figure is not None:
       yield {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title))}
+  if confusion := classes.matrix(results):
+    yield confusion
 
 
 def _card(example):

@@ -14,10 +14,13 @@ from kdjax.report import words
 
 # Blue, vermilion and green of Okabe and Ito, which most colour-blind readers can tell apart.
 COLOURS = {'teacher': '#0072b2', 'baseline': '#d55e00', 'student': '#009e73'}
-_MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o'}
-_LINES = {'teacher': '-.', 'baseline': '--', 'student': '-'}
+MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o'}
+LINES = {'teacher': '-.', 'baseline': '--', 'student': '-'}
 # Placeholders that `svg` swaps for the page's own colours, so that dark mode reaches the plots.
 INK, _RULE = '#010203', '#040506'
+# For more lines than stages: purple, orange and sky blue of Okabe and Ito, and again with other dashes.
+_MORE = ('#cc79a7', '#e69f00', '#56b4e9', '#009e73', '#d55e00')
+_DASHES = ('-', '--', '-.', ':')
 
 
 def learning_curve(results: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
@@ -36,7 +39,25 @@ def training_loss(curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
   logged = [records for records in curves.values() if records]
   comparable = all(any('loss/task' in r for r in records) for records in logged)
   key = 'loss/task' if logged and comparable else 'loss/total'
-  return _lines(curves, key, key.replace('/', ': '), 1, may_log=True)
+  return _lines(curves, key, f'loss: {"labels" if key == "loss/task" else "total"}', 1, may_log=True)
+
+
+def losses(records: Sequence[Mapping], names: Mapping[str, str]) -> Figure | None:
+  """Each term of the student's loss, with its weight, against the step; None where there is only one.
+
+  Args:
+    records: the student's log.
+    names: name of a term -> what it is.
+  """
+  terms = dict.fromkeys(k.removeprefix('loss/') for r in records for k in r if k.startswith('loss/'))
+  terms.pop('total', None)
+  if len(terms) < 2:
+    return None
+  series = {}
+  for name in terms:
+    words_of_it = names.get(name, '').partition(': ')[0]
+    series[f'{name}: {words_of_it}' if words_of_it else name] = _series(records, f'loss/{name}')
+  return _line_plot(series, 'step', 'loss, weighted', 1, may_log=True)
 
 
 def metric_against_size(results: Mapping) -> Figure | None:
@@ -55,48 +76,30 @@ def metric_against_size(results: Mapping) -> Figure | None:
   counts = sorted({count for count, _, _ in points.values()})
   axes.set_xticks(counts, [words.scaled(c, ('', 'k', 'M', 'B', 'T')) for c in counts])
   axes.set_xticks([], minor=True)  # on less than a decade their labels run into each other
-  top = max(mean for _, mean, _ in points.values())
+  texts = []
   for name, (count, mean, std) in points.items():
+    texts.append(f'{name} {words.stage_score(results, name)}')
     axes.errorbar(
       count,
       scale * mean,
       yerr=scale * (std if words.is_number(std) else 0.0),
       capsize=4,
       color=COLOURS[name],
-      marker=_MARKERS[name],
+      marker=MARKERS[name],
       markersize=8,
       linewidth=1.8,
+      linestyle='none',
+      label=texts[-1],
     )
-    # Baseline and student share an x; their labels go apart, and all stay inside the frame.
-    # The name breaks a tie, or equal scores would print over each other.
-    others = [(m, n) for n, (c, m, _) in points.items() if n != name and c == count]
-    up = all((mean, name) > other for other in others) and (others or mean < top)
-    right = count > min(c for c, _, _ in points.values())
-    axes.annotate(
-      f'{name} {words.score(mean, metric, decimals)}',
-      (count, scale * mean),
-      color=INK,
-      xytext=(-9 if right else 9, 3 if up else -3),
-      textcoords='offset points',
-      ha='right' if right else 'left',
-      va='bottom' if up else 'top',
-      fontsize=10,
+  references = {k: v for k, v in (results.get('references') or {}).items() if words.is_number(v)}
+  for i, (name, value) in enumerate(references.items()):
+    texts.append(f'{name} {words.score(value, metric, decimals)}'.replace('$', r'\$'))
+    style = (0, (6, 2)), (0, (1, 2)), (0, (6, 2, 1, 2))
+    axes.axhline(
+      scale * value, color=INK, linestyle=style[i % len(style)], linewidth=1.2, alpha=0.7, label=texts[-1]
     )
-  for name, value in (results.get('references') or {}).items():
-    if words.is_number(value):
-      axes.axhline(scale * value, color=INK, linestyle='--', linewidth=1, alpha=0.55)
-      axes.annotate(
-        f'{name} {words.score(value, metric, decimals)}',
-        (0.02, scale * value),
-        xycoords=('axes fraction', 'data'),
-        xytext=(0, 3),
-        textcoords='offset points',
-        color=INK,
-        alpha=0.8,
-        fontsize=9,
-        parse_math=False,
-      )
-  axes.margins(x=0.12, y=0.15)
+  axes.margins(x=0.2, y=0.15)  # no label of a tick runs into the next
+  legend_below(figure, texts)
   return figure
 
 
@@ -111,9 +114,8 @@ def latency(results: Mapping) -> Figure | None:
     return None
   figure, axes = blank('latency, batch 1 (ms)', '')
   bars = axes.barh(list(times), list(times.values()), color=[COLOURS[n] for n in times])
-  labels = [words.plain(t) for t in times.values()]
-  axes.bar_label(bars, labels, padding=4, color=INK, fontsize=10)
-  axes.margins(x=0.15)
+  axes.bar_label(bars, words.column(list(times.values())), padding=4, color=INK, fontsize=10)
+  axes.margins(x=0.2)
   axes.grid(visible=False, axis='y')
   return figure
 
@@ -126,14 +128,14 @@ def ranking(ranked: Mapping) -> Figure | None:
   scale, label = (
     (100, f'{ranked["metric"]} (%)') if words.is_share(ranked['metric']) else (1, ranked['metric'])
   )
-  figure, axes = blank(label, '', (9, 1.2 + 0.24 * len(rows)))
+  figure, axes = blank(label, '', (5.6, 1.2 + 0.24 * len(rows)))
   means, stds = ([scale * r[k] for r in rows] for k in ('mean', 'std'))
   positions = range(len(rows))
   axes.errorbar(means, positions, xerr=stds, fmt='o', color=COLOURS['student'], capsize=3, markersize=5)
   axes.set_yticks(positions, [r['name'] for r in rows], parse_math=False)
   axes.set_ylim(-0.7, len(rows) - 0.3)
   for name, stage in ranked['stages'].items():
-    axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=_LINES[name], label=name)
+    axes.axvline(scale * stage['mean'], color=COLOURS[name], linestyle=LINES[name], label=name)
   axes.legend(loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=INK)
   return figure
 
@@ -170,7 +172,8 @@ def svg(figure: Figure, label: str) -> str:
   referenced = set(re.findall(r'#([\w-]+)', text))
   text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in referenced else '', text)
   safe = re.sub(r'[<>&"]', ' ', label)
-  return text.replace('<svg', f'<svg role="img" aria-label="{safe}"', 1)
+  widest = f'max-width: {figure.get_size_inches()[0] * 8:.0f}rem'  # larger text than the page's looks odd
+  return text.replace('<svg', f'<svg role="img" aria-label="{safe}" style="{widest}"', 1)
 
 
 def _scale(metric):
@@ -193,6 +196,17 @@ def blank(x: str, y: str, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Figur
   return figure, axes
 
 
+def legend_below(figure: Figure, texts: Sequence[str]) -> None:
+  """The legend of a figure under its axes, where it covers nothing; the figure grows by its lines."""
+  columns = max(1, min(len(texts), int(52 // (max(map(len, texts)) + 6))))
+  lines = -(-len(texts) // columns)
+  width, height = figure.get_size_inches()
+  figure.set_size_inches(width, height + 0.22 * lines)
+  figure.legend(
+    loc='outside lower center', ncols=columns, frameon=False, labelcolor=INK, fontsize=9.5, columnspacing=1.5
+  )
+
+
 def against(stages: Mapping[str, Sequence[tuple]], x: str, metric: str) -> Figure | None:
   """The metric of each stage, [(x, one value per seed), ...], against `x`."""
   scale, label = _scale(metric)
@@ -207,17 +221,18 @@ def _lines(curves, key, label, scale, may_log=False):
 def _line_plot(series, x, label, scale, may_log=False):
   figure, axes = blank(x, label)
   lowest, highest = np.inf, -np.inf
-  for name, (steps, seeds) in series.items():
+  for i, (name, (steps, seeds)) in enumerate(series.items()):
+    colour = COLOURS.get(name, _MORE[i % len(_MORE)])
     low, high = (scale * np.array([f(v) for v in seeds]) for f in (np.min, np.max))
-    axes.fill_between(steps, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(
       steps,
       [scale * np.mean(v) for v in seeds],
-      color=COLOURS[name],
-      label=name,
-      linestyle=_LINES[name],
+      color=colour,
+      label=name.replace('$', r'\$'),
+      linestyle=LINES.get(name, _DASHES[i % len(_DASHES)]),
       linewidth=1.8,
-      marker=_MARKERS[name],
+      marker=MARKERS.get(name, 'o'),
       markersize=5,
       markevery=-(-len(steps) // 10),
     )
@@ -226,7 +241,7 @@ def _line_plot(series, x, label, scale, may_log=False):
     return None
   if may_log and 0 < lowest < highest / 30:
     axes.set_yscale('log')
-  axes.legend(frameon=False, labelcolor=INK)
+  legend_below(figure, list(series))
   return figure
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kdjax.report import words
 from kdjax.report.table import seeds
-from kdjax.runtime.progress import duration
+from kdjax.runtime.progress import counted, duration
 
 COLUMNS = ('difference', '95 % interval', 'd_z', 'p', 'p (FDR)', 'verdict', 'gap', 'cost')
 _STYLES = {'better': 'green', 'worse': 'red'}
@@ -17,7 +17,8 @@ _STYLES = {'better': 'green', 'worse': 'red'}
 
 def rows_of(ranked: Mapping) -> list[dict[str, str]]:
   """One row per member, best first, then the baseline and the teacher, each {column: cell}."""
-  metric = ranked['metric']
+  metric, digits = ranked['metric'], _digits(ranked)
+  effects = iter(words.column([r['effect'] for r in ranked['rows'] if 'failed_at' not in r]))
   out = []
   for row in ranked['rows']:
     cells = dict.fromkeys(('model', metric, *COLUMNS), '')
@@ -26,19 +27,27 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
       out.append(cells | {'verdict': f'not finite by step {row["failed_at"]}'})
       continue
     gap = row['gap_recovered']
-    cells[metric] = words.score(row['mean'], metric, 2, row['std'])
-    cells['difference'] = words.signed(row['difference'], metric)
-    cells['95 % interval'] = words.interval(row['interval'], metric)
-    cells['d_z'] = words.plain(row['effect'])
-    cells |= {'p': words.plain(row['p_value']), 'p (FDR)': words.plain(row['p_adjusted'])}
+    cells[metric] = words.score(row['mean'], metric, digits, row['std'])
+    cells['difference'] = words.signed(row['difference'], metric, digits)
+    cells['95 % interval'] = words.interval(row['interval'], metric, digits)
+    cells['d_z'] = next(effects)
+    cells |= {'p': words.p_cell(row['p_value']), 'p (FDR)': words.p_cell(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
   baselines = {f'baseline of {r["name"]}': r.get('own_baseline') for r in ranked['rows']}
   for name, stage in sorted(({k: v for k, v in baselines.items() if v} | ranked['stages']).items()):
     several = len(stage['values']) > 1
-    score = words.score(stage['mean'], metric, 2, stage['std'] if several else None)
+    score = words.score(stage['mean'], metric, digits, stage['std'] if several else None)
     out.append(dict.fromkeys(out[0] if out else ('model', metric), '') | {'model': name, metric: score})
   return out
+
+
+def _digits(ranked):
+  """Decimals of the scores of all members: two of a percentage."""
+  if words.is_share(ranked['metric']):
+    return 2
+  scored = [r for r in (*ranked['rows'], *ranked['stages'].values()) if 'mean' in r]
+  return words.common_digits(ranked['metric'], [r['mean'] for r in scored], [r['std'] for r in scored])
 
 
 def verdict(ranked: Mapping) -> str:
@@ -48,11 +57,11 @@ def verdict(ranked: Mapping) -> str:
     return 'No member of the cohort was trained to its end.'
   counts = {v: sum(r['verdict'] == v for r in tested) for v in ('better', 'worse', 'inconclusive')}
   best = tested[0]
-  score = words.score(best['mean'], ranked['metric'], 2, best['std'])
+  score = words.score(best['mean'], ranked['metric'], _digits(ranked), best['std'])
   return (
-    f'Of {len(ranked["rows"])} members, {counts["better"]} are better than the baseline, '
+    f'Of {counted(len(ranked["rows"]), "member")}, {counts["better"]} better than the baseline, '
     f'{counts["worse"]} worse, {counts["inconclusive"]} not clearly either '
-    f'(paired t-test over {len(ranked["seeds"])} seeds, corrected for the number of tests). '
+    f'(paired t-test over {counted(len(ranked["seeds"]), "seed")}, corrected for the number of tests). '
     f'First: {best["name"]} with {score}.'
   )
 
@@ -91,10 +100,10 @@ def setting(ranked: Mapping) -> list[tuple[str, str]]:
     ('Hardware', ranked['hardware']),
     (
       'Training',
-      f'{training["steps"]} steps each, all of them in {duration(training["wall_time_s"])}',
+      f'{counted(training["steps"], "step")} each, all of them in {duration(training["wall_time_s"])}',
     ),
     ('Training examples', counts),
-    ('Measured on', f'{ranked["split"]}, {ranked["n_examples"]:,} examples'),
+    ('Measured on', f'{ranked["split"]}, {counted(ranked["n_examples"], "example")}'),
     ('Seeds', seeds(ranked)),
     ('Checkpoint selection', ranked['selection']),
     ('Difference', 'to the baseline, in points, with its 95 % interval (not corrected)'),

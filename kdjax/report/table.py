@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 
 from rich import box
 from rich.console import Group
@@ -10,9 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from kdjax.report import modality_robustness, words
-from kdjax.runtime.progress import duration
+from kdjax.runtime.progress import counted, duration
 
 OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns that are left out where unknown
+# Columns of numbers with the same decimals, and their keys.
+NUMBERS = {'latency, batch 1 (ms)': 'latency_ms', 'throughput (/s)': 'throughput_per_s', 'ECE': 'ece'}
+NUMBERS |= {'KL to teacher': 'kl_to_teacher'}
 _WIDE = 130
 DRAWN = {'labels': 'the labelled subset', 'order': 'the order of the data', 'teacher': 'the teacher'}
 _STYLES = {'better': 'bold green', 'inconclusive': 'bold yellow', 'worse': 'bold red'}
@@ -25,10 +29,12 @@ def rows(results: Mapping) -> list[dict[str, str]]:
   dash; a cell that makes no sense for a reference is empty.
   """
   metric = results['metric']
-  out = []
-  for name in words.STAGES:
-    if name in results['stages']:
-      out.append(_stage_row(results, name))
+  stages = [name for name in words.STAGES if name in results['stages']]
+  out = [_stage_row(results, name) for name in stages]
+  for column, key in NUMBERS.items():
+    cells = words.column([_known(results, name, key) for name in stages])
+    for row, cell in zip(out, cells, strict=True):
+      row[column] = cell
   for column in OPTIONAL:
     if all(row[column] == words.DASH for row in out):
       for row in out:
@@ -45,25 +51,25 @@ def others(results: Mapping) -> list[dict[str, str]]:
   stages = {s: results['stages'][s].get('others') or {} for s in words.STAGES if s in results['stages']}
   names = dict.fromkeys(k for s in stages.values() for k in s)
   excluded = ('ece', 'agreement (teacher)', 'kl_to_teacher (teacher)')
-  return [
-    {'metric': n}
-    | {
-      s: words.measured(metrics[n], n.partition(' (')[0]) if n in metrics else ''
-      for s, metrics in stages.items()
-    }
-    for n in names
-    if n not in excluded
-  ]
+  out = []
+  for name in (n for n in names if n not in excluded):
+    metric = name.partition(' (')[0]
+    values = {s: metrics[name] for s, metrics in stages.items() if name in metrics}
+    stds = [stdev(v) for v in values.values() if len(v) > 1]
+    digits = words.common_digits(metric, [fmean(v) for v in values.values()], stds)
+    cells = {s: words.measured(values[s], metric, digits) if s in values else '' for s in stages}
+    out.append({'metric': name} | cells)
+  return out
+
+
+def _known(results, name, key):
+  """A number of a stage; the student's comparison with the teacher may be given for the whole run only."""
+  value = results['stages'][name].get(key)
+  return results.get(key) if value is None and name == 'student' else value
 
 
 def _stage_row(results, name):
   stage = results['stages'][name]
-
-  def get(key):
-    # The student's comparison with the teacher may be given for the whole run only.
-    value = stage.get(key)
-    return results.get(key) if value is None and name == 'student' else value
-
   smaller = words.times_smaller(results, name)
   count = words.scaled(stage.get('params'), ('', 'k', 'M', 'B', 'T'))
   return {
@@ -73,11 +79,8 @@ def _stage_row(results, name):
     'parameters': f'{count} ({smaller}x smaller)' if smaller else count,
     'size': words.scaled(stage.get('bytes'), ('B', 'KB', 'MB', 'GB', 'TB')),
     'FLOPs / example': words.scaled(stage.get('flops_per_example'), ('', 'k', 'M', 'G', 'T', 'P')),
-    'latency, batch 1 (ms)': words.plain(stage.get('latency_ms')),
-    'throughput (/s)': words.plain(stage.get('throughput_per_s')),
-    'ECE': words.plain(get('ece')),
-    'agreement with teacher': words.score(get('agreement'), 'agreement'),
-    'KL to teacher': words.plain(get('kl_to_teacher')),
+    **dict.fromkeys(('latency, batch 1 (ms)', 'throughput (/s)', 'ECE'), ''),
+    'agreement with teacher': words.score(_known(results, name, 'agreement'), 'agreement'),
   }
 
 
@@ -157,9 +160,10 @@ def setting(results: Mapping) -> list[tuple[str, str]]:
     ('Command', results.get('command')),
     ('Hardware', results.get('hardware')),
     ('Training', '; '.join(times)),
-    ('Measured on', f'{results.get("split")}' + (f', {count:,} examples' if count else '')),
+    ('Measured on', f'{results.get("split")}' + (f', {counted(count, "example")}' if count else '')),
     ('Training examples', _examples(results)),
     ('Seeds', seeds(results)),
+    *_losses(results),
     ('Checkpoint selection', results.get('selection')),
     ('Versions', ', '.join(f'{k} {v}' for k, v in (results.get('versions') or {}).items())),
   ]
@@ -184,10 +188,17 @@ def _examples(results):
   return ', '.join(f'{name} {count:,}' for name, count in counts.items())
 
 
+def _losses(results):
+  """What the terms of the student's loss are, where it has any from methods."""
+  terms = results.get('losses') or {}
+  return [("The student's losses", '; '.join(f'{k}: {v}' for k, v in terms.items()))] if terms else []
+
+
 def _training(stage):
   if stage.get('steps') == 0:
     return 'not trained in this run'
-  return f'{words.plain(stage.get("steps"))} steps in {_time(stage.get("wall_time_s"))}'
+  steps = counted(stage['steps'], 'step') if words.is_number(stage.get('steps')) else f'{words.DASH} steps'
+  return f'{steps} in {_time(stage.get("wall_time_s"))}'
 
 
 def _time(seconds):

@@ -84,7 +84,7 @@ def details(results: Mapping) -> list[dict[str, str]]:
             'difference': number(cell, measures, 'difference'),
             'baseline': number(baseline, measures) if baseline else words.DASH,
             **({'to baseline, 95 %': interval(cell, measures)} if tested else {}),
-            'p (FDR)': words.plain(cell.get('p_adjusted')),
+            'p (FDR)': words.p_cell(cell.get('p_adjusted')),
             'values': str(len(cell.get('values') or ())) if cell['status'] == 'done' else words.DASH,
             'unit': measures[cell['measure']]['unit'],
           }

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TypeGuard
 
+from kdjax.runtime.progress import counted
+
 DASH = '–'
 STAGES = ('teacher', 'baseline', 'student')
 _SHARE = re.compile(
@@ -25,18 +27,51 @@ def is_share(metric: str) -> bool:
   return bool(_SHARE.search(metric))
 
 
-def score(value: float | None, metric: str, digits: int = 1, std: float | None = None) -> str:
-  """A value of `metric`, with `± std` where there is one; shares as percentages."""
+def score(value: float | None, metric: str, digits: int | None = None, std: float | None = None) -> str:
+  """A value of `metric`, with `± std` where there is one; shares as percentages.
+
+  Args:
+    value: in the metric's own unit.
+    metric: its name.
+    digits: decimals; None for one of a percentage, and of others as many as four digits have.
+    std: of the value.
+  """
   if not is_number(value):
     return DASH
   if is_share(metric):
+    digits = 1 if digits is None else digits
     text, format_std = f'{100 * value:.{digits}f} %', lambda s: f'{100 * s:.{digits}f}'
-  else:
+  elif digits is None:
     text, format_std = f'{value:.4g}', lambda s: f'{s:.2g}'
+  else:
+    text, format_std = f'{value:,.{digits}f}', lambda s: f'{s:,.{digits}f}'
   return f'{text} ± {format_std(std)}' if is_number(std) else text
 
 
-def measured(values: Sequence[float], metric: str, digits: int = 1) -> str:
+def decimals(values: Sequence[float | None]) -> int:
+  """Decimals that give three digits to the largest of `values`, and two to the smallest; 6 at most."""
+  sizes = [abs(v) for v in values if is_number(v) and v]
+  if not sizes:
+    return 0
+  largest, smallest = (math.floor(math.log10(f(sizes))) for f in (max, min))
+  return min(max(2 - largest, 1 - smallest, 0), 6)
+
+
+def column(values: Sequence[float | None]) -> list[str]:
+  """The cells of a column of numbers, all with the same decimals."""
+  digits = decimals(values)
+  return [f'{v:,.{digits}f}' if is_number(v) else DASH for v in values]
+
+
+def common_digits(metric: str, means: Sequence[float | None], stds: Sequence[float | None] = ()) -> int:
+  """Decimals of the scores of a column, as `score` takes them: enough to see the largest deviation."""
+  known = [s for s in stds if is_number(s) and s > 0]
+  if is_share(metric):
+    return 2 if any(s < 0.0005 for s in known) else 1
+  return max(decimals(means), decimals([max(known)]) - 1 if known else 0)
+
+
+def measured(values: Sequence[float], metric: str, digits: int | None = None) -> str:
   """The mean over seeds, with the deviation where there are several."""
   std = stdev(values) if len(values) > 1 else None
   return score(fmean(values), metric, digits, std)
@@ -51,12 +86,16 @@ def stage_score(results: Mapping, name: str) -> str:
 
 
 def digits(results: Mapping) -> int:
-  """Decimals of a percentage: two where one would hide a difference."""
-  stages = results['stages']
+  """Decimals of the scores: of a percentage two where one would hide a difference."""
+  stages, metric = results['stages'], results['metric']
   means = [stages[n].get('mean') for n in ('baseline', 'student') if n in stages]
-  close = len(means) == 2 and all(map(is_number, means)) and abs(means[0] - means[1]) < 0.005
-  stds = [s.get('std') for s in stages.values()]
-  return 2 if close or any(is_number(s) and 0 < s < 0.0005 for s in stds) else 1
+  both = len(means) == 2 and all(map(is_number, means))
+  if is_share(metric) and both and abs(means[0] - means[1]) < 0.005:
+    return 2
+  scores = [s.get('mean') for s in stages.values()]
+  common = common_digits(metric, scores, [s.get('std') for s in stages.values()])
+  apart = abs(means[0] - means[1]) if both and not is_share(metric) else 0.0
+  return max(common, decimals([apart]) - 1)
 
 
 def plain(value: float | None) -> str:
@@ -74,7 +113,7 @@ def scaled(value: float | None, units: tuple[str, ...]) -> str:
     if abs(value) < 999.5 or unit == units[-1]:
       break
     value /= 1000
-  return f'{plain(value)} {unit}'.strip()
+  return f'{value:,.{1 if unit != units[0] else 0}f} {unit}'.strip()
 
 
 def times_smaller(results: Mapping, name: str) -> str | None:
@@ -144,16 +183,18 @@ def effect(results: Mapping) -> str:
   return f'{text}; effect size d_z {plain(d)}.' if is_number(d) else f'{text}.'
 
 
-def interval(ends: Sequence[float] | None, metric: str) -> str:
+def interval(ends: Sequence[float] | None, metric: str, digits: int | None = None) -> str:
   """The interval of a difference of `metric`, each end as `signed` writes it."""
-  return ' to '.join(signed(x, metric) for x in ends) if ends else DASH
+  return ' to '.join(signed(x, metric, digits) for x in ends) if ends else DASH
 
 
-def signed(value: float | None, metric: str) -> str:
-  """A difference of `metric`; of shares in points, to two decimals."""
+def signed(value: float | None, metric: str, digits: int | None = None) -> str:
+  """A difference of `metric`; of shares in points, to two decimals, else to `digits` of them."""
   if not is_number(value):
     return DASH
-  return f'{100 * value:+.2f}' if is_share(metric) else f'{value:+.3g}'
+  if is_share(metric):
+    return f'{100 * value:+.2f}'
+  return f'{value:+.3g}' if digits is None else f'{value:+,.{digits}f}'
 
 
 def p_value(p: float | None, name: str = '') -> str:
@@ -164,14 +205,23 @@ def p_value(p: float | None, name: str = '') -> str:
   return f'{name} < 0.001'.strip() if low else f'{sign}{p:.2g}'
 
 
+def p_cell(p: float | None) -> str:
+  """p to three decimals, for a column."""
+  if not is_number(p):
+    return DASH
+  return '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
 def _test(results):
   count, p = len(results['stages']['student'].get('values') or ()), results.get('p_value')
-  seeds = 'one seed' if count == 1 else f'{count} seeds'
+  seeds = 'one seed' if count == 1 else counted(count, 'seed')
   if not is_number(p):
     return f'{seeds}, so no significance test' if count == 1 else f'{seeds}, no significance test'
   corrected = results.get('p_adjusted') if results.get('tests', 1) > 1 else None
   correction = (
-    f', {p_value(corrected, "corrected p")} of {results["tests"]} tests' if is_number(corrected) else ''
+    f', {p_value(corrected, "corrected p")} of {counted(results["tests"], "test")}'
+    if is_number(corrected)
+    else ''
   )
   return f'paired t-test over {seeds}, {p_value(p, "p")}{correction}'
 

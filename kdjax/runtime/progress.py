@@ -1,11 +1,18 @@
-"""Progress: a bar in a terminal, plain lines in a log."""
+"""Progress: a bar in a terminal, a line that changes in a notebook, plain lines in a log."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderHook
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
 from rich.segment import Segment
 
 from kdjax.errors import printable, printable_lines
@@ -30,6 +37,8 @@ class _Filter(RenderHook):
 console = Console(soft_wrap=True, highlight=False)
 console.push_render_hook(_Filter())  # names of classes, files and members may hold control characters
 LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
+CHANGE_EVERY_S = 0.5  # between two changes of a notebook's line
+_open: list['Bar'] = []  # the bars on show, an inner one after its outer one
 
 
 def say(message: str) -> None:
@@ -61,32 +70,64 @@ def size(n: float) -> str:
   return f'{n:.3g} TB'
 
 
+def counted(n: int, noun: str) -> str:
+  """'1 seed', '2 seeds', '1,000 batches', '3 entries'."""
+  if n == 1:
+    return f'1 {noun}'
+  if noun.endswith('y') and noun[-2:-1] not in 'aeiou':
+    return f'{n:,} {noun[:-1]}ies'
+  return f'{n:,} {noun}{"es" if noun.endswith(("ch", "s", "sh", "x")) else "s"}'
+
+
+class _NotebookLine:
+  """A line of a notebook's output, which later texts replace."""
+
+  def __init__(self):
+    self.handle = None
+
+  def show(self, text: str) -> None:
+    if console.quiet:
+      return
+    from IPython.display import display
+
+    shown = {'text/plain': text}
+    if self.handle is None:
+      self.handle = display(shown, raw=True, display_id=True)
+    else:
+      self.handle.update(shown, raw=True)
+
+
 class Bar:
-  """Progress of one piece of work. Use it through `bar`."""
+  """Progress of one piece of work. Use it through `bar`; one inside another leaves nothing behind."""
 
   def __init__(self, title: str, total: int, unit: str, start: int):
     self.title, self.total, self.unit = printable(title), total, unit
     self.first, self.done, self.note = start, start, ''
     self.began = self.last_line_at = time.monotonic()
-    self.rich = None
-    if console.is_terminal and not console.quiet:
-      first, last = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
-      columns = first, BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), last
-      self.rich = Progress(*columns, console=console)
+    self.outer = _open[-1] if _open else None
+    self.line = self.outer.line if self.outer else _NotebookLine() if console.is_jupyter else None
+    self.rich = self.outer.rich if self.outer else _rich_bars()
+    if self.rich:
       self.task = self.rich.add_task(self.title, total=total, completed=start, note='')
-      self.rich.start()
+    _open.append(self)
 
-  def update(self, done: int, note: str | None = None) -> None:
-    """Sets how many units are done, and the note beside the bar from now on."""
+  def update(self, done: int, note: str | None = None, now: bool = False) -> None:
+    """Sets how many units are done, and the note beside the bar from now on.
+
+    Args:
+      done: of the total.
+      note: None keeps the last one.
+      now: whether there is news, which a log shows at once.
+    """
     self.done, self.note = done, self.note if note is None else printable(note)
-    now = time.monotonic()
+    waited, every = time.monotonic() - self.last_line_at, CHANGE_EVERY_S if self.line else LINE_EVERY_S
     if self.rich:
       self.rich.update(self.task, completed=done, note=f'{self.rate():.4g} {self.unit}/s  {self.note}')
-    elif now - self.last_line_at >= LINE_EVERY_S and done > self.first:
-      self.last_line_at = now
+    elif done > self.first and waited >= (min(every, 1.0) if now else every):
+      self.last_line_at += waited
       remaining = (self.total - done) / max(self.rate(), 1e-9)
-      say(
-        f'{self.title}: {done}/{self.total} {self.unit}s, {self.rate():.4g}/s, '
+      (self.line.show if self.line else say)(
+        f'{self.title}: {done}/{counted(self.total, self.unit)}, {self.rate():.4g}/s, '
         f'{duration(remaining)} left{", " + self.note if self.note else ""}'
       )
 
@@ -98,12 +139,28 @@ class Bar:
     return (self.done - self.first) / max(time.monotonic() - self.began, 1e-9)
 
   def close(self) -> None:
+    _open.remove(self)
     elapsed = time.monotonic() - self.began
-    if self.rich:
+    if self.rich and self.outer:
+      self.rich.remove_task(self.task)
+    elif self.rich:
       self.rich.stop()
-    elif elapsed >= 2:
+    elif not self.outer and (elapsed >= 2 or self.line and self.line.handle):
       note = f', {self.note}' if self.note else ''
-      say(f'{self.title}: {self.done} {self.unit}s in {duration(elapsed)}{note}')
+      (self.line.show if self.line else say)(
+        f'{self.title}: {counted(self.done, self.unit)} in {duration(elapsed)}{note}'
+      )
+
+
+def _rich_bars() -> Progress | None:
+  """The live bars of a terminal, None elsewhere."""
+  if not console.is_terminal or console.quiet:
+    return None
+  first, last = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
+  left = TimeRemainingColumn(elapsed_when_finished=True)
+  bars = Progress(first, BarColumn(24), MofNCompleteColumn(), left, last, console=console)
+  bars.start()
+  return bars
 
 
 @contextmanager
@@ -114,6 +171,45 @@ def bar(title: str, total: int, unit: str = 'step', start: int = 0) -> Iterator[
     yield opened
   finally:
     opened.close()
+
+
+@contextmanager
+def compiling(title: str, what: str) -> Iterator[Callable[[str], None]]:
+  """One line while a program is compiled, with its time: live in a terminal and a notebook.
+
+  Args:
+    title: of the work, such as 'student'.
+    what: is compiled: '700 steps of 128 examples, 5 seeds'.
+
+  Yields:
+    A function that says which part it is at.
+  """
+  began, live, line = time.monotonic(), None, _NotebookLine() if console.is_jupyter else None
+  title, doing = printable(title), f'{printable(title)}: compiling {printable(what)}'
+  if console.is_terminal and not console.quiet and not _open:
+    texts = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
+    live = Progress(*texts, TimeElapsedColumn(), console=console, transient=True)
+    task = live.add_task(doing, total=None, note='')
+    live.start()
+  else:
+    (line.show if line else say)(doing)
+
+  def tell(part: str) -> None:
+    if live:
+      live.update(task, note=printable(part))
+    elif line:
+      line.show(f'{doing}, {printable(part)}')
+
+  try:
+    yield tell
+  finally:
+    if live:
+      live.stop()
+  elapsed = time.monotonic() - began
+  if live or line:
+    (line.show if line else say)(f'{title}: compiled {printable(what)} in {duration(elapsed)}')
+  elif elapsed >= 2:
+    say(f'{title}: compiled in {duration(elapsed)}')
 
 
 def track(items: Iterable, title: str, total: int, unit: str = 'example') -> Iterator:

@@ -7,15 +7,19 @@ from typing import Any
 RENAMED: dict[tuple[str, ...], str] = {
   ('senses',): 'modality_robustness',
   ('run', 'together'): 'members_per_program',
+  ('run', 'tensorboard'): 'track',
 }
-RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {('teacher', 'source'): {'past': 'previous_epoch'}}
+RENAMED_VALUES: dict[tuple[str, ...], dict[str | bool, str]] = {
+  ('teacher', 'source'): {'past': 'previous_epoch'},
+  ('run', 'tensorboard'): {True: 'tensorboard', False: ''},
+}
 
 
 def renamed(config: Any, path: tuple[str, ...] = ()) -> Any:
   """`config` with the new names of its keys and values."""
   if not isinstance(config, Mapping):
     new = RENAMED_VALUES.get(path, {})
-    return new.get(config, config) if isinstance(config, str) else config
+    return new.get(config, config) if isinstance(config, str | bool) else config
   if path == ('cohort',):
     return {name: renamed(member) for name, member in config.items()}
   return {RENAMED.get((*path, k), k): renamed(v, (*path, k)) for k, v in config.items()}

@@ -37,9 +37,9 @@ def build(experiment: Any, setup: Setup) -> None:
     estimated = progress.size(write.estimate(spec, examples))
     free = shutil.disk_usage(spec.folder).free
     progress.say(
-      f'store: {", ".join(tap.name for tap in spec.taps)} of {examples} examples, {spec.views} '
-      f'view{"s" * (spec.views > 1)} each, to {spec.folder}: {record.record(spec.taps).itemsize} bytes a '
-      f'view and about {estimated} in all ({progress.size(free)} free)'
+      f'store: {", ".join(tap.name for tap in spec.taps)} of {progress.counted(examples, "example")}, '
+      f'{progress.counted(spec.views, "view")} each, to {spec.folder}: {record.record(spec.taps).itemsize} '
+      f'bytes a view and about {estimated} in all ({progress.size(free)} free)'
     )
     if not jax.process_index():
       files.write_json(spec.folder / manifest.NAME, write.manifest_of(spec))

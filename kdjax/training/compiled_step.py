@@ -12,6 +12,7 @@ from kdjax.errors import KdjaxError
 from kdjax.nn import taps
 from kdjax.pretrained import initialize
 from kdjax.runtime import progress
+from kdjax.runtime.progress import counted
 from kdjax.training import accumulate, loss_weights, members, memory, multi_step, remat, sharding
 from kdjax.training import step as steps
 from kdjax.training.schemes import data_free, dot, on_policy
@@ -82,12 +83,13 @@ def compile_step(
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
   updates, states = {}, {}
-  with progress.bar(f'{setup.name}: compiling', len(functions), 'member') as bar:
+  with progress.compiling(setup.name, _described(setup)) as tell:
     for i, (name, init_and_update) in enumerate(functions.items(), 1):
+      if len(functions) > 1:
+        tell(f'member {i} of {len(functions)}')
       common = setup, name, init_and_update, how, mesh
       updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
       check_memory(needs | memory.temporary(program))
-      bar.update(i)
 
   inputs = teacher_variables
   if data:
@@ -98,6 +100,13 @@ def compile_step(
     compiled = sharding.compile_teacher_forward(forward, mesh, example, setup.batch_size, how.dispatch)
   with_live_teacher = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
   return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher), states
+
+
+def _described(setup: Setup) -> str:
+  """'700 steps of 128 examples, 5 seeds'."""
+  size = f'{counted(setup.steps, "step")} of {counted(setup.batch_size, "example")}'
+  per_member = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
+  return f'{size}, {counted(len(setup.seeds), "seed")}{per_member}'
 
 
 def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):

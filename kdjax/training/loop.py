@@ -57,7 +57,7 @@ class TrainLoop:
     self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
     self.pending, self.notes, self.update_times = [], {}, {}
     folders = {name: Path(member.folder) for name, member in setup.members.items()}
-    self.logs = {name: Log(folder, step, how.tensorboard) for name, folder in folders.items()}
+    self.logs = {name: Log(folder, step, how.tracker) for name, folder in folders.items()}
     evaluators = {}  # members of one model share the compiled evaluation
     for member in setup.members.values():
       evaluators.setdefault(
@@ -116,6 +116,7 @@ class TrainLoop:
           began = time.monotonic()
           tree = self.evaluate(n, tree, bar)
           since += time.monotonic() - began
+          bar.update(n, now=True)
         stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
         if n % how.save_every == 0 or last or stop:
           self.save(n, tree, prefetched.state, bar)
@@ -194,7 +195,7 @@ class TrainLoop:
       metrics = self.evaluators[member.model](variables, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
       score = metrics[task.metric]
-      self.note(bar, task.metric, name, score)
+      self.note(bar, f'validation {task.metric}', name, score)
       if self.how.select == 'best':
         sign = 1 if task.higher_is_better else -1
         tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))

@@ -1,4 +1,4 @@
-"""The log of a training: metrics.jsonl, one record a line, and TensorBoard's files where they are on."""
+"""The log of a training: metrics.jsonl, one record a line, which a tracker gets too."""
 
 import json
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from kdjax.errors import KdjaxError
 from kdjax.runtime import files
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
+from kdjax.training.tracking import Tracker
 
 
 def read_log(path: Path) -> list[dict]:
@@ -19,7 +19,7 @@ def read_log(path: Path) -> list[dict]:
   lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
   records = [record for line in lines if (record := _record(line)) is not None]
   if damaged := sum(1 for line in lines[:-1] if line) - len(records):
-    say(f'{path}: {damaged} damaged line{"s" * (damaged > 1)} left out')
+    say(f'{path}: {counted(damaged, "damaged line")} left out')
   return records
 
 
@@ -62,19 +62,14 @@ def _line(record: Mapping) -> str:
 class Log:
   """Writes the records, after it has removed those past the restored step."""
 
-  def __init__(self, folder: Path, step: int, tensorboard: bool):
-    self.path, self.board = folder / 'metrics.jsonl', None
+  def __init__(self, folder: Path, step: int, tracker: Tracker):
+    self.folder, self.tracker = folder, tracker
+    self.path = folder / 'metrics.jsonl'
     if jax.process_index():
       self.path = None
       return
     records = [r for r in read_log(self.path) if r['step'] <= step]
     files.write(self.path, ''.join(map(_line, records)))
-    if tensorboard:
-      try:
-        from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  # optional
-      except ImportError as e:
-        raise KdjaxError('tensorboard=True needs tensorboardX: pip install tensorboardX') from e
-      self.board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
 
   def write(self, step: int, record: Mapping) -> None:
     """Appends a record; a list has one value a seed."""
@@ -83,8 +78,4 @@ class Log:
     plain = {k: np.asarray(v).tolist() for k, v in record.items()}
     with self.path.open('a', encoding='utf-8') as file:
       file.write(_line({'step': step, **plain}))
-    if self.board is None:
-      return
-    for key, value in plain.items():
-      for i, x in enumerate(np.atleast_1d(value)):
-        self.board.add_scalar(key if np.ndim(value) == 0 else f'{key}/seed{i}', x, step)
+    self.tracker.log(self.folder, step, plain)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from kdjax.training import schedules
+from kdjax.training import schedules, tracking
 from kdjax.training.schemes import data_free, on_policy
 from kdjax.types import Method, Model, Task, TrainState
 
@@ -82,9 +82,9 @@ class LoopConfig(NamedTuple):
     eval_every, log_every, save_every: in steps.
     eval_batch: the batch size of evaluation.
     keep: how many checkpoints.
-    tensorboard: whether TensorBoard's files are written too.
     dispatch: steps in one compiled program.
     resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
+    tracker: gets what metrics.jsonl gets.
   """
 
   select: str
@@ -94,9 +94,9 @@ class LoopConfig(NamedTuple):
   save_every: int
   eval_batch: int
   keep: int
-  tensorboard: bool
   dispatch: int = 1
   resident: str = 'no'
+  tracker: tracking.Tracker = tracking.NONE
 
   @classmethod
   def of(cls, select: str, run: Mapping) -> 'LoopConfig':

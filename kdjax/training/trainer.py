@@ -38,11 +38,6 @@ def train(
   began = time.monotonic()
   mesh = sharding.make_mesh()
   sharding.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
-  per_member = f' of each of {len(setup.members)} members' if len(setup.members) > 1 else ''
-  progress.say(
-    f'{setup.name}: compiling ({setup.steps} steps of {setup.batch_size} examples, '
-    f'{len(setup.seeds)} seed{"s" * (len(setup.seeds) > 1)}{per_member})'
-  )
   arrays = (
     setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
   )
