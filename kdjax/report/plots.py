@@ -8,7 +8,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from scipy import signal
 
 from kdjax.report import words
 
@@ -142,6 +141,8 @@ def ranking(ranked: Mapping) -> Figure | None:
 
 def spectrogram(sound: np.ndarray, bands: int = 48) -> np.ndarray:
   """A picture u8 [bands, T, 3] of a sound [N]: log power, low frequencies below."""
+  from scipy import signal  # takes half a second to import
+
   size = min(2 * bands, len(sound))
   _, _, power = signal.spectrogram(
     np.asarray(sound, np.float64), window='hann', nperseg=size, noverlap=size * 3 // 4
