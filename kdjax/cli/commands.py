@@ -68,12 +68,12 @@ def data() -> None:
 
 def taps(command: str) -> None:
   """Lists the taps of teacher and student."""
-  made = experiment(command)
+  chosen = experiment(command)
   from rich.console import Console
 
   from kdjax.experiment import tap_listing
 
-  tap_listing.show(made, Console())
+  tap_listing.show(chosen, Console())
 
 
 def experiment(command: str):
@@ -91,27 +91,27 @@ def experiment(command: str):
 
 def train(selected: tuple[str, ...], command: str) -> int | None:
   """Runs stages."""
-  made = experiment(command)
+  chosen = experiment(command)
   from kdjax.experiment import stages
 
-  return stoppable(lambda: stages.run(made, selected))
+  return stoppable(lambda: stages.run(chosen, selected))
 
 
 def store(what: str, command: str) -> int | None:
   """Builds, verifies or shows the store of the teacher's outputs."""
-  made = experiment(command)
+  chosen = experiment(command)
   from kdjax.experiment import stages
 
-  return stoppable(lambda: stages.store_command(made, what))
+  return stoppable(lambda: stages.store_command(chosen, what))
 
 
 def evaluate(command: str) -> None:
   """Prints the metrics of the finished stages."""
-  made = experiment(command)
+  chosen = experiment(command)
   from kdjax.experiment import stages
   from kdjax.runtime import progress
 
-  for stage, metrics in stages.evaluate(made, flags.SPLIT.value).items():
+  for stage, metrics in stages.evaluate(chosen, flags.SPLIT.value).items():
     for name, values in metrics.items():
       progress.say(f'{stage:10} {name:10} ' + ' '.join(f'{v:.4f}' for v in values))
 

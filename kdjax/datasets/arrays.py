@@ -59,13 +59,13 @@ def arrays(
   parts: dict[str, dict[str, np.ndarray]] = {}
   for name, array in numpy_arrays.read_npz(file, 'file of arrays', TIMES).items():
     if name == 'rate' and array.size == 1:
-      found = int(array.reshape(()))
-      if rate not in (0, found):
+      own_rate = int(array.reshape(()))
+      if rate not in (0, own_rate):
         raise KdjaxError(
-          f'{file} has sounds of {found:,} samples a second, and data.options.rate is {rate:,}: '
+          f'{file} has sounds of {own_rate:,} samples a second, and data.options.rate is {rate:,}: '
           'leave it out, or resample the arrays.'
         )
-      rate = found
+      rate = own_rate
       continue
     split, bare = place(name)
     if not array.ndim:

@@ -43,9 +43,11 @@ def names_of(files: Sequence[class_folders.Listed], train: Sequence[int], classe
   Raises:
     KdjaxError: for a single class, and a folder that is none of them.
   """
-  found = {files[i].label for i in train}
-  number = found and all(class_labels.WHOLE.fullmatch(name) for name in found)
-  names = tuple(map(str, classes)) or tuple(sorted(found, key=int) if number else sorted(found))
+  labels_of_train = {files[i].label for i in train}
+  number = labels_of_train and all(class_labels.WHOLE.fullmatch(name) for name in labels_of_train)
+  names = tuple(map(str, classes)) or tuple(
+    sorted(labels_of_train, key=int) if number else sorted(labels_of_train)
+  )
   for file in files:
     if file.label not in names:
       raise KdjaxError(
@@ -58,7 +60,7 @@ def names_of(files: Sequence[class_folders.Listed], train: Sequence[int], classe
       'classes lie in train/, test/ …'
     )
   class_labels.say_alike(names)
-  if untrained := [name for name in names if name not in found]:
+  if untrained := [name for name in names if name not in labels_of_train]:
     say(f'warning: no training file has the class {", ".join(map(repr, untrained[:5]))}.')
   return names
 

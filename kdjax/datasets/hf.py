@@ -111,8 +111,8 @@ def hf(
   """
   if not path:
     raise KdjaxError('which data set? Set --config.data.path=FOLDER or --config.data.path=org/name.')
-  found = loaded(path, config, revision, download)
-  parts = dict(found) if isinstance(found, Mapping) else {'train': found}
+  stored = loaded(path, config, revision, download)
+  parts = dict(stored) if isinstance(stored, Mapping) else {'train': stored}
   named = {split_name(s): part for s, part in parts.items() if split_name(s) in SPLITS}
   if 'train' not in named:
     raise KdjaxError(f'{path} has the splits {", ".join(parts)}, and none is called train.')

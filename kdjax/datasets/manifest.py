@@ -208,13 +208,13 @@ def reader_of(file, train, table, used, rate, seconds, frames) -> media.Media:
   counts = media.absent(table, used, where)
   has = {k: [r for r in train if not media.is_absent(r.get(c))] or list(table) for k, c in used.items()}
   if 'audio' in used:
-    heard = has['audio']
+    with_audio = has['audio']
 
     def sound(i):
-      value, place = heard[i].get(used['audio']), where(heard[i])
+      value, place = with_audio[i].get(used['audio']), where(with_audio[i])
       return plain.source(value, place, used['audio']), place
 
-    sounds = measured(len(heard), sound, rate, seconds)
+    sounds = measured(len(with_audio), sound, rate, seconds)
   if not counts:
     return plain._replace(sounds=sounds)
   blanks: dict[str, Any] = {}
@@ -234,12 +234,12 @@ def reader_of(file, train, table, used, rate, seconds, frames) -> media.Media:
 
 def files_of(table, used, folder) -> tuple[Path, ...]:
   """The files that the cells name."""
-  found: Counter[Path] = Counter()
+  counts: Counter[Path] = Counter()
   for row in table:
     for key in used.keys() & {'image', 'audio', 'video'}:
       value = row.get(used[key])
       for item in value if isinstance(value, list) else [value]:
         name = _named(item)
         if isinstance(name, str | int) and not media.is_absent(name):
-          found[folder / str(name)] += 1
-  return tuple(found)
+          counts[folder / str(name)] += 1
+  return tuple(counts)

@@ -53,14 +53,17 @@ def tfds(
       raise unknown(f'feature of {dataset.name}', name, features)
     chosen[key] = name
 
-  sounds, found = None, getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0
+  sounds, own_rate = (
+    None,
+    getattr(features[chosen['audio']], 'sample_rate', 0) or 0 if 'audio' in chosen else 0,
+  )
 
   def convert(record, index):
     example = {'id': index}
     for key, name in chosen.items():
       value = record[name]
       if key == 'audio' and sounds:
-        example[key] = sounds.fitted(np.asarray(value), found or sounds.rate)
+        example[key] = sounds.fitted(np.asarray(value), own_rate or sounds.rate)
         continue
       example[key] = value.decode() if isinstance(value, bytes) else np.asarray(value)
     return example
@@ -87,10 +90,10 @@ def tfds(
         'test': Subset(full, rows[rows % 10 == 9]),
       }
   if 'audio' in chosen and (rate or seconds):
-    sounds = audio_files.of_arrays([e['audio'] for e in _some(splits['train'])], found, rate, seconds)
-    found_rate = sounds.rate
+    sounds = audio_files.of_arrays([e['audio'] for e in _some(splits['train'])], own_rate, rate, seconds)
+    rate_of_data = sounds.rate
   else:
-    found_rate = found
+    rate_of_data = own_rate
   if leave_out:
     train = splits['train']
     labels = np.array([train[i]['label'] for i in track(range(len(train)), 'reading labels', len(train))])
@@ -99,7 +102,7 @@ def tfds(
   classes = tuple(getattr(label, 'names', ()))
   sizes = [(split, len(source)) for split, source in splits.items()] + [leave_out] * bool(leave_out)
   mark = files.fingerprint(dataset.info.full_name, sizes + [sounds] * bool(sounds))
-  return DataSet(splits, classes, mark, rate=found_rate, files=tfds_source.files(dataset))
+  return DataSet(splits, classes, mark, rate=rate_of_data, files=tfds_source.files(dataset))
 
 
 def _some(source: Sequence, most: int = 256) -> list:

@@ -39,12 +39,12 @@ def tars_of(pattern: str) -> list[Path]:
     bare.format(*(f'{n:0{w}}' for n, w in zip(ns, widths, strict=True))) for ns in itertools.product(*ranges)
   ]
   names = names if ranges else [pattern]
-  found = sorted(
+  paths = sorted(
     Path(p) for name in names for p in (glob.glob(name) or ([name] if Path(name).exists() else []))
   )
-  if not found:
+  if not paths:
     raise KdjaxError(f'there is no tar {pattern}.')
-  return found
+  return paths
 
 
 def split_of(tar: Path) -> str:
@@ -147,8 +147,8 @@ def webdataset(
   reader = reader_of(parts['train'], samples, modalities, rate, seconds)
   splits = {s: Members(part, keys, labels, reader) for s, part in parts.items() if part}
   mark = fingerprint([(s.name, len(s.members)) for s in samples], classes, keys, label, reader.sounds)
-  found = reader.sounds.rate if reader.sounds else 0
-  return DataSet(splits, tuple(classes), mark, rate=found, files=tuple(shards))
+  own_rate = reader.sounds.rate if reader.sounds else 0
+  return DataSet(splits, tuple(classes), mark, rate=own_rate, files=tuple(shards))
 
 
 def reader_of(
@@ -157,14 +157,16 @@ def reader_of(
   """How the members become arrays; a modality that some example lacks is marked, as in a table."""
   reader = media.Media(Path())
   if 'audio' in keys:
-    heard = [s for s in train if 'audio' in tars.keys(s)] or [s for s in samples if 'audio' in tars.keys(s)]
+    with_sound = [s for s in train if 'audio' in tars.keys(s)] or [
+      s for s in samples if 'audio' in tars.keys(s)
+    ]
 
     def sound(i):
-      content = tars.value(heard[i], 'audio')
+      content = tars.value(with_sound[i], 'audio')
       assert isinstance(content, bytes)  # of keys with a sound
-      return content, heard[i].where
+      return content, with_sound[i].where
 
-    reader = reader._replace(sounds=measured(len(heard), sound, rate, seconds))
+    reader = reader._replace(sounds=measured(len(with_sound), sound, rate, seconds))
   blanks = {}
   for key in keys if len(keys) > 1 else ():
     lacking = sum(key not in tars.keys(s) for s in samples)

@@ -123,11 +123,13 @@ def _lengths(examples, tokenizer) -> dict[str, dict[str, int]]:
   whole.no_padding()
   rows = np.unique(np.linspace(0, len(examples) - 1, min(len(examples), SAMPLE)).astype(int))
   sample = [examples[int(i)] for i in rows]
-  found = {}
+  lengths_of = {}
   for key in [k for k, v in sample[0].items() if isinstance(v, str)]:
     lengths = [len(encoded.ids) for encoded in whole.encode_batch([e[key] for e in sample])]
-    found[key] = {f'{p} %': int(np.percentile(lengths, p)) for p in PERCENTILES} | {'longest': max(lengths)}
-  return found
+    lengths_of[key] = {f'{p} %': int(np.percentile(lengths, p)) for p in PERCENTILES} | {
+      'longest': max(lengths)
+    }
+  return lengths_of
 
 
 def _notes(result) -> list[str]:
@@ -177,9 +179,9 @@ def tables(result: Mapping[str, Any]) -> list[dict]:
     }
     for split, s in splits.items()
   ]
-  found = [{'title': 'Splits', 'rows': rows}]
+  tables = [{'title': 'Splits', 'rows': rows}]
   keys = splits['train']['keys']
-  found.append(
+  tables.append(
     {'title': 'Arrays of an example', 'rows': [{'key': k, 'type and shape': v} for k, v in keys.items()]}
   )
   counts = {s: x['labels'] for s, x in splits.items() if 'labels' in x}
@@ -188,15 +190,15 @@ def tables(result: Mapping[str, Any]) -> list[dict]:
     most = sorted(names, key=lambda name: -counts.get('train', {}).get(name, 0))[:SHOWN]
     title = 'Labels' if len(names) <= SHOWN else f'Labels, the {SHOWN} most frequent of {len(names):,}'
     shown = [{'class': name} | {s: f'{x.get(name, 0):,}' for s, x in counts.items()} for name in most]
-    found.append({'title': title, 'rows': shown})
+    tables.append({'title': title, 'rows': shown})
   numbers = {s: x['numbers'] for s, x in splits.items() if x.get('numbers')}
   texts = {f'{s}: {k}': v for s, x in splits.items() for k, v in x['texts'].items()}
   missing = {s: x['missing'] for s, x in splits.items() if x['missing']}
   for title, first, part in (('Labels', 'split', numbers), ('Tokens of a text', 'text', texts)):
     body = [{first: name} | {k: _number(v) for k, v in x.items()} for name, x in part.items()]
-    found += [{'title': title, 'rows': body}] if body else []
+    tables += [{'title': title, 'rows': body}] if body else []
   body = [{'split': s} | {k: f'{100 * v:.1f} %' for k, v in x.items()} for s, x in missing.items()]
-  return found + ([{'title': 'Missing modalities', 'rows': body}] if body else [])
+  return tables + ([{'title': 'Missing modalities', 'rows': body}] if body else [])
 
 
 def _number(value):
@@ -205,7 +207,7 @@ def _number(value):
 
 def cards(data: load.Data) -> list[dict]:
   """Examples of train, evenly spaced, with their labels."""
-  examples, classes, found = splits_.examples_of(data.dataset, 'train'), data.dataset.classes, []
+  examples, classes, cards = splits_.examples_of(data.dataset, 'train'), data.dataset.classes, []
   for i in np.unique(np.linspace(0, len(examples) - 1, min(len(examples), CARDS)).astype(int)):
     example = examples[int(i)]
     card = {k: example[k] for k in ('text', 'audio') if k in example}
@@ -220,8 +222,8 @@ def cards(data: load.Data) -> list[dict]:
       truth = f'{label:.4g}'
     else:
       truth = classes[int(label)] if 0 <= label < len(classes) else '–'
-    found.append(card | {'truth': truth})
-  return found
+    cards.append(card | {'truth': truth})
+  return cards
 
 
 def show(config: Mapping[str, Any], workdir: Path, data_dir: str | None = None, cache: str = '') -> dict:

@@ -98,20 +98,20 @@ def given(predictor: Predictor, values: Mapping[str, Sequence[str]]) -> Rows:
   for name in values:
     if values[name] and name not in known:
       raise KdjaxError(f'the model takes {" and ".join(known)}, and no {name}: leave --{name} out.')
-  found = {name: expand(name, values[name]) for name in known if values.get(name)}
-  if not found:
+  columns_of = {name: expand(name, values[name]) for name in known if values.get(name)}
+  if not columns_of:
     raise KdjaxError(
       f'what about? Give {" and ".join(f"--{k}=…" for k in known)}, or a table with --input=….'
     )
-  rows = max(map(len, found.values()))
-  for name, own in found.items():
+  rows = max(map(len, columns_of.values()))
+  for name, own in columns_of.items():
     if len(own) not in (1, rows):
       raise KdjaxError(f'--{name} is given {len(own)} times; give it once, or {rows} times as the others.')
   columns = {
     name: _column(predictor, name, own if name == 'text' else [*map(Path, own)], [f'--{name}'] * len(own))
-    for name, own in found.items()
+    for name, own in columns_of.items()
   }
-  return Rows(columns, [{name: own[i % len(own)] for name, own in found.items()} for i in range(rows)])
+  return Rows(columns, [{name: own[i % len(own)] for name, own in columns_of.items()} for i in range(rows)])
 
 
 def expand(name: str, values: Sequence[str]) -> list[str]:
@@ -120,11 +120,11 @@ def expand(name: str, values: Sequence[str]) -> list[str]:
   Raises:
     KdjaxError: for a folder or a pattern without such files.
   """
-  found, suffixes = [], SUFFIXES[name]
+  names_of, suffixes = [], SUFFIXES[name]
   for value in values:
     path = Path(value).expanduser() if len(value) < 4096 and '\0' not in value else Path()
     if name == 'text' and not (value.endswith(suffixes) or _is(path, 'folder')):
-      found.append(value)
+      names_of.append(value)
       continue
     names = [str(path)]
     if _is(path, 'folder'):
@@ -138,8 +138,8 @@ def expand(name: str, values: Sequence[str]) -> list[str]:
       names = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
       if not names:
         raise KdjaxError(f'--{name}: no file is named as {value}.')
-    found += names if name != 'text' else [line for file in names for line in _text_lines(Path(file))]
-  return found
+    names_of += names if name != 'text' else [line for file in names for line in _text_lines(Path(file))]
+  return names_of
 
 
 def _is(path: Path, what: str) -> bool:

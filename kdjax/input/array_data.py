@@ -107,15 +107,15 @@ def arrays_dataset(
 def _sounds(source, name, rate, seconds, prefix) -> audio_files.Sounds | None:
   """How the sounds are read where they are files, or of different lengths; None for arrays of one length."""
   rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), SAMPLE // 4)).astype(int))
-  heard = [source[int(i)][name] for i in rows]
-  if isinstance(heard[0], Mapping) and 'array' not in heard[0]:
-    return audio_files.measured(len(heard), lambda i: (_file(heard[i]), f'{prefix}a sound'), rate, seconds)
-  arrays = [np.asarray(x['array'] if isinstance(x, Mapping) else x) for x in heard]
+  sounds = [source[int(i)][name] for i in rows]
+  if isinstance(sounds[0], Mapping) and 'array' not in sounds[0]:
+    return audio_files.measured(len(sounds), lambda i: (_file(sounds[i]), f'{prefix}a sound'), rate, seconds)
+  arrays = [np.asarray(x['array'] if isinstance(x, Mapping) else x) for x in sounds]
   if any(x.ndim != 1 for x in arrays):
     return None  # features
-  found = int(heard[0].get('sampling_rate') or 0) if isinstance(heard[0], Mapping) else 0
-  alike = len({len(x) for x in arrays}) == 1 and not isinstance(heard[0], Mapping)
-  return None if alike and not seconds else audio_files.of_arrays(arrays, found, rate, seconds)
+  own_rate = int(sounds[0].get('sampling_rate') or 0) if isinstance(sounds[0], Mapping) else 0
+  alike = len({len(x) for x in arrays}) == 1 and not isinstance(sounds[0], Mapping)
+  return None if alike and not seconds else audio_files.of_arrays(arrays, own_rate, rate, seconds)
 
 
 def _file(value: Mapping) -> Path | bytes:
@@ -127,8 +127,8 @@ def _file(value: Mapping) -> Path | bytes:
 def _sound(value, sounds, where):
   if isinstance(value, Mapping) and 'array' not in value:
     return sounds.read(_file(value), where)
-  found = int(value.get('sampling_rate') or 0) if isinstance(value, Mapping) else 0
-  return sounds.fitted(np.asarray(value['array'] if isinstance(value, Mapping) else value), found)
+  own_rate = int(value.get('sampling_rate') or 0) if isinstance(value, Mapping) else 0
+  return sounds.fitted(np.asarray(value['array'] if isinstance(value, Mapping) else value), own_rate)
 
 
 def _shaped(key, value):

@@ -139,23 +139,25 @@ def fit(sound: np.ndarray, length: int) -> np.ndarray:
   return np.pad(sound[:length], (0, max(length - len(sound), 0)))
 
 
-def of_arrays(arrays: Sequence[np.ndarray], found: int, rate: int, seconds: float) -> Sounds:
+def of_arrays(arrays: Sequence[np.ndarray], own_rate: int, rate: int, seconds: float) -> Sounds:
   """How to read sounds that are arrays alike, printed; as `measured` does for files.
 
   Args:
     arrays: a sample of them.
-    found: their samples a second, 0 where that is not known.
+    own_rate: their samples a second, 0 where that is not known.
     rate: to resample to; 0 leaves them.
     seconds: of each sound; 0 for the longest.
 
   Raises:
     KdjaxError: where the samples a second are needed and not known.
   """
-  if seconds and not (found or rate):
+  if seconds and not (own_rate or rate):
     raise KdjaxError('data.options.seconds needs the samples a second of the sounds: set data.options.rate.')
-  rate = rate or found
+  rate = rate or own_rate
   longest = max(len(x) for x in arrays)
-  samples = round(seconds * rate) if seconds else -(-longest * rate // (found or rate)) if rate else longest
+  samples = (
+    round(seconds * rate) if seconds else -(-longest * rate // (own_rate or rate)) if rate else longest
+  )
   at = f' at {rate:,} a second' if rate else ''
   say(f'sounds: {samples:,} samples each{at}; longer ones are cut, shorter ones end in silence.')
   return Sounds(rate, max(samples, 1))

@@ -41,19 +41,19 @@ def named(names: Iterable[str], where: str) -> dict[str, str]:
   Raises:
     KdjaxError: if two names are of one split, one is of none, or there is no training split.
   """
-  found: dict[str, str] = {}
+  name_of: dict[str, str] = {}
   for name in names:
     split = split_name(name)
     if split not in SPLITS:
       raise KdjaxError(f'{where}: {unknown("split", name, SPLITS)}')
-    if split in found:
-      raise KdjaxError(f'{where} has the splits {found[split]!r} and {name!r}, both for {split}: keep one.')
-    found[split] = name
-  if 'train' not in found:
+    if split in name_of:
+      raise KdjaxError(f'{where} has the splits {name_of[split]!r} and {name!r}, both for {split}: keep one.')
+    name_of[split] = name
+  if 'train' not in name_of:
     raise KdjaxError(
-      f'{where} has {", ".join(map(repr, found.values()))}, and nothing to train on: call a split train.'
+      f'{where} has {", ".join(map(repr, name_of.values()))}, and nothing to train on: call a split train.'
     )
-  return found
+  return name_of
 
 
 def completed(

@@ -52,40 +52,40 @@ def keys(example: Mapping[str, Any], given: Mapping[str, str], where: str) -> di
     if name not in example:
       listed = ', '.join(map(repr, example))
       raise KdjaxError(f'{where} has {listed}, and no {name!r}, which data.columns.{key} names.')
-  found = dict(given)
+  keys = dict(given)
   rest = [name for name in example if name not in given.values()]
   for name in list(rest):
     key = KEYS.get(name.lower()) or (name if name in PLAIN or '/' in name else '')
     if key and key not in given:
-      if key in found:
+      if key in keys:
         raise KdjaxError(
-          f'{where} has {found[key]!r} and {name!r}, either of which may be the {key}: set '
+          f'{where} has {keys[key]!r} and {name!r}, either of which may be the {key}: set '
           f'data.columns.{key} to one.'
         )
-      found[key] = name
+      keys[key] = name
       rest.remove(name)
-  modalities = found.keys() & {'image', 'text', 'audio', 'video', 'words'}
+  modalities = keys.keys() & {'image', 'text', 'audio', 'video', 'words'}
   for name in rest:
     if name.lower() in INPUT or (not modalities and len(rest) == 1):
       key = kind(example[name])
-      if not key or key in found:
+      if not key or key in keys:
         raise KdjaxError(
           f'{where}: {name!r} is {shown(example[name])} an example, which may be several '
           f'things: name it, {DICT}.'
         )
-      found[key] = name
-  if not found.keys() - {'label', 'id'}:
+      keys[key] = name
+  if not keys.keys() - {'label', 'id'}:
     kinds = ', '.join(f'{n!r} ({shown(v)})' for n, v in list(example.items())[:8])
     raise KdjaxError(
       f'{where} has {kinds or "nothing"}, and no image, text, audio or video: name it, {DICT}.'
     )
-  return found
+  return keys
 
 
-def said(found: Mapping[str, str], example: Mapping[str, Any], left: Iterable[str]) -> str:
+def said(keys: Mapping[str, str], example: Mapping[str, Any], left: Iterable[str]) -> str:
   """What was taken for what, as part of a line."""
   parts = [
-    f'{key}: {"" if key == name else f"{name!r}, "}{shown(example[name])}' for key, name in found.items()
+    f'{key}: {"" if key == name else f"{name!r}, "}{shown(example[name])}' for key, name in keys.items()
   ]
   left = list(left)
   return '; '.join(parts) + (f'; left out: {", ".join(left[:8])}' if left else '')

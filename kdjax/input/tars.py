@@ -61,11 +61,11 @@ def index(tars: Sequence[Path]) -> list[Sample]:
   """
   samples: list[Sample] = []
   for tar in track(tars, 'reading the tars', len(tars), 'tar'):
-    found: dict[str, dict[str, Member]] = {}
+    by_key: dict[str, dict[str, Member]] = {}
     try:
       with tarfile.open(regular_file(tar, 'tar'), 'r:') as archive:
         for info in archive:
-          _add(info, tar, found)
+          _add(info, tar, by_key)
         end = archive.offset
     except (tarfile.TarError, OSError, ValueError) as e:
       reason = ' '.join(str(e).split())[:200]
@@ -73,15 +73,15 @@ def index(tars: Sequence[Path]) -> list[Sample]:
     size = tar.stat().st_size
     if 0 < size - end < tarfile.BLOCKSIZE:  # tarfile takes half a header for the end
       raise KdjaxError(f'{tar} ends within a header: it is cut off.')
-    if cut := next((n for n, m in found.items() if any(x.offset + x.size > size for x in m.values())), None):
+    if cut := next((n for n, m in by_key.items() if any(x.offset + x.size > size for x in m.values())), None):
       raise KdjaxError(f'{tar} ends within {cut}: it is cut off.')
-    samples += [Sample(len(samples) + i, name, tar, m) for i, (name, m) in enumerate(found.items())]
+    samples += [Sample(len(samples) + i, name, tar, m) for i, (name, m) in enumerate(by_key.items())]
     if len(samples) > MOST:
       raise KdjaxError(f'the tars have more than {MOST:,} examples.')
   return samples
 
 
-def _add(info, tar, found):
+def _add(info, tar, by_key):
   folder, _, file = info.name.rpartition('/')
   name, _, suffix = file.partition('.')
   suffix = suffix.lower().rpartition('.')[2]
@@ -96,7 +96,7 @@ def _add(info, tar, found):
   limit = LARGEST_TEXT if suffix in ('txt', 'cls', 'json') else LARGEST
   if info.size > limit or info.issparse():
     raise KdjaxError(f'{tar}: {info.name[:200]!r} has {info.size:,} bytes; at most {limit:,} are read.')
-  members = found.setdefault(f'{folder}/{name}' if folder else name, {})
+  members = by_key.setdefault(f'{folder}/{name}' if folder else name, {})
   if suffix in members:
     raise KdjaxError(f'{tar} has {info.name[:200]!r} twice.')
   members[suffix] = Member(info.offset_data, info.size)
@@ -139,12 +139,12 @@ def _json(sample) -> dict:
 
 def keys(sample: Sample) -> set[str]:
   """The keys of a batch that the example has; of a .json those that stand in it, of a .npy by its shape."""
-  found = {KEYS[suffix] for suffix in sample.members} - {'json', 'npy'}
-  if 'json' in sample.members and not {'text', 'label'} <= found:
+  keys = {KEYS[suffix] for suffix in sample.members} - {'json', 'npy'}
+  if 'json' in sample.members and not {'text', 'label'} <= keys:
     value = _json(sample)
-    found |= {'label'} & value.keys()
-    found |= {'text'} if any(isinstance(value.get(k), str) for k in CAPTIONS) else set()
-  return found | ({'video' if 'image' in found else 'image'} if 'npy' in sample.members else set())
+    keys |= {'label'} & value.keys()
+    keys |= {'text'} if any(isinstance(value.get(k), str) for k in CAPTIONS) else set()
+  return keys | ({'video' if 'image' in keys else 'image'} if 'npy' in sample.members else set())
 
 
 def value(sample: Sample, key: str) -> Any:

@@ -114,8 +114,8 @@ class _Mlflow:
     self.id = run_id(workdir, 'mlflow', lambda: self._begin(name, config))
 
   def _begin(self, name, config):
-    found = self.client.get_experiment_by_name(PROJECT)
-    experiment = found.experiment_id if found else self.client.create_experiment(PROJECT)
+    existing = self.client.get_experiment_by_name(PROJECT)
+    experiment = existing.experiment_id if existing else self.client.create_experiment(PROJECT)
     begun = self.client.create_run(experiment, run_name=name).info.run_id
     for key, value in flat(config).items():
       self.client.log_param(begun, key, str(value)[:500])
