@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 COLOURS = ('black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow')
-RGB = (
+RGB = ((0, 0, 0), (0, 0, 255), (165, 42, 42), (128, 128, 128), (0, 255, 0), (255, 0, 0), (0, 128, 128), (255, 255, 0))
   (0, 0, 0),
   (0, 0, 1),
   (0.6, 0.2, 0.1),
