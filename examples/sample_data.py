@@ -8,16 +8,9 @@ from PIL import Image
 from scipy.io import wavfile
 
 COLOURS = ('black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow')
-RGB = ((0, 0, 0), (0, 0, 255), (165, 42, 42), (128, 128, 128), (0, 255, 0), (255, 0, 0), (0, 128, 128), (255, 255, 0))
-  (0, 0, 0),
-  (0, 0, 1),
-  (0.6, 0.2, 0.1),
-  (0.5, 0.5, 0.5),
-  (0, 0.5, 0),
-  (1, 0, 0),
-  (0, 0.5, 0.5),
-  (1, 1, 0),
-)
+BLACK, BLUE, BROWN, GRAY = (0, 0, 0), (0, 0, 255), (165, 42, 42), (128, 128, 128)
+GREEN, RED, TEAL, YELLOW = (0, 255, 0), (255, 0, 0), (0, 128, 128), (255, 255, 0)
+RGB = (BLACK, BLUE, BROWN, GRAY, GREEN, RED, TEAL, YELLOW)  # in the order of COLOURS
 
 
 def pictures(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:

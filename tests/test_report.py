@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from kdjax import report
-from kdjax.report import plots, words
+from kdjax.evaluation import class_results
+from kdjax.report import classes, plots, words
 from kdjax.report.table import rows
 
 
@@ -236,3 +237,88 @@ def test_totals_are_drawn_where_a_stage_logged_no_task_loss(curves):
   assert axes.get_ylabel() == 'loss: labels'
   curves['teacher'] = [{'step': 1, 'loss/total': [1.0]}]
   assert plots.training_loss(curves).axes[0].get_ylabel() == 'loss: total'
+
+
+def classified(results, count):
+  """The results with classes: of class i every example is right but i of its 50, which are called class 0."""
+  label = np.repeat(np.arange(count), 50)
+  answer = np.where(np.tile(np.arange(50), count) < label, 0, label)
+  one = {'logits': 4 * np.eye(count, dtype=np.float32)[answer], 'label': label}
+  gathered = {'teacher': [one], 'baseline': [one, one], 'student': [one, one, one]}
+  return results | class_results.measure(gathered, [f'c{i}' for i in range(count)])
+
+
+def test_the_classes_are_listed_the_worst_first(results, curves, tmp_path):
+  few = classified(results, 5)
+  first, *_, last = classes.rows(few)
+  assert first['class'] == 'c0' and last['class'] == 'c1'  # c0 is what the wrong ones are called
+  assert first['recall, student'] == '100.0 % ± 0.0' and first['recall, teacher'] == '100.0 %'
+  assert first['precision, teacher'] == '83.3 % (predicted 60×)' and first['examples'] == '50'
+  page = written(tmp_path, few, curves, [])[1]
+  assert page.count('class="miss"') == 20 and page.count('class="hit"') == 5
+  assert 'summed over 3 seeds' in page and 'Most confused classes' not in page and '<summary>' in page
+
+
+def test_many_classes_are_folded_and_have_no_matrix(results, curves, tmp_path):
+  many = classified(results, 30)
+  page = flat(written(tmp_path, many, curves, [])[1])
+  assert '10 more' in page and 'class="miss"' not in page
+  pair = classes.confused(many)[0]
+  assert pair == {'true class': 'c29', 'predicted': 'c0', 'examples': '87', 'share of the class': '58.0 %'}
+  assert page.count('<th scope="row" role="rowheader"> c29 </th>') == 2
+
+
+def test_calibration_is_drawn_against_confidence(results):
+  figure = classes.calibration(classified(results, 5))
+  diagonal, teacher, baseline, student = figure.axes[0].lines
+  confidence = 100 * math.exp(4) / (math.exp(4) + 4)
+  for line in (teacher, baseline, student):
+    np.testing.assert_allclose(line.get_xydata(), [[confidence, 96.0]])
+  assert diagonal.get_xydata().tolist() == [[0, 0], [100, 100]]
+  assert 'ECE 0.028' in student.get_label()
+  assert classes.calibration(results) is None
+
+
+def test_the_terms_of_the_loss_are_named_in_words(curves):
+  records = [{'step': s, 'loss/task': [1.0], 'loss/kd': [3.0, 2.0], 'loss/total': [4.0]} for s in (1, 2)]
+  names = {'kd': 'Softened class scores: KL to the teacher'}
+  labels = [line.get_label() for line in plots.losses(records, names).axes[0].lines]
+  assert labels == ['task', 'kd: Softened class scores']
+  assert plots.losses(curves['student'], {}) is None
+
+
+def test_every_figure_says_its_split_and_its_command(results, curves, tmp_path):
+  page = written(tmp_path, classified(results, 5), curves, [])[1]
+  figures = re.findall(r'<figure.*?</figure>', page, re.DOTALL)
+  assert len(figures) == 6
+  assert all('<code>python run.py --config=a*b</code>' in figure for figure in figures)
+  titles = [re.search(r'<h3>(.*?)</h3>', figure)[1] for figure in figures]
+  assert [t for t in titles if not re.search(r'on (train|validation|test)\b', t)] == ['Latency']
+
+
+def test_the_figures_follow_the_page_into_the_dark(results, curves, tmp_path):
+  page = written(tmp_path, classified(results, 5), curves, [])[1]
+  drawn = ''.join(re.findall(r'<svg.*?</svg>', page, re.DOTALL))
+  fixed = set(re.findall(r'(?<!, )#[0-9a-f]{6}\b', drawn))
+  assert not fixed & {'#000000', '#ffffff', '#010203', '#040506', *plots.COLOURS.values()}
+  assert 'currentColor' in drawn and 'prefers-color-scheme: dark' in page
+
+
+@pytest.mark.parametrize(
+  ('values', 'cells'),
+  [
+    ([0.894, 12.3, None], ['0.89', '12.30', words.DASH]),
+    ([1975.2, 12533.0], ['1,975', '12,533']),
+    ([0.19, 0.0319, 0.0], ['0.190', '0.032', '0.000']),
+    ([math.nan], [words.DASH]),
+  ],
+)
+def test_a_column_has_one_number_of_decimals(values, cells):
+  assert words.column(values) == cells
+
+
+def test_scores_that_are_no_shares_have_one_number_of_decimals(results):
+  results |= {'metric': 'mse', 'higher_is_better': False, 'references': {'mean': 12.0}}
+  for name, values in (('teacher', [1.0]), ('baseline', [3.25, 3.5]), ('student', [2.0, 2.125])):
+    results['stages'][name] |= stage(values, 10)
+  assert [row['mse'] for row in rows(results)] == ['1.00', '3.38 ± 0.18', '2.06 ± 0.09', '12.00']

@@ -9,6 +9,7 @@ from kdjax.report import plots, words
 from kdjax.runtime.progress import counted
 
 SHOWN = 20  # rows of a table that are not folded
+LEAST = 0.01  # share of the examples below which a bin is not drawn
 
 
 def rows(results: Mapping) -> list[dict[str, str]]:
@@ -104,16 +105,17 @@ def calibration(results: Mapping) -> Figure | None:
     count, right, confidence = (
       np.array([s[k] for s in seeds], float) for k in ('count', 'right', 'confidence')
     )
-    any_, total = count.sum(0) > 0, np.maximum(count.sum(0), 1)
-    x, y = (100 * (part.sum(0) / total)[any_] for part in (confidence, right))
-    each = np.where(count > 0, 100 * right / np.maximum(count, 1), np.nan)[:, any_]
+    total = np.maximum(count.sum(0), 1)
+    drawn = count.sum(0) > LEAST * count.sum()
+    x, y = (100 * (part.sum(0) / total)[drawn] for part in (confidence, right))
+    each = np.where(count > 0, 100 * right / np.maximum(count, 1), np.nan)[:, drawn]
     colour = plots.COLOURS[stage]
     axes.fill_between(x, np.nanmin(each, 0), np.nanmax(each, 0), color=colour, alpha=0.18, linewidth=0)
     style = {'color': colour, 'linestyle': plots.LINES[stage], 'marker': plots.MARKERS[stage]}
     axes.plot(x, y, linewidth=1.6, markersize=5, label=f'{stage}, ECE {error}', **style)
   axes.set_xlim(0, 103)
   axes.set_ylim(0, 103)
-  plots.legend_below(figure, [f'{s}, ECE {e}' for s, e in zip(stages, errors, strict=True)])
+  plots.legend_below(figure)
   return figure
 
 

@@ -195,6 +195,7 @@ def _result_plots(results, curves):
       classes.calibration(results),
       f'Calibration on {split}',
       'On the dotted line, a confidence of 80 % is right 80 % of the time; below it a model is too sure. '
+      f'Without what has less than {classes.LEAST:.0%} of the examples. '
       f'{shade}',
     ),
     (plots.latency(results), 'Latency', 'Time for one example; shorter is better.'),

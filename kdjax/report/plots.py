@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from kdjax.report import words
 
@@ -75,9 +76,7 @@ def metric_against_size(results: Mapping) -> Figure | None:
   counts = sorted({count for count, _, _ in points.values()})
   axes.set_xticks(counts, [words.scaled(c, ('', 'k', 'M', 'B', 'T')) for c in counts])
   axes.set_xticks([], minor=True)  # on less than a decade their labels run into each other
-  texts = []
   for name, (count, mean, std) in points.items():
-    texts.append(f'{name} {words.stage_score(results, name)}')
     axes.errorbar(
       count,
       scale * mean,
@@ -88,17 +87,17 @@ def metric_against_size(results: Mapping) -> Figure | None:
       markersize=8,
       linewidth=1.8,
       linestyle='none',
-      label=texts[-1],
+      label=f'{name} {words.stage_score(results, name)}',
     )
   references = {k: v for k, v in (results.get('references') or {}).items() if words.is_number(v)}
   for i, (name, value) in enumerate(references.items()):
-    texts.append(f'{name} {words.score(value, metric, decimals)}'.replace('$', r'\$'))
+    text = f'{name} {words.score(value, metric, decimals)}'.replace('$', r'\$')
     style = (0, (6, 2)), (0, (1, 2)), (0, (6, 2, 1, 2))
     axes.axhline(
-      scale * value, color=INK, linestyle=style[i % len(style)], linewidth=1.2, alpha=0.7, label=texts[-1]
+      scale * value, color=INK, linestyle=style[i % len(style)], linewidth=1.2, alpha=0.7, label=text
     )
   axes.margins(x=0.2, y=0.15)  # no label of a tick runs into the next
-  legend_below(figure, texts)
+  legend_below(figure)
   return figure
 
 
@@ -173,7 +172,7 @@ def svg(figure: Figure, label: str) -> str:
   referenced = set(re.findall(r'#([\w-]+)', text))
   text = re.sub(r' id="([\w.-]+)"', lambda m: m[0] if m[1] in referenced else '', text)
   safe = re.sub(r'[<>&"]', ' ', label)
-  widest = f'max-width: {figure.get_size_inches()[0] * 8:.0f}rem'  # larger text than the page's looks odd
+  widest = f'max-width: {figure.get_size_inches()[0] * 6.5:.1f}rem'  # larger text than the page's looks odd
   return text.replace('<svg', f'<svg role="img" aria-label="{safe}" style="{widest}"', 1)
 
 
@@ -197,14 +196,22 @@ def blank(x: str, y: str, size: tuple[float, float] = (4.6, 3.1)) -> tuple[Figur
   return figure, axes
 
 
-def legend_below(figure: Figure, texts: Sequence[str]) -> None:
+def legend_below(figure: Figure) -> None:
   """The legend of a figure under its axes, where it covers nothing; the figure grows by its lines."""
+  handles, texts = figure.axes[0].get_legend_handles_labels()
   columns = max(1, min(len(texts), int(52 // (max(map(len, texts)) + 6))))
   lines = -(-len(texts) // columns)
   width, height = figure.get_size_inches()
   figure.set_size_inches(width, height + 0.22 * lines)
+  points_first = sorted(zip(handles, texts, strict=True), key=lambda e: isinstance(e[0], Line2D))
   figure.legend(
-    loc='outside lower center', ncols=columns, frameon=False, labelcolor=INK, fontsize=9.5, columnspacing=1.5
+    *zip(*points_first, strict=True),
+    loc='outside lower center',
+    ncols=columns,
+    frameon=False,
+    labelcolor=INK,
+    fontsize=9.5,
+    columnspacing=1.5,
   )
 
 
@@ -242,7 +249,7 @@ def _line_plot(series, x, label, scale, may_log=False):
     return None
   if may_log and 0 < lowest < highest / 30:
     axes.set_yscale('log')
-  legend_below(figure, list(series))
+  legend_below(figure)
   return figure
 
 

@@ -18,7 +18,6 @@ _STYLES = {'better': 'green', 'worse': 'red'}
 def rows_of(ranked: Mapping) -> list[dict[str, str]]:
   """One row per member, best first, then the baseline and the teacher, each {column: cell}."""
   metric, digits = ranked['metric'], _digits(ranked)
-  effects = iter(words.column([r['effect'] for r in ranked['rows'] if 'failed_at' not in r]))
   out = []
   for row in ranked['rows']:
     cells = dict.fromkeys(('model', metric, *COLUMNS), '')
@@ -30,7 +29,7 @@ def rows_of(ranked: Mapping) -> list[dict[str, str]]:
     cells[metric] = words.score(row['mean'], metric, digits, row['std'])
     cells['difference'] = words.signed(row['difference'], metric, digits)
     cells['95 % interval'] = words.interval(row['interval'], metric, digits)
-    cells['d_z'] = next(effects)
+    cells['d_z'] = f'{row["effect"]:.2f}' if words.is_number(row['effect']) else words.DASH
     cells |= {'p': words.p_cell(row['p_value']), 'p (FDR)': words.p_cell(row['p_adjusted'])}
     cells |= {'verdict': row['verdict'], 'gap': words.DASH if gap is None else f'{100 * gap:.0f} %'}
     out.append(cells | {'cost': words.DASH if row['cost'] is None else f'{row["cost"]:.2f}×'})
