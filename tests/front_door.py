@@ -112,6 +112,17 @@ def wav2vec2(prefix, buckets=0, weighted=False):
   )
 
 
+def modernbert():
+  """Two layers of two heads, 8 wide, and a classifier."""
+  shapes = {'model.embeddings.tok_embeddings.weight': (20, 8), 'head.dense.weight': (8, 8)}
+  for i in range(2):
+    at = f'model.layers.{i}.'
+    shapes |= {f'{at}attn.Wqkv.weight': (24, 8), f'{at}attn.Wo.weight': (8, 8)}
+    shapes |= {f'{at}mlp.Wi.weight': (24, 8), f'{at}mlp.Wo.weight': (8, 12), f'{at}mlp_norm.weight': (8,)}
+  names = ('model.embeddings.norm', 'model.final_norm', 'head.norm', 'model.layers.1.attn_norm')
+  return shapes | {f'{name}.weight': (8,) for name in names} | dense('classifier', out=3)
+
+
 def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)

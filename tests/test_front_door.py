@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import front_door
-from front_door import bert, convnext, dense, dinov2, llama, wav2vec2
+from front_door import bert, convnext, dense, dinov2, llama, modernbert, wav2vec2
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.input import tokenizer
@@ -102,6 +102,15 @@ for kind, class_name, shapes, settings in (
 ):
   settings |= {'model_type': kind, 'architectures': [f'{class_name}ForSequenceClassification']}
   CASES[kind] = 'wav2vec2', shapes, SPEECH | settings, SOUND, 3
+CASES['modernbert'] = (
+  'modernbert',
+  modernbert(),
+  BERT
+  | {'model_type': 'modernbert', 'architectures': ['ModernBertForSequenceClassification']}
+  | {'num_hidden_layers': 2, 'local_attention': 4},
+  TEXT,
+  3,
+)
 LEFT_OUT = ('mask_token', 'masked_spec_embed')
 
 
@@ -412,3 +421,28 @@ def test_a_config_of_sound_that_is_refused(tmp_path, name, changes, files, match
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': 'wav2vec2'})
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'changes, attributes, match',
+  [
+    ({}, {'pool': 'first_dense', 'window': 2, 'full_every': 3, 'theta': 160_000.0}, ''),
+    ({'classifier_pooling': 'mean', 'global_rope_theta': 5e5}, {'pool': 'mean_dense', 'theta': 5e5}, ''),
+    ({'layer_types': ['full_attention', 'sliding_attention']}, {'full_every': 3}, ''),
+    ({'local_rope_theta': None}, {'local_theta': 160_000.0}, ''),
+    ({'layer_types': ['sliding_attention', 'full_attention']}, {}, 'layer_types in no order'),
+    ({'norm_bias': True}, {}, 'norm_bias True; the model modernbert has False only'),
+    ({'classifier_pooling': 'max'}, {}, "unknown classifier_pooling in .*: 'max'"),
+    ({'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}}, {}, 'modernbert has no scaling'),
+    ({'model_type': None}, {}, "unknown model_type for the model modernbert: ''"),
+  ],
+)
+def test_the_config_of_modernbert(tmp_path, changes, attributes, match):
+  front_door.write(tmp_path, {'x': (1,)}, CASES['modernbert'][2] | changes)
+  if match:
+    with pytest.raises(KdjaxError, match=match) as error:
+      pretrained.complete(str(tmp_path), {'model': 'modernbert'})
+    assert '\n' not in str(error.value)
+  else:
+    config = pretrained.complete(str(tmp_path), {'model': 'modernbert'})
+    assert config | attributes == config
