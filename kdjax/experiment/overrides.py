@@ -108,8 +108,9 @@ def _renamed(path, text):
   keys = tuple(path.split('.'))
   if keys not in RENAMED:
     return path, text
-  values = RENAMED_VALUES.get(keys, {})
-  return '.'.join((*keys[:-1], RENAMED[keys])), values.get(BOOLS.get(text.lower(), text), text)
+  values = {str(old): new for old, new in RENAMED_VALUES.get(keys, {}).items()}
+  old = str(BOOLS[text.lower()]) if text.lower() in BOOLS else text
+  return '.'.join((*keys[:-1], RENAMED[keys])), values.get(old, text)
 
 
 def keys_of(tree, path):
