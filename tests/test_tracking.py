@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import settings
 from kdjax.errors import KdjaxError
-from kdjax.experiment import stages
+from kdjax.experiment import overrides, stages
 from kdjax.training import tracking
 from kdjax.training.metrics_log import read_log
 
@@ -178,6 +178,9 @@ def test_a_missing_library_is_one_line(kind, monkeypatch):
 def test_the_old_key_is_read():
   for old, new in ((True, 'tensorboard'), (False, '')):
     assert settings.complete({'name': 'x', 'run': {'tensorboard': old}})['run']['track'] == new
+    config = settings.complete({'name': 'x'})
+    overrides.apply(config, [('run.tensorboard', str(old)), ('run.together', '3')])
+    assert config['run']['track'] == new and config['run']['members_per_program'] == 3
 
 
 def test_the_cohorts_ranking_has_numbers_too():

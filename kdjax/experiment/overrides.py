@@ -7,6 +7,7 @@ from typing import Any, Literal, get_origin
 
 from kdjax import options, settings
 from kdjax.errors import KdjaxError, unknown
+from kdjax.runtime.renamed_keys import RENAMED, RENAMED_VALUES
 
 FLAG = re.compile(r'--?(no)?config\.([^=]+)(?:=(.*))?', re.DOTALL)
 # Under these prefixes new keys may be added, and None deletes one.
@@ -74,7 +75,9 @@ def apply(config: Any, overrides: Sequence[tuple[str, str]]) -> None:
   """
   annotations, kinds = dict(settings.leaves()), _kinds()
   for path, text in overrides:
-    flag, may_grow = f'--config.{path}={text}', OPEN.fullmatch(path)
+    flag = f'--config.{path}={text}'
+    path, text = _renamed(path, text)
+    may_grow = OPEN.fullmatch(path)
     tree, (*above, last) = config, keys_of(config, path)
     for key in above:
       if key not in tree and may_grow:
@@ -98,6 +101,16 @@ def _below(tree, key, flag):
   if not (isinstance(tree, Mapping) or hasattr(tree, 'keys')) or key not in tree:
     raise unknown(f'key of the recipe in {flag[:200]}', key, getattr(tree, 'keys', list)())
   return tree[key]
+
+
+def _renamed(path, text):
+  """The key and value of an override that has the names of an earlier version."""
+  keys = tuple(path.split('.'))
+  if keys not in RENAMED:
+    return path, text
+  values = {str(old): new for old, new in RENAMED_VALUES.get(keys, {}).items()}
+  old = str(BOOLS[text.lower()]) if text.lower() in BOOLS else text
+  return '.'.join((*keys[:-1], RENAMED[keys])), values.get(old, text)
 
 
 def keys_of(tree, path):

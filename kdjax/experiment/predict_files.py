@@ -12,7 +12,7 @@ from kdjax.errors import KdjaxError, printable
 from kdjax.experiment.predict import Answer, Predictor
 from kdjax.input import audio_files, images, table_file
 from kdjax.runtime import files
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 
 NAMES = ('image', 'text', 'audio')  # of columns and flags
 SUFFIXES = {
@@ -157,7 +157,7 @@ def _text_lines(path: Path) -> list[str]:
   lines = [line for line in content.splitlines() if line.strip()]
   if not lines:
     raise KdjaxError(f'--text: {path} holds no text.')
-  say(f'{path}: {len(lines):,} texts, one a line.')
+  say(f'{path}: {counted(len(lines), "text")}, one a line.')
   return lines
 
 

@@ -21,7 +21,7 @@ from kdjax.paper_tables.units import Unit, done
 from kdjax.runtime import files
 from kdjax.runtime.config_tree import digest
 from kdjax.runtime.program import program
-from kdjax.runtime.progress import duration, say
+from kdjax.runtime.progress import counted, duration, say
 from kdjax.training import sharding, trainer
 from kdjax.training.compiled_step import compile_step
 from kdjax.training.setup import LoopConfig
@@ -65,7 +65,7 @@ def plan(table: Table, units: Mapping[str, Unit], cells: Mapping, scale: str, wo
     )
   not_runnable = sum(not cell.experiments for cell in cells.values())
   suffix = f', {not_runnable} of which cannot be run' if not_runnable else ''
-  lines = [f'{len(cells)} cells{suffix}, {len(pending)} of {len(units)} experiments to run.']
+  lines = [f'{counted(len(cells), "cell")}{suffix}, {len(pending)} of {len(units)} experiments to run.']
   if unknown:
     lines.append(f'No estimate of the time: {unknown}')
   elif scale != 'paper':

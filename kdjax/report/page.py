@@ -116,7 +116,7 @@ def index_html(all_results: Sequence[Mapping]) -> str:
 def data_html(summary: Mapping, sections: Sequence[Mapping], examples: Sequence[Mapping]) -> str:
   """The summary of a data set as a page: its tables, and a few examples."""
   splits = ', '.join(f'{split} {s["examples"]:,}' for split, s in summary['splits'].items())
-  classes = f', {len(summary["classes"]):,} classes' if summary['classes'] else ''
+  classes = f', {counted(len(summary["classes"]), "class")}' if summary['classes'] else ''
   setting = {k.capitalize(): summary[k] for k in ('path', 'task', 'licence', 'fingerprint') if summary[k]}
   return _render(
     name=summary['name'],

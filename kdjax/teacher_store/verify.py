@@ -66,8 +66,8 @@ def info(folder: Path) -> dict:
     (write.sidecar_or_none(folder, i) or {}).get('bytes', 0) for i in range(count) if i not in damaged
   )
   progress.say(
-    f'{folder}: {identity["data.examples"]} examples, views of each: {identity["store.views"]}, '
-    f'{progress.size(size)}, {count - len(damaged)} of {count} shards, '
+    f'{folder}: {progress.counted(identity["data.examples"], "example")}, views of each: '
+    f'{identity["store.views"]}, {progress.size(size)}, {count - len(damaged)} of {count} shards, '
     f'{"finished" if metadata["complete"] else "not finished"}'
   )
   for tap in manifest.taps(metadata):

@@ -173,8 +173,8 @@ class TrainLoop:
     saved_message = 'nothing was saved yet' if saved is None else f'the checkpoint of step {saved} is good'
     if not self.setup.cohort:
       raise KdjaxError(
-        f'{self.setup.name}: the loss is not finite in the {steps} steps up to {n} ({saved_message}). '
-        'Lower the learning rate or the weight of a loss, or set clip.'
+        f'{self.setup.name}: the loss is not finite in the {progress.counted(steps, "step")} up to {n} '
+        f'({saved_message}). Lower the learning rate or the weight of a loss, or set clip.'
       )
     self.failed[name] = n
     progress.say(f'{self.setup.name}: {name} is given up at step {n}, its loss is not finite')

@@ -72,7 +72,9 @@ def train(
     if setup.cohort and not finite.finite(selected):
       trained[name]['failed_at'] = setup.steps
     else:
-      advice = f'they became so in {setup.steps} steps; lower the learning rate, or set clip'
+      advice = (
+        f'they became so in {progress.counted(setup.steps, "step")}; lower the learning rate, or set clip'
+      )
       trained[name]['variables'] = finite.check(selected, setup.name, advice)
   return trained
 
