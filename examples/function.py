@@ -14,4 +14,4 @@ def nearest_colour(image):  # [B, H, W, 3] in [0, 1]
 
 train, test = pictures('train', 2000), pictures('test', 500)
 settings = {'labels': 0.05, 'steps': 300, 'seeds': 3, 'learning_rate': 1e-2, 'classes': COLOURS}
-kdjax.distill(nearest_colour, Net(4), train, test, workdir='runs/function', **settings)
+kdjax.distill(nearest_colour, Net(8), train, test, workdir='runs/function', **settings)

@@ -14,4 +14,4 @@ variables = Net(64).init(jax.random.key(0), train[0][:1] / 255.0)  # yours is tr
 with ocp.StandardCheckpointer() as checkpointer:
   checkpointer.save(Path('runs/teacher').absolute(), variables, force=True)
 teacher = Net(64), kdjax.weights('runs/teacher')
-kdjax.distill(teacher, Net(4), train, test, classes=COLOURS, steps=300, workdir='runs/orbax_checkpoint')
+kdjax.distill(teacher, Net(8), train, test, classes=COLOURS, steps=300, workdir='runs/orbax_checkpoint')

@@ -7,7 +7,7 @@ from sample_data import COLOURS, pictures
 
 import kdjax
 
-teacher, student = functools.partial(NnxNet, 64), functools.partial(NnxNet, 4)
+teacher, student = functools.partial(NnxNet, 64), functools.partial(NnxNet, 8)
 settings = {'labels': 0.05, 'steps': 300, 'seeds': 3, 'learning_rate': 1e-2, 'classes': COLOURS}
 train, test = pictures('train', 2000), pictures('test', 500)
 result = kdjax.distill(teacher, student, train, test, workdir='runs/own_nnx', **settings)
