@@ -139,7 +139,7 @@ def test_no_byte_of_an_exported_model_may_flip(tmp_path):
 
 
 def test_a_damaged_line_of_the_log_is_left_out(tmp_path, capsys):
-  result = metrics_log.Log(tmp_path, 0, False)
+  result = metrics_log.Log(tmp_path, 0)
   for step in (1, 2, 3):
     result.write(step, {'loss/kd': [0.5, float('nan')]})
   path, text = tmp_path / 'metrics.jsonl', (tmp_path / 'metrics.jsonl').read_text()

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.runtime import files
 from kdjax.runtime.progress import counted, say
-from kdjax.training.tracking import Tracker
+from kdjax.training.tracking import NONE, Tracker
 
 
 def read_log(path: Path) -> list[dict]:
@@ -62,7 +62,7 @@ def _line(record: Mapping) -> str:
 class Log:
   """Writes the records, after it has removed those past the restored step."""
 
-  def __init__(self, folder: Path, step: int, tracker: Tracker):
+  def __init__(self, folder: Path, step: int, tracker: Tracker = NONE):
     self.folder, self.tracker = folder, tracker
     self.path = folder / 'metrics.jsonl'
     if jax.process_index():
