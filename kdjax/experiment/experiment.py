@@ -129,6 +129,7 @@ class Experiment:
     config = {**self.stage_config(stage), 'model': self.attributes(stage)}
     root = self.cohort or self
     names = set().union(*(build.tap_names(m.config['methods']) for m in root.members.values()))
+    names -= self.data.train.take([0]).keys()  # 'text/mask' is no module
 
     def make():
       plain = build.model(config, self.data, self.task)

@@ -25,7 +25,7 @@ class Linen(Wrapper):
 
   def __init__(self, module: nn.Module, ranges: Mapping[str, str] = {}):
     super().__init__(type(module).__name__, module.__call__, ranges)
-    self.module = module
+    self.module, self.own = module, type(module).__module__.startswith('kdjax.')
 
   def trace(self, call, shapes):
     taps(jax.eval_shape(lambda arrays: self._init(jax.random.key(0), call, arrays), shapes)[0])
@@ -64,7 +64,8 @@ class Linen(Wrapper):
     )
     updated = dict(updated)
     captured = _by_path(updated.pop(CAPTURED, {}))
-    named_taps = taps(outputs, captured)
+    # The taps of kdjax's own models are named already, and may be trees, such as a cache.
+    named_taps = {**taps(outputs, captured), **outputs} if self.own else taps(outputs, captured)
     return named_taps if mutable is None else (named_taps, updated)
 
 
