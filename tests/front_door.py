@@ -123,6 +123,30 @@ def modernbert():
   return shapes | {f'{name}.weight': (8,) for name in names} | dense('classifier', out=3)
 
 
+def swin():
+  """Two stages of one and two blocks, 8 and 16 wide, in windows of 3×3."""
+  shapes = {'swin.embeddings.patch_embeddings.projection.weight': (8, 3, 4, 4)}
+  shapes |= {
+    'swin.embeddings.patch_embeddings.projection.bias': (8,),
+    'swin.embeddings.mask_token': (1, 1, 8),
+  }
+  shapes |= (
+    norms('swin.embeddings.norm') | norms('swin.layernorm', width=16) | dense('classifier', into=16, out=3)
+  )
+  down = 'swin.encoder.layers.0.downsample.'
+  shapes |= norms(f'{down}norm', width=32) | {f'{down}reduction.weight': (16, 32)}
+  for stage, block, n in ((0, 0, 8), (1, 0, 16), (1, 1, 16)):
+    at = f'swin.encoder.layers.{stage}.blocks.{block}.'
+    names = [f'{at}attention.self.{k}' for k in ('query', 'key', 'value')]
+    shapes |= dense(*names, f'{at}attention.output.dense', into=n, out=n)
+    shapes |= norms(f'{at}layernorm_before', f'{at}layernorm_after', width=n)
+    shapes |= dense(f'{at}intermediate.dense', into=n, out=4 * n) | dense(
+      f'{at}output.dense', into=4 * n, out=n
+    )
+    shapes[f'{at}attention.self.relative_position_bias_table'] = (25, 2)
+  return shapes
+
+
 def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)

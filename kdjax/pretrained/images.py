@@ -19,7 +19,7 @@ UNDONE = ('do_flip_channel_order', 'do_color_quantize', 'do_grayscale', 'rescale
 FILTERS = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # as Pillow numbers them
 
 
-MAPS = ('convnext', 'dinov2')  # models with patches that take images of any size
+MAPS = ('convnext', 'dinov2', 'swin')  # models with patches that take images of any size
 
 
 class Reading(NamedTuple):
