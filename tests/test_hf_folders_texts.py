@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-import front_door
-from front_door_cases import CASES, saved
+import hf_folders
+from hf_folder_cases import CASES, saved
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.input import tokenizer
@@ -15,7 +15,7 @@ from kdjax.input import tokenizer
 
 def test_the_positions_of_roberta(tmp_path):
   _, _, batch, classes = saved(tmp_path, 'roberta')
-  config, net, variables = front_door.load(tmp_path, batch, classes)
+  config, net, variables = hf_folders.load(tmp_path, batch, classes)
   assert config['offset'] == 2 and config['pool'] == 'tanh' and config['types'] == 1
   table = variables['params']['positions']['embedding']
   again = jax.tree.map(np.copy, variables)
@@ -46,7 +46,7 @@ def test_the_positions_of_roberta(tmp_path):
 )
 def test_a_config_that_bert_refuses(tmp_path, changes, match):
   saved(tmp_path, 'roberta')
-  front_door.write(tmp_path, {'x': (1,)}, CASES['roberta'][2] | changes)
+  hf_folders.write(tmp_path, {'x': (1,)}, CASES['roberta'][2] | changes)
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': 'bert'})
   assert '\n' not in str(error.value)
@@ -88,7 +88,7 @@ def test_a_tokenizer_of_roberta(tmp_path, make):
 def test_a_classifier_over_another_pool(tmp_path):
   _, _, batch, _ = saved(tmp_path, 'electra')
   config = pretrained.complete(str(tmp_path), {'model': 'bert', 'pool': 'mean', 'num_classes': 3})
-  like = jax.eval_shape(front_door.build.module(config, {}).init, jax.random.key(0), batch)
+  like = jax.eval_shape(hf_folders.build.module(config, {}).init, jax.random.key(0), batch)
   with pytest.raises(KdjaxError, match="reads classifier.dense, and the pool of the model is 'mean'"):
     pretrained.load(str(tmp_path), config, like)
 
@@ -108,7 +108,7 @@ def test_a_classifier_over_another_pool(tmp_path):
   ],
 )
 def test_the_config_of_modernbert(tmp_path, changes, attributes, match):
-  front_door.write(tmp_path, {'x': (1,)}, CASES['modernbert'][2] | changes)
+  hf_folders.write(tmp_path, {'x': (1,)}, CASES['modernbert'][2] | changes)
   if match:
     with pytest.raises(KdjaxError, match=match) as error:
       pretrained.complete(str(tmp_path), {'model': 'modernbert'})

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-import front_door
-from front_door import bert, convnext, dense, dinov2, llama, modernbert, swin, wav2vec2
+import hf_folders
+from hf_folders import bert, convnext, dense, dinov2, llama, modernbert, swin, wav2vec2
 
 IMAGE = {'image': jnp.zeros((1, 16, 24, 3), jnp.uint8)}
 TEXT = {'text': jnp.array([[0, 5, 6, 2, 1, 1]]), 'text/mask': jnp.array([[1, 1, 1, 1, 0, 0]])}
@@ -111,5 +111,5 @@ LEFT_OUT = ('mask_token', 'masked_spec_embed')
 def saved(folder, name):
   """(model, tensors, batch, classes) of a case, written as a folder."""
   model, shapes, config_json, batch, classes = CASES[name]
-  tensors = front_door.write(folder, shapes, config_json)
+  tensors = hf_folders.write(folder, shapes, config_json)
   return model, tensors, batch, classes

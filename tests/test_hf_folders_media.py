@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import front_door
-from front_door_cases import CASES, saved
+import hf_folders
+from hf_folder_cases import CASES, saved
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.models.audio import wav2vec2 as wav2vec2_model
@@ -46,7 +46,7 @@ def test_the_positions_of_dinov2():
 )
 def test_a_config_of_images_that_is_refused(tmp_path, name, changes, match):
   model, _, config_json, _, _ = CASES[name]
-  front_door.write(tmp_path, {'x': (1,)}, config_json | changes)
+  hf_folders.write(tmp_path, {'x': (1,)}, config_json | changes)
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': model})
   assert '\n' not in str(error.value)
@@ -64,12 +64,12 @@ def test_the_windows_of_swin(tmp_path):
   near = swin_model.neighbours(6, 9, 3, 1)
   assert near[0].all() and near[-1].sum() == 4 * 4 + 2 * 2 * 2 + 1
   _, _, batch, classes = saved(tmp_path, 'swin')
-  _, net, variables = front_door.load(tmp_path, batch, classes)
+  _, net, variables = hf_folders.load(tmp_path, batch, classes)
   with pytest.raises(KdjaxError, match='stage 2 of swin has 2 patches a side, and its windows 3: give it'):
     jax.eval_shape(net.apply, variables, {'image': jnp.zeros((1, 16, 16, 3))})
   with pytest.raises(KdjaxError, match='window_size is 0; it has to be a whole number from 1'):
     arguments = {'architecture': 'swin_tiny_patch4_window7_224', 'model_args': {'window_size': 0}}
-    front_door.write(tmp_path, {'x': (1,)}, arguments)
+    hf_folders.write(tmp_path, {'x': (1,)}, arguments)
     pretrained.complete(str(tmp_path), {'model': 'swin'})
 
 
@@ -79,8 +79,8 @@ def test_the_padding_of_a_sound(tmp_path):
   other = batch | {'audio': jnp.where(batch['audio/mask'], batch['audio'], 0.7)}
   for masked in (True, False):
     files = {'preprocessor_config.json': {'return_attention_mask': masked, 'sampling_rate': 8000}}
-    front_door.write(tmp_path, shapes, config_json, files)
-    config, net, variables = front_door.load(tmp_path, batch, 3)
+    hf_folders.write(tmp_path, shapes, config_json, files)
+    config, net, variables = hf_folders.load(tmp_path, batch, 3)
     assert config['rate'] == 8000 and config['masked'] is masked and config['scaled'] is True
     one, two = (jax.jit(net.apply)(variables, b)['logits'] for b in (batch, other))
     np.testing.assert_allclose(one[0], two[0], atol=1e-5)
@@ -121,7 +121,7 @@ def test_the_distances_of_wavlm():
 )
 def test_a_config_of_sound_that_is_refused(tmp_path, name, changes, files, match):
   config_json = CASES[name][2] | changes
-  front_door.write(tmp_path, {'x': (1,)}, config_json, {'preprocessor_config.json': files})
+  hf_folders.write(tmp_path, {'x': (1,)}, config_json, {'preprocessor_config.json': files})
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': 'wav2vec2'})
   assert '\n' not in str(error.value)

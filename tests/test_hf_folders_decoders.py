@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-import front_door
-from front_door_cases import CASES, TEXT, saved
+import hf_folders
+from hf_folder_cases import CASES, TEXT, saved
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.models.text.llama import frequencies
@@ -18,7 +18,7 @@ from kdjax.nn import generate
 def test_a_decoder_goes_on_with_a_text(tmp_path, name):
   """The likeliest tokens by the cache are those of a forward pass of the whole text for each."""
   saved(tmp_path, name)
-  _, net, variables = front_door.load(tmp_path, TEXT)
+  _, net, variables = hf_folders.load(tmp_path, TEXT)
   prompts = {'text': jnp.array([[3, 4, 5, 0], [6, 7, 0, 0]]), 'id': jnp.arange(2)}
   prompts['text/mask'] = jnp.array([[1, 1, 1, 0], [1, 1, 0, 0]])
   apply = jax.jit(net.apply)
@@ -75,7 +75,7 @@ ROPE = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq
   ],
 )
 def test_the_config_of_a_decoder(tmp_path, name, changes, attributes):
-  front_door.write(tmp_path, {'x': (1,)}, CASES[name][2] | changes)
+  hf_folders.write(tmp_path, {'x': (1,)}, CASES[name][2] | changes)
   config = pretrained.complete(str(tmp_path), {'model': 'llama'})
   assert config | attributes == config
   assert 'window' in config or 'window' not in attributes
@@ -96,7 +96,7 @@ def test_the_config_of_a_decoder(tmp_path, name, changes, attributes):
   ],
 )
 def test_a_config_of_a_decoder_that_is_refused(tmp_path, name, changes, match):
-  front_door.write(tmp_path, {'x': (1,)}, CASES[name][2] | changes)
+  hf_folders.write(tmp_path, {'x': (1,)}, CASES[name][2] | changes)
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': 'llama'})
   assert '\n' not in str(error.value)
@@ -106,7 +106,7 @@ def test_the_head_of_a_decoder(tmp_path):
   _, tensors, batch, _ = saved(tmp_path, 'qwen2')
   tied = tensors | {'lm_head.weight': tensors['model.embed_tokens.weight']}
   save_file(tied, tmp_path / 'model.safetensors')
-  front_door.load(tmp_path, batch)
+  hf_folders.load(tmp_path, batch)
   save_file(tensors | {'lm_head.weight': np.ones((20, 8), np.float32)}, tmp_path / 'model.safetensors')
   with pytest.raises(KdjaxError, match='lm_head.weight is not embed_tokens.weight'):
-    front_door.load(tmp_path, batch)
+    hf_folders.load(tmp_path, batch)

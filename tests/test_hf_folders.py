@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-import front_door
-from front_door_cases import CASES, LEFT_OUT, saved
+import hf_folders
+from hf_folder_cases import CASES, LEFT_OUT, saved
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 
@@ -15,7 +15,7 @@ from kdjax.errors import KdjaxError
 def test_a_folder_is_inferred_and_loaded(tmp_path, name):
   model, tensors, batch, classes = saved(tmp_path, name)
   assert pretrained.architecture(str(tmp_path)) == {'model': model}
-  config, net, variables = front_door.load(tmp_path, batch, classes)
+  config, net, variables = hf_folders.load(tmp_path, batch, classes)
   taps = jax.jit(net.apply)(variables, batch)
   assert all(np.isfinite(x).all() for x in taps.values())
   assert taps['logits'].shape[-1] == classes or model == 'llama'
@@ -26,7 +26,7 @@ def test_a_folder_is_inferred_and_loaded(tmp_path, name):
   def refuse(match, changed):
     save_file(changed, tmp_path / 'model.safetensors')
     with pytest.raises(KdjaxError, match=match) as error:
-      front_door.load(tmp_path, batch, classes)
+      hf_folders.load(tmp_path, batch, classes)
     assert '\n' not in str(error.value)
 
   refuse('[1-3] extra .another.weight', tensors | {'another.weight': np.ones(2)})
@@ -46,7 +46,7 @@ TIMM = {
 
 @pytest.mark.parametrize('architecture', TIMM)
 def test_a_folder_of_timm_is_inferred(tmp_path, architecture):
-  front_door.write(tmp_path, {'x': (1,)}, {'architecture': architecture})
+  hf_folders.write(tmp_path, {'x': (1,)}, {'architecture': architecture})
   assert pretrained.architecture(str(tmp_path)) == {'model': TIMM[architecture]}
 
 
@@ -66,13 +66,13 @@ KINDS = {
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_each_model_type_is_of_one_model(tmp_path, kind):
-  front_door.write(tmp_path, {'x': (1,)}, {'model_type': kind})
+  hf_folders.write(tmp_path, {'x': (1,)}, {'model_type': kind})
   assert pretrained.architecture(str(tmp_path)) == {'model': KINDS[kind]}
 
 
 @pytest.mark.parametrize('config_json', [{}, {'model_type': 'mamba'}, {'architecture': 'vgg16'}])
 def test_a_folder_that_no_model_reads(tmp_path, config_json):
-  front_door.write(tmp_path, {'x': (1,)}, config_json)
+  hf_folders.write(tmp_path, {'x': (1,)}, config_json)
   with pytest.raises(KdjaxError, match='of which architecture is') as error:
     pretrained.architecture(str(tmp_path))
   assert '\n' not in str(error.value)
