@@ -101,8 +101,9 @@ def module(kind: str, name: str) -> ModuleType:
     return importlib.import_module(known.get(name, name))
   except ModuleNotFoundError as e:
     parent = name.rpartition('.')[0]
-    if name not in known and e.name == name and parent in sys.modules:  # 'module.Class'
-      return sys.modules[parent]
+    own = sys.modules.get(parent) if name not in known and e.name == name else None
+    if own is not None and not hasattr(own, '__path__'):  # 'module.Class'; a package has no such module
+      return own
     raise KdjaxError(
       f'the {KINDS[kind]} {name!r} needs the module {e.name!r}, which is not installed.'
     ) from e

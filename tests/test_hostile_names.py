@@ -27,6 +27,9 @@ PLAIN = []  # the page of plain names, once
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]')
 
 
+GLYPHS = ('path', 'use', 'defs', 'g')  # of figures, whose titles are drawn
+
+
 class Tags(HTMLParser):
   """What a browser would make of a page: its tags with their attributes' names, and its text."""
 
@@ -35,6 +38,8 @@ class Tags(HTMLParser):
     self.tags, self.text = Counter(), []
 
   def handle_starttag(self, tag, attrs):
+    if tag in GLYPHS:
+      return
     self.tags[tag, *sorted(k for k, _ in attrs)] += 1
 
   def handle_data(self, data):

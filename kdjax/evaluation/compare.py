@@ -247,8 +247,8 @@ def _of_classes(evaluated, classes) -> dict:
 def _losses(config) -> dict[str, str]:
   """Name of each term of the student's loss -> what it is, from the docstring of its module."""
   terms = {'task': 'the loss of the labels'} if config['task_weight'] else {}
-  for name in config['methods']:
-    line = (registry.module('methods', name).__doc__ or '').strip().split('\n')[0]
+  for name, entry in config['methods'].items():
+    line = (registry.module('methods', entry.get('method', name)).__doc__ or '').strip().split('\n')[0]
     terms[name] = line.partition(' (')[0].rstrip('.')
   return terms
 

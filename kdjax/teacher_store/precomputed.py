@@ -83,7 +83,7 @@ def read(path: Path) -> dict[str, dict[str, np.ndarray]]:
   if kind == '.parquet':
     return parse(_columns(path), str(path))
   raise KdjaxError(
-    f'teacher.outputs is {path}; it has to be a .npy, .npz, .safetensors or .parquet file, or a store.'
+    f'teacher.outputs is {path}; it takes a .npy, .npz, .safetensors or .parquet file, or a store.'
   )
 
 
