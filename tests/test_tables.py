@@ -179,7 +179,7 @@ def test_shards_cover_the_table_with_their_teachers(table, tmp_path):
 def test_a_cell_that_nothing_serves_says_what_it_needs(table, tmp_path, capsys):
   panel = table.panels['Accuracy'] | {'Masks': {'one': Cell((), published=61.4, needs='learned masks')}}
   result = run(dataclasses.replace(table, panels={'Accuracy': panel}), tmp_path, only='teacher,one')
-  assert '1 cells, 1 of 1 experiments' in ' '.join(capsys.readouterr().out.split())
+  assert '1 cell, 1 of 1 experiments' in ' '.join(capsys.readouterr().out.split())
   cell = cells(result)['Masks', 'one']
   assert cell['status'] == 'not run: needs learned masks' and 'mean' not in cell and 'difference' not in cell
   assert result['status'] == '1 of 8 cells'
