@@ -152,7 +152,7 @@ def frames(x: Array, size: int, hop: int, count: int) -> Array:
   pieces = -(-size // hop)  # slices, since a gather is slow
   length = (count + pieces - 1) * hop
   x = jnp.pad(x, ((0, 0), (0, max(length - x.shape[1], 0))))[:, :length]
-  x = x.reshape(len(x), -1, hop)
+  x = x.reshape(x.shape[0], -1, hop)
   return jnp.concatenate([x[:, i : i + count] for i in range(pieces)], -1)[..., :size]
 
 

@@ -100,4 +100,4 @@ class Maxout(nn.Module):
       x = MaxoutConv(channels, kernel, pad, self.pieces, self.spread, name=f'hidden{i}')(x)
       x = taps[f'hidden{i}'] = pooled(x, pool, stride)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    return Classifier(self.num_classes, name='head')(taps | {'embed': x.reshape(len(x), -1)})
+    return Classifier(self.num_classes, name='head')(taps | {'embed': x.reshape(x.shape[0], -1)})

@@ -28,7 +28,7 @@ class Mlp(nn.Module):
   def __call__(self, inputs, train: bool = False):
     x = read(inputs, 'image')
     x = scale_image(x) / 2 + 0.5 if x.ndim == 4 else x
-    x = nn.Dropout(self.input_dropout, deterministic=not train)(x.reshape(len(x), -1))
+    x = nn.Dropout(self.input_dropout, deterministic=not train)(x.reshape(x.shape[0], -1))
     taps = {}
     for i, width in enumerate(self.hidden, 1):
       taps[f'hidden{i}'] = nn.relu(nn.Dense(width, name=f'hidden{i}')(x))

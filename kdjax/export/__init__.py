@@ -1,0 +1,1 @@
+"""A trained model in the formats of other runtimes, and those formats run, measured and compared."""
