@@ -1,0 +1,112 @@
+"""LiteRT, the format of phones (.tflite): converted from StableHLO without TensorFlow.
+
+One example at a time: a symbolic batch costs up to 2.7 times the latency.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export
+
+from kdjax.errors import KdjaxError
+from kdjax.export import program as programs
+from kdjax.export import rewrite
+from kdjax.export.packages import needed
+from kdjax.export.program import Program
+from kdjax.runtime import files
+
+FILE = 'model.tflite'
+PIP = 'pip install --no-deps litert-converter ai-edge-litert flatbuffers backports.strenum'
+TIMEOUT = 1800  # seconds
+
+
+def _gelu(inputs: list[Any], params: Mapping[str, Any]) -> list[Any]:
+  """LiteRT's own GELU, which int8 knows too."""
+  exact = 'erf' in str(params['jaxpr'])
+
+  def formula(x, approximate):
+    return jax.nn.gelu(x, approximate=approximate == 'tanh')
+
+  composite = jax.lax.composite(formula, 'aten.gelu.default')
+  return [composite(inputs[0], approximate='none' if exact else 'tanh')]
+
+
+def _embedding(inputs: list[Any], params: Mapping[str, Any]) -> list[Any] | None:
+  """Rows of a table as LiteRT's embedding lookup, which keeps the table in int8."""
+  table, indices = inputs
+  numbers = params['dimension_numbers']
+  rows = numbers.collapsed_slice_dims == (0,) == numbers.start_index_map
+  if table.ndim != 2 or not rows or params['slice_sizes'] != (1, table.shape[1]):
+    return None
+  if params['mode'] != jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+    indices = jax.numpy.clip(indices, 0, table.shape[0] - 1)
+
+  def formula(ids, table):
+    return jax.numpy.take(table, ids, axis=0, mode='clip')
+
+  composite = jax.lax.composite(formula, 'odml.embedding_lookup')
+  return [composite(indices[..., 0].astype('int32'), table)]
+
+
+RULES = {'jit:gelu': _gelu, 'gather': _embedding}
+
+
+def write(program: Program, path: Path) -> None:
+  """Writes the program as a .tflite file, for one example at a time.
+
+  The converter runs in a process of its own, since what it cannot convert may end it.
+
+  Raises:
+    KdjaxError: without the packages, or for an operation that LiteRT lacks.
+  """
+  needed('litert_converter', 'LiteRT', PIP)
+  weights = program.weights
+
+  def forward(inputs):
+    return program.apply(weights, inputs)
+
+  shapes = programs.arguments(program.inputs, 1)
+  exported = export.export(jax.jit(rewrite.rewritten(forward, RULES)), platforms=['cpu'])(shapes)
+  names = [[programs.name(k) for k in sorted(keys)] for keys in (program.inputs, program.outputs)]
+  with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
+    source = Path(folder) / 'model.mlir'
+    source.write_text(exported.mlir_module())
+    command = [sys.executable, str(Path(__file__).with_name('litert_convert.py')), source, part]
+    ended = subprocess.run([*command, *map(','.join, names)], capture_output=True, timeout=TIMEOUT)
+    if ended.returncode or not part.exists():
+      lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines()
+      why = next((line for line in reversed(lines) if 'rror' in line), f'it ended with {ended.returncode}')
+      raise KdjaxError(f'LiteRT cannot take this model: the converter says {why.strip()[:400]!r}.')
+
+
+def load(path: Path, threads: int = 0) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+  """The model of a .tflite file: `run(inputs [B, ...]) -> outputs [B, ...]`, an example at a time.
+
+  Args:
+    path: of the file.
+    threads: at most, 0 for all cores.
+
+  Raises:
+    KdjaxError: without the package, or for a file that is none of LiteRT's.
+  """
+  interpreter_ = needed('ai_edge_litert.interpreter', 'LiteRT', PIP)
+  try:
+    interpreter = interpreter_.Interpreter(str(path), num_threads=threads or os.cpu_count())
+    runner = interpreter.get_signature_runner()
+  except (ValueError, RuntimeError) as e:
+    raise KdjaxError(f'{path} cannot be run by LiteRT ({files.first_line(e)}): export it anew.') from e
+
+  def run(inputs):
+    arrays = {programs.name(k): np.asarray(v) for k, v in inputs.items()}
+    rows = len(next(iter(arrays.values())))
+    each = [runner(**{k: v[i : i + 1] for k, v in arrays.items()}) for i in range(rows)]
+    return {k: np.concatenate([one[k] for one in each]) for k in each[0]}
+
+  return run
