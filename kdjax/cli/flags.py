@@ -35,6 +35,11 @@ SCALE = flags.DEFINE_string('scale', 'cpu', 'How large: smoke, cpu or paper.')
 ONLY = flags.DEFINE_string('only', '', 'Which cells: ROW,COLUMN, patterns of both, such as "KD,*".')
 SHARD = flags.DEFINE_string('shard', '', 'i/n takes every n-th experiment, i from 0.')
 PLAN = flags.DEFINE_bool('plan', False, 'Shows what it would take, and runs nothing.')
+TO = flags.DEFINE_list('to', [], 'Formats, with commas between: stablehlo, onnx, litert, python.')
+MEASURE = flags.DEFINE_bool(
+  'measure', True, 'Whether exports are scored on the test split, and their cost is measured.'
+)
+RUNTIME = flags.DEFINE_string('runtime', '', 'Which export of the workdir answers, such as onnx or litert.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
 PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')

@@ -20,6 +20,7 @@ MOST = {
   'data': 0,
   'taps': 0,
   'predict': 1,
+  'export': 0,
   'table': 1,
   'tables': 1,
 }  # arguments after it
@@ -59,6 +60,10 @@ def main(argv: Sequence[str], command: str) -> int | None:
     from kdjax.cli import predict
 
     return predict.predict(more[0] if more else '')
+  if name == 'export':
+    from kdjax.cli import export
+
+    return export.export(command)
   if name == 'table':
     return commands.table(more[0] if more else '', command)
   if name == 'tables':

@@ -3,16 +3,14 @@
 One example at a time: a symbolic batch costs up to 2.7 times the latency.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax import export
 
 from kdjax.errors import KdjaxError
@@ -23,6 +21,7 @@ from kdjax.export.program import Program
 from kdjax.runtime import files
 
 FILE = 'model.tflite'
+RUNTIME = 'ai_edge_litert'
 PIP = 'pip install --no-deps litert-converter ai-edge-litert flatbuffers backports.strenum'
 TIMEOUT = 1800  # seconds
 
@@ -78,35 +77,9 @@ def write(program: Program, path: Path) -> None:
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
     source = Path(folder) / 'model.mlir'
     source.write_text(exported.mlir_module())
-    command = [sys.executable, str(Path(__file__).with_name('litert_convert.py')), source, part]
+    command = [sys.executable, '-P', str(Path(__file__).with_name('litert_convert.py')), source, part]
     ended = subprocess.run([*command, *map(','.join, names)], capture_output=True, timeout=TIMEOUT)
     if ended.returncode or not part.exists():
       lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines()
       why = next((line for line in reversed(lines) if 'rror' in line), f'it ended with {ended.returncode}')
       raise KdjaxError(f'LiteRT cannot take this model: the converter says {why.strip()[:400]!r}.')
-
-
-def load(path: Path, threads: int = 0) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-  """The model of a .tflite file: `run(inputs [B, ...]) -> outputs [B, ...]`, an example at a time.
-
-  Args:
-    path: of the file.
-    threads: at most, 0 for all cores.
-
-  Raises:
-    KdjaxError: without the package, or for a file that is none of LiteRT's.
-  """
-  interpreter_ = needed('ai_edge_litert.interpreter', 'LiteRT', PIP)
-  try:
-    interpreter = interpreter_.Interpreter(str(path), num_threads=threads or os.cpu_count())
-    runner = interpreter.get_signature_runner()
-  except (ValueError, RuntimeError) as e:
-    raise KdjaxError(f'{path} cannot be run by LiteRT ({files.first_line(e)}): export it anew.') from e
-
-  def run(inputs):
-    arrays = {programs.name(k): np.asarray(v) for k, v in inputs.items()}
-    rows = len(next(iter(arrays.values())))
-    each = [runner(**{k: v[i : i + 1] for k, v in arrays.items()}) for i in range(rows)]
-    return {k: np.concatenate([one[k] for one in each]) for k in each[0]}
-
-  return run

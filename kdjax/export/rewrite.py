@@ -49,4 +49,3 @@ def _run(jaxpr, constants, inputs, rules):
       outputs = outputs if equation.primitive.multiple_results else [outputs]
     values.update(zip(equation.outvars, outputs, strict=True))
   return [read(x) for x in jaxpr.outvars]
-
