@@ -38,11 +38,23 @@ def load_litert(path, threads):
   from ai_edge_litert.interpreter import Interpreter
 
   runner = Interpreter(str(path), num_threads=threads or os.cpu_count()).get_signature_runner()
+  takes, gives = runner.get_input_details(), runner.get_output_details()
+
+  def stored(x, details):
+    scale, zero = details['quantization']
+    if x.dtype == details['dtype'] or not scale:
+      return x
+    limits = np.iinfo(details['dtype'])
+    return np.clip(np.round(x / scale) + zero, limits.min, limits.max).astype(details['dtype'])
+
+  def real(x, details):
+    scale, zero = details['quantization']
+    return (x.astype(np.float32) - zero) * np.float32(scale) if scale else x
 
   def run(inputs):
-    rows = len(next(iter(inputs.values())))
+    rows, inputs = len(next(iter(inputs.values()))), {k: stored(v, takes[k]) for k, v in inputs.items()}
     each = [runner(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(rows)]
-    return {k: np.concatenate([one[k] for one in each]) for k in each[0]}
+    return {k: real(np.concatenate([one[k] for one in each]), gives[k]) for k in each[0]}
 
   return run
 

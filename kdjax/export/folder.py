@@ -4,10 +4,12 @@ import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from kdjax.errors import KdjaxError
@@ -41,15 +43,21 @@ class Exported(NamedTuple):
   tokenizer: Tokenizer | None
 
 
-def write(program: Program, trained: Trained, name: str, folder: Path, quantised: str = '') -> dict[str, Any]:
+def write(
+  program: Program,
+  trained: Trained,
+  name: str,
+  folder: Path,
+  calibration: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
   """Writes a model in a format, whole or not at all; what the folder held before is replaced.
 
   Args:
     program: of the model.
     trained: the model itself.
-    name: of the format.
+    name: of the format, with a scheme of `formats.SCHEMES` after a '-' where it is quantised.
     folder: of this export alone.
-    quantised: how its weights and activations are rounded, '' for float.
+    calibration: inputs [N, ...] of the program, from the training split, for a scheme with fixed ranges.
 
   Returns:
     The content of export.json.
@@ -57,32 +65,23 @@ def write(program: Program, trained: Trained, name: str, folder: Path, quantised
   Raises:
     KdjaxError: as the format does, or where the folder holds something else.
   """
-  return assemble(
-    trained, name, folder, lambda part: formats.module(name).write(program, part), program, quantised
-  )
-
-
-def assemble(
-  trained: Trained,
-  name: str,
-  folder: Path,
-  write_model: Callable[[Path], None],
-  program: Program,
-  quantised: str,
-) -> dict[str, Any]:
-  """`write`, where `write_model(path)` writes the file of the model."""
+  module, form, scheme = formats.module(name), *formats.split(name)
   example, writes = trained.interface['example'], predict.writes(trained.interface)
-  interface = trained.interface | {
-    'example': {k: v for k, v in example.items() if writes or k in program.inputs}
-  }
+  read = {k: v for k, v in example.items() if writes or k in program.inputs}
+  interface = trained.interface | {'example': read}
   with whole(folder) as part:
-    write_model(part / formats.module(name).FILE)
+    if scheme:
+      with tempfile.TemporaryDirectory() as temporary:
+        module.write(program, source := Path(temporary) / module.FILE)
+        module.quantise(source, part / module.FILE, scheme, calibration)
+    else:
+      module.write(program, part / module.FILE)
     files.write(part / 'predict.py', Path(alone.__file__).read_text(encoding='utf-8'))
     if trained.tokenizer is not None:
       files.write(part / tokenizers.FILE, trained.tokenizer.to_str())
     about = {
-      'format': name,
-      'quantised': quantised,
+      'format': form,
+      'quantised': scheme,
       'model': trained.attributes,
       'seed': trained.seed,
       'inputs': program.inputs,
@@ -131,8 +130,9 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def size(folder: Path, about: Mapping[str, Any]) -> int:
-  """Bytes of the files that an application ships, the tokenizer among them."""
-  return sum((folder / name).stat().st_size for name in about['files'])
+  """Bytes of the model; its tokenizer comes on top."""
+  others = 'predict.py', tokenizers.FILE
+  return sum((folder / name).stat().st_size for name in about['files'] if name not in others)
 
 
 def digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax import export
 
 from kdjax.errors import KdjaxError
@@ -77,9 +78,36 @@ def write(program: Program, path: Path) -> None:
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
     source = Path(folder) / 'model.mlir'
     source.write_text(exported.mlir_module())
-    command = [sys.executable, '-P', str(Path(__file__).with_name('litert_convert.py')), source, part]
-    ended = subprocess.run([*command, *map(','.join, names)], capture_output=True, timeout=TIMEOUT)
-    if ended.returncode or not part.exists():
-      lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines()
-      why = next((line for line in reversed(lines) if 'rror' in line), f'it ended with {ended.returncode}')
-      raise KdjaxError(f'LiteRT cannot take this model: the converter says {why.strip()[:400]!r}.')
+    _run('litert_convert', 'the converter', source, part, *map(','.join, names))
+
+
+def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np.ndarray] | None) -> None:
+  """Writes a .tflite file in fewer bits.
+
+  Args:
+    source: the file in float.
+    path: of the new file.
+    scheme: one of `formats.SCHEMES`.
+    calibration: inputs [N, ...] of the program; 'static8' needs them.
+
+  Raises:
+    KdjaxError: without the package, without the examples, or for a model that cannot be quantised so.
+  """
+  needed('ai_edge_quantizer', 'quantised LiteRT', f'{PIP} ai-edge-quantizer')
+  if scheme == 'static8' and not calibration:
+    raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
+  with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
+    rows = Path(folder) / 'rows.npz'
+    np.savez(rows, **{programs.name(k): v for k, v in (calibration or {}).items()})
+    _run('litert_quantize', 'the quantiser', source, part, scheme, rows)
+
+
+def _run(program: str, who: str, source: Path, target: Path, *more: str | Path) -> None:
+  """Runs a program of this folder that makes a file of another, in a process that may crash."""
+  script = Path(__file__).with_name(f'{program}.py')
+  command = [sys.executable, '-P', script, source, target, *more]
+  ended = subprocess.run(list(map(str, command)), capture_output=True, timeout=TIMEOUT)
+  if ended.returncode or not target.exists():
+    lines = ended.stderr.decode('utf-8', 'replace').strip().splitlines()
+    why = next((line for line in reversed(lines) if 'rror' in line), f'it ended with {ended.returncode}')
+    raise KdjaxError(f'LiteRT cannot take this model: {who} says {why.strip()[:400]!r}.')

@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports
 from kdjax.experiment import build, trained_model
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.trained_model import Trained
+from kdjax.export import answers, formats, measure
 from kdjax.export import folder as folders
-from kdjax.export import formats, measure
 from kdjax.export import program as programs
 from kdjax.export.program import Program
 from kdjax.input.views import MODALITIES
 from kdjax.runtime import progress
 from kdjax.runtime.progress import say
 
+CALIBRATION = 200  # examples
 EXTRA_TAPS = ('logits', 'logit_scale', 'logit_bias', 'best', 'likelihood')
 
 
@@ -64,10 +66,11 @@ def export(
   trained = trained_model.load(workdir, stage, seed, trusted)
   exported, failed = {}, []
   model = program(trained)
+  calibration = calibrated(experiment, model) if experiment else None
   for name in names:
     folder = workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
     try:
-      about = folders.write(model, trained, name, folder)
+      about = folders.write(model, trained, name, folder, calibration)
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue
@@ -77,6 +80,13 @@ def export(
   if failed:
     raise KdjaxError('; '.join(failed))
   return results
+
+
+def calibrated(experiment: Experiment, model: Program) -> dict[str, np.ndarray]:
+  """Inputs of the program from training examples, for the ranges of activations."""
+  train = experiment.data.train
+  rows = np.linspace(0, len(train) - 1, min(CALIBRATION, len(train))).astype(int)
+  return answers.arrays(model.inputs, train.take(rows))
 
 
 def measured(
