@@ -23,6 +23,7 @@ from kdjax.input import tokenizer as tokenizers
 from kdjax.nn import generate
 from kdjax.nn.missing_modality import hide
 from kdjax.runtime import progress
+from kdjax.training import quantization_aware
 from kdjax.types import Task
 
 BATCH = 32
@@ -212,7 +213,8 @@ def load(
   Args and errors are those of `trained_model.load`.
   """
   trained = trained_model.load(workdir, stage, seed, trusted)
-  interface, tokenizer, apply = trained.interface, trained.tokenizer, trained.model.apply
+  interface, tokenizer, bits = trained.interface, trained.tokenizer, trained.rounding['activation_bits']
+  apply = quantization_aware.model(trained.model, activation_bits=bits).apply
 
   def answer(variables, batch):
     return apply(variables, batch, train=False)[0]

@@ -16,7 +16,7 @@ from kdjax.nn import functional
 from kdjax.pretrained import initialize, safetensors_io
 from kdjax.runtime import files, trust
 from kdjax.runtime.described import described
-from kdjax.training import finite
+from kdjax.training import finite, quantization_aware
 from kdjax.types import Model
 
 STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
@@ -35,6 +35,8 @@ class Trained(NamedTuple):
     tokenizer: of texts, cut to the model's length; None for a model without.
     attributes: the dict of the model in a config.
     seed: of the training.
+    rounding: the bits of weights, to which `variables` are rounded, and of activations; see
+      `training.quantization_aware`.
   """
 
   model: Model
@@ -43,6 +45,7 @@ class Trained(NamedTuple):
   tokenizer: Tokenizer | None
   attributes: dict[str, Any]
   seed: int
+  rounding: dict[str, int]
 
 
 def load(
@@ -99,4 +102,6 @@ def load(
     'prompt_length': config['data'].get('prompt_length', 0),
   }
   variables = finite.check(variables, str(path), 'train it anew')
-  return Trained(model, variables, interface, tokenizer, summary['model'], seed)
+  rounding = build.rounding(config[section])
+  variables = quantization_aware.weights(variables, rounding['weight_bits'])
+  return Trained(model, variables, interface, tokenizer, summary['model'], seed, rounding)
