@@ -38,6 +38,7 @@ EXAMPLES = (
   ('store build --config=...', "stores the teacher's outputs; also verify, info"),
   ('predict --workdir=W --image=FILE --text=WORDS', "the student's answers; also of a table, --input=FILE"),
   ('export --workdir=W --to=onnx,litert', 'the student for servers, browsers and phones, measured there'),
+  ('ship --workdir=W', 'the smallest form of the student that keeps its score'),
   ('table mfh_gaussian --workdir=W', "a paper's table; --plan, --scale, --only, --shard"),
   ('tables [FOLDER]', 'one page of all tables; docs/tables by default'),
   ('config --config=...', 'every key of a recipe: value, type, range, meaning'),
@@ -122,6 +123,14 @@ COMMANDS = {
     'size and speed are measured.',
     ('workdir', 'to', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
     ('export --workdir=runs/quickstart --to=onnx,litert', 'predict --workdir=runs/quickstart --runtime=onnx'),
+  ),
+  'ship': Help(
+    '--workdir=FOLDER',
+    'Makes a finished student small: trains it on with weights of 8 and 4 bits, on the labels and with the '
+    'teacher, beside a float control of equal steps; exports every form; and chooses the smallest whose '
+    'score over the seeds is not significantly below that of the float student. Writes ship/ship.html.',
+    ('workdir', 'to', 'steps', 'tolerance', 'max_bytes', 'max_ms', 'data_dir', 'trust', 'cache'),
+    ('ship --workdir=runs/quickstart', 'ship --workdir=runs/quickstart --to=onnx --max_bytes=50000'),
   ),
   'table': Help(
     'TABLE',

@@ -78,7 +78,7 @@ def load(
     raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
   names = {'model': summary['model'], 'task': config['task']}
   trust.ask(names, summary.get('modules'), trusted, folder / 'stage.json')
-  seed = summary['seeds'][0] if seed is None else seed
+  seed = int(summary['seeds'][0] if seed is None else seed)
   if seed not in summary['seeds']:
     raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, summary["seeds"]))}, and no {seed}.')
   if tokenizer is not None:
@@ -103,5 +103,5 @@ def load(
   }
   variables = finite.check(variables, str(path), 'train it anew')
   rounding = build.rounding(config[section])
-  variables = quantization_aware.weights(variables, rounding['weight_bits'])
+  variables = dict(quantization_aware.weights(variables, rounding['weight_bits']))
   return Trained(model, variables, interface, tokenizer, summary['model'], seed, rounding)

@@ -11,6 +11,7 @@ import json
 import os
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class Model:
     file, load = FORMATS[self.about['format']]
     self._run = load(folder / file, threads)
     tokenizer = folder / 'tokenizer.json'
-    self.tokenizer = None
+    self.tokenizer: Any = None
     if tokenizer.exists():
       from tokenizers import Tokenizer
 
@@ -181,7 +182,7 @@ def read_sound(path, rate):
 
 def main():
   """Prints the answers."""
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = argparse.ArgumentParser(description='Answers of an exported model.')
   for name in ('image', 'text', 'audio'):
     parser.add_argument(f'--{name}')
   parser.add_argument('--top', type=int, default=5, help='how many answers are printed')

@@ -3,7 +3,7 @@
   python -P -m kdjax.export.bench SPEC.json
 
 SPEC: {'folders': {name: folder}, 'workdir' of the float model or null, its 'stage', 'seed', 'trusted',
-'inputs': a .npz of rows, 'threads': 0 for all, 'repeats', 'seconds'}. One folder and no float model give the
+'inputs': a .safetensors of rows, 'threads': 0 for all, 'repeats', 'seconds'}. One folder and no float model give the
 cold start and the peak memory too.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from kdjax.export import alone
 
@@ -29,8 +30,7 @@ def main(path: str) -> None:
   spec = json.loads(Path(path).read_text(encoding='utf-8'))
   if spec['threads'] == 1 and hasattr(os, 'sched_setaffinity'):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  with np.load(spec['inputs'], allow_pickle=False) as file:
-    rows = {k.replace('|', '/'): v for k, v in file.items()}
+  rows = load_file(spec['inputs'])
   began, before = time.perf_counter(), peak()
   runs = {name: alone.Model(folder, spec['threads']).run for name, folder in spec['folders'].items()}
   results: dict[str, Any] = {name: {} for name in runs}

@@ -162,3 +162,13 @@ def whole(folder: Path) -> Iterator[Path]:
   finally:
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def copy(source: Path, folder: Path) -> None:
+  """Copies an export, whole or not at all.
+
+  Raises:
+    KdjaxError: if `folder` holds something that is no export.
+  """
+  with whole(folder) as part:
+    shutil.copytree(source, part, dirs_exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import export
+from safetensors.numpy import save_file
 
 from kdjax.errors import KdjaxError
 from kdjax.export import program as programs
@@ -97,8 +98,8 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
   if scheme == 'static8' and not calibration:
     raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
-    rows = Path(folder) / 'rows.npz'
-    np.savez(rows, **{programs.name(k): v for k, v in (calibration or {}).items()})
+    rows = Path(folder) / 'rows.safetensors'
+    save_file({programs.name(k): np.ascontiguousarray(v) for k, v in (calibration or {}).items()}, rows)
     _run('litert_quantize', 'the quantiser', source, part, scheme, rows)
 
 

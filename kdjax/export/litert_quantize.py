@@ -1,9 +1,9 @@
-"""Quantises a .tflite file, as a program of its own: SOURCE TARGET SCHEME ROWS.npz."""
+"""Quantises a .tflite file, as a program of its own: SOURCE TARGET SCHEME ROWS.safetensors."""
 
 import sys
 from pathlib import Path
 
-import numpy as np
+from safetensors.numpy import load_file
 
 
 def quantize(source: str, target: str, scheme: str, rows: str) -> None:
@@ -19,8 +19,7 @@ def quantize(source: str, target: str, scheme: str, rows: str) -> None:
   chosen = recipes[scheme]()
   work, ranges = quantizer.Quantizer(source, chosen), None
   if work.need_calibration:
-    with np.load(rows, allow_pickle=False) as file:
-      arrays = dict(file.items())
+    arrays = load_file(rows)
     count = len(next(iter(arrays.values())))
     examples = [{k: v[i : i + 1] for k, v in arrays.items()} for i in range(count)]
     manager = recipe_manager.RecipeManager()

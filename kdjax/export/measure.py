@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from safetensors.numpy import save_file
 
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports
@@ -38,7 +39,7 @@ def evaluate(exported: folders.Exported, task: Task, source: Any, title: str) ->
   return over_batches(forward, task, source, BATCH, title)
 
 
-def against(task: Task, float_model: Evaluation, exported: Evaluation) -> dict[str, float]:
+def against(task: Task, float_model: Evaluation, exported: Evaluation) -> dict[str, Any]:
   """The metrics of an exported model, and how far its outputs are from those of the float model."""
   (one,), (other,) = float_model.gathered, exported.gathered
   taps = [k for k in one if one[k].dtype.kind == 'f' and k in other and k != 'label']
@@ -71,9 +72,9 @@ def costs(
   example = source.take(np.arange(min(ROWS, len(source))))
   results = {name: {'bytes': folders.size(folders_of[name], about[name])} for name in folders_of}
   with tempfile.TemporaryDirectory() as temporary:
-    inputs = Path(temporary) / 'rows.npz'
+    inputs = Path(temporary) / 'rows.safetensors'
     rows = {k: v for one in about.values() for k, v in answers.arrays(one['inputs'], example).items()}
-    np.savez(inputs, **{k.replace('/', '|'): v for k, v in rows.items()})
+    save_file({k: np.ascontiguousarray(v) for k, v in rows.items()}, inputs)
     spec = {'inputs': str(inputs), 'repeats': REPEATS, 'seconds': SECONDS, 'seed': seed, 'stage': stage}
     spec |= {'trusted': list(trusted)}
     names = {name: str(path) for name, path in folders_of.items()}

@@ -6,7 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
+from kdjax import report
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports
 from kdjax.experiment import build, trained_model
@@ -120,7 +124,13 @@ def measured(
   return results
 
 
-def table(results: dict[str, dict[str, Any]]) -> None:
-  """Prints what was measured."""
-  for name, one in results.items():
-    progress.say(f'{name}: {one["metric"]} {one["value"]:.4f} (float {one["float_value"]:.4f})')
+def show(results: dict[str, dict[str, Any]]) -> None:
+  """Prints what was measured, a table with a column an export."""
+  body = report.exports.rows(results)
+  shown = Table(box=box.SIMPLE_HEAD)
+  for row in [{k: k for k in body[0]}, *body] if body else []:
+    shown.add_column(Text(row['export']), justify='right' if shown.columns else 'left', overflow='fold')
+  for key in [k for k in body[0] if k != 'export'] if body else []:
+    shown.add_row(Text(key), *(Text(row[key]) for row in body))
+  if body:
+    progress.console.print(shown)

@@ -173,7 +173,8 @@ def mel_power(windowed: Array, config: Mel | Fbank) -> Array:
   if portable.value:  # few runtimes have the FFT of every size
     angles = 2 * np.pi / config.n_fft * np.outer(np.arange(windowed.shape[-1]), range(config.n_fft // 2 + 1))
     bases = (jnp.asarray(f(angles), windowed.dtype) for f in (np.cos, np.sin))
-    power = sum(jnp.square(jnp.matmul(windowed, base, precision='highest')) for base in bases)
+    real, imaginary = (jnp.matmul(windowed, base, precision='highest') for base in bases)
+    power = jnp.square(real) + jnp.square(imaginary)
   else:
     spectrum = jnp.fft.rfft(windowed, config.n_fft, axis=-1)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
