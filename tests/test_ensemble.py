@@ -108,6 +108,7 @@ def trained_apart(config, tmp_path):
   return collected, whole
 
 
+@pytest.mark.whole
 def test_teachers_of_three_workdirs_teach_by_every_method(small, tmp_path):
   """They are taken as they are, classifiers too, and nothing of them is trained."""
   inputs, whole = trained_apart(small, tmp_path)

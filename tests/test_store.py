@@ -192,6 +192,7 @@ def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
     validate.check(Experiment(config.to_dict(), exp.workdir / 'other'))
 
 
+@pytest.mark.whole
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   whole = files(teacher_store.folder(built('whole')))
   assert len(whole) == 6

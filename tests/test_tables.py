@@ -78,6 +78,7 @@ def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_p
   assert run(table, tmp_path) | {'command': ''} == result
 
 
+@pytest.mark.whole
 def test_a_member_of_a_table_is_what_it_is_alone(table, config, experiment, tmp_path):
   """The column that borrows its teacher: another folder, another cohort, the same weights."""
   run(table, tmp_path, only='*KD,two')
