@@ -142,6 +142,7 @@ def test_an_ensemble_is_trained_and_stored(experiment, small):
   assert {k for k in kept if k.startswith('taps.')} == {'taps.a/logits', 'taps.b/logits'}
 
 
+@pytest.mark.whole
 def test_an_init_without_frozen_is_trained_further(small, tmp_path):
   inputs, _ = trained_apart(small, tmp_path)
   still = inputs['a']

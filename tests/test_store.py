@@ -303,6 +303,7 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
     stages.store_command(exp, 'build')
 
 
+@pytest.mark.whole
 def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys):
   def hears(result, source='auto'):
     capsys.readouterr()
