@@ -48,6 +48,7 @@ class Predictor:
     task: whose `answer` turns taps into answers.
     encode: `encode(examples) -> batch`.
     forward: `forward(batch) -> taps`, compiled once for a size of batch.
+    hide: `hide(batch, key, present [B])`: the batch without the values of a key where `present` is 0.
   """
 
   keys: Mapping[str, str]
@@ -58,6 +59,7 @@ class Predictor:
   task: Task
   encode: Callable
   forward: Callable
+  hide: Callable = hide
 
   @property
   def inputs(self) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ class Predictor:
     for name, key in self.keys.items():
       if name not in given or _gaps(given[name]):
         there = [value is not None for value in cells.get(name, [None] * len(chosen))]
-        arrays = hide(arrays, key, jnp.asarray(there, jnp.float32))
+        arrays = self.hide(arrays, key, jnp.asarray(there, jnp.float32))
     return {k: np.concatenate([v, np.repeat(v[-1:], size - len(v), 0)]) for k, v in arrays.items()}, counts
 
   def _value(self, name: str, value: Any) -> Any:

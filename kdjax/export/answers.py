@@ -1,5 +1,6 @@
 """A predictor whose forward pass is an exported model's."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def load(folder: Path, threads: int = 0) -> Predictor:
 
   if predict.writes(interface):
     forward = _writer(forward, exported.tokenizer, interface)
-  return predict.predictor(interface, exported.tokenizer, forward)
+  predictor = predict.predictor(interface, exported.tokenizer, forward)
+  return dataclasses.replace(predictor, hide=_absent)
+
+
+def _absent(batch: Mapping, key: str, present: np.ndarray) -> dict:
+  """The batch with '<key>/present': the program itself hides the values, which here may be bytes."""
+  return {**batch, f'{key}{PRESENT}': present}
 
 
 def arrays(inputs: Mapping[str, tuple], batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

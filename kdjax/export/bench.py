@@ -3,8 +3,8 @@
   python -P -m kdjax.export.bench SPEC.json
 
 SPEC: {'folders': {name: folder}, 'workdir' of the float model or null, its 'stage', 'seed', 'trusted',
-'inputs': a .safetensors of rows, 'threads': 0 for all, 'repeats', 'seconds'}. One folder and no float model give the
-cold start and the peak memory too.
+'inputs': a .safetensors of rows, 'threads': 0 for all, 'repeats', 'seconds'}. One folder and no float model
+give the cold start and the peak memory too.
 """
 
 import json

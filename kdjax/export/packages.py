@@ -1,9 +1,15 @@
 """The packages of a format, which are extras."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from kdjax.errors import KdjaxError
+
+
+def installed(package: str) -> bool:
+  """Whether a package can be imported."""
+  return importlib.util.find_spec(package) is not None
 
 
 def needed(package: str, what: str, pip: str) -> ModuleType:
