@@ -133,9 +133,7 @@ class Teacher:
 class Student:
   """The small model, and its baseline."""
 
-  init: Annotated[
-    str, 'weights to go on from: a workdir, whose student of the same seed it is, or a .safetensors file'
-  ] = ''
+  init: Annotated[str, 'weights to go on from: of a workdir the same seed, or a .safetensors file'] = ''
   model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
   weight_bits: Annotated[Bits, 'rounds the weights in training, for a quantised export; 0 does not'] = 0
   activation_bits: Annotated[Literal[0, 8], 'rounds what enters a layer, likewise'] = 0

@@ -68,12 +68,14 @@ def timed(runs: Mapping[str, Callable], rows: Mapping, repeats: int, seconds: fl
   count = min(BATCH, len(next(iter(rows.values()))))
   one, many = ({k: v[:n] for k, v in rows.items()} for n in (1, count))
   times = {name: ([], []) for name in runs}
-  began = time.perf_counter()
+  began, order = time.perf_counter(), np.random.default_rng(0)
   for i in range(repeats + 2):
     if i > 4 and time.perf_counter() - began > seconds:
       break
-    for name, run in runs.items():
+    for name in order.permutation(list(runs)).tolist():
+      run = runs[name]
       for which, inputs in enumerate((one, many)):
+        run(inputs)  # what ran before may still have the cache, and threads that spin
         start = time.perf_counter()
         run(inputs)
         times[name][which].append(time.perf_counter() - start)
