@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -104,11 +105,16 @@ def _front(shipped, key, label, unit, on_front):
   for r in front:
     at = unit * r[key], scale * r['mean']
     axes.annotate(r['name'], at, (4, 6), textcoords='offset points', fontsize=8, color=plots.INK)
+  axes.margins(x=0.15, y=0.2)
+  limits = axes.get_ylim()
   for name in ('teacher', 'baseline'):
-    if name in shipped['stages']:
-      stage = shipped['stages'][name]
-      axes.axhline(scale * stage['mean'], color=plots.COLOURS[name], linestyle=plots.LINES[name], label=name)
-  axes.margins(x=0.15, y=0.15)
+    value = scale * shipped['stages'].get(name, {}).get('mean', float('nan'))
+    if (
+      limits[0] < value < limits[1] + 0.5 * (limits[1] - limits[0])
+    ):  # one far away would hide the differences
+      axes.axhline(value, color=plots.COLOURS[name], linestyle=plots.LINES[name], label=name)
+  for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+    which(FuncFormatter(lambda x, _: f'{x:g}'))
   plots.legend_below(figure)
   return figure
 
