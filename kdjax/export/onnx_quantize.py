@@ -21,9 +21,9 @@ CHANNELS = {'Conv': (1, 0), 'ConvTranspose': (1, 1), 'MatMul': (1, -1), 'Gather'
 def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np.ndarray] | None) -> None:
   """Writes an ONNX file in fewer bits.
 
-  'int8' multiplies matrices in integers, with the range of activations taken as they come; convolutions, which
-  onnxruntime does many times slower so, keep float arithmetic and have weights of 8 bits. 'int4' has weights of
-  4 bits and float arithmetic. 'static8' has ranges observed on examples, their true minimum and maximum.
+  'int8' multiplies matrices in integers, with the range of activations taken as they come; convolutions,
+  which onnxruntime does many times slower so, keep float arithmetic and have weights of 8 bits. 'int4' has
+  weights of 4 bits and float arithmetic. 'static8' has the true minimum and maximum of examples as ranges.
 
   Args:
     source: the file in float.
