@@ -7,6 +7,7 @@ pillow for images, tokenizers for texts. Sounds are WAV of the model's rate, 16 
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import wave
@@ -77,7 +78,25 @@ def load_stablehlo(path, threads):
   return run
 
 
+def load_python(folder, threads):
+  """`run(inputs) -> outputs`, dicts by plain names: the folder's model.py."""
+  spec = importlib.util.spec_from_file_location('model', folder / 'model.py')
+  assert spec is not None and spec.loader is not None  # it is a file of Python
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  weights = dict(np.load(folder / 'weights.npz', allow_pickle=False))
+  about = json.loads((folder / 'export.json').read_text(encoding='utf-8'))
+  keys = {plain(k): k for k in about['inputs']}
+
+  def run(arrays):
+    outputs = module.apply(weights, {key: arrays[name] for name, key in keys.items()})
+    return {plain(k): v for k, v in outputs.items()}
+
+  return run
+
+
 FORMATS = {
+  'python': ('.', load_python),
   'onnx': ('model.onnx', load_onnx),
   'litert': ('model.tflite', load_litert),
   'stablehlo': ('model.stablehlo', load_stablehlo),
