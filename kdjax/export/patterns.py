@@ -1,0 +1,161 @@
+"""Layers that JAX writes as several primitives, as the one step that the formats have for them.
+
+| step | what it is |
+|---|---|
+| reduce_mean | over axes, which go |
+| avg_pool | windows over `[B, *spatial, C]`, padding counted |
+| clamp | least, x, most |
+| softmax, gelu | as in jax.nn |
+| layer_norm | x, scale and, at will, bias; over the last axis |
+| batch_norm | x, mean, var, scale and, at will, bias; each of the last axis |
+| conv | with a bias `[O]` as its third operand |
+"""
+
+import math
+from collections import Counter
+from typing import Any
+
+from kdjax.export.graph import Graph, Step
+
+MEAN = ('div', ('reduce_sum', 'x'), 'count')
+POOL = ('div', ('sum_pool', 'x'), 'count')
+LIMITED = ('min', ('max', 'x', 'least'), 'most')
+SHIFTED = ('sub', 'x', ('reduce_max', 'x'))
+SOFTMAX = ('div', ('exp', SHIFTED), ('reduce_sum', ('exp', SHIFTED)))
+GELU = ('mul', ('mul', 0.5, 'x'), ('erfc', ('mul', ('neg', 'x'), 0.5**0.5)))
+CUBIC = ('add', 'x', ('mul', 0.044715, ('pow', 'x', 3.0)))
+TANH_GELU = ('mul', 'x', ('mul', 0.5, ('add', 1.0, ('tanh', ('mul', (2 / math.pi) ** 0.5, CUBIC)))))
+NORM = ('mul', ('sub', 'x', 'mean'), ('mul', ('rsqrt', ('add', 'var', 'epsilon')), 'scale'))
+FAST_VAR = ('max', 0.0, ('sub', ('reduce_mean', ('square', 'x')), ('square', ('reduce_mean', 'x'))))
+VAR = ('reduce_mean', ('square', ('sub', 'x', ('reduce_mean', 'x'))))
+COMMUTATIVE = ('add', 'mul', 'max', 'min')
+ONES = ('expand_dims', 'squeeze', 'broadcast_to')
+
+
+def recognise(graph: Graph) -> None:
+  """Puts one step in the place of the last of those that match; the others stay, used or not."""
+  uses = Counter(name for step in graph.steps.values() for name in step.inputs)
+  for step in list(graph.steps.values()):
+    for pattern, rule in RULES:
+      found = match(graph, pattern, step.output) if pattern[0] == step.primitive else None
+      if found is not None and (new := rule(graph, found, uses)) is not None:
+        primitive, inputs, params = new
+        graph.steps[step.output] = Step(primitive, tuple(inputs), step.output, params)
+        break
+
+
+def match(graph: Graph, pattern: Any, name: str, found: dict | None = None) -> dict[str, Any] | None:
+  """What the words of a pattern stand for, if the value is computed so.
+
+  Args:
+    graph: where the value is.
+    pattern: a word, for any value, at every place the same; a number; or a tuple of a primitive and the
+      patterns of its operands, between which axes of size 1 may come and go.
+    name: of the value.
+    found: what is known already.
+
+  Returns:
+    word -> name; primitive -> the steps of it that matched; None where the value is computed otherwise.
+  """
+  found = {} if found is None else found
+  if isinstance(pattern, str):
+    return found | {pattern: name} if found.get(pattern, name) == name else None
+  if isinstance(pattern, float):
+    number = graph.scalar(name)
+    return found if number is not None and math.isclose(number, pattern, rel_tol=1e-6) else None
+  step = graph.step(name, pattern[0])
+  if step is None:
+    view = graph.step(name, *ONES)
+    return match(graph, pattern, view.inputs[0], found) if view else None
+  if len(step.inputs) != len(pattern) - 1:
+    return None
+  found = found | {step.primitive: (*found.get(step.primitive, ()), step)}
+  for order in (1, -1)[: 1 + (step.primitive in COMMUTATIVE)]:
+    matched: dict | None = found
+    for part, operand in zip(pattern[1:], step.inputs[::order], strict=True):
+      matched = match(graph, part, operand, matched) if matched is not None else None
+    if matched is not None:
+      return matched
+  return None
+
+
+def _vector(graph: Graph, name: str, size: Any) -> str | None:
+  """What a value `[..., 1, C]` was before it got the axes of size 1, where it was `[C]`."""
+  while graph.shape(name) != (size,):
+    step = graph.step(name, *ONES)
+    if step is None:
+      return None
+    (name,) = step.inputs
+  return name
+
+
+def _mean(graph, found, uses):
+  axes = found['reduce_sum'][0].params['axes']
+  size = math.prod(graph.shape(found['x'])[axis] for axis in axes)
+  return ('reduce_mean', [found['x']], {'axes': axes}) if graph.scalar(found['count']) == size else None
+
+
+def _pool(graph, found, uses):
+  params = found['sum_pool'][0].params
+  return ('avg_pool', [found['x']], params) if graph.scalar(found['count']) == math.prod(params['window']) else None
+
+
+def _limited(graph, found, uses):
+  numbers = None not in (graph.scalar(found['least']), graph.scalar(found['most']))
+  return ('clamp', [found['least'], found['x'], found['most']], {}) if numbers else None
+
+
+def _one_axis(found, *primitives):
+  """The axis over which all reductions go; None where there are several."""
+  axes = {step.params['axes'] for p in primitives for step in found[p]}
+  (first, *more) = axes
+  return first[0] if not more and len(first) == 1 else None
+
+
+def _softmax(graph, found, uses):
+  axis = _one_axis(found, 'reduce_max', 'reduce_sum')
+  return None if axis is None else ('softmax', [found['x']], {'axis': axis})
+
+
+def _gelu(graph, found, uses):
+  return 'gelu', [found['x']], {'approximate': 'tanh' in found}
+
+
+def _norm(graph, found, uses):
+  x, size, epsilon = found['x'], graph.shape(found['x'])[-1:], graph.scalar(found['epsilon'])
+  if not size or epsilon is None or (scale := _vector(graph, found['scale'], *size)) is None:
+    return None
+  params = {'epsilon': epsilon}
+  mean, var = (_vector(graph, found[k], *size) for k in ('mean', 'var'))
+  if mean and var:
+    return 'batch_norm', [x, mean, var, scale], params
+  for pattern in VAR, FAST_VAR:
+    moments = match(graph, pattern, found['var'], {'x': x})
+    moments = match(graph, ('reduce_mean', 'x'), found['mean'], moments) if moments else None
+    if moments and _one_axis(moments, 'reduce_mean') == len(graph.shape(x)) - 1:
+      return 'layer_norm', [x, scale], params
+  return None
+
+
+def _biased(primitive):
+  def rule(graph, found, uses):
+    """The bias becomes the last operand, where it is one for each channel."""
+    step = found[primitive][0]
+    bias = _vector(graph, found['bias'], graph.shape(step.output)[-1])
+    return (primitive, [*step.inputs, bias], step.params) if bias and uses[step.output] == 1 else None
+
+  return rule
+
+
+RULES = (
+  (MEAN, _mean),
+  (POOL, _pool),
+  (LIMITED, _limited),
+  (SOFTMAX, _softmax),
+  (GELU, _gelu),
+  (TANH_GELU, _gelu),
+  (NORM, _norm),
+  (('add', ('layer_norm', 'x', 'scale'), 'bias'), _biased('layer_norm')),
+  (('add', ('batch_norm', 'x', 'mean', 'var', 'scale'), 'bias'), _biased('batch_norm')),
+  (('add', ('conv', 'x', 'w'), 'bias'), _biased('conv')),
+)
