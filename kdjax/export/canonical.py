@@ -54,11 +54,9 @@ def convert(graph: Graph, primitive: str, inputs: list[str], out: list[Value], p
   return [graph.add(RENAMED.get(primitive, primitive), inputs, *out[0], **kept)]
 
 
-def unsupported(primitive: str, why: str) -> KdjaxError:
-  return KdjaxError(
-    f'export: the model uses {primitive}, which {why}, and no format that kdjax writes itself has that; '
-    "export it as 'stablehlo'."
-  )
+def unsupported(primitive: str, why: str, form: str = 'export') -> KdjaxError:
+  """The error for what has no translation to the formats that kdjax writes itself."""
+  return KdjaxError(f'{form}: the model uses {primitive}, which {why}; StableHLO takes every model.')
 
 
 def reshape(graph: Graph, x: str, shape: Shape) -> str:
@@ -293,7 +291,8 @@ def _take(graph, x, indices, axis, out):
   """`take`, or a slice where the indices are constants and follow each other."""
   known, single = graph.constants.get(indices), graph.scalar(indices)
   run = known.tolist() if known is not None and known.ndim == 1 else [] if single is None else [single]
-  if not run or run != list(range(run[0], run[0] + len(run))):
+  follow = run and 0 <= run[0] and run == list(range(run[0], run[0] + len(run)))
+  if not follow or run[-1] >= graph.shape(x)[axis]:
     return graph.add('take', [x, indices], *out, axis=axis)
   ends = [(run[0], run[0] + len(run)) if i == axis else (0, n) for i, n in enumerate(graph.shape(x))]
   x = part(graph, x, *zip(*ends, strict=True), [1] * len(ends))

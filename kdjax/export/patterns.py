@@ -2,7 +2,7 @@
 
 | step | what it is |
 |---|---|
-| reduce_mean | over axes, which go |
+| reduce_mean | over axes, which go unless `keepdims` |
 | avg_pool | windows over `[B, *spatial, C]`, padding counted |
 | clamp | least, x, most |
 | softmax, gelu | as in jax.nn |
@@ -36,9 +36,10 @@ def recognise(graph: Graph) -> None:
   """Puts one step in the place of the last of those that match; the others stay, used or not."""
   uses = Counter(name for step in graph.steps.values() for name in step.inputs)
   for step in list(graph.steps.values()):
+    shape = graph.shape(step.output)
     for pattern, rule in RULES:
       found = match(graph, pattern, step.output) if pattern[0] == step.primitive else None
-      if found is not None and (new := rule(graph, found, uses)) is not None:
+      if found is not None and (new := rule(graph, found, uses, shape)) is not None:
         primitive, inputs, params = new
         graph.steps[step.output] = Step(primitive, tuple(inputs), step.output, params)
         break
@@ -89,20 +90,26 @@ def _vector(graph: Graph, name: str, size: Any) -> str | None:
   return name
 
 
-def _mean(graph, found, uses):
-  axes = found['reduce_sum'][0].params['axes']
-  size = math.prod(graph.shape(found['x'])[axis] for axis in axes)
-  return ('reduce_mean', [found['x']], {'axes': axes}) if graph.scalar(found['count']) == size else None
+def _mean(graph, found, uses, shape):
+  total, whole = found['reduce_sum'][0], graph.shape(found['x'])
+  axes = total.params['axes']
+  kept = tuple(1 if i in axes else n for i, n in enumerate(whole))
+  count = math.prod(whole[axis] for axis in axes)
+  if graph.scalar(found['count']) != count or shape not in (kept, graph.shape(total.output)):
+    return None
+  return 'reduce_mean', [found['x']], {'axes': axes, 'keepdims': shape == kept}
 
 
-def _pool(graph, found, uses):
-  params = found['sum_pool'][0].params
-  return ('avg_pool', [found['x']], params) if graph.scalar(found['count']) == math.prod(params['window']) else None
+def _pool(graph, found, uses, shape):
+  pool = found['sum_pool'][0]
+  same = graph.scalar(found['count']) == math.prod(pool.params['window']) and shape == graph.shape(pool.output)
+  return ('avg_pool', [found['x']], pool.params) if same else None
 
 
-def _limited(graph, found, uses):
+def _limited(graph, found, uses, shape):
   numbers = None not in (graph.scalar(found['least']), graph.scalar(found['most']))
-  return ('clamp', [found['least'], found['x'], found['most']], {}) if numbers else None
+  same = numbers and shape == graph.shape(found['x'])
+  return ('clamp', [found['least'], found['x'], found['most']], {}) if same else None
 
 
 def _one_axis(found, *primitives):
@@ -112,18 +119,21 @@ def _one_axis(found, *primitives):
   return first[0] if not more and len(first) == 1 else None
 
 
-def _softmax(graph, found, uses):
+def _softmax(graph, found, uses, shape):
   axis = _one_axis(found, 'reduce_max', 'reduce_sum')
-  return None if axis is None else ('softmax', [found['x']], {'axis': axis})
+  same = axis is not None and shape == graph.shape(found['x'])
+  return ('softmax', [found['x']], {'axis': axis}) if same else None
 
 
-def _gelu(graph, found, uses):
-  return 'gelu', [found['x']], {'approximate': 'tanh' in found}
+def _gelu(graph, found, uses, shape):
+  same = shape == graph.shape(found['x'])
+  return ('gelu', [found['x']], {'approximate': 'tanh' in found}) if same else None
 
 
-def _norm(graph, found, uses):
-  x, size, epsilon = found['x'], graph.shape(found['x'])[-1:], graph.scalar(found['epsilon'])
-  if not size or epsilon is None or (scale := _vector(graph, found['scale'], *size)) is None:
+def _norm(graph, found, uses, shape):
+  x, size, epsilon = found['x'], shape[-1:], graph.scalar(found['epsilon'])
+  same = size and shape == graph.shape(x) and epsilon is not None
+  if not same or (scale := _vector(graph, found['scale'], *size)) is None:
     return None
   params = {'epsilon': epsilon}
   mean, var = (_vector(graph, found[k], *size) for k in ('mean', 'var'))
@@ -132,16 +142,16 @@ def _norm(graph, found, uses):
   for pattern in VAR, FAST_VAR:
     moments = match(graph, pattern, found['var'], {'x': x})
     moments = match(graph, ('reduce_mean', 'x'), found['mean'], moments) if moments else None
-    if moments and _one_axis(moments, 'reduce_mean') == len(graph.shape(x)) - 1:
+    if moments and _one_axis(moments, 'reduce_mean') == len(shape) - 1:
       return 'layer_norm', [x, scale], params
   return None
 
 
 def _biased(primitive):
-  def rule(graph, found, uses):
+  def rule(graph, found, uses, shape):
     """The bias becomes the last operand, where it is one for each channel."""
     step = found[primitive][0]
-    bias = _vector(graph, found['bias'], graph.shape(step.output)[-1])
+    bias = _vector(graph, found['bias'], shape[-1]) if shape == graph.shape(step.output) else None
     return (primitive, [*step.inputs, bias], step.params) if bias and uses[step.output] == 1 else None
 
   return rule
