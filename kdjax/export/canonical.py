@@ -19,8 +19,10 @@ from collections.abc import Callable
 import numpy as np
 from jax import lax
 
-from kdjax.errors import KdjaxError
-from kdjax.export.graph import Graph, Shape, Value
+from kdjax.export import indexing
+from kdjax.export.graph import Graph, Value
+from kdjax.export.uniform import simplified
+from kdjax.export.views import part, reshape, transpose, unsupported
 
 SAME_VALUE = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'pvary')
 RENAMED = {'add_any': 'add', 'logical_not': 'not'}
@@ -45,93 +47,15 @@ def convert(graph: Graph, primitive: str, inputs: list[str], out: list[Value], p
   if primitive in SAME_VALUE:
     return inputs
   if primitive == 'split':
-    return _split(graph, inputs[0], **params)
+    return indexing.split(graph, inputs[0], **params)
   if len(out) != 1:
     raise unsupported(primitive, 'gives several arrays')
+  if (known := simplified(graph, primitive, inputs, out[0], params)) is not None:
+    return [known]
   if primitive in RULES:
     return [RULES[primitive](graph, *inputs, out=out[0], **params)]
   kept = {k: v for k, v in params.items() if k in KEPT.get(primitive, ())}
   return [graph.add(RENAMED.get(primitive, primitive), inputs, *out[0], **kept)]
-
-
-def unsupported(primitive: str, why: str, form: str = 'export') -> KdjaxError:
-  """The error for what has no translation to the formats that kdjax writes itself."""
-  return KdjaxError(f'{form}: the model uses {primitive}, which {why}; StableHLO takes every model.')
-
-
-def reshape(graph: Graph, x: str, shape: Shape) -> str:
-  """A view of x with another shape, as a step that says most about it."""
-  shape, old = tuple(shape), tuple(graph.shape(x))
-  if step := graph.step(x, 'reshape', 'expand_dims', 'squeeze'):
-    return reshape(graph, step.inputs[0], shape)
-  if shape == old:
-    return x
-  for name, small, large in ('expand_dims', old, shape), ('squeeze', shape, old):
-    axes = _ones(small, large)
-    if axes is not None:
-      return graph.add(name, [x], shape, graph.dtype(x), axes=axes)
-  return graph.add('reshape', [x], shape, graph.dtype(x), to=shape)
-
-
-def _ones(small: Shape, large: Shape) -> tuple[int, ...] | None:
-  """The axes of size 1 that `large` has beyond `small`; None where it is no such shape."""
-  axes, i = [], 0
-  for axis, size in enumerate(large):
-    if i < len(small) and small[i] == size:
-      i += 1
-    elif size == 1:
-      axes.append(axis)
-    else:
-      return None
-  return tuple(axes) if i == len(small) else None
-
-
-def transpose(graph: Graph, x: str, permutation: tuple[int, ...]) -> str:
-  """x with its axes in another order."""
-  if step := graph.step(x, 'transpose'):
-    permutation = tuple(step.params['permutation'][p] for p in permutation)
-    return transpose(graph, step.inputs[0], permutation)
-  permutation = tuple(map(int, permutation))
-  if permutation == tuple(range(len(permutation))):
-    return x
-  shape = tuple(graph.shape(x)[p] for p in permutation)
-  return graph.add('transpose', [x], shape, graph.dtype(x), permutation=permutation)
-
-
-def part(graph: Graph, x: str, starts, limits, strides) -> str:
-  """x[start:limit:stride, ...]."""
-  shape = graph.shape(x)
-  whole = zip(starts, limits, strides, shape, strict=True)
-  if all(start == 0 and limit == size and stride == 1 for start, limit, stride, size in whole):
-    return x
-  strides = tuple(map(int, strides))
-  sizes = zip(starts, limits, strides, strict=True)
-  new = tuple(b - a if s == 1 else -(-(b - a) // s) for a, b, s in sizes)
-  starts, limits = tuple(starts), tuple(limits)
-  return graph.add('slice', [x], new, graph.dtype(x), starts=starts, limits=limits, strides=strides)
-
-
-def _split(graph, x, *, sizes, axis, **_):
-  parts, at, shape = [], 0, graph.shape(x)
-  for size in map(int, sizes):
-    starts, limits = [0] * len(shape), list(shape)
-    starts[axis], limits[axis] = at, at + size
-    parts.append(part(graph, x, starts, limits, [1] * len(shape)))
-    at += size
-  return parts
-
-
-def _slice(graph, x, *, out, start_indices, limit_indices, strides, **_):
-  return part(graph, x, start_indices, limit_indices, strides or [1] * len(start_indices))
-
-
-def _dynamic_slice(graph, x, *starts, out, slice_sizes, **_):
-  numbers = [graph.scalar(s) for s in starts]
-  if None in numbers:
-    raise unsupported('dynamic_slice', 'begins where the inputs say')
-  limits = zip(numbers, slice_sizes, graph.shape(x), strict=True)
-  first = [0 if size == whole else min(max(n, 0), whole - size) for n, size, whole in limits]
-  return part(graph, x, first, [a + n for a, n in zip(first, slice_sizes, strict=True)], [1] * len(first))
 
 
 def _broadcast_in_dim(graph, x, *, out, shape, broadcast_dimensions, **_):
@@ -201,7 +125,9 @@ def _pad(graph, x, value, *, out, padding_config, **_):
 def _dot_general(graph, x, y, *, out, dimension_numbers, **_):
   """A matmul of stacks of matrices; the operands change places where that moves fewer of them."""
   contract, batch = dimension_numbers
-  plans = [_matmul_plan(graph, *pair) for pair in (((x, y), contract, batch), ((y, x), contract[::-1], batch[::-1]))]
+  plans = [
+    _matmul_plan(graph, *pair) for pair in (((x, y), contract, batch), ((y, x), contract[::-1], batch[::-1]))
+  ]
   swap = plans[1][0] < plans[0][0]
   _, (left, right), batch, contract, rows, columns = plans[swap]
   middle = (math.prod(rows),) if batch else rows or (1,)
@@ -259,69 +185,16 @@ def _pool(kind):
   return rule
 
 
-def _gather(graph, x, indices, *, out, dimension_numbers, slice_sizes, mode, **_):
-  """Slices, one axis by indices, or indices along one axis: what indexing with `[]` and `take` make."""
-  shape, numbers = graph.shape(x), dimension_numbers
-  axes, offset = tuple(numbers.start_index_map), tuple(numbers.offset_dims)
-  count, batch = len(graph.shape(indices)) - 1, tuple(numbers.operand_batching_dims)
-  known, first, n = indices in graph.constants, axes[0], len(axes)
-  if known and not count and not batch:
-    starts = [0] * len(shape)
-    for axis, start in zip(axes, graph.constants[indices].tolist(), strict=True):
-      starts[axis] = min(max(start, 0), shape[axis] - slice_sizes[axis])
-    limits = [a + size for a, size in zip(starts, slice_sizes, strict=True)]
-    return reshape(graph, part(graph, x, starts, limits, [1] * len(shape)), out.shape)
-  places = tuple(range(first)) + tuple(range(first + count, len(out.shape)))
-  whole = all(size == shape[i] for i, size in enumerate(slice_sizes) if i not in (*axes, *batch))
-  alone = axes == tuple(numbers.collapsed_slice_dims) == tuple(range(first, first + n)) and whole
-  leading = batch == tuple(numbers.start_indices_batching_dims) == tuple(range(first))
-  if alone and batch and leading and n == 1 and offset == tuple(range(count, len(out.shape))):
-    return graph.add('take_along', [x, _index(graph, indices, mode, shape[first])], *out, batch=first)
-  if not alone or batch or offset != places or (n > 1 and not known):
-    raise unsupported('gather', 'takes elements from several axes at once')
-  if n > 1:
-    sizes, flat = shape[first : first + n], np.moveaxis(graph.constants[indices], -1, 0)
-    indices = graph.constant(np.ravel_multi_index(tuple(flat), sizes).astype(np.int32)[..., None])
-    x = reshape(graph, x, (*shape[:first], math.prod(sizes), *shape[first + n :]))
-  size = graph.shape(x)[first]
-  return _take(graph, x, _index(graph, indices, mode, size), first, out)
-
-
-def _take(graph, x, indices, axis, out):
-  """`take`, or a slice where the indices are constants and follow each other."""
-  known, single = graph.constants.get(indices), graph.scalar(indices)
-  run = known.tolist() if known is not None and known.ndim == 1 else [] if single is None else [single]
-  follow = run and 0 <= run[0] and run == list(range(run[0], run[0] + len(run)))
-  if not follow or run[-1] >= graph.shape(x)[axis]:
-    return graph.add('take', [x, indices], *out, axis=axis)
-  ends = [(run[0], run[0] + len(run)) if i == axis else (0, n) for i, n in enumerate(graph.shape(x))]
-  x = part(graph, x, *zip(*ends, strict=True), [1] * len(ends))
-  if known is None or known.ndim != 1:
-    shape, ones = graph.shape(x), [1] * len(graph.shape(indices))
-    x = reshape(graph, x, (*shape[:axis], *ones, *shape[axis + 1 :]))
-  return x if graph.shape(x) == out.shape else graph.add('broadcast_to', [x], *out, to=out.shape)
-
-
-def _index(graph, indices, mode, size):
-  """Indices without the axis of their components, and without the step that makes negative ones positive."""
-  indices = reshape(graph, indices, graph.shape(indices)[:-1])
-  if step := graph.step(indices, 'where'):
-    below, wrapped, plain = step.inputs
-    test, shifted = graph.step(below, 'lt'), graph.step(wrapped, 'add')
-    ours = test and test.inputs[0] == plain and graph.scalar(test.inputs[1]) == 0
-    if ours and shifted and shifted.inputs[0] == plain and graph.scalar(shifted.inputs[1]) == size:
-      return plain
-  if mode == lax.GatherScatterMode.CLIP:
-    low, high = (graph.constant(np.asarray(n, graph.dtype(indices))) for n in (0, size - 1))
-    return graph.add('clamp', [low, indices, high], *graph.values[indices])
-  return indices
-
-
 def _iota(graph, *sizes, out, shape, dimension, dtype, **_):
   if not isinstance(shape[dimension], int):
     raise unsupported('iota', 'counts the examples')
   numbers = graph.constant(np.arange(shape[dimension], dtype=dtype))
   return _broadcast_in_dim(graph, numbers, out=out, shape=shape, broadcast_dimensions=(dimension,))
+
+
+def _concatenate(graph, *operands, out, dimension):
+  filled = [n for n in operands if graph.shape(n)[dimension] != 0]
+  return filled[0] if len(filled) == 1 else graph.add('concatenate', filled, *out, dimension=int(dimension))
 
 
 def _cumulative(graph, x, *, out, axis, reverse, **_):
@@ -331,12 +204,13 @@ def _cumulative(graph, x, *, out, axis, reverse, **_):
 RULES: dict[str, Callable] = {
   'broadcast_in_dim': _broadcast_in_dim,
   'clamp': _clamp,
+  'concatenate': _concatenate,
   'conv_general_dilated': _conv,
   'convert_element_type': _convert,
   'cumsum': _cumulative,
   'dot_general': _dot_general,
-  'dynamic_slice': _dynamic_slice,
-  'gather': _gather,
+  'dynamic_slice': indexing.dynamic_slice,
+  'gather': indexing.gather,
   'gt': _compare('gt'),
   'integer_pow': _integer_pow,
   'iota': _iota,
@@ -348,10 +222,10 @@ RULES: dict[str, Callable] = {
   'reshape': lambda graph, x, *, out, **_: reshape(graph, x, out.shape),
   'round': _round,
   'select_n': _select_n,
-  'slice': _slice,
+  'slice': indexing.slice_,
   'squeeze': lambda graph, x, *, out, **_: reshape(graph, x, out.shape),
   'transpose': lambda graph, x, *, out, permutation: transpose(graph, x, permutation),
 }
-KEPT = {'concatenate': ('dimension',), 'rev': ('dimensions',), 'fft': ('fft_type', 'fft_lengths')}
+KEPT = {'rev': ('dimensions',), 'fft': ('fft_type', 'fft_lengths')}
 KEPT |= {f'reduce_{kind}': ('axes',) for kind in ('sum', 'max', 'min', 'prod', 'and', 'or')}
 KEPT |= {'argmax': ('axes',), 'argmin': ('axes',)}

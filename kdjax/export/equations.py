@@ -9,6 +9,8 @@ from jax.extend import core
 from kdjax.export import canonical, patterns
 from kdjax.export.graph import ELEMENTWISE, Graph, Value, needed
 from kdjax.export.program import Program, arguments
+from kdjax.export.uniform import uniform
+from kdjax.export.views import unsupported
 
 CALLS = {
   'jit': 'jaxpr',
@@ -59,7 +61,9 @@ def _inline(graph: Graph, jaxpr, consts, inputs: list[str]) -> list[str]:
   names |= {v: graph.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
 
   def read(atom):
-    return graph.constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else names[atom]
+    return (
+      graph.constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else names[atom]
+    )
 
   for equation in jaxpr.eqns:
     primitive, operands = equation.primitive.name, [read(v) for v in equation.invars]
@@ -67,14 +71,16 @@ def _inline(graph: Graph, jaxpr, consts, inputs: list[str]) -> list[str]:
     if primitive in CALLS:
       inner = equation.params[CALLS[primitive]]
       results = _inline(graph, getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ()), operands)
-    elif all(n in graph.constants for n in operands) and all(isinstance(d, int) for v in out for d in v.shape):
+    elif all(n in graph.constants for n in operands) and all(
+      isinstance(d, int) for v in out for d in v.shape
+    ):
       results = _computed(graph, equation, operands)
     elif primitive in UNIFORM and all(graph.scalar(n) is not None for n in operands):
       numbers = [graph.constant(np.asarray(graph.scalar(n), graph.dtype(n))) for n in operands]
       (number,) = _computed(graph, equation, numbers)
-      results = [graph.add('broadcast_to', [number], *out[0], to=out[0].shape)]
+      results = [uniform(graph, graph.constants[number], out[0])]
     elif primitive in LOOPS:
-      raise canonical.unsupported(primitive, 'is a loop or a branch')
+      raise unsupported(primitive, 'is a loop or a branch')
     else:
       results = canonical.convert(graph, primitive, operands, out, dict(equation.params))
     names |= dict(zip(equation.outvars, results, strict=True))
@@ -94,7 +100,9 @@ def _in_order(graph: Graph, program: Program) -> Graph:
   read = {n for s in steps for n in s.inputs} | set(graph.outputs.values())
   names = {n: f'constant/{i + 1}' for i, n in enumerate(n for n in graph.constants if n in read)}
   names |= {s.output: f'v{i + 1}' for i, s in enumerate(steps)}
-  values = {n: v for n, v in graph.values.items() if n in program.inputs or n in names or n in program.weights}
+  values = {
+    n: v for n, v in graph.values.items() if n in program.inputs or n in names or n in program.weights
+  }
   renamed = [
     s._replace(inputs=tuple(names.get(n, n) for n in s.inputs), output=names[s.output]) for s in steps
   ]

@@ -7,12 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Shape = tuple[Any, ...]  # whole numbers, and expressions of the symbol for the number of examples
-ELEMENTWISE = frozenset(
-  'abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp convert cos cosh div eq erf erfc exp '
-  'exp2 expm1 floor ge gt is_finite le log log1p logistic lt max min mul ne neg not or pow rem round rsqrt '
-  'shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square sub tan tanh where '
-  'xor'.split()
-)
+UNARY = """
+  abs acos acosh asin asinh atan atanh cbrt ceil convert cos cosh erf erfc exp exp2 expm1 floor is_finite log
+  log1p logistic neg not round rsqrt sign sin sinh sqrt square tan tanh
+"""
+OTHER = """
+  add and clamp div eq ge gt le lt max min mul ne or pow rem shift_left shift_right_arithmetic
+  shift_right_logical sub where xor
+"""
+ELEMENTWISE = frozenset(UNARY.split() + OTHER.split())
 FOLDED = {
   'expand_dims': lambda x, axes: np.expand_dims(x, axes),
   'squeeze': lambda x, axes: np.squeeze(x, axes),
@@ -68,9 +71,10 @@ class Graph:
     return step if step and step.primitive in primitives else None
 
   def scalar(self, name: str) -> Any:
-    """The one number of which a constant consists, also broadcast; None for all else."""
-    step = self.step(name, 'broadcast_to')
-    array = self.constants.get(step.inputs[0] if step else name)
+    """The one number of which a constant consists, also as a view; None for all else."""
+    while step := self.step(name, 'broadcast_to', *FOLDED):
+      (name,) = step.inputs
+    array = self.constants.get(name)
     same = array is not None and array.size and (array == array.flat[0]).all()
     return array.flat[0].item() if array is not None and same else None
 

@@ -123,7 +123,9 @@ def _model(onnx: ModuleType, program: Program, file: File, outputs: Mapping[str,
     )
     for op, inputs, output, attributes in listed
   ]
-  arrays = [onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in file.arrays.items() if n in read]
+  arrays = [
+    onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in file.arrays.items() if n in read
+  ]
   infos = [
     [_info(onnx, key, value, GIVEN) for key, value in program.inputs.items()],
     [_info(onnx, tap, program.outputs[tap], {}) for tap in outputs],

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kdjax.export.canonical import unsupported
 from kdjax.export.graph import Step
 from kdjax.export.onnx_file import File
+from kdjax.export.views import unsupported
 
 MASK = 2**32 - 1
 HALF = 2**16
@@ -59,9 +59,7 @@ def elementwise(file: File, step: Step, tensors: list[str]) -> str | None:
   if primitive == 'where':
     return _where(file, *tensors, dtype)
   if primitive in BITS:
-    return file.node(BITS[primitive] if dtype == 'bool' else f'Bitwise{BITS[primitive]}', tensors) if (
-      primitive != 'not' or dtype != 'uint32'
-    ) else file.node('BitwiseXor', [*tensors, file.array(MASK, np.int64)])
+    return _bits(file, primitive, tensors, dtype)
   if dtype not in ('float32', 'int32', 'uint32', 'bool'):
     raise unsupported(primitive, f'works in {dtype}', 'onnx')
   if dtype == 'uint32' and primitive not in COMPARED:
@@ -77,6 +75,14 @@ def elementwise(file: File, step: Step, tensors: list[str]) -> str | None:
   return file.node(SIMPLE[primitive], tensors) if primitive in SIMPLE else None
 
 
+def _bits(file, primitive, tensors, dtype):
+  if dtype == 'bool':
+    return file.node(BITS[primitive], tensors)
+  if primitive == 'not' and dtype == 'uint32':
+    return file.node('BitwiseXor', [*tensors, file.array(MASK, np.int64)])
+  return file.node(f'Bitwise{BITS[primitive]}', tensors)
+
+
 def cast(file: File, tensor: str, to: str) -> str:
   """The tensor in an ONNX type."""
   return file.node('Cast', [tensor], to=to)
@@ -89,7 +95,11 @@ def wrapped(file: File, tensor: str) -> str:
 
 def _convert(file, tensor, dtype, output):
   result = cast(file, tensor, file.held(output))
-  return wrapped(file, result) if file.graph.dtype(output) == 'uint32' and dtype not in ('bool', 'uint8') else result
+  return (
+    wrapped(file, result)
+    if file.graph.dtype(output) == 'uint32' and dtype not in ('bool', 'uint8')
+    else result
+  )
 
 
 def _where(file, which, yes, no, dtype):
@@ -100,7 +110,7 @@ def _where(file, which, yes, no, dtype):
 
 
 def _limited(file, step, tensors, dtype):
-  """max, min and clamp; as Relu or Clip where the limits are numbers, which runtimes join to the layer before."""
+  """max, min, clamp: Relu or Clip where the limits are numbers, which runtimes join to the layer before."""
   numbers = [file.graph.scalar(n) for n in step.inputs]
   if step.primitive == 'clamp' and None not in (numbers[0], numbers[2]):
     return file.node('Clip', [tensors[1], file.array(numbers[0], dtype), file.array(numbers[2], dtype)])

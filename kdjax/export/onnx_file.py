@@ -13,11 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.export.canonical import unsupported
 from kdjax.export.graph import FOLDED, Graph, Shape
+from kdjax.export.views import unsupported
 
 # uint32 is held in int64: runtimes lack most kernels for it.
-HELD = {'float32': 'FLOAT', 'int32': 'INT32', 'bool': 'BOOL', 'uint8': 'UINT8', 'int8': 'INT8', 'uint32': 'INT64'}
+HELD = {
+  'float32': 'FLOAT',
+  'int32': 'INT32',
+  'bool': 'BOOL',
+  'uint8': 'UINT8',
+  'int8': 'INT8',
+  'uint32': 'INT64',
+}
 Order = tuple[int, ...]
 
 
@@ -118,7 +125,9 @@ class File:
 
   def rows(self) -> str:
     """The number of examples, a vector of one number, of the first input that has any."""
-    tensor = next(s.tensor for n, s in self.stored.items() if n not in self.graph.steps and n not in self.sources)
+    tensor = next(
+      s.tensor for n, s in self.stored.items() if n not in self.graph.steps and n not in self.sources
+    )
     return self.node('Shape', [tensor], start=0, end=1)
 
 

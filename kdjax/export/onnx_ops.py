@@ -7,13 +7,21 @@ from collections.abc import Callable
 import numpy as np
 from jax import lax
 
-from kdjax.export.canonical import unsupported
 from kdjax.export.graph import ELEMENTWISE, Step
 from kdjax.export.onnx_elementwise import cast, elementwise, wrapped
 from kdjax.export.onnx_file import File, Order, Stored, regrouped, target
+from kdjax.export.views import unsupported
 
 LAST = np.iinfo(np.int64)  # limits of a slice that goes to an end
-REDUCED = {'sum': 'Sum', 'max': 'Max', 'min': 'Min', 'prod': 'Prod', 'mean': 'Mean', 'and': 'Min', 'or': 'Max'}
+REDUCED = {
+  'sum': 'Sum',
+  'max': 'Max',
+  'min': 'Min',
+  'prod': 'Prod',
+  'mean': 'Mean',
+  'and': 'Min',
+  'or': 'Max',
+}
 
 
 def translate(file: File, step: Step) -> None:
@@ -158,7 +166,9 @@ def _reduce(file, step, x, axes, keepdims=False):
   kind, order, dtype = step.primitive.removeprefix('reduce_'), file.order(x), file.graph.dtype(x)
   tensor = file.read(x, order)
   tensor = cast(file, tensor, 'INT32') if dtype == 'bool' else tensor
-  tensor = file.node(f'Reduce{REDUCED[kind]}', [tensor, file.numbers(_places(order, axes))], keepdims=int(keepdims))
+  tensor = file.node(
+    f'Reduce{REDUCED[kind]}', [tensor, file.numbers(_places(order, axes))], keepdims=int(keepdims)
+  )
   tensor = cast(file, tensor, 'BOOL') if dtype == 'bool' else tensor
   tensor = wrapped(file, tensor) if dtype == 'uint32' and kind == 'sum' else tensor
   return Stored(tensor, order if keepdims else _without(order, axes))
@@ -190,7 +200,12 @@ def _slice(file, step, x, starts, limits, strides):
   axes = [i for i, (a, b, s, n) in enumerate(whole) if not (a == 0 and b == n and s == 1)]
   if any(not isinstance(n, int) for i in axes for n in (starts[i], limits[i])):
     raise unsupported('slice', 'ends where the number of examples says', 'onnx')
-  vectors = [starts[i] for i in axes], [limits[i] for i in axes], map(order.index, axes), [strides[i] for i in axes]
+  vectors = (
+    [starts[i] for i in axes],
+    [limits[i] for i in axes],
+    map(order.index, axes),
+    [strides[i] for i in axes],
+  )
   return Stored(file.node('Slice', [file.read(x, order), *map(file.numbers, vectors)]), order)
 
 

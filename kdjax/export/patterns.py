@@ -15,6 +15,8 @@ import math
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 from kdjax.export.graph import Graph, Step
 
 MEAN = ('div', ('reduce_sum', 'x'), 'count')
@@ -43,6 +45,8 @@ def recognise(graph: Graph) -> None:
         primitive, inputs, params = new
         graph.steps[step.output] = Step(primitive, tuple(inputs), step.output, params)
         break
+    else:
+      _join_numbers(graph, step, uses)
 
 
 def match(graph: Graph, pattern: Any, name: str, found: dict | None = None) -> dict[str, Any] | None:
@@ -80,6 +84,36 @@ def match(graph: Graph, pattern: Any, name: str, found: dict | None = None) -> d
   return None
 
 
+def _join_numbers(graph: Graph, last: Step, uses: Counter) -> None:
+  """Puts x * a + b in the place of three steps or more that add and multiply constants, such as a
+  normalization of pixels."""
+  chain: list[tuple[Step, int]] = []  # the last first, with the place of the operand that is no constant
+  step: Step | None = last
+  while step and step.primitive in ('add', 'sub', 'mul', 'div') and graph.dtype(step.output) == 'float32':
+    places = [i for i in (0, 1) if step.inputs[1 - i] in graph.constants]
+    if not places or (step.primitive == 'div' and places != [0]) or (chain and uses[step.output] != 1):
+      break
+    chain.append((step, places[0]))
+    step = graph.steps.get(step.inputs[places[0]])
+  if len(chain) < 3 or any(graph.shape(s.output) != graph.shape(last.output) for s, _ in chain):
+    return
+  a, b = np.ones(()), np.zeros(())
+  for step, place in reversed(chain):
+    number = graph.constants[step.inputs[1 - place]].astype(np.float64)
+    if step.primitive in ('mul', 'div'):
+      number = number if step.primitive == 'mul' else 1 / number
+      a, b = a * number, b * number
+    elif step.primitive == 'add':
+      b = b + number
+    else:
+      a, b = (a, b - number) if place == 0 else (-a, number - b)
+  (first, place), (second, _) = chain[-1], chain[-2]
+  product = first.inputs[place], graph.constant(a.astype(np.float32))
+  total = second.output, graph.constant(b.astype(np.float32))
+  graph.steps[second.output] = Step('mul', product, second.output, {})
+  graph.steps[last.output] = Step('add', total, last.output, {})
+
+
 def _vector(graph: Graph, name: str, size: Any) -> str | None:
   """What a value `[..., 1, C]` was before it got the axes of size 1, where it was `[C]`."""
   while graph.shape(name) != (size,):
@@ -102,7 +136,9 @@ def _mean(graph, found, uses, shape):
 
 def _pool(graph, found, uses, shape):
   pool = found['sum_pool'][0]
-  same = graph.scalar(found['count']) == math.prod(pool.params['window']) and shape == graph.shape(pool.output)
+  same = graph.scalar(found['count']) == math.prod(pool.params['window']) and shape == graph.shape(
+    pool.output
+  )
   return ('avg_pool', [found['x']], pool.params) if same else None
 
 
