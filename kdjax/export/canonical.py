@@ -22,7 +22,7 @@ from jax import lax
 from kdjax.export import indexing
 from kdjax.export.graph import Graph, Value
 from kdjax.export.uniform import simplified
-from kdjax.export.views import part, reshape, transpose, unsupported
+from kdjax.export.views import part, reshape, transpose
 
 SAME_VALUE = ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'pvary')
 RENAMED = {'add_any': 'add', 'logical_not': 'not'}
@@ -49,7 +49,7 @@ def convert(graph: Graph, primitive: str, inputs: list[str], out: list[Value], p
   if primitive == 'split':
     return indexing.split(graph, inputs[0], **params)
   if len(out) != 1:
-    raise unsupported(primitive, 'gives several arrays')
+    raise graph.unsupported(primitive, 'gives several arrays')
   if (known := simplified(graph, primitive, inputs, out[0], params)) is not None:
     return [known]
   if primitive in RULES:
@@ -94,7 +94,7 @@ def _integer_pow(graph, x, *, out, y, **_):
 
 def _select_n(graph, which, *cases, out, **_):
   if graph.dtype(which) != 'bool':
-    raise unsupported('select_n', 'chooses by a number')
+    raise graph.unsupported('select_n', 'chooses by a number')
   return graph.add('where', [which, cases[1], cases[0]], *out)
 
 
@@ -104,7 +104,7 @@ def _clamp(graph, low, x, high, *, out, **_):
 
 def _round(graph, x, *, out, rounding_method, **_):
   if rounding_method != lax.RoundingMethod.TO_NEAREST_EVEN:
-    raise unsupported('round', 'rounds halves away from zero')
+    raise graph.unsupported('round', 'rounds halves away from zero')
   return graph.add('round', [x], *out)
 
 
@@ -112,7 +112,7 @@ def _pad(graph, x, value, *, out, padding_config, **_):
   number, shape = graph.scalar(value), graph.shape(x)
   low, high, interior = (tuple(map(int, c)) for c in zip(*padding_config, strict=True))
   if number is None or any(interior):
-    raise unsupported('pad', 'pads between the elements, or with what the inputs say')
+    raise graph.unsupported('pad', 'pads between the elements, or with what the inputs say')
   starts = [max(-lo, 0) for lo in low]
   limits = [n + min(hi, 0) for n, hi in zip(shape, high, strict=True)]
   x = part(graph, x, starts, limits, [1] * len(shape))
@@ -122,8 +122,15 @@ def _pad(graph, x, value, *, out, padding_config, **_):
   return graph.add('pad', [x], *out, low=low, high=high, value=number)
 
 
+def _fft(graph, x, *, out, fft_type, fft_lengths):
+  if fft_type != lax.FftType.RFFT or len(fft_lengths) != 1:
+    raise graph.unsupported('fft', 'is not that of real numbers over one axis')
+  return graph.add('fft', [x], *out, size=fft_lengths[0])
+
+
 def _dot_general(graph, x, y, *, out, dimension_numbers, **_):
   """A matmul of stacks of matrices; the operands change places where that moves fewer of them."""
+  x, y = (_convert(graph, n, out=Value(graph.shape(n), out.dtype)) for n in (x, y))
   contract, batch = dimension_numbers
   plans = [
     _matmul_plan(graph, *pair) for pair in (((x, y), contract, batch), ((y, x), contract[::-1], batch[::-1]))
@@ -155,7 +162,9 @@ def _matmul_plan(graph, names, contract, batch):
 def _conv(graph, x, w, *, out, dimension_numbers, window_strides, padding, **params):
   lhs, rhs, result = dimension_numbers
   if params['batch_group_count'] != 1 or any(d != 1 for d in params['lhs_dilation']):
-    raise unsupported('conv_general_dilated', 'is transposed or grouped over the batch')
+    raise graph.unsupported('conv_general_dilated', 'is transposed or grouped over the batch')
+  if min(min(pads) for pads in padding) < 0:
+    raise graph.unsupported('conv_general_dilated', 'crops its input')
   x = transpose(graph, x, (lhs[0], *lhs[2:], lhs[1]))
   w = transpose(graph, w, (*rhs[2:], rhs[1], rhs[0]))
   order = (result[0], *result[2:], result[1])
@@ -177,7 +186,7 @@ def _pool(kind):
     ends = [(window_dimensions[i], window_strides[i], tuple(padding[i])) for i in (0, -1)]
     dilated = any(d != 1 for d in (*params['base_dilation'], *params['window_dilation']))
     if dilated or len(window_strides) < 3 or ends != [(1, 1, (0, 0))] * 2:
-      raise unsupported(f'reduce_window_{kind}', 'is dilated, or pools over examples or channels')
+      raise graph.unsupported(f'reduce_window_{kind}', 'is dilated, or pools over examples or channels')
     window, strides = tuple(window_dimensions[1:-1]), tuple(window_strides[1:-1])
     pads = tuple((int(lo), int(hi)) for lo, hi in padding[1:-1])
     return graph.add(f'{kind}_pool', [x], *out, window=window, strides=strides, padding=pads)
@@ -187,7 +196,7 @@ def _pool(kind):
 
 def _iota(graph, *sizes, out, shape, dimension, dtype, **_):
   if not isinstance(shape[dimension], int):
-    raise unsupported('iota', 'counts the examples')
+    raise graph.unsupported('iota', 'counts the examples')
   numbers = graph.constant(np.arange(shape[dimension], dtype=dtype))
   return _broadcast_in_dim(graph, numbers, out=out, shape=shape, broadcast_dimensions=(dimension,))
 
@@ -210,6 +219,7 @@ RULES: dict[str, Callable] = {
   'cumsum': _cumulative,
   'dot_general': _dot_general,
   'dynamic_slice': indexing.dynamic_slice,
+  'fft': _fft,
   'gather': indexing.gather,
   'gt': _compare('gt'),
   'integer_pow': _integer_pow,
@@ -226,6 +236,6 @@ RULES: dict[str, Callable] = {
   'squeeze': lambda graph, x, *, out, **_: reshape(graph, x, out.shape),
   'transpose': lambda graph, x, *, out, permutation: transpose(graph, x, permutation),
 }
-KEPT = {'rev': ('dimensions',), 'fft': ('fft_type', 'fft_lengths')}
+KEPT = {'rev': ('dimensions',)}
 KEPT |= {f'reduce_{kind}': ('axes',) for kind in ('sum', 'max', 'min', 'prod', 'and', 'or')}
 KEPT |= {'argmax': ('axes',), 'argmin': ('axes',)}

@@ -10,7 +10,6 @@ from kdjax.export import canonical, patterns
 from kdjax.export.graph import ELEMENTWISE, Graph, Value, needed
 from kdjax.export.program import Program, arguments
 from kdjax.export.uniform import uniform
-from kdjax.export.views import unsupported
 
 CALLS = {
   'jit': 'jaxpr',
@@ -25,10 +24,11 @@ CALLS = {
   'custom_vjp_call_jaxpr': 'fun_jaxpr',
 }
 UNIFORM = ELEMENTWISE | {'select_n', 'convert_element_type'}
+OF_SYMBOL = 'dim_as_value'  # the symbol of the number of examples as a number
 LOOPS = ('scan', 'while', 'cond')
 
 
-def equations(program: Program, rows: Any) -> Graph:
+def equations(program: Program, rows: Any, form: str = 'export') -> Graph:
   """The steps of `program.apply`: calls inlined, constants computed, patterns named, the unused left out.
 
   Inputs and weights keep their names, 'image' and 'params/head/kernel'.
@@ -36,6 +36,7 @@ def equations(program: Program, rows: Any) -> Graph:
   Args:
     program: a model.
     rows: how many examples: a number, or `any_rows()`, whose symbol is then in the shapes.
+    form: the format that is written, for errors.
 
   Raises:
     KdjaxError: if the model has a loop, or a primitive of a kind that has no translation.
@@ -43,7 +44,7 @@ def equations(program: Program, rows: Any) -> Graph:
   inputs = arguments(program.inputs, rows)
   traced, out = jax.make_jaxpr(program.apply, return_shape=True)(dict(program.weights), inputs)
   names = [*sorted(program.weights), *sorted(inputs)]  # as JAX orders the keys of a dict
-  graph = Graph(weights=frozenset(program.weights))
+  graph = Graph(weights=frozenset(program.weights), form=form)
   graph.values |= {n: _value(v) for n, v in zip(names, traced.jaxpr.invars, strict=True)}
   results = _inline(graph, traced.jaxpr, traced.consts, names)
   graph.outputs = dict(zip(sorted(out), results, strict=True))
@@ -62,7 +63,9 @@ def _inline(graph: Graph, jaxpr, consts, inputs: list[str]) -> list[str]:
 
   def read(atom):
     return (
-      graph.constant(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else names[atom]
+      graph.constant(np.asarray(atom.val, _value(atom).dtype))
+      if isinstance(atom, core.Literal)
+      else names[atom]
     )
 
   for equation in jaxpr.eqns:
@@ -71,27 +74,31 @@ def _inline(graph: Graph, jaxpr, consts, inputs: list[str]) -> list[str]:
     if primitive in CALLS:
       inner = equation.params[CALLS[primitive]]
       results = _inline(graph, getattr(inner, 'jaxpr', inner), getattr(inner, 'consts', ()), operands)
-    elif all(n in graph.constants for n in operands) and all(
-      isinstance(d, int) for v in out for d in v.shape
-    ):
+    elif primitive != OF_SYMBOL and all(n in graph.constants for n in operands) and _known(out):
       results = _computed(graph, equation, operands)
     elif primitive in UNIFORM and all(graph.scalar(n) is not None for n in operands):
       numbers = [graph.constant(np.asarray(graph.scalar(n), graph.dtype(n))) for n in operands]
       (number,) = _computed(graph, equation, numbers)
       results = [uniform(graph, graph.constants[number], out[0])]
     elif primitive in LOOPS:
-      raise unsupported(primitive, 'is a loop or a branch')
+      raise graph.unsupported(primitive, 'is a loop or a branch')
     else:
       results = canonical.convert(graph, primitive, operands, out, dict(equation.params))
     names |= dict(zip(equation.outvars, results, strict=True))
   return [read(v) for v in jaxpr.outvars]
 
 
+def _known(values: list[Value]) -> bool:
+  return all(isinstance(size, int) for value in values for size in value.shape)
+
+
 def _computed(graph: Graph, equation, operands: list[str]) -> list[str]:
   """The results of an equation of constants."""
   arrays = equation.primitive.bind(*(graph.constants[n] for n in operands), **equation.params)
-  several = equation.primitive.multiple_results
-  return [graph.constant(a) for a in (arrays if several else [arrays])]
+  arrays = arrays if equation.primitive.multiple_results else [arrays]
+  if not all(isinstance(a.dtype, np.dtype) for a in arrays):
+    raise graph.unsupported(equation.primitive.name, 'makes a key of random numbers')
+  return [graph.constant(a) for a in arrays]
 
 
 def _in_order(graph: Graph, program: Program) -> Graph:
@@ -112,4 +119,5 @@ def _in_order(graph: Graph, program: Program) -> Graph:
     frozenset(n for n in graph.weights if n in read),
     {s.output: s for s in renamed},
     {tap: names.get(n, n) for tap, n in graph.outputs.items()},
+    graph.form,
   )

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.errors import KdjaxError
+
 Shape = tuple[Any, ...]  # whole numbers, and expressions of the symbol for the number of examples
 UNARY = """
   abs acos acosh asin asinh atan atanh cbrt ceil convert cos cosh erf erfc exp exp2 expm1 floor is_finite log
@@ -50,6 +52,7 @@ class Graph:
     weights: names of the weights among the values.
     steps: result -> the step that gives it.
     outputs: tap -> name of its value.
+    form: the format that is written, for errors.
   """
 
   values: dict[str, Value] = dataclasses.field(default_factory=dict)
@@ -57,7 +60,12 @@ class Graph:
   weights: frozenset[str] = frozenset()
   steps: dict[str, Step] = dataclasses.field(default_factory=dict)
   outputs: dict[str, str] = dataclasses.field(default_factory=dict)
+  form: str = 'export'
   known: dict[Any, str] = dataclasses.field(default_factory=dict)
+
+  def unsupported(self, primitive: str, why: str) -> KdjaxError:
+    """The error for what has no translation."""
+    return KdjaxError(f'{self.form}: the model uses {primitive}, which {why}; StableHLO takes every model.')
 
   def shape(self, name: str) -> Shape:
     return self.values[name].shape

@@ -15,7 +15,6 @@ from kdjax.export.equations import equations
 from kdjax.export.graph import Graph
 from kdjax.export.numpy_lines import line, operand
 from kdjax.export.program import Program, any_rows
-from kdjax.export.views import unsupported
 from kdjax.runtime import files
 
 CODE, WEIGHTS = 'model.py', 'weights.npz'
@@ -54,12 +53,12 @@ def write(program: Program, folder: Path, about: str = 'The forward pass of a mo
   Raises:
     KdjaxError: if the model has a primitive that is not translated.
   """
-  graph = equations(program, any_rows())
+  graph = equations(program, any_rows(), 'python')
   arrays = {n: np.asarray(program.weights[n]) for n in sorted(graph.weights)}
   arrays |= {n: a for n, a in graph.constants.items() if a.ndim}
   for key, array in arrays.items():
     if not array.dtype.isbuiltin:
-      raise unsupported(key, f'is {array.dtype}', 'python')
+      raise graph.unsupported(key, f'is {array.dtype}')
   with files.swapped_in(folder / WEIGHTS) as part, part.open('wb') as file:
     np.savez(file, allow_pickle=False, **arrays)
   files.write(folder / CODE, _code(program, graph, about))

@@ -16,7 +16,7 @@ def conv(x, w, strides, padding, dilation, groups=1):
   return sum(product(part, w[tap]) for tap, part in shifted)
 
 
-def windows(x, window, strides, padding, dilation, fill=0):
+def windows(x, window, strides, padding, dilation, fill=0.0):
   """For each place in the window, the elements of x [B, *spatial, C] that come to lie there."""
   x = np.pad(x, [(0, 0), *padding, (0, 0)], constant_values=fill) if np.any(padding) else x
   spans = [d * (k - 1) for k, d in zip(window, dilation, strict=True)]

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jax import lax
 
 from kdjax.export.graph import Graph, Step
-from kdjax.export.views import unsupported
 
 FORMATS = {
   'add': '{} + {}',
@@ -65,13 +63,13 @@ def line(graph: Graph, step: Step) -> str:
   """
   dtype = graph.dtype(step.output)
   if not hasattr(np, dtype):
-    raise unsupported(step.primitive, f'works in {dtype}', 'python')
+    raise graph.unsupported(step.primitive, f'works in {dtype}')
   operands = [operand(graph, n) for n in step.inputs]
   if step.primitive in FORMATS:
     return FORMATS[step.primitive].format(*operands, dtype=dtype, **step.params)
   if step.primitive in RULES:
     return RULES[step.primitive](graph, step, *operands, **step.params)
-  raise unsupported(step.primitive, 'is not among the primitives that are translated', 'python')
+  raise graph.unsupported(step.primitive, 'is not among the primitives that are translated')
 
 
 def operand(graph: Graph, name: str) -> str:
@@ -123,8 +121,6 @@ def _take(graph, step, x, indices, axis):
 
 def _reshape(graph, step, x, to):
   sizes = [str(n) if isinstance(n, int) else '-1' for n in to]
-  if sizes.count('-1') > 1:
-    raise unsupported('reshape', 'has the number of examples in several axes', 'python')
   return f'{x}.reshape({", ".join(sizes)})'
 
 
@@ -151,7 +147,7 @@ def _div(graph, step, x, y):
 
 def _shift_right(graph, step, x, y):
   if step.primitive.endswith('logical') != graph.dtype(step.output).startswith('u'):
-    raise unsupported(step.primitive, f'works in {graph.dtype(step.output)}', 'python')
+    raise graph.unsupported(step.primitive, f'works in {graph.dtype(step.output)}')
   return f'{x} >> {y}'
 
 
@@ -170,12 +166,6 @@ def _cumsum(graph, step, x, axis, reverse):
   return f'np.flip({total}, {axis})' if reverse else total
 
 
-def _fft(graph, step, x, fft_type, fft_lengths):
-  if fft_type != lax.FftType.RFFT or len(fft_lengths) != 1:
-    raise unsupported('fft', 'is not that of real numbers over one axis', 'python')
-  return f'np.fft.rfft({x}).astype(np.complex64)'
-
-
 RULES: dict[str, Callable] = {
   'batch_norm': _norm,
   'broadcast_to': lambda graph, step, x, to: f'np.broadcast_to({x}, ({", ".join(map(str, to))},))',
@@ -184,7 +174,7 @@ RULES: dict[str, Callable] = {
   'cumsum': _cumsum,
   'div': _div,
   'expand_dims': _expand_dims,
-  'fft': _fft,
+  'fft': lambda graph, step, x, size: f'np.fft.rfft({x}).astype(np.complex64)',
   'gelu': lambda graph, step, x, approximate: f'gelu{"_tanh" if approximate else ""}({x})',
   'layer_norm': _norm,
   'pad': lambda graph, step, x, low, high, value: (

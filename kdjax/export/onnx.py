@@ -39,7 +39,7 @@ def write(program: Program, path: Path) -> None:
       would have more than 2 GB.
   """
   onnx = _package('onnx')
-  graph = equations(program, any_rows())
+  graph = equations(program, any_rows(), 'onnx')
   file = begin(graph, program.weights)
   for key in program.inputs:
     file.stored[key] = Stored(name(key), tuple(range(len(graph.shape(key)))))

@@ -6,7 +6,6 @@ import numpy as np
 
 from kdjax.export.graph import Step
 from kdjax.export.onnx_file import File
-from kdjax.export.views import unsupported
 
 MASK = 2**32 - 1
 HALF = 2**16
@@ -57,11 +56,11 @@ def elementwise(file: File, step: Step, tensors: list[str]) -> str | None:
   if primitive == 'convert':
     return _convert(file, tensors[0], dtype, step.output)
   if primitive == 'where':
-    return _where(file, *tensors, dtype)
+    return _where(file, tensors, dtype)
   if primitive in BITS:
     return _bits(file, primitive, tensors, dtype)
   if dtype not in ('float32', 'int32', 'uint32', 'bool'):
-    raise unsupported(primitive, f'works in {dtype}', 'onnx')
+    raise file.graph.unsupported(primitive, f'works in {dtype}')
   if dtype == 'uint32' and primitive not in COMPARED:
     return _unsigned(file, step, tensors)
   if primitive in ('max', 'min', 'clamp'):
@@ -102,7 +101,8 @@ def _convert(file, tensor, dtype, output):
   )
 
 
-def _where(file, which, yes, no, dtype):
+def _where(file, tensors, dtype):
+  which, yes, no = tensors
   if dtype != 'bool':
     return file.node('Where', [which, yes, no])
   first = file.node('And', [which, yes])
@@ -147,7 +147,7 @@ def _unsigned(file, step, tensors):
       return file.node('Div', [tensors[0], power])
     kept = file.node('BitwiseAnd', [tensors[0], file.array(2 ** (32 - number) - 1, np.int64)])
     return file.node('Mul', [kept, power])
-  raise unsupported(primitive, 'works in uint32', 'onnx')
+  raise file.graph.unsupported(primitive, 'works in uint32')
 
 
 def _one(file, dtype):
@@ -155,6 +155,9 @@ def _one(file, dtype):
 
 
 COMPOSED: dict[str, Callable] = {
+  'cbrt': lambda file, dtype, x: file.node(
+    'Mul', [file.node('Sign', [x]), file.node('Pow', [file.node('Abs', [x]), file.array(1 / 3, dtype)])]
+  ),
   'erfc': lambda file, dtype, x: file.node('Sub', [_one(file, dtype), file.node('Erf', [x])]),
   'exp2': lambda file, dtype, x: file.node('Pow', [file.array(2, dtype), x]),
   'expm1': lambda file, dtype, x: file.node('Sub', [file.node('Exp', [x]), _one(file, dtype)]),

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.export.graph import FOLDED, Graph, Shape
-from kdjax.export.views import unsupported
 
 # uint32 is held in int64: runtimes lack most kernels for it.
 HELD = {
@@ -86,7 +85,9 @@ class File:
     """The ONNX type in which a value is held."""
     dtype = self.graph.dtype(name)
     if dtype not in HELD:
-      raise unsupported(self.graph.steps[name].primitive if name in self.graph.steps else name, f'is {dtype}')
+      raise self.graph.unsupported(
+        self.graph.steps[name].primitive if name in self.graph.steps else name, f'is {dtype}'
+      )
     return HELD[dtype]
 
   def read(self, name: str, order: Order | None = None) -> str:
@@ -145,10 +146,7 @@ def begin(graph: Graph, weights: Mapping[str, np.ndarray]) -> File:
 
 def target(shape: Shape) -> list[int]:
   """A shape as Reshape takes it: -1 for the axis of the examples."""
-  numbers = [n if isinstance(n, int) else -1 for n in shape]
-  if numbers.count(-1) > 1:
-    raise unsupported('reshape', 'has the number of examples in several axes')
-  return numbers
+  return [n if isinstance(n, int) else -1 for n in shape]
 
 
 def regrouped(old: Shape, new: Shape, order: Order) -> tuple[Order, list[int]] | None:
@@ -187,4 +185,4 @@ def regrouped(old: Shape, new: Shape, order: Order) -> tuple[Order, list[int]] |
   if i < len(old) or j < len(new):
     return None
   result = tuple(axis for old_axis in order for axis in axes[old_axis])
-  return result, target([new[axis] for axis in result])
+  return result, target(tuple(new[axis] for axis in result))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.export.graph import Graph, Step
+from kdjax.export.graph import Graph, Step, needed
 
 MEAN = ('div', ('reduce_sum', 'x'), 'count')
 POOL = ('div', ('sum_pool', 'x'), 'count')
@@ -36,7 +36,7 @@ ONES = ('expand_dims', 'squeeze', 'broadcast_to')
 
 def recognise(graph: Graph) -> None:
   """Puts one step in the place of the last of those that match; the others stay, used or not."""
-  uses = Counter(name for step in graph.steps.values() for name in step.inputs)
+  uses = Counter(name for step in needed(graph) for name in step.inputs)
   for step in list(graph.steps.values()):
     shape = graph.shape(step.output)
     for pattern, rule in RULES:

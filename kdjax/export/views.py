@@ -1,12 +1,6 @@
 """Views of a value: its elements in another shape or order, or a part of them."""
 
-from kdjax.errors import KdjaxError
 from kdjax.export.graph import Graph, Shape
-
-
-def unsupported(primitive: str, why: str, form: str = 'export') -> KdjaxError:
-  """The error for what has no translation to the formats that kdjax writes itself."""
-  return KdjaxError(f'{form}: the model uses {primitive}, which {why}; StableHLO takes every model.')
 
 
 def reshape(graph: Graph, x: str, shape: Shape) -> str:
@@ -20,6 +14,8 @@ def reshape(graph: Graph, x: str, shape: Shape) -> str:
     axes = _ones(small, large)
     if axes is not None:
       return graph.add(name, [x], shape, graph.dtype(x), axes=axes)
+  if sum(not isinstance(n, int) for n in shape) > 1:
+    raise graph.unsupported('reshape', 'has the number of examples in several axes')
   return graph.add('reshape', [x], shape, graph.dtype(x), to=shape)
 
 
@@ -50,10 +46,12 @@ def transpose(graph: Graph, x: str, permutation: tuple[int, ...]) -> str:
 
 def part(graph: Graph, x: str, starts, limits, strides) -> str:
   """x[start:limit:stride, ...]."""
-  shape = graph.shape(x)
-  whole = zip(starts, limits, strides, shape, strict=True)
-  if all(start == 0 and limit == size and stride == 1 for start, limit, stride, size in whole):
+  spans = zip(starts, limits, strides, graph.shape(x), strict=True)
+  cut = [(a, b, s) for a, b, s, n in spans if not (a == 0 and b == n and s == 1)]
+  if not cut:
     return x
+  if any(not isinstance(n, int) for span in cut for n in span):
+    raise graph.unsupported('slice', 'takes some of the examples')
   strides = tuple(map(int, strides))
   sizes = zip(starts, limits, strides, strict=True)
   new = tuple(b - a if s == 1 else -(-(b - a) // s) for a, b, s in sizes)
