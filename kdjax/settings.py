@@ -19,6 +19,7 @@ Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on
 Itself = Literal['ema', 'previous_epoch']  # the student's weight average, the student an epoch ago
 Redrawn = Literal['labels', 'order', 'teacher']  # which labels are kept, the data's order, the teacher
 Tracked = Literal['', 'wandb', 'mlflow', 'trackio', 'tensorboard']  # `kdjax.training.tracking`
+Bits = Literal[0, 2, 3, 4, 8]
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
@@ -132,7 +133,10 @@ class Teacher:
 class Student:
   """The small model, and its baseline."""
 
+  init: Annotated[str, 'weights to go on from: of a workdir the same seed, or a .safetensors file'] = ''
   model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
+  weight_bits: Annotated[Bits, 'rounds the weights in training, for a quantised export; 0 does not'] = 0
+  activation_bits: Annotated[Literal[0, 8], 'rounds what enters a layer, likewise'] = 0
   inputs: Annotated[Inputs, 'model input -> batch key; empty for the batch as it is'] = section(dict)
   dtype: Annotated[Dtype, 'of the computation'] = 'float32'
   drop: Annotated[Rates, 'input -> how often a training example lacks it'] = section(dict)

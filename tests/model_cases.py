@@ -15,24 +15,64 @@ CODES = {'words': ((6, 5), 'float32'), 'audio': ((9, 4), 'float32'), 'video': ((
 ENCODER = {'width': 16, 'depth': 2, 'heads': 2, 'mlp': 32}
 MEL = {'preset': 'whisper', 'mels': 16, 'length': 24}
 VIT = {'model': 'vit_class_token', **ENCODER, 'patch': 8, 'clip': True}
+SMALL = {'width': 16, 'depth': 1, 'heads': 2}
 CLIP_TEXT = {'model': 'clip_text', **ENCODER}
 CASES = {
-  'ast': ({**ENCODER, 'patch': 4, 'time_stride': 4, 'frequency_stride': 4,
-           'mel': {'preset': 'ast', 'mels': 16, 'length': 24}}, SOUND),
+  'ast': (
+    {
+      **ENCODER,
+      'patch': 4,
+      'time_stride': 4,
+      'frequency_stride': 4,
+      'mel': {'preset': 'ast', 'mels': 16, 'length': 24},
+    },
+    SOUND,
+  ),
   'mel_cnn': ({'widths': (8, 16), 'blocks': (1, 1)}, SOUND),
-  'wav2vec2': ({**ENCODER, 'convs': (8, 8), 'kernels': (10, 3), 'strides': (5, 4), 'position_kernel': 4,
-                'position_groups': 2}, SOUND),
+  'wav2vec2': (
+    {
+      **ENCODER,
+      'convs': (8, 8),
+      'kernels': (10, 3),
+      'strides': (5, 4),
+      'position_kernel': 4,
+      'position_groups': 2,
+    },
+    SOUND,
+  ),
   'whisper_encoder': ({**ENCODER, 'positions': 12, 'mel': MEL}, SOUND),
   'clip': ({'image': VIT, 'text': CLIP_TEXT, 'width': 8}, IMAGE | TEXT),
-  'ensemble': ({'members': {'one': {'model': 'mlp', 'hidden': (8,)}, 'two': {'model': 'mlp', 'hidden': (6,)}}}, IMAGE),
+  'ensemble': (
+    {'members': {'one': {'model': 'mlp', 'hidden': (8,)}, 'two': {'model': 'mlp', 'hidden': (6,)}}},
+    IMAGE,
+  ),
   'feature_encoder': ({'modality': 'audio', 'width': 8}, {'audio': CODES['audio']}),
-  'fusion': ({'encoders': {'image': {'model': 'resnet', 'widths': (8, 8), 'blocks': (0, 1), 'patch': 4},
-                           'text': {'model': 'bag_of_words', 'width': 8}}, 'width': 16}, IMAGE | TEXT),
+  'fusion': (
+    {
+      'encoders': {
+        'image': {'model': 'resnet', 'widths': (8, 8), 'blocks': (0, 1), 'patch': 4},
+        'text': {'model': 'bag_of_words', 'width': 8},
+      },
+      'width': 16,
+    },
+    IMAGE | TEXT,
+  ),
   'mult': ({'width': 8, 'depth': 2, 'heads': 2}, CODES),
-  'siglip': ({'image': {'model': 'siglip_image', **ENCODER, 'patch': 8},
-              'text': {'model': 'siglip_text', **ENCODER, 'positions': 12}}, IMAGE | TEXT),
-  'two_tower': ({'image': {'model': 'vit', 'width': 16, 'depth': 1, 'heads': 2},
-                 'text': {'model': 'transformer', 'width': 16, 'depth': 1, 'heads': 2}, 'width': 8}, IMAGE | TEXT),
+  'siglip': (
+    {
+      'image': {'model': 'siglip_image', **ENCODER, 'patch': 8},
+      'text': {'model': 'siglip_text', **ENCODER, 'positions': 12},
+    },
+    IMAGE | TEXT,
+  ),
+  'two_tower': (
+    {
+      'image': {'model': 'vit', 'width': 16, 'depth': 1, 'heads': 2},
+      'text': {'model': 'transformer', 'width': 16, 'depth': 1, 'heads': 2},
+      'width': 8,
+    },
+    IMAGE | TEXT,
+  ),
   'bag_of_words': ({'width': 8}, TEXT),
   'bert': ({**ENCODER, 'positions': 16}, TEXT),
   'clip_text': ({**ENCODER}, TEXT),
@@ -95,4 +135,6 @@ def program(name):
   def apply(variables, batch):
     return functions_.apply(variables, batch, train=False)[0]
 
-  return export_program.make(apply, variables, example, ('logits', 'image/embed', 'text/embed', 'scale', 'embed'))
+  return export_program.make(
+    apply, variables, example, ('logits', 'image/embed', 'text/embed', 'scale', 'embed')
+  )

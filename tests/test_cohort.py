@@ -39,6 +39,7 @@ def same(a, b):
   return all(np.array_equal(a[f][k], b[f][k]) for f in a for k in a[f])
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   wide = {'methods': KD, 'student': {'model': {'width': 12}}}
@@ -65,6 +66,7 @@ def test_every_member_is_what_it_is_alone(experiment, cohort, config):
   assert same(weights(exp.members['wide'].folder('baseline')), weights(alone.folder('baseline')))
 
 
+@pytest.mark.whole
 def test_a_member_that_diverges_is_given_up_and_more_may_be_added(experiment, cohort, config):
   diverges = {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}
   bad = {'student': {'train': {'optimiser': diverges}}, 'methods': KD}
@@ -103,6 +105,7 @@ def test_a_mistake_in_a_member_is_named(experiment, cohort, members, said):
     stages.run(experiment(), ('student',))
 
 
+@pytest.mark.whole
 def test_a_student_teaches_itself(experiment, config):
   config.methods = KD
   config.teacher.source, config.student.train.ema = 'ema', 0.5
@@ -110,6 +113,7 @@ def test_a_student_teaches_itself(experiment, config):
   assert not same(weights(exp.folder('student')), weights(exp.folder('baseline')))
 
 
+@pytest.mark.whole
 def test_the_past_is_renewed_once_an_epoch(experiment, config):
   config.methods = KD
   config.teacher.source = 'previous_epoch'

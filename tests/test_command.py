@@ -103,10 +103,11 @@ def quick(shared, tmp_path_factory):
 
 
 # Whoever runs mosei brings its file: tests/test_mosei.py makes one.
-SLOW = {'easy_vqa': pytest.mark.slow}  # it is the quickstart with more labels
+MARKS = dict.fromkeys(RECIPES, pytest.mark.whole) | {'quickstart': ()}
+MARKS['easy_vqa'] = pytest.mark.slow  # it is the quickstart with more labels
 
 
-@pytest.mark.parametrize('recipe', [pytest.param(r, marks=SLOW.get(r, ())) for r in RECIPES if r != 'mosei'])
+@pytest.mark.parametrize('recipe', [pytest.param(r, marks=MARKS[r]) for r in RECIPES if r != 'mosei'])
 def test_every_recipe_in_its_smoke_form(call, quick, tmp_path, recipe, manifest):
   own = [f'--config.data.path={manifest}'] if recipe == 'own_data' else []
   if recipe in FETCHED:
@@ -225,6 +226,7 @@ def test_a_mistake_is_one_line_and_a_status(call, quick, tmp_path, args, parts):
     assert part in line
 
 
+@pytest.mark.whole
 def test_the_installed_command_is_the_same(shared, tmp_path):
   """What pip's script does, in another folder; run.py is tried above."""
   environment, _ = shared

@@ -165,6 +165,7 @@ def test_a_student_trains_on_its_transfer_set(config, experiment):
     _ = experiment('other').data
 
 
+@pytest.mark.whole
 @pytest.mark.skipif(not SHARED.exists(), reason='needs the prepared data sets')
 def test_a_transfer_set_without_some_classes():
   options = {'hold_out': 0, 'leave_out': (0, 1, 2, 3, 4, 5, 6, 9)}

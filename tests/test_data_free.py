@@ -387,6 +387,7 @@ def test_a_generator_makes_images_of_a_size():
       jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
+@pytest.mark.whole
 def test_an_experiment_without_data(experiment, config):
   """Stopped in the middle and gone on with, it ends in the very same student."""
   small = {'scheme': 'dfad', 'student_steps': 2, 'optimiser': {'name': 'adam', 'lr': 1e-3}}

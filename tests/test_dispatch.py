@@ -34,6 +34,7 @@ def test_data_on_the_device_train_the_same_to_the_last_bit(experiment, config):
   assert all(np.array_equal(first[0][k], second[0][k]) for k in first[0])
 
 
+@pytest.mark.whole
 def test_several_steps_a_dispatch_train_the_same(experiment, config):
   config.seeds = 2
   config.run.update(DUE)
@@ -46,6 +47,7 @@ def test_several_steps_a_dispatch_train_the_same(experiment, config):
     assert a.keys() == b.keys() and all(np.allclose(a[k], b[k], atol=1e-4) for k in a)
 
 
+@pytest.mark.whole
 def test_it_goes_on_in_another_stride(experiment, config):
   config.run.update(DUE)
   whole, _ = trained(experiment('whole'))
@@ -61,6 +63,7 @@ def test_it_goes_on_in_another_stride(experiment, config):
   assert all(np.allclose(result[0][k], whole[0][k], atol=1e-5) for k in result[0])
 
 
+@pytest.mark.whole
 def test_on_eight_devices(experiment, config, eight_devices):
   config.run.update(DUE)
   first, _ = trained(experiment('each'), 'baseline')

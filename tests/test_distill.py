@@ -118,6 +118,7 @@ def test_it_goes_on_and_refuses_another_model(result, capsys):
     run(result.workdir.parent, (Net(8), VARIABLES), Net(5))
 
 
+@pytest.mark.whole
 def test_outputs_of_a_teacher_are_those_of_its_model(tmp_path):
   """A teacher, a function of it, a host function and its stored outputs give the same student."""
 

@@ -108,6 +108,7 @@ def trained_apart(config, tmp_path):
   return collected, whole
 
 
+@pytest.mark.whole
 def test_teachers_of_three_workdirs_teach_by_every_method(small, tmp_path):
   """They are taken as they are, classifiers too, and nothing of them is trained."""
   inputs, whole = trained_apart(small, tmp_path)
@@ -141,6 +142,7 @@ def test_an_ensemble_is_trained_and_stored(experiment, small):
   assert {k for k in kept if k.startswith('taps.')} == {'taps.a/logits', 'taps.b/logits'}
 
 
+@pytest.mark.whole
 def test_an_init_without_frozen_is_trained_further(small, tmp_path):
   inputs, _ = trained_apart(small, tmp_path)
   still = inputs['a']

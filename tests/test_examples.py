@@ -97,7 +97,13 @@ def test_losses_alone(run, name):
   assert np.isfinite(float(output.split()[-1]))
 
 
-@pytest.mark.parametrize('name', sorted({*SCRIPTS} - {*LOSSES, 'hf_folder'}))
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=() if name == 'own_linen' else pytest.mark.whole)
+    for name in sorted({*SCRIPTS} - {*LOSSES, 'hf_folder'})
+  ],
+)
 def test_distill(run, name):
   _, result = run(name)
   assert {'baseline', 'student'} <= result.results['stages'].keys() and result.report.exists()

@@ -372,6 +372,7 @@ def made(config, tmp_path, name='w'):
   return Experiment(config.to_dict(), tmp_path / name)
 
 
+@pytest.mark.whole
 def test_the_recipe_from_end_to_end(config, tmp_path):
   pytest.importorskip('rouge_score')
   config.seeds = 2
@@ -401,6 +402,7 @@ def test_the_recipe_from_end_to_end(config, tmp_path):
     claim_workdir(made(config, tmp_path))
 
 
+@pytest.mark.whole
 def test_on_policy_training_goes_on_as_if_it_had_not_stopped(config, tmp_path):
   config.on_policy.update(share=0.7)
   stages.run(whole := made(config, tmp_path, 'whole'), ('teacher', 'student'))

@@ -418,6 +418,7 @@ def test_the_small_encoder_takes_the_mean_of_what_is_valid():
   assert taps['logits'].shape == (3, 1)
 
 
+@pytest.mark.whole
 def test_a_whole_experiment(file, tmp_path):
   """On features that tell the label: after 100 steps the student alone is far better than the median."""
   config = recipe.get_config('smoke=1,inputs=words+audio')

@@ -30,6 +30,7 @@ def test_int8_is_off_by_half_a_step_of_its_channel():
   assert quantize.variables(inputs, 'float32')['params']['a']['kernel'] is kernel
 
 
+@pytest.mark.whole
 def test_a_student_hears_a_narrow_teacher(experiment, config, tmp_path, monkeypatch, capsys):
   drawn = experiment('drawn')
   first = drawn.model('teacher').init(jax.random.key(0), drawn.data.train.take([0]))

@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('path', sorted((ROOT / 'colab').glob('*.ipynb')), ids=lambda p: p.stem)
 def test_it_runs(path, tmp_path, shared_folder, monkeypatch):
   monkeypatch.setenv('KDJAX_ARG', 'smoke=1')

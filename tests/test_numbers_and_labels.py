@@ -154,6 +154,7 @@ def test_losses_that_need_classes(task, methods, words):
     validate_config.recipe(config.to_dict())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
   ('name', 'label', 'classes', 'method'),
   [

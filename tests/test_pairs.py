@@ -272,6 +272,7 @@ def towers(config, folder):
   return config
 
 
+@pytest.mark.whole
 def test_a_whole_experiment(towers, experiment):
   results = stages.run(experiment())
   assert results['metric'] == 'zero_shot/accuracy' and results['n_examples'] == 33

@@ -140,6 +140,7 @@ def kinds(result):
   return collected.values()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', TABLES)
 def test_every_member_can_be_built_and_finds_its_taps(name, tmp_path, monkeypatch):
   monkeypatch.setattr(memory, 'free', lambda mesh: math.inf)  # of the paper's machine, not of this one

@@ -22,6 +22,7 @@ def equal(a, b):
   return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.whole
 def test_each_seed_is_an_experiment_of_its_own(experiment, config):
   """Seed 1 sees other labels, another order and another teacher; seed 0 is what it is without redrawing."""
   config.data.labels, config.seeds = 0.3, 2
@@ -86,6 +87,7 @@ def test_what_cannot_be_redrawn_is_one_line(experiment, config, changes, message
     stages.run(experiment())
 
 
+@pytest.mark.whole
 def test_a_cohort_redraws_for_all_of_its_members(experiment, config):
   """Its students of one seed share what that seed draws, and its report says what p covers."""
   config.data.labels, config.seeds, config.redraw = 0.3, 2, ('labels', 'order')

@@ -63,6 +63,7 @@ def weights(folder):
   return {f.relative_to(folder): f.read_bytes() for f in folder.rglob('seed_*.safetensors')}
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_kill_and_resume_is_bit_identical(start, tmp_path):
   whole = start('whole')
@@ -84,6 +85,7 @@ def test_kill_and_resume_is_bit_identical(start, tmp_path):
   assert steps == sorted(steps)
 
 
+@pytest.mark.whole
 def test_a_termination_saves_and_exits(start, tmp_path):
   process = start('w', 'teacher')
   wait_for(tmp_path / 'w/teacher/checkpoints/3', process)

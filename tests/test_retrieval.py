@@ -309,6 +309,7 @@ def test_a_search_is_no_search_a_device_at_a_time(search, experiment, eight_devi
     stages.run(experiment())
 
 
+@pytest.mark.whole
 def test_a_fit_needs_both_sides(search, experiment, manifest):
   exp = experiment()
   stages.run(exp, ('teacher', 'baseline', 'student'))

@@ -76,6 +76,7 @@ def test_a_level_of_one_leaves_no_signal(batch):
   np.testing.assert_allclose(np.std(result['image']), image.std(), rtol=0.15)
 
 
+@pytest.mark.whole
 def test_an_experiment_reports_every_subset(config, experiment, tmp_path):
   config.seeds = 2
   config.student.drop = {'image': 0.3, 'text': 0.3}

@@ -106,6 +106,7 @@ def test_the_baseline_is_the_student_without_its_teacher(experiment, config):
   assert same(weights(exp.folder('baseline')), weights(exp.folder('student')))
 
 
+@pytest.mark.whole
 def test_every_seed_is_the_same_alone_and_in_company(experiment, config, monkeypatch):
   """On CPU to the last bit; where all seeds are one program, as on a GPU, up to rounding."""
   # Adam makes much of the rounding of a gradient that is almost 0.
@@ -190,6 +191,7 @@ def test_half_precision_reaches_the_layers(experiment, config):
   assert {k: v.dtype for k, v in outputs.items() if v.dtype != 'bfloat16'} == {}
 
 
+@pytest.mark.whole
 def test_a_real_training_improves(experiment, config):
   """Of the answers, a third is the most frequent one; the question alone gives two thirds."""
   config.student.train.steps, config.student.train.batch_size = 150, 32

@@ -133,6 +133,7 @@ def test_a_model_that_is_frozen_as_a_whole(tmp_path):
   assert result.keys() == tree.keys() and not result['params'] and (result['frozen']['a'] == 1).all()
 
 
+@pytest.mark.whole
 def test_a_student_is_cut_out_of_its_teacher(config, experiment):
   config.teacher.model = model('transformer', width=16, depth=4, heads=4)
   start_from = {'from': 'teacher', 'layers': 'spaced', 'width': 'uniform'}

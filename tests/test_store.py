@@ -192,6 +192,7 @@ def test_a_baseline_sees_the_views_of_a_stored_teachers_student(begun, config):
     validate.check(Experiment(config.to_dict(), exp.workdir / 'other'))
 
 
+@pytest.mark.whole
 def test_a_build_that_was_killed_goes_on(built, begun, monkeypatch, capsys):
   whole = files(teacher_store.folder(built('whole')))
   assert len(whole) == 6
@@ -302,6 +303,7 @@ def test_another_store_is_refused_by_name(built, config, tmp_path, change, named
     stages.store_command(exp, 'build')
 
 
+@pytest.mark.whole
 def test_auto_takes_what_is_there_and_stays_with_it(built, begun, config, capsys):
   def hears(result, source='auto'):
     capsys.readouterr()

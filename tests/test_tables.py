@@ -78,6 +78,7 @@ def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_p
   assert run(table, tmp_path) | {'command': ''} == result
 
 
+@pytest.mark.whole
 def test_a_member_of_a_table_is_what_it_is_alone(table, config, experiment, tmp_path):
   """The column that borrows its teacher: another folder, another cohort, the same weights."""
   run(table, tmp_path, only='*KD,two')
@@ -92,6 +93,7 @@ def test_a_member_of_a_table_is_what_it_is_alone(table, config, experiment, tmp_
   assert weights(tmp_path / 'units' / 'two' / 'dkd' / 'student') == mine
 
 
+@pytest.mark.whole
 def test_what_was_not_run_has_no_number(table, tmp_path):
   every = cells(run(table, tmp_path, only='KD,one'))
   assert every['KD', 'one']['status'] == 'done' and every['alone', 'one']['status'] == 'done'
@@ -101,6 +103,7 @@ def test_what_was_not_run_has_no_number(table, tmp_path):
   assert 'not run (90.00)' in text and 'Status: 2 of 7 cells' in text
 
 
+@pytest.mark.whole
 def test_a_stopped_table_goes_on(table, tmp_path, monkeypatch):
   real, calls = stages.run, []
 
@@ -126,6 +129,7 @@ def test_a_unit_that_another_process_runs_is_left_to_it(table, tmp_path):
   assert run(table, tmp_path, only='teacher,one')['status'] == '1 of 7 cells'
 
 
+@pytest.mark.whole
 def test_a_failed_unit_is_told_at_the_end(table, tmp_path, monkeypatch):
   real = stages.run
 
@@ -141,6 +145,7 @@ def test_a_failed_unit_is_told_at_the_end(table, tmp_path, monkeypatch):
   assert every['KD', 'one']['status'] == 'done' and every['KD', 'two']['status'] == 'not run'
 
 
+@pytest.mark.whole
 def test_a_diverged_member_hides_no_other(table, tmp_path):
   diverges = {'lr': 100.0, 'weight_decay': 1e6, 'clip': 0.0, 'name': 'sgd'}
   bad = {'student': {'train': {'optimiser': diverges}}, 'methods': {'kd': {}}}
@@ -220,6 +225,7 @@ def test_mistakes_are_one_line(table, tmp_path):
     run(table, tmp_path, only='CRD')
 
 
+@pytest.mark.whole
 def test_nothing_is_measured_twice(table, tmp_path):
   """Another measure of the same models needs no training, and the others keep theirs."""
   run(table, tmp_path, only='KD,one')
@@ -273,6 +279,7 @@ def test_p_is_corrected_over_the_table(table, tmp_path):
   assert isinstance(Measure(lambda m, g: 0.0), Measure)
 
 
+@pytest.mark.whole
 def test_the_page_of_all_tables_tells_what_was_run(table, tmp_path, monkeypatch):
   configs, folder = tmp_path / 'configs', tmp_path / 'docs'
   configs.mkdir()

@@ -136,6 +136,7 @@ def test_one_that_fails_warns_once(fake, when, tmp_path, capsys, monkeypatch):
   assert line.startswith(f'warning: {fake.__name__} stopped') and 'no space left' in line
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('fake', ['trackio'], indirect=True)
 def test_a_run_tracks_all_that_it_logs(fake, experiment, config):
   config.seeds, config.run.track = 2, 'trackio'

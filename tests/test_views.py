@@ -141,6 +141,7 @@ def losses(experiment):
   return (experiment.folder('student') / 'metrics.jsonl').read_text()
 
 
+@pytest.mark.whole
 def test_mlkd_learns_from_a_strong_view(experiment, small):
   """End to end, with a live teacher and with a stored one."""
   small.student.views, small.methods = STRONG, MLKD
@@ -161,6 +162,7 @@ def test_mlkd_learns_from_a_strong_view(experiment, small):
     stages.run(experiment('stored'), ('student',))
 
 
+@pytest.mark.whole
 def test_sskd_learns_from_turned_views(experiment, small):
   """With the two other terms of the paper beside it, under the names of its views."""
   small.student.views = TURNS

@@ -107,6 +107,7 @@ def test_float32_is_as_exact_as_a_plain_convolution():
     assert mine < 1.5 * lax_s
 
 
+@pytest.mark.whole
 def test_second_derivative(cache):
   with jax.enable_x64(True):
     x, w = (jnp.asarray(np.asarray(a), float) for a in wide())

@@ -37,6 +37,8 @@ EXAMPLES = (
   ('evaluate --config=... --split=validation', 'the metrics of the finished stages'),
   ('store build --config=...', "stores the teacher's outputs; also verify, info"),
   ('predict --workdir=W --image=FILE --text=WORDS', "the student's answers; also of a table, --input=FILE"),
+  ('export --workdir=W --to=onnx,litert', 'the student for servers, browsers and phones, measured there'),
+  ('ship --workdir=W', 'the smallest form of the student that keeps its score'),
   ('table mfh_gaussian --workdir=W', "a paper's table; --plan, --scale, --only, --shard"),
   ('tables [FOLDER]', 'one page of all tables; docs/tables by default'),
   ('config --config=...', 'every key of a recipe: value, type, range, meaning'),
@@ -93,12 +95,42 @@ COMMANDS = {
     'Answers of a trained model; its data set is not needed. ROWS is a .jsonl, .csv or .tsv file with the '
     'columns image, text, audio, as --input; or give --image, --text and --audio: each once, or once a row. '
     'What is not given is absent. With --output the answers go into a file, beside the columns of ROWS.',
-    ('workdir', 'image', 'text', 'audio', 'input', 'output', 'batch', 'top', 'stage', 'seed', 'trust'),
+    (
+      'workdir',
+      'image',
+      'text',
+      'audio',
+      'input',
+      'output',
+      'batch',
+      'top',
+      'stage',
+      'seed',
+      'runtime',
+      'trust',
+    ),
     (
       "predict --workdir=runs/quickstart --image=shape.png --text='what color is the shape?'",
       "predict --workdir=runs/quickstart --image='shapes/*.png' --text='is it red?' --top=1",
       'predict --workdir=runs/quickstart --input=rows.csv --output=answers.csv',
     ),
+  ),
+  'export': Help(
+    '--workdir=FOLDER --to=FORMATS',
+    'Writes a trained model for other runtimes, a folder a format in FOLDER/exports: stablehlo (JAX without '
+    'kdjax), onnx (servers, browsers), litert (phones), python (NumPy alone); each with its tokenizer and a '
+    'predict.py that needs no kdjax. Each is scored on the whole test split in its own runtime, and its '
+    'size and speed are measured.',
+    ('workdir', 'to', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
+    ('export --workdir=runs/quickstart --to=onnx,litert', 'predict --workdir=runs/quickstart --runtime=onnx'),
+  ),
+  'ship': Help(
+    '--workdir=FOLDER',
+    'Makes a finished student small: trains it on with weights of 8 and 4 bits, on the labels and with the '
+    'teacher, beside a float control of equal steps; exports every form; and chooses the smallest whose '
+    'score over the seeds is not significantly below that of the float student. Writes ship/ship.html.',
+    ('workdir', 'to', 'steps', 'tolerance', 'max_bytes', 'max_ms', 'data_dir', 'trust', 'cache'),
+    ('ship --workdir=runs/quickstart', 'ship --workdir=runs/quickstart --to=onnx --max_bytes=50000'),
   ),
   'table': Help(
     'TABLE',

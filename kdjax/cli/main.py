@@ -20,6 +20,8 @@ MOST = {
   'data': 0,
   'taps': 0,
   'predict': 1,
+  'export': 0,
+  'ship': 0,
   'table': 1,
   'tables': 1,
 }  # arguments after it
@@ -59,6 +61,10 @@ def main(argv: Sequence[str], command: str) -> int | None:
     from kdjax.cli import predict
 
     return predict.predict(more[0] if more else '')
+  if name in ('export', 'ship'):
+    from kdjax.cli import export
+
+    return getattr(export, name)(command)
   if name == 'table':
     return commands.table(more[0] if more else '', command)
   if name == 'tables':

@@ -1,10 +1,16 @@
 """The command `predict`: a trained model answers about files of one's own."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from absl import logging
 
 from kdjax.cli import commands, flags
 from kdjax.errors import KdjaxError
 from kdjax.runtime.files import user_path
+
+if TYPE_CHECKING:
+  from kdjax.experiment.predict import Predictor
 
 
 def predict(table: str) -> None:
@@ -27,7 +33,6 @@ def predict(table: str) -> None:
     raise KdjaxError(f'{table} and --{name}: give a table, or --image, --text and --audio.')
   logging.set_verbosity(logging.ERROR)
   from kdjax.experiment import predict_files
-  from kdjax.experiment.predict import load
   from kdjax.runtime import progress
 
   source = user_path(table) if table else None
@@ -36,7 +41,7 @@ def predict(table: str) -> None:
     predict_files.writable(output, source)
   commands.trusted(flags.TRUST.value)
   commands.compilation_cache()
-  predictor = load(user_path(flags.WORKDIR.value), flags.STAGE.value, flags.SEED.value, flags.TRUST.value)
+  predictor = chosen(user_path(flags.WORKDIR.value))
   rows = predict_files.table(predictor, source) if source else predict_files.given(predictor, values)
   answers = predictor.predict(rows.columns, flags.BATCH.value, flags.TOP.value)
   if output:
@@ -50,3 +55,14 @@ def predict(table: str) -> None:
   progress.say(
     f'{1e3 * seconds:.3g} ms an example, in batches of {size}, compiled and without reading files.'
   )
+
+
+def chosen(workdir: Path) -> 'Predictor':
+  """The model of a stage, or an exported one: of --runtime, or where --workdir is the folder of an export."""
+  if not flags.RUNTIME.value and not (workdir / 'export.json').exists():
+    from kdjax.experiment.predict import load
+
+    return load(workdir, flags.STAGE.value, flags.SEED.value, flags.TRUST.value)
+  from kdjax.export import answers
+
+  return answers.load(workdir / 'exports' / flags.RUNTIME.value if flags.RUNTIME.value else workdir)

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdjax import registry, report
 from kdjax.errors import KdjaxError
-from kdjax.evaluation import class_results, cost, modality_robustness, ranking, significance
+from kdjax.evaluation import class_results, cost, exports, modality_robustness, ranking, significance
 from kdjax.input import splits
 from kdjax.runtime import files, progress
 from kdjax.training import sharding
@@ -126,6 +126,7 @@ def compare(experiment: Any) -> Compared:
     'references': _references(task, data),
     **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
+    **({'exports': exported} if (exported := exports.recorded(experiment.workdir)) else {}),
     **(_of_classes(evaluated, data.dataset.classes) if task.label == 'class' else {}),
     'losses': _losses(config),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},

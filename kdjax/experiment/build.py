@@ -13,7 +13,7 @@ from kdjax.input import augment, pipeline, tokenizer
 from kdjax.nn import wrappers
 from kdjax.nn.functional import functions
 from kdjax.pretrained import initialize
-from kdjax.training import optimizers, schedules
+from kdjax.training import optimizers, quantization_aware, schedules
 from kdjax.training.loss_weights import combine
 from kdjax.training.schemes import data_free, dot
 from kdjax.types import Method, Model, Task
@@ -65,7 +65,13 @@ def model(config: Mapping, data: Data, task: Task, capture: bool = False) -> Mod
   With `capture` the outputs of the modules within it are taps too, by their paths.
   """
   net, frozen = module(config['model'], fill(data, task)), initialize.frozen(config['model'])
-  return functions(net, config['inputs'], config['dtype'], config['drop'], frozen, data.ranges, capture)
+  base = functions(net, config['inputs'], config['dtype'], config['drop'], frozen, data.ranges, capture)
+  return quantization_aware.model(base, **rounding(config))
+
+
+def rounding(config: Mapping) -> dict[str, int]:
+  """The bits of a student's weights and activations in training, 0 for none; a teacher's are none."""
+  return {k: config.get(k, 0) for k in ('weight_bits', 'activation_bits')}
 
 
 def tap_names(config: Mapping) -> set[str]:

@@ -94,7 +94,9 @@ class Experiment:
   def architecture(self, stage: str) -> str:
     """A hash of all that decides a stage's model."""
     config = self.stage_config(stage)
-    return digest({k: config[k] for k in ('inputs', 'dtype', 'drop')} | {'model': self.attributes(stage)})
+    rounding = {k: v for k, v in build.rounding(config).items() if v}
+    known = {k: config[k] for k in ('inputs', 'dtype', 'drop')} | rounding
+    return digest(known | {'model': self.attributes(stage)})
 
   @cached_property
   def data(self) -> load.Data:

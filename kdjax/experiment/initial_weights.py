@@ -8,6 +8,8 @@ from flax.traverse_util import flatten_dict
 from kdjax import pretrained, registry
 from kdjax.errors import KdjaxError
 from kdjax.pretrained import initialize, safetensors_io
+from kdjax.runtime import files
+from kdjax.training import finite
 
 
 def published(experiment: Any) -> dict:
@@ -52,6 +54,24 @@ def start(experiment: Any, stage: str, i: int) -> dict:
   def teacher():
     return experiment.attributes('teacher'), experiment.one_teacher(i)
 
+  if stage != 'teacher' and experiment.config['student']['init']:
+    return _trained_before(experiment, stage, i)
   target = experiment.attributes(stage), experiment.shapes(stage)[0], experiment.vocabulary
   classes = experiment.data.dataset.classes
   return initialize.load(*target, teacher if stage != 'teacher' else None, classes)
+
+
+def _trained_before(experiment, stage, i):
+  """The weights of `student.init`: those of the same seed of a workdir, or a file."""
+  path, seed = files.user_path(experiment.config['student']['init']), experiment.seeds(stage)[i]
+  folder = path / 'student' if (path / 'student').is_dir() else path
+  if path.is_dir():
+    path = folder / f'seed_{seed}.safetensors'
+  if not path.is_file():
+    raise KdjaxError(
+      f'student.init: there is no {path}; give the workdir of an experiment with the seed {seed}, or a '
+      '.safetensors file.'
+    )
+  return finite.check(
+    safetensors_io.load(path, experiment.shapes(stage)[0], experiment.vocabulary), str(path), 'give another'
+  )

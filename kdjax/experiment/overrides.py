@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from kdjax import options, settings
 from kdjax.errors import KdjaxError, unknown
@@ -39,12 +39,14 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 
 def _kinds() -> dict[str, Any]:
-  """Key -> its type, without ranges: bool, int, float, str, tuple, Mapping or Literal."""
+  """Key -> its type, without ranges: bool, int, float, str, tuple, Mapping or Literal, of words."""
   kinds = {}
   for key, annotation in [*settings.leaves(), *settings.leaves(settings.Optimiser)]:
     while hasattr(annotation, '__metadata__'):
       annotation = annotation.__origin__
     kinds[key] = get_origin(annotation) or annotation
+    if kinds[key] is Literal and all(isinstance(choice, int) for choice in get_args(annotation)):
+      kinds[key] = int
   return kinds
 
 

@@ -16,21 +16,16 @@ from tokenizers import Tokenizer
 
 from kdjax.errors import KdjaxError
 from kdjax.evaluation.modality_robustness import modalities
-from kdjax.experiment import build
-from kdjax.experiment.cohort import TRAINED
+from kdjax.experiment import build, trained_model
 from kdjax.input import audio_files, images
 from kdjax.input import encode as encoding
 from kdjax.input import tokenizer as tokenizers
-from kdjax.nn import functional, generate
+from kdjax.nn import generate
 from kdjax.nn.missing_modality import hide
-from kdjax.pretrained import initialize, safetensors_io
-from kdjax.runtime import files, progress, trust
-from kdjax.runtime.described import described
-from kdjax.training import finite
+from kdjax.runtime import progress
+from kdjax.training import quantization_aware
 from kdjax.types import Task
 
-STAGE = {'seeds': [int], 'model': {'model': str}, 'fill': dict, 'classes': [str]}
-STAGE |= {'rate': files.NUMBER, 'example?': {str: list}, 'ranges?': {str: str}}
 BATCH = 32
 NAMED = 10  # unknown words of a warning
 Answer = list[tuple[str, float]]  # (name, score), the best first
@@ -53,6 +48,7 @@ class Predictor:
     task: whose `answer` turns taps into answers.
     encode: `encode(examples) -> batch`.
     forward: `forward(batch) -> taps`, compiled once for a size of batch.
+    hide: `hide(batch, key, present [B])`: the batch without the values of a key where `present` is 0.
   """
 
   keys: Mapping[str, str]
@@ -63,6 +59,7 @@ class Predictor:
   task: Task
   encode: Callable
   forward: Callable
+  hide: Callable = hide
 
   @property
   def inputs(self) -> tuple[str, ...]:
@@ -179,7 +176,7 @@ class Predictor:
     for name, key in self.keys.items():
       if name not in given or _gaps(given[name]):
         there = [value is not None for value in cells.get(name, [None] * len(chosen))]
-        arrays = hide(arrays, key, jnp.asarray(there, jnp.float32))
+        arrays = self.hide(arrays, key, jnp.asarray(there, jnp.float32))
     return {k: np.concatenate([v, np.repeat(v[-1:], size - len(v), 0)]) for k, v in arrays.items()}, counts
 
   def _value(self, name: str, value: Any) -> Any:
@@ -215,73 +212,54 @@ def load(
 ) -> Predictor:
   """The model of a finished stage; its data set is not needed.
 
-  Args:
-    workdir: of the experiment, or of a member of a cohort.
-    stage: 'teacher', 'baseline' or 'student'.
-    seed: which of the stage's; the first by default.
-    trusted: modules outside kdjax that may be imported, see `trust.ask`.
-
-  Raises:
-    KdjaxError: if there is no such model, or it needs code that is not trusted.
+  Args and errors are those of `trained_model.load`.
   """
-  folder = workdir / stage
-  if stage not in TRAINED or not (folder / 'stage.json').exists():
-    done = ', '.join(s for s in TRAINED if (workdir / s / 'stage.json').exists())
-    raise KdjaxError(
-      f'{workdir} holds no finished {stage}; it has {done or "none"}: set --workdir and --stage.'
-    )
-  anew = 'run the command of the experiment again with this file deleted, which writes it anew'
-  summary = files.read_json(folder / 'stage.json', STAGE, anew)
-  saved_tokenizer, section = tokenizers.kept(workdir), 'teacher' if stage == 'teacher' else 'student'
-  schema = {'task': {'name': str}, section: {'inputs': {str: str}, 'dtype': str}}
-  schema |= {'data': {} if saved_tokenizer is None else {'text_length': int}}
-  config = files.read_json(workdir / 'config.json', schema, anew)
-  if 'example' not in summary:
-    raise KdjaxError(f'{folder / "stage.json"} does not say what an example looks like: train it anew.')
-  names = {'model': summary['model'], 'task': config['task']}
-  trust.ask(names, summary.get('modules'), trusted, folder / 'stage.json')
-  seeds = summary['seeds']
-  if seed is not None and seed not in seeds:
-    raise KdjaxError(f'{folder} has the seeds {", ".join(map(str, seeds))}, and no {seed}.')
-  tokenizer, model_config = None, config[section]
-  if saved_tokenizer is not None:
-    tokenizer = tokenizers.cut(saved_tokenizer, config['data']['text_length'])
-  net = build.module(summary['model'], summary['fill'])
-  frozen, ranges = initialize.frozen(summary['model']), summary.get('ranges', {})
-  model = functional.functions(
-    net, model_config['inputs'], model_config['dtype'], frozen=frozen, ranges=ranges
+  trained = trained_model.load(workdir, stage, seed, trusted)
+  interface, tokenizer, bits = trained.interface, trained.tokenizer, trained.rounding['activation_bits']
+  apply = quantization_aware.model(trained.model, activation_bits=bits).apply
+
+  def answer(variables, batch):
+    return apply(variables, batch, train=False)[0]
+
+  forward = jax.jit(_writer(apply, tokenizer, interface) if writes(interface) else answer)
+  return predictor(interface, tokenizer, functools.partial(forward, jax.device_put(trained.variables)))
+
+
+def writes(interface: Mapping) -> bool:
+  """Whether the model answers by writing a text."""
+  return 'text/response' in interface['example']
+
+
+def predictor(interface: Mapping[str, Any], tokenizer: Tokenizer | None, forward: Callable) -> Predictor:
+  """A predictor of a forward pass.
+
+  Args:
+    interface: see `trained_model.Trained`.
+    tokenizer: of texts, cut to the model's length; None for a model without.
+    forward: `(batch) -> taps`.
+  """
+  example = {k: np.zeros(shape, dtype) for k, (shape, dtype) in interface['example'].items()}
+  keys = {m: key for m, key in modalities(interface['inputs'], example).items() if key in example}
+  encode = encoding.make_encode(
+    tokenizer, prompt_length=interface['prompt_length'], ranges=interface['ranges'] or None
   )
-  where = folder / 'stage.json'
-  example = {k: np.zeros(*described(v, where)) for k, v in summary['example'].items()}
-  shapes = jax.eval_shape(model.init, jax.random.key(0), {k: v[None] for k, v in example.items()})
-  path = folder / f'seed_{seeds[0] if seed is None else seed}.safetensors'
-  variables = finite.check(
-    safetensors_io.load(path, shapes, tokenizers.mark(tokenizer)), str(path), 'train it anew'
-  )
-  variables = jax.device_put(variables)
-  prompt_length = config['data'].get('prompt_length', 0)
-  encode = encoding.make_encode(tokenizer, prompt_length=prompt_length, ranges=ranges or None)
-  forward = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
-  if 'text/response' in example:
-    forward = jax.jit(_writer(model, tokenizer, config['data']))
-  inputs = {m: key for m, key in modalities(model_config['inputs'], example).items() if key in example}
   return Predictor(
-    keys=inputs,
+    keys=keys,
     example=example,
-    classes=summary['classes'],
-    rate=summary['rate'],
+    classes=interface['classes'],
+    rate=interface['rate'],
     tokenizer=tokenizer,
-    task=build.task(config['task']),
+    task=build.task(interface['task']),
     encode=encode,
-    forward=functools.partial(forward, variables),
+    forward=forward,
   )
 
 
-def _writer(model, tokenizer, config) -> Callable:
+def _writer(apply, tokenizer, interface) -> Callable:
   """`write(variables, batch)`: the likeliest response to each prompt, as taps for `Task.answer`."""
-  prompt_length = tokenizers.longest(tokenizer, config['prompt_length'])
-  length = config['text_length'] - prompt_length
-  write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, temperature=0)
+  prompt_length = tokenizers.longest(tokenizer, interface['prompt_length'])
+  length = interface['text_length'] - prompt_length
+  write = generate.make_generate(apply, tokenizers.end(tokenizer), length, temperature=0)
 
   def forward(variables, batch):
     written = write(variables, generate.prompts(batch, prompt_length), jax.random.key(0))

@@ -8,8 +8,10 @@ import numpy as np
 
 
 def apart(config: Mapping, stage: str) -> bool:
-  """Whether the seeds of a stage are trained one by one, each with its own draws."""
-  return 'teacher' in config['redraw'] if stage == 'teacher' else bool(config['redraw'])
+  """Whether the seeds of a stage are trained one by one, each with its own draws or its own first weights."""
+  if stage == 'teacher':
+    return 'teacher' in config['redraw']
+  return bool(config['redraw'] or config['student']['init'])
 
 
 def order(config: Mapping, stage: str, i: int) -> int:

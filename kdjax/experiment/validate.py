@@ -67,7 +67,8 @@ def _check_inputs(experiment, stage, prefix):
   model = experiment.attributes(stage) | ({'init': init} if init else {})
   initialize.check(model, data.tokenizer, tokenizer_name, data.dataset.rate, prefix + stage)
   inits = [part.init for part in initialize.parts(experiment.attributes(stage)) if part.init]
-  if inits and all(isinstance(i, str) for i in inits) and not experiment.done(stage):
+  goes_on = stage != 'teacher' and experiment.config['student']['init']
+  if (goes_on or inits and all(isinstance(i, str) for i in inits)) and not experiment.done(stage):
     experiment.start(stage)
   if stage == 'teacher' and experiment.teacher_is_published and not experiment.done(stage):
     experiment.published()

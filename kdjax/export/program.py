@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
+from jax.interpreters import partial_eval
 
 from kdjax.input.views import MODALITIES
 from kdjax.nn import conv
@@ -40,14 +41,18 @@ class Program(NamedTuple):
 
 
 def make(
-  apply: Callable, variables: Mapping, example: Mapping[str, Spec], taps: tuple[str, ...], several: bool = False
+  apply: Callable,
+  variables: Mapping,
+  example: Mapping[str, Spec],
+  taps: tuple[str, ...],
+  several: bool = False,
 ) -> Program:
   """The program of a model.
 
   Args:
     apply: `(variables, batch) -> taps`, as `Model.apply` evaluates.
     variables: of the model.
-    example: batch key -> `Spec`; the keys of training are left out.
+    example: batch key -> `Spec`; those of training and those that the taps do not depend on are left out.
     taps: those that the program gives, of which the model has at least one.
     several: whether examples may lack a modality: the program then takes '<modality>/present'.
   """
@@ -60,11 +65,16 @@ def make(
     batch = {k: v for k, v in arrays.items() if k.removesuffix(PRESENT) not in modalities or k in example}
     for name in modalities:
       batch = hide(batch, name, arrays[f'{name}{PRESENT}'])
-    with conv.plain(True):
+    with conv.portable(True):
       outputs = apply(unflatten_dict(dict(weights), sep='/'), batch)
     return {k: outputs[k] for k in taps if k in outputs}
 
-  shapes = jax.eval_shape(forward, weights, arguments(inputs, 1))
+  shaped = weights, arguments(inputs, 1)
+  jaxpr, shapes = jax.make_jaxpr(forward, return_shape=True)(*shaped)
+  _, used = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.out_avals))
+  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shaped)]
+  read = {path[-1].key for path, is_used in zip(paths, used, strict=True) if is_used}
+  inputs = {k: v for k, v in inputs.items() if k in read}
   return Program(forward, weights, inputs, {k: (v.shape[1:], str(v.dtype)) for k, v in shapes.items()})
 
 

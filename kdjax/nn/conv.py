@@ -32,6 +32,7 @@ BLOCK = 32  # channels from which a dense convolution reaches its speed: thinner
 PATCHES = 2**21  # elements of the patches in memory at a time
 CACHE = 2**18  # elements of the input or the cotangent that the kernel's gradient takes at a time
 plain = jax.make_user_context(False)  # `with plain(True)` leaves all to lax, to count a model's arithmetic
+portable = jax.make_user_context(False)  # `with portable(True)` uses only what other runtimes have too
 
 
 class Spec(NamedTuple):
@@ -64,7 +65,7 @@ def conv_general_dilated(
   dilated = {1} != {1, *(lhs_dilation or ()), *(rhs_dilation or ())}
   unsupported = dilated or batch_group_count != 1 or preferred_element_type is not None
   floats = lhs.dtype == rhs.dtype and jnp.issubdtype(lhs.dtype, jnp.floating)
-  on_cpu = jax.default_backend() == 'cpu' and not plain.value
+  on_cpu = jax.default_backend() == 'cpu' and not plain.value and not portable.value
   if on_cpu and floats and not unsupported and lhs.ndim == 4 and lhs.size and rhs.size:
     sizes = lhs.shape[1:3], rhs.shape[:2]
     text = isinstance(padding, str)

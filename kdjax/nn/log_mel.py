@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.nn.conv import portable
 from kdjax.nn.layers import COMPUTED, read
 from kdjax.nn.taps import raise_precision
 from kdjax.types import Array
@@ -169,8 +170,14 @@ def long_enough(audio: Array, least: int) -> Array:
 
 def mel_power(windowed: Array, config: Mel | Fbank) -> Array:
   """`[B, T, n]` -> `[B, T, M]`: the power spectrum of each frame through the filters."""
-  spectrum = jnp.fft.rfft(windowed, config.n_fft, axis=-1)
-  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  if portable.value:  # few runtimes have the FFT of every size
+    angles = 2 * np.pi / config.n_fft * np.outer(np.arange(windowed.shape[-1]), range(config.n_fft // 2 + 1))
+    bases = (jnp.asarray(f(angles), windowed.dtype) for f in (np.cos, np.sin))
+    real, imaginary = (jnp.matmul(windowed, base, precision='highest') for base in bases)
+    power = jnp.square(real) + jnp.square(imaginary)
+  else:
+    spectrum = jnp.fft.rfft(windowed, config.n_fft, axis=-1)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
   bank = jnp.asarray(filters(config), power.dtype)
   return jnp.matmul(power, bank, precision=jax.lax.Precision.HIGHEST)
 

@@ -16,7 +16,7 @@ def hide(batch: Batch, name: str, present: jax.Array) -> dict:
   Its values become 0 and its mask empty, so that a model that does not read 'present' learns nothing
   of what is hidden either.
   """
-  masked = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones(present.shape))}
+  masked = dict(batch) | {f'{name}/present': present * batch.get(f'{name}/present', jnp.ones_like(present))}
   for key in (name, f'{name}/mask'):
     if key in batch:
       x = scale_image(batch[key])  # of bytes: 0 is grey then, not black

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import printable, printable_lines
-from kdjax.report import ranking, tables
-from kdjax.report.page import data_html, html, index_html, ranking_html, table_html
-from kdjax.report.table import markdown, table
+from kdjax.report import exports, frontier, ranking, tables
+from kdjax.report.page import data_html, frontier_html, html, index_html, ranking_html, table_html
+from kdjax.report.table import markdown, markdown_table, table
 from kdjax.runtime.files import write as write_whole
 from kdjax.runtime.files import write_json
 
-__all__ = ['ranking', 'table', 'tables', 'write', 'write_data', 'write_index', 'write_ranking', 'write_table']
+__all__ = ['exports', 'frontier', 'ranking', 'table', 'tables', 'write', 'write_data', 'write_frontier']
+__all__ += ['write_index', 'write_ranking', 'write_table']
 
 
 def _printable(value: Any) -> Any:
@@ -77,6 +78,16 @@ def write_data(
   path = Path(folder) / 'data.html'
   write_file(path, data_html(_printable(summary), _printable(sections), examples))
   return path
+
+
+def write_frontier(shipped: Mapping, folder: str | os.PathLike) -> None:
+  """Writes the forms of a student as `ship.json`, `ship.md` and `ship.html` into `folder`."""
+  folder = Path(folder)
+  write_json(folder / 'ship.json', shipped)
+  shipped = _printable(shipped)
+  lines = [f'# {shipped["name"]}: to ship', '', frontier.verdict(shipped), '', *shipped['notes'], '']
+  write_file(folder / 'ship.md', '\n'.join([*lines, *markdown_table(frontier.rows(shipped)), '']))
+  write_file(folder / 'ship.html', frontier_html(shipped))
 
 
 def write_index(all_results: Sequence[Mapping], folder: str | os.PathLike) -> None:

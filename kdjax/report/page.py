@@ -10,7 +10,17 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from kdjax.report import classes, modality_robustness, plots, ranking, table_plots, tables, words
+from kdjax.report import (
+  classes,
+  exports,
+  frontier,
+  modality_robustness,
+  plots,
+  ranking,
+  table_plots,
+  tables,
+  words,
+)
 from kdjax.report.table import config_text, others, rows, setting
 from kdjax.runtime.progress import counted
 
@@ -65,6 +75,29 @@ def ranking_html(ranked: Mapping) -> str:
     cards=[],
     setting=ranking.setting(ranked),
     config=config_text({'config': {r['name']: r.get('methods') for r in ranked['rows']}}),
+  )
+
+
+def frontier_html(shipped: Mapping) -> str:
+  """The forms of a student as a page."""
+  drawn = [
+    {'title': title, 'caption': caption, 'svg': Markup(plots.svg(figure, title)), 'wide': True}
+    for figure, title, caption in frontier.figures(shipped)
+  ]
+  return _render(
+    name=f'{shipped["name"]}: to ship',
+    dataset='',
+    kind='better' if shipped['chosen'] else 'inconclusive',
+    badge='✓ chosen' if shipped['chosen'] else 'nothing chosen',
+    verdict=frontier.verdict(shipped),
+    notes=shipped['notes'],
+    tables=[{'title': 'Forms', 'rows': frontier.rows(shipped), 'scrolls': True}],
+    dots={},
+    figures=drawn,
+    command=shipped['command'],
+    cards=[],
+    setting=[(k.capitalize(), str(shipped[k])) for k in ('split', 'seeds', 'hardware', 'tolerance')],
+    config='',
   )
 
 
@@ -149,6 +182,10 @@ def _tables(results):
   sections.append(
     ('Missing modalities', modality_robustness.rows(results) if 'modality_robustness' in results else [])
   )
+  exported = exports.rows(results.get('exports') or {})
+  if exported:
+    note = f'Each on the whole {results.get("split")} split, in its own runtime.'
+    sections += [{'title': 'Exports', 'rows': exported, 'note': note, 'scrolls': True}]
   per_class, pairs = classes.rows(results), classes.confused(results)
   sections = [{'title': title, 'rows': body} for title, body in sections if body]
   if per_class:

@@ -26,7 +26,7 @@ _DASHES = ('-', '--', '-.', ':')
 def learning_curve(results: Mapping, curves: Mapping[str, Sequence[Mapping]]) -> Figure | None:
   """The evaluation metric against the step; the shade runs from min to max over seeds."""
   metric = results['metric']
-  scale, label = _scale(metric)
+  scale, label = scale_of(metric)
   return _lines(curves, f'eval/{metric}', label, scale)
 
 
@@ -63,7 +63,7 @@ def losses(records: Sequence[Mapping], names: Mapping[str, str]) -> Figure | Non
 def metric_against_size(results: Mapping) -> Figure | None:
   """The metric of each stage against its parameters, with the references as lines."""
   metric, decimals = results['metric'], words.digits(results)
-  scale, label = _scale(metric)
+  scale, label = scale_of(metric)
   points = {
     n: (s['params'], s['mean'], s.get('std'))
     for n, s in results['stages'].items()
@@ -176,7 +176,7 @@ def svg(figure: Figure, label: str) -> str:
   return text.replace('<svg', f'<svg role="img" aria-label="{safe}" style="{widest}"', 1)
 
 
-def _scale(metric):
+def scale_of(metric):
   """What a value is multiplied with, and the label of its axis."""
   return (100, f'{metric} (%)') if words.is_share(metric) else (1, metric)
 
@@ -217,7 +217,7 @@ def legend_below(figure: Figure) -> None:
 
 def against(stages: Mapping[str, Sequence[tuple]], x: str, metric: str) -> Figure | None:
   """The metric of each stage, [(x, one value per seed), ...], against `x`."""
-  scale, label = _scale(metric)
+  scale, label = scale_of(metric)
   return _line_plot({name: zip(*points, strict=True) for name, points in stages.items()}, x, label, scale)
 
 

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import modality_robustness, words
+from kdjax.report import exports, modality_robustness, words
 from kdjax.runtime.progress import counted, duration
 
 OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns that are left out where unknown
@@ -129,6 +129,8 @@ def markdown(results: Mapping) -> str:
     lines += ['', '## Other metrics', '', *markdown_table(other_metrics)]
   if 'modality_robustness' in results:
     lines += ['', '## Missing modalities', '', *markdown_table(modality_robustness.rows(results))]
+  if exported := exports.rows(results.get('exports') or {}):
+    lines += ['', '## Exports', '', *markdown_table(exported)]
   lines += ['', '## Setting', '']
   # A code span, so that the command can be copied; double backticks, since it may contain one.
   lines += [

@@ -51,28 +51,47 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
 
   def evaluate(variables: Mapping, source, title: str = '') -> Evaluation:
     variables = jax.device_put(variables, whole)
-    sums, gathered = {}, []
-    with bar(title or 'evaluating', len(source), 'example') as shown:
-      for i, batch in enumerate(pipeline.eval_batches(source, batch_size)):
-        metrics, outputs, shared = jax.device_get(forward(variables, sharding.to_global_arrays(batch, mesh)))
-        for name, pair in metrics.items():
-          sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)  # [2, S]
-        real = shared.pop('mask') > 0
-        gathered.append(
-          ({k: v[real] for k, v in shared.items()}, {k: v[:, real] for k, v in outputs.items()})
-        )
-        shown.update(min((i + 1) * batch_size, len(source)))
-    if task.metric in sums and not sums[task.metric][1].any():
-      raise KdjaxError(f'{title or "evaluation"}: no example has a label; set --split or data.test.')
-    results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
-    if not keys:
-      return Evaluation(results, [])
-    joined = _join(gathered)
-    more = [task.finalize(g) for g in joined]
-    results |= {k: np.array([m[k] for m in more]) for k in more[0]}
-    return Evaluation(results, joined)
+
+    def call(batch):
+      return jax.device_get(forward(variables, sharding.to_global_arrays(batch, mesh)))
+
+    return over_batches(call, task, source, batch_size, title)
 
   return evaluate
+
+
+def over_batches(forward: Callable, task: Task, source, batch_size: int, title: str = '') -> Evaluation:
+  """The evaluation of a whole split, a batch at a time.
+
+  Args:
+    forward: `(batch) -> (metrics, outputs, shared)`: name -> (sum [S], count [S]); tap -> [S, B, ...]; batch
+      key -> [B, ...] with 'mask'. Without outputs nothing is gathered.
+    task: of the metrics.
+    source: the examples.
+    batch_size: examples at a time.
+    title: of the progress bar.
+
+  Raises:
+    KdjaxError: if no example has a label.
+  """
+  sums, gathered = {}, []
+  with bar(title or 'evaluating', len(source), 'example') as shown:
+    for i, batch in enumerate(pipeline.eval_batches(source, batch_size)):
+      metrics, outputs, shared = forward(batch)
+      for name, pair in metrics.items():
+        sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)  # [2, S]
+      real = shared.pop('mask') > 0
+      gathered.append(({k: v[real] for k, v in shared.items()}, {k: v[:, real] for k, v in outputs.items()}))
+      shown.update(min((i + 1) * batch_size, len(source)))
+  if task.metric in sums and not sums[task.metric][1].any():
+    raise KdjaxError(f'{title or "evaluation"}: no example has a label; set --split or data.test.')
+  results = {k: total / np.maximum(count, 1) for k, (total, count) in sums.items()}
+  if not gathered or not (gathered[0][0] or gathered[0][1]):
+    return Evaluation(results, [])
+  joined = _join(gathered)
+  more = [task.finalize(g) for g in joined]
+  results |= {k: np.array([m[k] for m in more]) for k in more[0]}
+  return Evaluation(results, joined)
 
 
 def _join(gathered):

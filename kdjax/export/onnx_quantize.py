@@ -1,0 +1,132 @@
+"""ONNX models in fewer bits: by onnxruntime where it computes in integers, and weights alone by ourselves."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import KdjaxError
+from kdjax.export import program as programs
+from kdjax.export.packages import needed
+from kdjax.runtime import files
+
+PIP = 'pip install onnx onnxruntime'
+SMALLEST = 128  # values of a weight that is worth a scale a channel
+# Operation -> (which input is the weight, its axis of channels).
+CHANNELS = {'Conv': (1, 0), 'ConvTranspose': (1, 1), 'MatMul': (1, -1), 'Gather': (0, 0)}
+
+
+def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np.ndarray] | None) -> None:
+  """Writes an ONNX file in fewer bits.
+
+  'int8' multiplies matrices in integers, with the range of activations taken as they come; convolutions,
+  which onnxruntime does many times slower so, keep float arithmetic and have weights of 8 bits. 'int4' has
+  weights of 4 bits and float arithmetic. 'static8' has the true minimum and maximum of examples as ranges.
+
+  Args:
+    source: the file in float.
+    path: of the new file.
+    scheme: one of `formats.SCHEMES`.
+    calibration: inputs [N, ...] of the program; 'static8' needs them.
+
+  Raises:
+    KdjaxError: without the packages, without the examples, or for a model that cannot be quantised so.
+  """
+  onnx = needed('onnx', 'quantised ONNX', PIP)
+  needed('onnxruntime', 'quantised ONNX', PIP)
+  from onnxruntime import quantization
+
+  if scheme == 'static8' and not calibration:
+    raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
+  with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as temporary:
+    between = Path(temporary) / 'model.onnx'
+    try:
+      if scheme == 'int8':
+        settings = {'op_types_to_quantize': ['MatMul', 'Gemm'], 'per_channel': True}
+        quantization.quantize_dynamic(source, between, weight_type=quantization.QuantType.QInt8, **settings)
+      elif scheme == 'static8':
+        kinds = {
+          'activation_type': quantization.QuantType.QUInt8,
+          'weight_type': quantization.QuantType.QInt8,
+        }
+        quantization.quantize_static(source, between, _reader(calibration or {}), per_channel=True, **kinds)
+    except Exception as e:  # whatever the quantiser meets
+      raise KdjaxError(f'this model cannot be quantised ({scheme}): {files.first_line(e)}') from e
+    model = onnx.load(str(source if scheme == 'int4' else between))
+    weights_alone(model, 4 if scheme == 'int4' else 8)
+    part.write_bytes(model.SerializeToString())
+
+
+def _reader(calibration: Mapping[str, np.ndarray]) -> Any:
+  """The examples one by one, as onnxruntime asks for them."""
+  from onnxruntime import quantization
+
+  arrays = {programs.name(k): v for k, v in calibration.items()}
+
+  class Reader(quantization.CalibrationDataReader):
+    def __init__(self):
+      count = len(next(iter(arrays.values())))
+      self.rows = iter([{k: v[i : i + 1] for k, v in arrays.items()} for i in range(count)])
+
+    def get_next(self):
+      return next(self.rows, None)
+
+  return Reader()
+
+
+def weights_alone(model: Any, bits: int) -> None:
+  """Rounds the float weights of a model in place: symmetric, with a scale for each channel.
+
+  A weight that is read in more than one way has the channels of the first.
+
+  Args:
+    model: an onnx.ModelProto.
+    bits: 8 or 4.
+  """
+  from onnx import TensorProto, helper, numpy_helper
+
+  graph, top = model.graph, 2 ** (bits - 1) - 1
+  axes = dict(reversed(list(_channels(graph))))
+  added = []
+  for weight in list(graph.initializer):
+    values = numpy_helper.to_array(weight) if weight.data_type == TensorProto.FLOAT else np.zeros(0)
+    if weight.name not in axes or values.ndim < 2 or values.size < SMALLEST:
+      continue
+    axis = axes[weight.name] % values.ndim
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    largest = np.abs(values).max(others, keepdims=True)
+    scale = np.where(largest > 0, largest / top, 1).astype(np.float32)
+    rounded = np.round(values / scale).astype(np.int8)
+    name, kind = weight.name, TensorProto.INT8 if bits == 8 else TensorProto.INT4
+    packed = rounded.tobytes() if bits == 8 else _nibbles(rounded)
+    graph.initializer.remove(weight)
+    graph.initializer.append(helper.make_tensor(f'{name}/int{bits}', kind, values.shape, packed, raw=True))
+    graph.initializer.append(numpy_helper.from_array(scale.reshape(-1), f'{name}/scale'))
+    inputs = [f'{name}/int{bits}', f'{name}/scale']
+    added.append(helper.make_node('DequantizeLinear', inputs, [name], axis=axis))
+  nodes = [*added, *graph.node]
+  del graph.node[:]
+  graph.node.extend(nodes)
+  for opset in model.opset_import:
+    if opset.domain == '':
+      opset.version = max(opset.version, 21)  # which has 4 bits
+
+
+def _channels(graph: Any) -> Iterator[tuple[str, int]]:
+  """(name of a weight, its axis of channels) of each operation that reads one."""
+  for node in graph.node:
+    if node.op_type == 'Gemm':
+      transposed = any(a.name == 'transB' and a.i for a in node.attribute)
+      yield node.input[1], 0 if transposed else 1
+    elif node.op_type in CHANNELS:
+      which, axis = CHANNELS[node.op_type]
+      yield node.input[which], axis
+
+
+def _nibbles(values: np.ndarray) -> bytes:
+  """i8 of 4 bits, two a byte, the first in the low half."""
+  flat = values.reshape(-1)
+  flat = np.append(flat, np.zeros(len(flat) % 2, np.int8)).astype(np.uint8) & 15
+  return (flat[::2] | (flat[1::2] << 4)).astype(np.uint8).tobytes()

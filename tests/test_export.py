@@ -1,0 +1,186 @@
+"""Exported models: their outputs, their answers, and what goes wrong."""
+
+import json
+import runpy
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import model_cases
+from kdjax.errors import KdjaxError
+from kdjax.evaluation import exports
+from kdjax.experiment import predict, trained_model
+from kdjax.export import answers, formats, packages, program, run
+from kdjax.export import folder as folders
+from kdjax.input.images import read_image
+from kdjax.runtime import files
+
+LITERT = pytest.mark.skipif(not packages.installed('litert_converter'), reason='needs litert-converter')
+SYMBOLIC = ('fusion', 'mel_cnn', 'gpt2')
+
+
+def close(outputs, expected):
+  assert outputs.keys() == expected.keys()
+  for key, value in expected.items():
+    limit = 2e-5 * max(1, np.abs(value).max())
+    np.testing.assert_allclose(outputs[key], value, rtol=0, atol=limit, err_msg=key)
+
+
+def written(form, one, tmp_path):
+  """`run(inputs)` of a program in a format, as its stand-alone file runs it."""
+  module = formats.module(form)
+  module.write(one, tmp_path / module.FILE)
+  about = {'format': form, 'inputs': one.inputs, 'outputs': one.outputs, 'interface': {}}
+  files.write_json(tmp_path / folders.FILE, about)
+  from kdjax.export import alone
+
+  return alone.Model(tmp_path).run
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=() if n in SYMBOLIC else pytest.mark.whole) for n in model_cases.CASES]
+)
+def test_stablehlo_takes_any_number_of_examples(name, tmp_path):
+  pytest.importorskip('flatbuffers')
+  one = model_cases.program(name)
+  call = written('stablehlo', one, tmp_path)
+  for rows in (1, 3):
+    inputs = model_cases.batch(name, rows)
+    close(call(inputs), jax.jit(one.apply)(one.weights, inputs))
+
+
+@LITERT
+@pytest.mark.parametrize('name', [n for n in model_cases.CASES if n != 'hashed_words'])
+def test_litert_gives_the_same_outputs(name, tmp_path):
+  one, inputs = model_cases.program(name), model_cases.batch(name, 2)
+  close(written('litert', one, tmp_path)(inputs), jax.jit(one.apply)(one.weights, inputs))
+
+
+@LITERT
+def test_what_litert_lacks_is_one_line(tmp_path):
+  with pytest.raises(KdjaxError, match='LiteRT cannot take this model: the converter says'):
+    written('litert', model_cases.program('hashed_words'), tmp_path)
+  assert not (tmp_path / 'model.tflite').exists()
+
+
+def test_inputs_that_no_output_depends_on_are_left_out():
+  assert model_cases.program('siglip_text').inputs.keys() == {'text'}
+  assert model_cases.program('bert').inputs.keys() == {'text', 'text/mask'}
+
+
+@pytest.fixture
+def exported(trained, tmp_path):
+  """(a copy of the workdir with the student as StableHLO, what was measured)."""
+  pytest.importorskip('flatbuffers')
+  workdir = tmp_path / 'w'
+  shutil.copytree(trained.workdir, workdir)
+  return workdir, run.export(workdir, ['stablehlo'], None)
+
+
+def test_its_answers_are_those_of_the_student(exported, trained, manifest, monkeypatch, capsys):
+  workdir, _ = exported
+  ours, theirs = predict.load(workdir), answers.load(workdir / 'exports' / 'stablehlo')
+  image = read_image(manifest.parent / '0.png', '')
+  given = {'image': [image, None, image], 'text': ['is it red?', 'is it blue?', None]}
+  for one, other in zip(ours.predict(given), theirs.predict(given), strict=True):
+    assert [name for name, _ in one] == [name for name, _ in other]
+    np.testing.assert_allclose([s for _, s in one], [s for _, s in other], atol=1e-6)
+  capsys.readouterr()
+  script = str(workdir / 'exports' / 'stablehlo' / 'predict.py')
+  picture = str(manifest.parent / '0.png')
+  monkeypatch.setattr(sys, 'argv', [script, f'--image={picture}', '--text=is it red?', '--top=1'])
+  runpy.run_path(script, run_name='__main__')
+  name, score = ours.predict({k: v[:1] for k, v in given.items()})[0][0]
+  assert capsys.readouterr().out.split() == [f'{score:.4f}', name]
+
+
+def test_it_is_measured_on_the_test_split(trained, tmp_path):
+  pytest.importorskip('flatbuffers')
+  workdir, measured = trained.workdir, run.export(trained.workdir, ['stablehlo'], trained)
+  one = measured['stablehlo']
+  assert one['value'] == one['float_value'] and one['agreement'] == 1 and one['difference'] < 1e-5
+  assert one['bytes'] == (workdir / 'exports/stablehlo/model.stablehlo').stat().st_size
+  assert one['cold_start_s'] > 0 and one['latency_ms_one_thread'] > 0 and one['float']['latency_ms'] > 0
+  assert exports.recorded(workdir).keys() == {'stablehlo'}
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('tflite', "unknown format: 'tflite'"),
+    ('litert-int7', "unknown scheme: 'int7'"),
+    ('stablehlo-int8', 'stablehlo has no quantised form; onnx and litert have'),
+  ],
+)
+def test_unknown_formats_are_one_line(trained, name, message):
+  with pytest.raises(KdjaxError, match=message):
+    run.export(trained.workdir, ['stablehlo', name], None)
+  assert not (trained.workdir / 'exports' / name).exists()
+
+
+def test_a_missing_package_is_one_line(trained, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'flatbuffers', None)
+  with pytest.raises(KdjaxError, match='stablehlo: StableHLO needs the package flatbuffers .*: pip install'):
+    run.export(trained.workdir, ['stablehlo'], None)
+
+
+def test_a_damaged_or_foreign_file_is_one_line(exported):
+  workdir, _ = exported
+  folder = workdir / 'exports' / 'stablehlo'
+  about = json.loads((folder / 'export.json').read_text())
+  content = (folder / 'model.stablehlo').read_bytes()
+  (folder / 'model.stablehlo').write_bytes(content[:-1] + b'x')
+  with pytest.raises(KdjaxError, match='model.stablehlo is not the file that was exported: export the model'):
+    folders.read(folder)
+  (folder / 'model.stablehlo').write_bytes(b'nothing')
+  about['files']['model.stablehlo'] = folders.digest(folder / 'model.stablehlo')
+  files.write_json(folder / 'export.json', about)
+  with pytest.raises(KdjaxError, match='cannot be run'):
+    folders.read(folder)
+  about['files'] = {'../../config.json': folders.digest(workdir / 'config.json')}
+  files.write_json(folder / 'export.json', about)
+  with pytest.raises(KdjaxError, match='is not the file that was exported'):
+    folders.read(folder)
+  with pytest.raises(KdjaxError, match='holds no exported model'):
+    folders.read(workdir)
+
+
+def test_an_export_is_written_whole_or_not_at_all(exported, monkeypatch):
+  workdir, _ = exported
+  folder, trained = workdir / 'exports' / 'stablehlo', trained_model.load(workdir)
+  before = sorted(p.name for p in folder.iterdir())
+
+  def fails(*args):
+    raise KdjaxError('no')
+
+  monkeypatch.setattr(formats.module('stablehlo'), 'write', fails)
+  with pytest.raises(KdjaxError, match='no'):
+    folders.write(run.program(trained), trained, 'stablehlo', folder)
+  assert sorted(p.name for p in folder.iterdir()) == before and len(list(folder.parent.iterdir())) == 1
+  (workdir / 'mine').mkdir()
+  (workdir / 'mine' / 'note.txt').write_text('kept')
+  with pytest.raises(KdjaxError, match='is not empty, and holds no exported model'):
+    folders.write(run.program(trained), trained, 'stablehlo', workdir / 'mine')
+  assert (workdir / 'mine' / 'note.txt').read_text() == 'kept'
+
+
+def test_absent_modalities_are_hidden_inside():
+  functions, variables = model_cases.model('fusion')
+  example = model_cases.CASES['fusion'][1]
+
+  def apply(variables, batch):
+    return functions.apply(variables, batch, train=False)[0]
+
+  one = program.make(apply, variables, example, ('logits',), several=True)
+  batch = model_cases.batch('fusion', 3)
+  present = {
+    'image/present': np.array([1, 0, 1], np.float32),
+    'text/present': np.array([1, 1, 0], np.float32),
+  }
+  outputs = one(**batch, **present)['logits']
+  other = dict(batch, image=255 - batch['image'])
+  changed = np.abs(one(**other, **present)['logits'] - outputs).max(1)
+  assert changed[0] > 0 and changed[1] == 0 and one.inputs.keys() == {*batch, *present}
