@@ -9,20 +9,9 @@ from jax.extend import core
 from kdjax.export import canonical, patterns
 from kdjax.export.graph import ELEMENTWISE, Graph, Value, needed
 from kdjax.export.program import Program, arguments
+from kdjax.export.rewrite import CALLS
 from kdjax.export.uniform import uniform
 
-CALLS = {
-  'jit': 'jaxpr',
-  'pjit': 'jaxpr',
-  'closed_call': 'call_jaxpr',
-  'core_call': 'call_jaxpr',
-  'remat': 'jaxpr',
-  'remat2': 'jaxpr',
-  'checkpoint': 'jaxpr',
-  'custom_jvp_call': 'call_jaxpr',
-  'custom_vjp_call': 'call_jaxpr',
-  'custom_vjp_call_jaxpr': 'fun_jaxpr',
-}
 UNIFORM = ELEMENTWISE | {'select_n', 'convert_element_type'}
 OF_SYMBOL = 'dim_as_value'  # the symbol of the number of examples as a number
 LOOPS = ('scan', 'while', 'cond')

@@ -17,6 +17,9 @@ from kdjax.export.numpy_lines import line, operand
 from kdjax.export.program import Program, any_rows
 from kdjax.runtime import files
 
+FILE = '.'  # the folder itself
+RUNTIME = 'numpy'
+PIP = 'pip install numpy'
 CODE, WEIGHTS = 'model.py', 'weights.npz'
 FUNCTIONS = dict(inspect.getmembers(numpy_functions, inspect.isfunction))
 TEXT = '''"""{about}

@@ -1,6 +1,5 @@
 """Programs as ONNX files, written by kdjax's own translation of the primitives, and run by onnxruntime."""
 
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,13 @@ from kdjax.export.equations import equations
 from kdjax.export.onnx_elementwise import cast
 from kdjax.export.onnx_file import File, Stored, begin
 from kdjax.export.onnx_ops import translate
+from kdjax.export.packages import needed
 from kdjax.export.program import Program, any_rows, name
 from kdjax.runtime import files
 
+FILE = 'model.onnx'
+RUNTIME = 'onnxruntime'
+PIP = 'pip install kdjax[onnx]'
 OPSET = 20
 FORMAT = 9  # of the file, the first that has this opset
 LARGEST = 2**31 - 1  # bytes of a file of protocol buffers
@@ -38,7 +41,7 @@ def write(program: Program, path: Path) -> None:
     KdjaxError: if the package onnx is missing, the model has a primitive that is not translated, or the file
       would have more than 2 GB.
   """
-  onnx = _package('onnx')
+  onnx = needed('onnx', 'ONNX', PIP)
   graph = equations(program, any_rows(), 'onnx')
   file = begin(graph, program.weights)
   for key in program.inputs:
@@ -67,7 +70,7 @@ def load(path: Path, threads: int = 0) -> Callable[[Mapping[str, np.ndarray]], d
   Raises:
     KdjaxError: if the package onnxruntime is missing, or cannot read the file.
   """
-  runtime = _package('onnxruntime')
+  runtime = needed('onnxruntime', 'ONNX', PIP)
   options = runtime.SessionOptions()
   options.intra_op_num_threads, options.log_severity_level = threads, 3
   try:
@@ -87,13 +90,6 @@ def load(path: Path, threads: int = 0) -> Callable[[Mapping[str, np.ndarray]], d
     return dict(zip(keys['outputs'], results, strict=True))
 
   return run
-
-
-def _package(package: str) -> ModuleType:
-  try:
-    return importlib.import_module(package)
-  except ImportError as e:
-    raise KdjaxError(f'ONNX needs the package {package} ({e}): pip install kdjax[onnx]') from e
 
 
 def _output(file: File, value: str) -> str:
