@@ -10,6 +10,7 @@ from jax.extend import core
 Rule = Callable[[list[Any], Mapping[str, Any]], list[Any] | None]
 CALLS = {'jit': 'jaxpr', 'pjit': 'jaxpr', 'closed_call': 'call_jaxpr', 'custom_jvp_call': 'call_jaxpr'}
 CALLS |= {'custom_vjp_call': 'call_jaxpr', 'custom_vjp_call_jaxpr': 'fun_jaxpr', 'remat2': 'jaxpr'}
+CALLS |= {'remat': 'jaxpr', 'checkpoint': 'jaxpr'}
 
 
 def rewritten(function: Callable, rules: Mapping[str, Rule]) -> Callable:

@@ -1,0 +1,102 @@
+"""ONNX files: what onnxruntime gives for them is what JAX gives, of every model and primitive."""
+
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import export_parity
+import export_primitives
+from kdjax.errors import KdjaxError
+from kdjax.export import onnx as export_onnx
+from kdjax.export import program as export_program
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+
+def written(program, folder):
+  export_onnx.write(program, folder / 'model.onnx')
+  return onnx.load(folder / 'model.onnx')
+
+
+@pytest.mark.parametrize('name', export_parity.CASES)
+def test_models(name, tmp_path):
+  program, path = export_parity.program(name), tmp_path / 'model.onnx'
+  export_onnx.write(program, path)
+  tolerance = export_parity.TOLERANCE.get(name, 1e-5)
+  export_parity.check(program, export_onnx.load(path, threads=1), export_parity.inputs(name), tolerance)
+
+
+def test_missing_modalities(tmp_path):
+  program, path = export_parity.program('fusion', several=True), tmp_path / 'model.onnx'
+  export_onnx.write(program, path)
+  export_parity.check(program, export_onnx.load(path), export_parity.inputs('fusion', several=True))
+
+
+def test_primitives(tmp_path):
+  program, path = export_primitives.program(), tmp_path / 'model.onnx'
+  export_onnx.write(program, path)
+  export_parity.check(program, export_onnx.load(path), export_primitives.inputs(5))
+
+
+@pytest.mark.parametrize('primitive', export_primitives.REFUSED)
+def test_what_has_no_translation_is_one_line(primitive, tmp_path):
+  with pytest.raises(KdjaxError, match=f'^onnx: the model uses {primitive}, which .*StableHLO') as error:
+    export_onnx.write(export_primitives.refused(primitive), tmp_path / 'model.onnx')
+  assert '\n' not in str(error.value)
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'cifar_resnet', 'bert'])
+def test_each_weight_is_one_initialiser_of_its_name(name, tmp_path):
+  program = export_parity.program(name)
+  model = written(program, tmp_path)
+  names = Counter(i.name for i in model.graph.initializer)
+  assert {n: names[n] for n in program.weights} == dict.fromkeys(program.weights, 1)
+  size = sum(a.nbytes for a in program.weights.values())
+  assert sum(len(i.raw_data) for i in model.graph.initializer) < size + 2000
+
+
+def test_names_types_and_the_batch(tmp_path):
+  program = export_parity.program('fusion', several=True)
+  model = written(program, tmp_path)
+  onnx.checker.check_model(model, full_check=True)
+  inputs = {i.name: i.type.tensor_type for i in model.graph.input}
+  assert list(inputs) == [export_program.name(key) for key in program.inputs]
+  kinds = {n: onnx.TensorProto.DataType.Name(t.elem_type) for n, t in inputs.items()}
+  assert kinds['text_mask'] == kinds['text'] == 'INT32'  # onnxruntime-web takes no bool
+  assert (kinds['image'], kinds['image_present']) == ('UINT8', 'FLOAT')
+  assert [o.name for o in model.graph.output] == ['embed', 'image_embed', 'logits', 'text_embed']
+  ends = [*model.graph.input, *model.graph.output]
+  assert {i.type.tensor_type.shape.dim[0].dim_param for i in ends} == {'batch'}
+  assert not model.graph.value_info
+
+
+def test_convolutions_need_one_transposition(tmp_path):
+  counts = Counter(n.op_type for n in written(export_parity.program('cifar_resnet'), tmp_path).graph.node)
+  assert (counts['Transpose'], counts['Conv'], counts['BatchNormalization'], counts['Relu']) == (1, 9, 9, 7)
+
+
+def test_whole_numbers_wrap_around(tmp_path):
+  program, path = export_parity.program('hashed_words'), tmp_path / 'model.onnx'
+  export_onnx.write(program, path)
+  inputs = export_parity.inputs('hashed_words')
+  inputs['text'] = np.random.default_rng(0).integers(0, 2**31, inputs['text'].shape, np.int32)
+  export_parity.check(program, export_onnx.load(path), inputs)
+
+
+def test_errors_are_one_line(tmp_path, monkeypatch):
+  path = tmp_path / 'model.onnx'
+  path.write_bytes(b'no model')
+  with pytest.raises(KdjaxError, match='onnxruntime cannot read'):
+    export_onnx.load(path)
+  export_onnx.write(export_parity.program('bag_of_words'), path)
+  with pytest.raises(KdjaxError, match='needs the inputs text/mask too'):
+    export_onnx.load(path)({'text': np.ones((1, 12), np.int32)})
+  for package, function in (('onnx', export_onnx.write), ('onnxruntime', export_onnx.load)):
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = (export_parity.program('mlp'), path) if package == 'onnx' else (path,)
+    with pytest.raises(KdjaxError, match=r'pip install kdjax\[onnx\]'):
+      function(*arguments)
