@@ -31,8 +31,14 @@ def load_onnx(path, threads):
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-  names = [x.name for x in session.get_outputs()]
-  return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+  gives = [x.name for x in session.get_outputs()]
+  whole = {x.name for x in session.get_inputs() if x.type == 'tensor(int32)'}  # also what is true or false
+
+  def run(inputs):
+    arrays = {k: v.astype(np.int32) if k in whole else v for k, v in inputs.items()}
+    return dict(zip(gives, session.run(gives, arrays), strict=True))
+
+  return run
 
 
 def load_litert(path, threads):

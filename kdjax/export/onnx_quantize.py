@@ -63,7 +63,8 @@ def _reader(calibration: Mapping[str, np.ndarray]) -> Any:
   """The examples one by one, as onnxruntime asks for them."""
   from onnxruntime import quantization
 
-  arrays = {programs.name(k): v for k, v in calibration.items()}
+  given = {programs.name(k): v for k, v in calibration.items()}
+  arrays = {k: v.astype(np.int32) if v.dtype == bool else v for k, v in given.items()}
 
   class Reader(quantization.CalibrationDataReader):
     def __init__(self):
