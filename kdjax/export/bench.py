@@ -39,7 +39,7 @@ def main(path: str) -> None:
     runs[name]({k: v[:1] for k, v in rows.items()})
     results[name] |= {'cold_start_s': time.perf_counter() - began, 'peak_bytes': peak() - before}
   elif spec['workdir'] is not None:
-    runs['float'] = jitted(spec)
+    runs['jax'] = jitted(spec)
   for name, times in timed(runs, rows, spec['repeats'], spec['seconds']).items():
     results.setdefault(name, {}).update(times)
   print(json.dumps(results))

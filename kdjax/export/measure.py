@@ -60,7 +60,7 @@ def costs(
   seed: int,
   trusted: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Any]]:
-  """The cost of exports, and under 'float' that of the model of kdjax.
+  """The cost of exports, and under 'jax' that of the model of kdjax.
 
   name -> latency_ms of one example and throughput_per_s, on all cores and with '_one_thread'; of an export
   bytes on disk, cold_start_s from the import of its runtime to the first answer, and the peak_bytes of memory

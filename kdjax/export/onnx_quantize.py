@@ -86,13 +86,12 @@ def weights_alone(model: Any, bits: int) -> None:
     model: an onnx.ModelProto.
     bits: 8 or 4.
   """
-  from onnx import TensorProto, helper, numpy_helper
-
-  graph, top = model.graph, 2 ** (bits - 1) - 1
+  onnx, graph, top = needed('onnx', 'quantised ONNX', PIP), model.graph, 2 ** (bits - 1) - 1
+  helper, numpy_helper, kinds = onnx.helper, onnx.numpy_helper, onnx.TensorProto
   axes = dict(reversed(list(_channels(graph))))
   added = []
   for weight in list(graph.initializer):
-    values = numpy_helper.to_array(weight) if weight.data_type == TensorProto.FLOAT else np.zeros(0)
+    values = numpy_helper.to_array(weight) if weight.data_type == kinds.FLOAT else np.zeros(0)
     if weight.name not in axes or values.ndim < 2 or values.size < SMALLEST:
       continue
     axis = axes[weight.name] % values.ndim
@@ -100,7 +99,7 @@ def weights_alone(model: Any, bits: int) -> None:
     largest = np.abs(values).max(others, keepdims=True)
     scale = np.where(largest > 0, largest / top, 1).astype(np.float32)
     rounded = np.round(values / scale).astype(np.int8)
-    name, kind = weight.name, TensorProto.INT8 if bits == 8 else TensorProto.INT4
+    name, kind = weight.name, kinds.INT8 if bits == 8 else kinds.INT4
     packed = rounded.tobytes() if bits == 8 else _nibbles(rounded)
     graph.initializer.remove(weight)
     graph.initializer.append(helper.make_tensor(f'{name}/int{bits}', kind, values.shape, packed, raw=True))
@@ -113,6 +112,7 @@ def weights_alone(model: Any, bits: int) -> None:
   for opset in model.opset_import:
     if opset.domain == '':
       opset.version = max(opset.version, 21)  # which has 4 bits
+  model.ir_version = max(model.ir_version, 10)
 
 
 def _channels(graph: Any) -> Iterator[tuple[str, int]]:

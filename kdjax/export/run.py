@@ -119,7 +119,7 @@ def measured(
       'seed': trained.seed,
       **compared,
       **costs[name],
-      'float': costs['float'],
+      'float': costs['jax'],
     }
     measure.record(folder, results[name])
   return results

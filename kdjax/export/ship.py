@@ -52,8 +52,8 @@ def ship(
 ) -> dict[str, Any]:
   """Trains a student on with rounded weights, exports it in every form, and chooses one.
 
-  Chosen is the smallest form whose score over the seeds is not significantly below that of the float student
-  (paired t-test), nor by more than `tolerance` on average, and that keeps the limits.
+  Chosen is the smallest form whose validation score over the seeds is not significantly below that of the
+  float student (paired t-test), nor by more than `tolerance` on average, and that keeps the limits.
 
   Args:
     experiment: with a finished student.
@@ -101,28 +101,37 @@ def trained_on(experiment: Experiment, bits: int, steps: int = 0) -> Experiment:
   train['steps'] = steps or max(train['steps'] // 2, 1)
   train['optimiser'] = dict(train['optimiser']) | {'lr': RATE * train['optimiser']['lr']}
   config['name'] = f'{config["name"]}, {f"{bits} bits" if bits else "float"}'
-  workdir = experiment.workdir / FOLDER / (f'int{bits}' if bits else 'float')
+  workdir = experiment.workdir / FOLDER / f'{f"int{bits}" if bits else "float"}_{train["steps"]}'
   return dataclasses.replace(experiment, config=config, workdir=workdir, teacher_from=experiment)
 
 
 def _measured(experiment, forms, form, trusted) -> list[dict[str, Any]]:
   """A row a form: its score for every seed in its own runtime, its size and its latency."""
-  task, test, seeds = experiment.task, experiment.data.test, experiment.seeds('student')
+  data, task, seeds = experiment.data, experiment.task, experiment.seeds('student')
+  test = data.test
+  splits = {'test': test} | ({} if data.validation is None else {'validation': data.validation})
   rows, first, calibration = [], {}, None
   with tempfile.TemporaryDirectory() as temporary:
     for one in forms:
-      values, name = [], f'{form}-{one.scheme}'.rstrip('-')
+      values, name = {split: [] for split in splits}, f'{form}-{one.scheme}'.rstrip('-')
       for seed in seeds:
         trained = trained_model.load(one.workdir, one.stage, seed, trusted)
         program = run.program(trained)
         calibration = run.calibrated(experiment, program) if calibration is None else calibration
         folder = Path(temporary) / one.name / str(seed)
         folders.write(program, trained, name, folder, calibration)
-        evaluated = measure.evaluate(folders.read(folder), task, test, f'{one.name}: seed {seed}')
-        values.append(float(evaluated.metrics[task.metric][0]))
+        exported = folders.read(folder)
+        for split, source in splits.items():
+          evaluated = measure.evaluate(exported, task, source, f'{one.name}: seed {seed}, {split}')
+          values[split].append(float(evaluated.metrics[task.metric][0]))
         first.setdefault(one.name, folder)
-      kept = {'name': one.name, 'training': one.training, 'values': values, 'mean': float(np.mean(values))}
-      rows.append(kept | {'std': float(np.std(values, ddof=1)) if len(values) > 1 else 0.0})
+      kept, tested = {'name': one.name, 'training': one.training}, values[next(iter(splits))]
+      kept |= {
+        'values': tested,
+        'mean': float(np.mean(tested)),
+        'validation': values.get('validation', tested),
+      }
+      rows.append(kept | {'std': float(np.std(tested, ddof=1)) if len(tested) > 1 else 0.0})
     where = experiment.workdir, 'student', seeds[0]
     costs = measure.costs(first, test, *where, tuple(trusted))
     for row in rows:
@@ -135,14 +144,15 @@ def _measured(experiment, forms, form, trusted) -> list[dict[str, Any]]:
 
 def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
   """The content of ship.json."""
-  task, reference, chosen = experiment.task, rows[0], ''
+  data, task, reference, chosen = experiment.data, experiment.task, rows[0], ''
   sign = 1 if task.higher_is_better else -1
   for row in rows:
-    test = significance.paired(
-      row['values'], reference['values'], task.higher_is_better, 1 / len(experiment.data.test)
+    test, chosen_by = (
+      significance.paired(row[k], reference[k], task.higher_is_better, 1 / len(source))
+      for k, source in (('values', data.test), ('validation', data.validation or data.test))
     )
     row |= {'p': test.p, 'difference': test.difference, 'verdict': test.verdict}
-    row['keeps'] = test.verdict != 'worse' and sign * test.difference >= -tolerance
+    row['keeps'] = chosen_by.verdict != 'worse' and sign * chosen_by.difference >= -tolerance
     row['fits'] = (not max_bytes or row['bytes'] <= max_bytes) and (
       not max_ms or row['latency_ms_one_thread'] <= max_ms
     )
@@ -153,7 +163,7 @@ def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
   if good:
     smallest = min(row['bytes'] for row in good)
     best = [row for row in good if row['bytes'] <= 1.01 * smallest]
-    chosen = max(best, key=lambda row: sign * row['mean'])['name']
+    chosen = max(best, key=lambda row: sign * np.mean(row['validation']))['name']
   path, nothing = experiment.workdir / 'results.json', {'stages': {}}
   results = files.read_json(path, {'stages': dict}, 'run compare', nothing)
   return {
@@ -172,6 +182,10 @@ def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
     'notes': [
       'Every score is that of the exported file in its own runtime, on the whole split. A form that was '
       'trained on is to be compared with the float student of equal steps, not with the first.',
+      'Chosen on validation: the smallest whose score is not significantly below that of the float student '
+      f'(paired t-test), and not by more than {tolerance:g} on average.'
+      if data.validation is not None
+      else 'There is no validation split: the choice was made on the scores that are shown.',
       'Latency is that of this machine and of one thread; a phone has another.',
     ],
   }

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -113,8 +113,9 @@ def _front(shipped, key, label, unit, on_front):
       limits[0] < value < limits[1] + 0.5 * (limits[1] - limits[0])
     ):  # one far away would hide the differences
       axes.axhline(value, color=plots.COLOURS[name], linestyle=plots.LINES[name], label=name)
-  for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-    which(FuncFormatter(lambda x, _: f'{x:g}'))
+  axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f'{x:g}'))
+  axes.xaxis.set_minor_locator(NullLocator())
   plots.legend_below(figure)
   return figure
 
