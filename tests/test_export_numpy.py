@@ -26,6 +26,12 @@ def test_missing_modalities(tmp_path):
   export_parity.check(program, numpy_code.load(tmp_path), export_parity.inputs('fusion', several=True))
 
 
+def test_the_stand_alone_file_runs_it(tmp_path):
+  program = export_parity.program('two_tower')
+  model = export_parity.alone_model(program, 'python', tmp_path)
+  export_parity.check(program, model.run, export_parity.inputs('two_tower'))
+
+
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
 def test_primitives(tmp_path):
   program = export_primitives.program()

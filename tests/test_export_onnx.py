@@ -35,6 +35,33 @@ def test_missing_modalities(tmp_path):
   export_parity.check(program, export_onnx.load(path), export_parity.inputs('fusion', several=True))
 
 
+def test_the_stand_alone_file_runs_it(tmp_path):
+  program = export_parity.program('two_tower')
+  model = export_parity.alone_model(program, 'onnx', tmp_path)
+  export_parity.check(program, model.run, export_parity.inputs('two_tower'))
+
+
+@pytest.mark.parametrize(
+  'name, scheme, limit',
+  [
+    ('bert', 'int8', 0.1),
+    ('bert', 'int4', 0.5),
+    ('cifar_resnet', 'int8', 0.1),
+    ('cifar_resnet', 'int4', 0.5),
+    ('cifar_resnet', 'static8', 0.3),
+  ],
+)
+def test_fewer_bits(name, scheme, limit, tmp_path):
+  program, inputs = export_parity.program(name), export_parity.inputs(name, 8)
+  float_file, path = tmp_path / 'float.onnx', tmp_path / 'model.onnx'
+  export_onnx.write(program, float_file)
+  export_onnx.quantise(float_file, path, scheme, inputs)
+  whole, fewer = (export_onnx.load(p)(inputs) for p in (float_file, path))
+  for key, array in whole.items():
+    assert np.abs(fewer[key] - array).mean() < limit * array.std(), key
+  assert path.stat().st_size < float_file.stat().st_size
+
+
 def test_primitives(tmp_path):
   program, path = export_primitives.program(), tmp_path / 'model.onnx'
   export_onnx.write(program, path)

@@ -2,13 +2,16 @@
 
   python predict.py --image=FILE --text=WORDS --audio=FILE.wav
 
-Needs NumPy and the runtime of the format: onnxruntime, ai-edge-litert, or for StableHLO jax and flatbuffers;
-pillow for images, tokenizers for texts. Sounds are WAV of the model's rate, 16 bits, one channel.
+Needs NumPy and the runtime of the format: onnxruntime, ai-edge-litert, for StableHLO jax and flatbuffers, for
+Python none; pillow for images, tokenizers for texts.
+
+Sounds are WAV of the model's rate, 16 bits, one channel.
 """
 
 import argparse
 import json
 import os
+import runpy
 import wave
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,26 @@ def load_onnx(path, threads):
   options.intra_op_num_threads = threads
   session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
   names = [x.name for x in session.get_outputs()]
-  return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+  numbers = {x.name for x in session.get_inputs() if x.type == 'tensor(int32)'}  # masks, too
+
+  def run(inputs):
+    inputs = {k: v.astype(np.int32) if k in numbers else v for k, v in inputs.items()}
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+  return run
+
+
+def load_python(path, threads):
+  """`run(inputs) -> outputs`, dicts by plain names; NumPy takes the threads of the process."""
+  names = runpy.run_path(str(path / 'model.py'))
+  with np.load(path / 'weights.npz') as arrays:
+    weights = dict(arrays)
+
+  def run(inputs):
+    outputs = names['apply'](weights, {key: inputs[plain(key)] for key in names['INPUTS']})
+    return {plain(key): v for key, v in outputs.items()}
+
+  return run
 
 
 def load_litert(path, threads):
@@ -80,6 +102,7 @@ def load_stablehlo(path, threads):
 FORMATS = {
   'onnx': ('model.onnx', load_onnx),
   'litert': ('model.tflite', load_litert),
+  'python': ('.', load_python),
   'stablehlo': ('model.stablehlo', load_stablehlo),
 }
 

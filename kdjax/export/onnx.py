@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.export import onnx_quantize
 from kdjax.export.equations import equations
 from kdjax.export.onnx_elementwise import cast
 from kdjax.export.onnx_file import File, Stored, begin
@@ -18,11 +19,12 @@ from kdjax.runtime import files
 
 FILE = 'model.onnx'
 RUNTIME = 'onnxruntime'
-PIP = 'pip install kdjax[onnx]'
+PIP = onnx_quantize.PIP
 OPSET = 20
 FORMAT = 9  # of the file, the first that has this opset
 LARGEST = 2**31 - 1  # bytes of a file of protocol buffers
 GIVEN = {'bool': 'INT32'}  # onnxruntime-web takes no bool
+quantise = onnx_quantize.quantise
 KEYS = 'kdjax'  # of the metadata: the keys of inputs and outputs, with their '/'
 
 
