@@ -100,7 +100,7 @@ def _code(program: Program, graph: Graph, about: str) -> str:
     for specs in (program.inputs, program.outputs)
   ]
   return TEXT.format(
-    about=about,
+    about=about.replace('\\', '/').replace('"', "'"),
     file=WEIGHTS,
     inputs='\n'.join(specs[0]),
     outputs='\n'.join(specs[1]),
