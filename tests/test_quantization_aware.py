@@ -73,7 +73,9 @@ def test_a_student_goes_on_with_rounded_weights(trained, config, experiment):
   predictor, test = predict.load(further.workdir), trained.data.test.take(np.arange(4))
   variables = jax.tree.map(lambda x: x[0], further.variables('student'))
   expected = further.model('student').apply(variables, test)[0]['logits']
-  np.testing.assert_allclose(predictor.forward(test)['logits'], expected, atol=5e-3)  # an activation between two steps
+  np.testing.assert_allclose(
+    predictor.forward(test)['logits'], expected, atol=5e-3
+  )  # an activation between two steps
 
 
 def test_a_start_that_is_none_is_one_line(config, experiment, tmp_path):

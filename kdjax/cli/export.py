@@ -30,7 +30,7 @@ def export(command: str) -> None:
   except KdjaxError as e:
     say(f'not measured, since the data cannot be read: {e}')
     experiment = None
-  run.show(run.export(workdir, flags.TO.value, experiment, flags.STAGE.value, flags.SEED.value, trusted))
+  run.export(workdir, flags.TO.value, experiment, flags.STAGE.value, flags.SEED.value, trusted)
 
 
 def ship(command: str) -> int | None:

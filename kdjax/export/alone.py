@@ -2,16 +2,14 @@
 
   python predict.py --image=FILE --text=WORDS --audio=FILE.wav
 
-Needs NumPy and the runtime of the format: onnxruntime, ai-edge-litert, for StableHLO jax and flatbuffers, for
-Python none; pillow for images, tokenizers for texts.
-
-Sounds are WAV of the model's rate, 16 bits, one channel.
+Needs NumPy and the runtime of the format: onnxruntime, ai-edge-litert, or for StableHLO jax and flatbuffers;
+pillow for images, tokenizers for texts. Sounds are WAV of the model's rate, 16 bits, one channel.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import runpy
 import wave
 from pathlib import Path
 from typing import Any
@@ -33,25 +31,12 @@ def load_onnx(path, threads):
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
   session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-  names = [x.name for x in session.get_outputs()]
-  numbers = {x.name for x in session.get_inputs() if x.type == 'tensor(int32)'}  # masks, too
+  gives = [x.name for x in session.get_outputs()]
+  whole = {x.name for x in session.get_inputs() if x.type == 'tensor(int32)'}  # also what is true or false
 
   def run(inputs):
-    inputs = {k: v.astype(np.int32) if k in numbers else v for k, v in inputs.items()}
-    return dict(zip(names, session.run(names, inputs), strict=True))
-
-  return run
-
-
-def load_python(path, threads):
-  """`run(inputs) -> outputs`, dicts by plain names; NumPy takes the threads of the process."""
-  names = runpy.run_path(str(path / 'model.py'))
-  with np.load(path / 'weights.npz') as arrays:
-    weights = dict(arrays)
-
-  def run(inputs):
-    outputs = names['apply'](weights, {key: inputs[plain(key)] for key in names['INPUTS']})
-    return {plain(key): v for key, v in outputs.items()}
+    arrays = {k: v.astype(np.int32) if k in whole else v for k, v in inputs.items()}
+    return dict(zip(gives, session.run(gives, arrays), strict=True))
 
   return run
 
@@ -99,10 +84,27 @@ def load_stablehlo(path, threads):
   return run
 
 
+def load_python(folder, threads):
+  """`run(inputs) -> outputs`, dicts by plain names: the folder's model.py."""
+  spec = importlib.util.spec_from_file_location('model', folder / 'model.py')
+  assert spec is not None and spec.loader is not None  # it is a file of Python
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  weights = dict(np.load(folder / 'weights.npz', allow_pickle=False))
+  about = json.loads((folder / 'export.json').read_text(encoding='utf-8'))
+  keys = {plain(k): k for k in about['inputs']}
+
+  def run(arrays):
+    outputs = module.apply(weights, {key: arrays[name] for name, key in keys.items()})
+    return {plain(k): v for k, v in outputs.items()}
+
+  return run
+
+
 FORMATS = {
+  'python': ('.', load_python),
   'onnx': ('model.onnx', load_onnx),
   'litert': ('model.tflite', load_litert),
-  'python': ('.', load_python),
   'stablehlo': ('model.stablehlo', load_stablehlo),
 }
 

@@ -35,8 +35,6 @@ The outputs are:
 
 import numpy as np
 
-INPUTS = {inputs_of}
-
 {functions}
 def apply(weights, inputs):
   """The outputs, name -> array, from the weights and the inputs, name -> array."""
@@ -104,7 +102,6 @@ def _code(program: Program, graph: Graph, about: str) -> str:
     file=WEIGHTS,
     inputs='\n'.join(specs[0]),
     outputs='\n'.join(specs[1]),
-    inputs_of=list(program.inputs),
     example=', '.join(f'{key!r}: ...' for key in program.inputs),
     functions=_functions('\n'.join(lines)),
     lines='\n'.join(f'  {text}' for text in lines),

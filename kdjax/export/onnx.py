@@ -19,7 +19,7 @@ from kdjax.runtime import files
 
 FILE = 'model.onnx'
 RUNTIME = 'onnxruntime'
-PIP = onnx_quantize.PIP
+PIP = 'pip install kdjax[onnx]'
 OPSET = 20
 FORMAT = 9  # of the file, the first that has this opset
 LARGEST = 2**31 - 1  # bytes of a file of protocol buffers

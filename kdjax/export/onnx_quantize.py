@@ -12,7 +12,7 @@ from kdjax.export import program as programs
 from kdjax.export.packages import needed
 from kdjax.runtime import files
 
-PIP = 'pip install kdjax[onnx]'
+PIP = 'pip install onnx onnxruntime'
 SMALLEST = 128  # values of a weight that is worth a scale a channel
 # Operation -> (which input is the weight, its axis of channels).
 CHANNELS = {'Conv': (1, 0), 'ConvTranspose': (1, 1), 'MatMul': (1, -1), 'Gather': (0, 0)}
@@ -63,7 +63,8 @@ def _reader(calibration: Mapping[str, np.ndarray]) -> Any:
   """The examples one by one, as onnxruntime asks for them."""
   from onnxruntime import quantization
 
-  arrays = {programs.name(k): v.astype(np.int32) if v.dtype == bool else v for k, v in calibration.items()}
+  given = {programs.name(k): v for k, v in calibration.items()}
+  arrays = {k: v.astype(np.int32) if v.dtype == bool else v for k, v in given.items()}
 
   class Reader(quantization.CalibrationDataReader):
     def __init__(self):
@@ -85,8 +86,8 @@ def weights_alone(model: Any, bits: int) -> None:
     model: an onnx.ModelProto.
     bits: 8 or 4.
   """
-  onnx = needed('onnx', 'quantised ONNX', PIP)
-  TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+  from onnx import TensorProto, helper, numpy_helper
+
   graph, top = model.graph, 2 ** (bits - 1) - 1
   axes = dict(reversed(list(_channels(graph))))
   added = []

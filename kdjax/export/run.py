@@ -81,6 +81,7 @@ def export(
     exported[folder.name] = folder
     say(f'{folder.name}: {folders.size(folder, about):,} bytes, {folder}')
   results = measured(experiment, trained, stage, exported, trusted) if experiment and exported else {}
+  show(results)
   if failed:
     raise KdjaxError('; '.join(failed))
   return results
