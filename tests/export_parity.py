@@ -8,8 +8,10 @@ import pytest
 
 import model_cases
 from kdjax.experiment import build
+from kdjax.export import alone, formats
 from kdjax.export import program as export_program
 from kdjax.nn.functional import functions
+from kdjax.runtime import files
 
 TAPS = ('logits', 'image/embed', 'text/embed', 'scale', 'embed')
 # JAX's own two ways to run its 26 normalized layers of 1 to 64 pixels differ by 2.5e-5.
@@ -67,3 +69,12 @@ def check(program, run, inputs, tolerance=1e-5):
       np.testing.assert_array_equal(np.isnan(got[key]), np.isnan(array), key)
       error = np.abs(got[key].astype(np.float64) - array) / np.maximum(1, np.abs(array))
       assert not np.nanmax(error) > tolerance, f'{key} differs by {np.nanmax(error)}'
+
+
+def alone_model(program, form, folder):
+  """The stand-alone model of an export in a format."""
+  module = formats.module(form)
+  module.write(program, folder / module.FILE)
+  about = {'format': form, 'inputs': program.inputs, 'outputs': program.outputs, 'interface': {}}
+  files.write_json(folder / 'export.json', about)
+  return alone.Model(folder)

@@ -1,5 +1,6 @@
 """ONNX files: what onnxruntime gives for them is what JAX gives, of every model and primitive."""
 
+import shutil
 import sys
 from collections import Counter
 
@@ -9,6 +10,7 @@ import pytest
 import export_parity
 import export_primitives
 from kdjax.errors import KdjaxError
+from kdjax.export import alone
 from kdjax.export import onnx as export_onnx
 from kdjax.export import program as export_program
 
@@ -23,22 +25,43 @@ def written(program, folder):
 
 @pytest.mark.parametrize('name', export_parity.CASES)
 def test_models(name, tmp_path):
-  program, path = export_parity.program(name), tmp_path / 'model.onnx'
-  export_onnx.write(program, path)
-  tolerance = export_parity.TOLERANCE.get(name, 1e-5)
-  export_parity.check(program, export_onnx.load(path, threads=1), export_parity.inputs(name), tolerance)
+  program = export_parity.program(name)
+  model = export_parity.alone_model(program, 'onnx', tmp_path)
+  export_parity.check(program, model.run, export_parity.inputs(name), export_parity.TOLERANCE.get(name, 1e-5))
 
 
 def test_missing_modalities(tmp_path):
-  program, path = export_parity.program('fusion', several=True), tmp_path / 'model.onnx'
-  export_onnx.write(program, path)
-  export_parity.check(program, export_onnx.load(path), export_parity.inputs('fusion', several=True))
+  program = export_parity.program('fusion', several=True)
+  model = export_parity.alone_model(program, 'onnx', tmp_path)
+  export_parity.check(program, model.run, export_parity.inputs('fusion', several=True))
+
+
+@pytest.mark.parametrize(
+  'name, scheme, limit',
+  [
+    ('bert', 'int8', 0.1),
+    ('bert', 'int4', 0.5),
+    ('cifar_resnet', 'int8', 0.1),
+    ('cifar_resnet', 'int4', 0.5),
+    ('cifar_resnet', 'static8', 0.3),
+  ],
+)
+def test_fewer_bits(name, scheme, limit, tmp_path):
+  program, inputs = export_parity.program(name), export_parity.inputs(name, 8)
+  float_file, path = tmp_path / 'float.onnx', tmp_path / 'model.onnx'
+  whole = export_parity.alone_model(program, 'onnx', tmp_path).run(inputs)
+  shutil.move(path, float_file)
+  export_onnx.quantise(float_file, path, scheme, inputs)
+  fewer = alone.Model(tmp_path).run(inputs)
+  for key, array in whole.items():
+    assert np.abs(fewer[key] - array).mean() < limit * array.std(), key
+  assert path.stat().st_size < float_file.stat().st_size
 
 
 def test_primitives(tmp_path):
   program, path = export_primitives.program(), tmp_path / 'model.onnx'
-  export_onnx.write(program, path)
-  export_parity.check(program, export_onnx.load(path), export_primitives.inputs(5))
+  model = export_parity.alone_model(program, 'onnx', tmp_path)
+  export_parity.check(program, model.run, export_primitives.inputs(5))
 
 
 @pytest.mark.parametrize('primitive', export_primitives.REFUSED)
@@ -81,22 +104,13 @@ def test_convolutions_need_one_transposition(tmp_path):
 
 def test_whole_numbers_wrap_around(tmp_path):
   program, path = export_parity.program('hashed_words'), tmp_path / 'model.onnx'
-  export_onnx.write(program, path)
+  model = export_parity.alone_model(program, 'onnx', tmp_path)
   inputs = export_parity.inputs('hashed_words')
   inputs['text'] = np.random.default_rng(0).integers(0, 2**31, inputs['text'].shape, np.int32)
-  export_parity.check(program, export_onnx.load(path), inputs)
+  export_parity.check(program, model.run, inputs)
 
 
-def test_errors_are_one_line(tmp_path, monkeypatch):
-  path = tmp_path / 'model.onnx'
-  path.write_bytes(b'no model')
-  with pytest.raises(KdjaxError, match='onnxruntime cannot read'):
-    export_onnx.load(path)
-  export_onnx.write(export_parity.program('bag_of_words'), path)
-  with pytest.raises(KdjaxError, match='needs the inputs text/mask too'):
-    export_onnx.load(path)({'text': np.ones((1, 12), np.int32)})
-  for package, function in (('onnx', export_onnx.write), ('onnxruntime', export_onnx.load)):
-    monkeypatch.setitem(sys.modules, package, None)
-    arguments = (export_parity.program('mlp'), path) if package == 'onnx' else (path,)
-    with pytest.raises(KdjaxError, match=r'pip install kdjax\[onnx\]'):
-      function(*arguments)
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  with pytest.raises(KdjaxError, match=r'pip install kdjax\[onnx\]'):
+    export_onnx.write(export_parity.program('mlp'), tmp_path / 'model.onnx')

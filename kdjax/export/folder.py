@@ -93,18 +93,23 @@ def write(
   return about
 
 
-def read(folder: Path, threads: int = 0) -> Exported:
+def read(folder: Path, threads: int = 0, trusted: bool = False) -> Exported:
   """The model of a folder that `write` wrote.
 
   Args:
     folder: of one export.
     threads: of the runtime, 0 for all cores.
+    trusted: whether a folder of Python code may be run.
 
   Raises:
     KdjaxError: if it holds no export, or a file of it is damaged.
   """
   about = describe(folder)
   module = formats.module(about['format'])
+  if about['format'] == 'python' and not trusted:
+    raise KdjaxError(
+      f'{folder} is Python code, which kdjax does not run: run its predict.py if you trust it.'
+    )
   needed(module.RUNTIME, f'{about["format"]}', module.PIP)
   try:
     model = alone.Model(folder, threads)

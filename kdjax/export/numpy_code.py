@@ -1,15 +1,11 @@
 """Programs as folders with a Python file that needs NumPy alone, and the weights beside it."""
 
-import importlib.util
 import inspect
 import re
-import zipfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from kdjax.errors import KdjaxError
 from kdjax.export import numpy_functions
 from kdjax.export.equations import equations
 from kdjax.export.graph import Graph
@@ -67,26 +63,6 @@ def write(program: Program, folder: Path, about: str = 'The forward pass of a mo
   files.write(folder / CODE, _code(program, graph, about))
 
 
-def load(folder: Path) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-  """A function from inputs [B, ...] to outputs [B, ...], for any B, which runs the folder's model.py.
-
-  Raises:
-    KdjaxError: if the folder is no model that `write` wrote.
-  """
-  try:
-    spec = importlib.util.spec_from_file_location('model', files.regular_file(folder / CODE))
-    if spec is None or spec.loader is None:
-      raise ImportError(f'{CODE} is no module')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with np.load(files.regular_file(folder / WEIGHTS)) as arrays:
-      weights = dict(arrays)
-    apply = module.apply
-  except (OSError, ImportError, SyntaxError, AttributeError, ValueError, zipfile.BadZipFile) as e:
-    raise KdjaxError(f'cannot read the model in {folder} ({files.first_line(e)}); export it anew.') from e
-  return lambda inputs: apply(weights, inputs)
-
-
 def _code(program: Program, graph: Graph, about: str) -> str:
   """The text of model.py."""
   lines = [f'{step.output} = {line(graph, step)}' for step in graph.steps.values()]
@@ -98,7 +74,7 @@ def _code(program: Program, graph: Graph, about: str) -> str:
     for specs in (program.inputs, program.outputs)
   ]
   return TEXT.format(
-    about=about,
+    about=about.replace('\\', '/').replace('"', "'"),
     file=WEIGHTS,
     inputs='\n'.join(specs[0]),
     outputs='\n'.join(specs[1]),

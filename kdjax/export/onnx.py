@@ -1,7 +1,7 @@
 """Programs as ONNX files, written by kdjax's own translation of the primitives, and run by onnxruntime."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -60,38 +60,6 @@ def write(program: Program, path: Path) -> None:
   onnx.checker.check_model(model)
   with files.swapped_in(path) as part:
     part.write_bytes(model.SerializeToString())
-
-
-def load(path: Path, threads: int = 0) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-  """A function from inputs [B, ...] by the program's keys to its outputs [B, ...], for any B.
-
-  Args:
-    path: a file that `write` wrote.
-    threads: how many onnxruntime uses; 0 for as many as there are cores.
-
-  Raises:
-    KdjaxError: if the package onnxruntime is missing, or cannot read the file.
-  """
-  runtime = needed('onnxruntime', 'ONNX', PIP)
-  options = runtime.SessionOptions()
-  options.intra_op_num_threads, options.log_severity_level = threads, 3
-  try:
-    session = runtime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    keys = json.loads(session.get_modelmeta().custom_metadata_map[KEYS])
-  except Exception as e:  # its errors have no class in common
-    raise KdjaxError(f'onnxruntime cannot read {path} ({files.first_line(e)}).') from e
-  types = {i.name: i.type for i in session.get_inputs()}
-
-  def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    missing = [key for key in keys['inputs'] if key not in inputs]
-    if missing:
-      raise KdjaxError(f'{path} needs the inputs {", ".join(missing)} too.')
-    feeds = {name(key): np.asarray(inputs[key]) for key in keys['inputs']}
-    feeds = {n: a.astype(np.int32) if types[n] == 'tensor(int32)' else a for n, a in feeds.items()}
-    results = session.run([name(tap) for tap in keys['outputs']], feeds)
-    return dict(zip(keys['outputs'], results, strict=True))
-
-  return run
 
 
 def _output(file: File, value: str) -> str:

@@ -12,7 +12,7 @@ from kdjax.export import program as programs
 from kdjax.export.packages import needed
 from kdjax.runtime import files
 
-PIP = 'pip install onnx onnxruntime'
+PIP = 'pip install kdjax[onnx]'
 SMALLEST = 128  # values of a weight that is worth a scale a channel
 # Operation -> (which input is the weight, its axis of channels).
 CHANNELS = {'Conv': (1, 0), 'ConvTranspose': (1, 1), 'MatMul': (1, -1), 'Gather': (0, 0)}
