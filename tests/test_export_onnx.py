@@ -59,7 +59,7 @@ def test_fewer_bits(name, scheme, limit, tmp_path):
 
 
 def test_primitives(tmp_path):
-  program, path = export_primitives.program(), tmp_path / 'model.onnx'
+  program = export_primitives.program()
   model = export_parity.alone_model(program, 'onnx', tmp_path)
   export_parity.check(program, model.run, export_primitives.inputs(5))
 
@@ -103,7 +103,7 @@ def test_convolutions_need_one_transposition(tmp_path):
 
 
 def test_whole_numbers_wrap_around(tmp_path):
-  program, path = export_parity.program('hashed_words'), tmp_path / 'model.onnx'
+  program = export_parity.program('hashed_words')
   model = export_parity.alone_model(program, 'onnx', tmp_path)
   inputs = export_parity.inputs('hashed_words')
   inputs['text'] = np.random.default_rng(0).integers(0, 2**31, inputs['text'].shape, np.int32)
