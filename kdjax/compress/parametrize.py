@@ -64,9 +64,9 @@ def to_pruned(variables: Mapping, masks: Mapping) -> dict:
   return {**variables, MASKS: masks}
 
 
-def to_shared(variables: Mapping, bits: Any, start: share.Start = 'linear') -> dict:
+def to_shared(variables: Mapping, bits: Any, start: share.Start = 'linear', iterations: int = 100) -> dict:
   """Variables of `shared` from those of its base, by k-means over the weights that are not 0, see `share`."""
-  params, index = share.share(variables['params'], bits, start)
+  params, index = share.share(variables['params'], bits, start, iterations)
   return {**variables, 'params': params, INDEX: index}
 
 

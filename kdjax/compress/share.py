@@ -71,6 +71,7 @@ def share(
   params: Mapping,
   bits: int | Mapping[str, int],
   start: Start = 'linear',
+  iterations: Whole = 100,
   chosen: Callable[..., bool] = kernels,
 ) -> tuple[dict, dict]:
   """Codebooks in place of the chosen arrays, and their indices.
@@ -81,7 +82,7 @@ def share(
   Args:
     params: the weights.
     bits: of an index; one a path, such as 'hidden1/kernel', where layers differ.
-    start: as for `kmeans`.
+    start, iterations: as for `kmeans`.
     chosen: `(path, array) -> bool`.
 
   Returns:
@@ -99,7 +100,7 @@ def share(
       raise unknown('layer to share', name, names)
     key, n = names[name], check(n, Bits, f'the bits of {name}')
     x = np.asarray(flat[key], np.float32)
-    codebook, inner = kmeans(x[x != 0], 2**n - 1, start)
+    codebook, inner = kmeans(x[x != 0], 2**n - 1, start, iterations)
     index[key] = np.zeros(x.shape, np.int32)
     index[key][x != 0] = inner + 1
     flat[key] = codebook
