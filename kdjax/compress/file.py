@@ -1,9 +1,9 @@
 """Weights in one file, `.kdz`: sparse, by codebooks, in Huffman's code, and bit for bit the same when read.
 
-Layout, little-endian: b'KDZ1', u32 the length of the header, the header (JSON, deflated), the payload, and the
-SHA-256 of all before it. An array is raw, or three streams: its codebook, the gaps between its entries and their
-symbols, 0 for a filler. Whichever takes fewer bytes is chosen for each array, in C order or an output after the
-other. Nothing in a file is executed, and nothing is allocated beyond `most`.
+Layout, little-endian: b'KDZ1', u32 the length of the header, the header (JSON, deflated), the payload, and
+the SHA-256 of all before it. An array is raw, or a codebook and two streams: the gaps between its entries and
+their symbols, 0 for a filler. For each array what takes the fewest bytes is chosen, also of two orders of its
+weights. Nothing in a file is executed, and nothing is allocated beyond `most`.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import ml_dtypes
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kdjax.compress import huffman, sparse
+from kdjax.compress.tree import flat, nested
 from kdjax.errors import KdjaxError
 from kdjax.options import check
 from kdjax.runtime import files
@@ -27,8 +27,14 @@ from kdjax.runtime import files
 MAGIC = b'KDZ1'
 MOST = 2**31  # bytes of the arrays of a file
 HEADER = 2**24  # bytes of a header
-NAMES = 'float32 float16 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool'.split()
-DTYPES = {name: np.dtype(name) for name in NAMES} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+KINDS = (
+  'float32',
+  'float16',
+  'float64',
+  *(f'{sign}int{n}' for sign in ('', 'u') for n in (8, 16, 32, 64)),
+  'bool',
+)
+DTYPES = {name: np.dtype(name) for name in KINDS} | {'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 CONSTANT, FIXED, HUFFMAN = range(3)  # codes of a stream
 LENGTH_BITS = 5  # of a code's length
 RAW = -1  # index bits of an array that is not sparse
@@ -53,7 +59,7 @@ class Array(NamedTuple):
   index_bits: int = RAW
   transposed: int = 0
   codebook: int = 0
-  streams: list = []  # noqa: RUF012
+  streams: list = []
 
 
 ARRAY = dict(zip(Array._fields, (str, str, [int], int, int, int, [list]), strict=True))
@@ -74,10 +80,12 @@ def write(
     KdjaxError: for an array of a type that no file has, names with '/', or a file that cannot be written.
   """
   arrays, payload = [], []
-  for keys, x in flatten_dict(jax.device_get(variables)).items():
+  for keys, x in flat(jax.device_get(variables)).items():
     name, x = '/'.join(map(str, keys)), np.asarray(x)
     if str(x.dtype) not in DTYPES or any('/' in str(k) for k in keys):
-      raise KdjaxError(f'{name!r}, {x.dtype}, cannot be stored: types are {", ".join(DTYPES)}, no "/" in a name.')
+      raise KdjaxError(
+        f'{name!r}, {x.dtype}, cannot be stored: types are {", ".join(DTYPES)}, no "/" in a name.'
+      )
     bits = check((index_bits or {}).get(name, sparse.default_index_bits(x.ndim)), sparse.IndexBits, name)
     entry, data = _smallest(name, x, bits)
     arrays.append(entry)
@@ -106,15 +114,15 @@ def _smallest(name: str, x: np.ndarray, bits: int) -> tuple[Array, bytes]:
   index = np.where(patterns == 0, 0, np.searchsorted(values, patterns) + 1).reshape(x.shape)
   for transposed in range(2 if x.ndim > 1 else 1):
     gaps, symbols = sparse.entries(sparse.ordered(index, bool(transposed)), bits)
-    streams, parts = zip(_stream(gaps), _stream(symbols), strict=True)
-    data = b''.join((values.tobytes(), *parts))
+    streams = [_stream(gaps), _stream(symbols)]
+    data = b''.join((values.tobytes(), *(part for _, part in streams)))
     if len(data) < len(best[1]):
-      best = Array(name, *same, bits, transposed, len(values), list(streams)), data
+      best = Array(name, *same, bits, transposed, len(values), [s for s, _ in streams]), data
   return best
 
 
 def _stream(symbols: np.ndarray) -> tuple[list, bytes]:
-  """([code, symbols, alphabet, bytes, places], data): constant, of fixed width, or Huffman's, the smallest."""
+  """([code, symbols, alphabet, bytes, places], data): constant, of fixed width, or Huffman's, the least."""
   n, alphabet = len(symbols), int(symbols.max(initial=0)) + 1
   if n == 0 or symbols.min() == symbols.max():
     return [CONSTANT, n, alphabet, 0, []], b''
@@ -167,7 +175,7 @@ def _checked(whole: bytes) -> tuple[dict, memoryview]:
 
 
 def _arrays(entries: list, payload: memoryview, most: int) -> dict:
-  out, at, total = {}, 0, 0
+  out, folders, at, total = {}, set(), 0, 0
   for fields in entries:
     entry = _entry(fields)
     keys = tuple(entry.name.split('/'))
@@ -175,8 +183,10 @@ def _arrays(entries: list, payload: memoryview, most: int) -> dict:
     total += size
     if total > most:
       raise ValueError(f'its arrays take more than {most:,} bytes; read(most=...) allows more')
-    if any(keys[:i] in out for i in range(len(keys) + 1)):
-      raise ValueError(f'{entry.name!r} is in it twice')
+    above = {keys[:i] for i in range(1, len(keys))}
+    if keys in out or keys in folders or above & out.keys():
+      raise ValueError(f'{entry.name!r} is in it twice, or is a folder of another array')
+    folders |= above
     codebook = entry.codebook * DTYPES[entry.dtype].itemsize
     parts = [size] if entry.index_bits == RAW else [codebook, *(s[3] for s in entry.streams)]
     if sum(parts) > len(payload) - at:
@@ -186,10 +196,7 @@ def _arrays(entries: list, payload: memoryview, most: int) -> dict:
     out[keys], at = _array(entry, chunks), ends[-1]
   if at != len(payload):
     raise ValueError('its payload is too long')
-  try:
-    return unflatten_dict(out)
-  except (TypeError, AttributeError) as e:  # an array under a name that is another's folder
-    raise ValueError('two of its names do not go together') from e
+  return nested(out)
 
 
 def _entry(fields: list) -> Array:
@@ -229,8 +236,8 @@ def _array(entry: Array, chunks: list[bytes]) -> np.ndarray:
   values = np.frombuffer(chunks[0], f'<u{dtype.itemsize}').astype(f'u{dtype.itemsize}')
   gaps, symbols = (_symbols(s, data) for s, data in zip(entry.streams, chunks[1:], strict=True))
   index = sparse.dense(gaps, symbols, math.prod(shape))
-  flat = np.concatenate([np.zeros(1, values.dtype), values])[index].view(dtype)
-  return sparse.restored(flat, shape, bool(entry.transposed)) if flat.size else flat.reshape(shape)
+  x = np.concatenate([np.zeros(1, values.dtype), values])[index].view(dtype)
+  return sparse.restored(x, shape, bool(entry.transposed)) if x.size else x.reshape(shape)
 
 
 def _symbols(stream: list, data: bytes) -> np.ndarray:

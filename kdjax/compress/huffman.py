@@ -59,7 +59,7 @@ def codes(bits: np.ndarray) -> np.ndarray:
 
 
 def packed(values: np.ndarray, bits: np.ndarray) -> bytes:
-  """Numbers one after the other, each in so many bits, the highest first; filled up with 0 to a whole byte."""
+  """Numbers one after the other, each in so many bits, the highest first; 0 fills up the last byte."""
   ends = np.cumsum(bits, dtype=np.int64)
   out = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint8)
   for bit in range(int(np.max(bits, initial=0))):
@@ -77,7 +77,7 @@ def unpacked(data: bytes, n: int, bits: int) -> np.ndarray:
 
 
 def encode(symbols: np.ndarray, bits: np.ndarray) -> tuple[bytes, list[int]]:
-  """(the bits, the place of every `BLOCK`-th symbol but the first) of symbols [N] in the code of these lengths."""
+  """(bits, the place of every `BLOCK`-th symbol) of symbols [N] in the code of these lengths."""
   each = bits[symbols].astype(np.int64)
   places = np.cumsum(each)[BLOCK - 1 : -1 : BLOCK] if len(each) else each
   return packed(codes(bits)[symbols], each), places.tolist()

@@ -1,7 +1,7 @@
 """Models whose weights are functions of what is trained: pruned by masks, or shared by codebooks.
 
-They are Models as any other, so that every method, task, loop and evaluation of kdjax takes them unchanged. What
-is not trained is a collection of their variables beside 'params', so one compiled step serves all masks.
+They are Models as any other, so that every method, task, loop and evaluation of kdjax takes them unchanged.
+What is not trained is a collection of their variables beside 'params', so one compiled step serves all masks.
 Such a training keeps no moving average of its weights (`ema`): there is none of an index.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kdjax.compress import prune, share
+from kdjax.compress.tree import flat, nested
 from kdjax.types import Model
 
 MASKS, INDEX = 'masks', 'index'  # collections of variables
@@ -45,8 +45,8 @@ def pruned(base: Model, chosen: Callable[..., bool] = prune.kernels) -> Model:
   """The model with masks, bool of the kernels' shapes, all True at the initialisation."""
 
   def ones(params):
-    flat = {k: jnp.ones(v.shape, bool) for k, v in flatten_dict(params).items() if chosen(k, v)}
-    return params, unflatten_dict(flat)
+    masks = {k: jnp.ones(v.shape, bool) for k, v in flat(params).items() if chosen(k, v)}
+    return params, nested(masks)
 
   return transformed(base, MASKS, ones, prune.apply)
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from kdjax.compress.tree import flat, nested, replaced
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Share, SomeShare, check
 
@@ -44,10 +44,10 @@ def masks(
   options_of_scope = Scope.__args__
   if scope not in options_of_scope:
     raise unknown('scope of pruning', scope, options_of_scope)
-  flat = {k: np.abs(np.asarray(v, np.float64)) for k, v in flatten_dict(params).items() if chosen(k, v)}
-  if not flat:
+  sizes = {k: np.abs(np.asarray(v, np.float64)) for k, v in flat(params).items() if chosen(k, v)}
+  if not sizes:
     raise KdjaxError('nothing to prune: no array of these weights is a kernel of two axes or more.')
-  names = {'/'.join(k): k for k in flat}
+  names = {'/'.join(k): k for k in sizes}
   if isinstance(density, Mapping):
     if scope == 'global':
       raise KdjaxError("scope='global' takes one density, and not one a layer.")
@@ -57,12 +57,12 @@ def masks(
   for name, value in of.items():
     check(value, Share, f'the density of {name}')
   if scope == 'layer':
-    kept = {names[n]: _largest(flat[names[n]], round(d * flat[names[n]].size)) for n, d in of.items()}
-    return unflatten_dict(kept)
-  together = np.concatenate([x.reshape(-1) for x in flat.values()])
-  ends = np.cumsum([x.size for x in flat.values()])[:-1]
+    kept = {names[n]: _largest(sizes[names[n]], round(d * sizes[names[n]].size)) for n, d in of.items()}
+    return nested(kept)
+  together = np.concatenate([x.reshape(-1) for x in sizes.values()])
+  ends = np.cumsum([x.size for x in sizes.values()])[:-1]
   parts = np.split(_largest(together, round(float(density) * together.size)), ends)  # pyright: ignore[reportArgumentType]
-  return unflatten_dict({k: m.reshape(x.shape) for (k, x), m in zip(flat.items(), parts, strict=True)})
+  return nested({k: m.reshape(x.shape) for (k, x), m in zip(sizes.items(), parts, strict=True)})
 
 
 def _largest(x: np.ndarray, n: int) -> np.ndarray:
@@ -72,17 +72,16 @@ def _largest(x: np.ndarray, n: int) -> np.ndarray:
 
 
 def apply(params: Mapping, masks: Mapping) -> dict:
-  """`params` with 0 where a mask is 0 or False; arrays without a mask as they are. No gradient reaches a 0."""
-  flat: dict = flatten_dict(params)
-  return unflatten_dict(
-    flat | {k: jnp.where(jnp.asarray(m) != 0, flat[k], 0) for k, m in flatten_dict(masks).items()}
-  )
+  """`params` with 0 where a mask is 0 or False; others as they are. No gradient reaches a 0."""
+  arrays = flat(params)
+  masked = {k: jnp.where(jnp.asarray(m) != 0, arrays[k], 0) for k, m in flat(masks).items()}
+  return replaced(params, masked)
 
 
 def density(params: Mapping, chosen: Callable[..., bool] = kernels) -> dict[str, float]:
   """Path -> share of the weights that are not 0, of the chosen arrays."""
-  flat = {k: np.asarray(v) for k, v in flatten_dict(params).items() if chosen(k, v)}
-  return {'/'.join(k): float(np.count_nonzero(v) / max(v.size, 1)) for k, v in flat.items()}
+  arrays = {k: np.asarray(v) for k, v in flat(params).items() if chosen(k, v)}
+  return {'/'.join(k): float(np.count_nonzero(v) / max(v.size, 1)) for k, v in arrays.items()}
 
 
 def rounds(last: SomeShare, n: Count) -> tuple[float, ...]:
@@ -141,20 +140,20 @@ def gradually(
   """
 
   def init(params):
-    flat = {k: v for k, v in flatten_dict(params).items() if chosen(k, v)}
-    return Gradual(jnp.zeros((), jnp.int32), {k: jnp.ones(v.shape, bool) for k, v in flat.items()})
+    arrays = {k: v for k, v in flat(params).items() if chosen(k, v)}
+    return Gradual(jnp.zeros((), jnp.int32), {k: jnp.ones(v.shape, bool) for k, v in arrays.items()})
 
   def update(updates, state, params=None):
     assert params is not None  # optax's type has it optional
-    old, new = flatten_dict(params), flatten_dict(updates)
+    old, new = flat(params), flat(updates)
 
     def ranked():
       return {k: _top(jnp.abs(old[k] + new[k]) * m, schedule(state.count)) for k, m in state.masks.items()}
 
     kept = jax.lax.cond(state.count % every == 0, ranked, lambda: state.masks)
     kept = {k: m & state.masks[k] for k, m in kept.items()}
-    new |= {k: jnp.where(m, new[k], -old[k]) for k, m in kept.items()}
-    return unflatten_dict(new), Gradual(state.count + 1, kept)
+    held = {k: jnp.where(m, new[k], -old[k]) for k, m in kept.items()}
+    return replaced(updates, held), Gradual(state.count + 1, kept)
 
   return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -167,12 +166,12 @@ def _top(x, share):
 
 def keep_zero(masks: Mapping) -> optax.GradientTransformation:
   """An optax transformation, the last of a chain, that holds at 0 what `masks`, a part of the tree, prune."""
-  flat = flatten_dict(masks)
+  of = flat(masks)
 
   def update(updates, params=None):
-    old, new = flatten_dict(params), flatten_dict(updates)
-    return unflatten_dict(
-      new | {k: jnp.where(jnp.asarray(m) != 0, new[k], -old[k]) for k, m in flat.items()}
-    )
+    assert params is not None
+    old, new = flat(params), flat(updates)
+    held = {k: jnp.where(jnp.asarray(m) != 0, new[k], -old[k]) for k, m in of.items()}
+    return replaced(updates, held)
 
   return optax.stateless(update)

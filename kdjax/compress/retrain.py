@@ -1,7 +1,7 @@
-"""A loop for many short trainings of one model, as pruning in rounds has them: compiled once, data on the device.
+"""A loop for many short trainings of one model, as pruning in rounds has them, compiled once.
 
-`kdjax.training.trainer` trains what `parametrize` gives as well; it logs, saves and resumes, and compiles anew
-for each training.
+`kdjax.training.trainer` trains what `parametrize` gives as well; it logs, saves and resumes, and compiles
+anew for each training.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +14,7 @@ import numpy as np
 from kdjax.errors import KdjaxError
 from kdjax.training import finite, optimizers
 from kdjax.training import step as steps
+from kdjax.training.schemes import dot
 from kdjax.types import Method, Model, Task
 
 LARGEST = 1000  # examples of a forward pass
@@ -48,9 +49,9 @@ def make(
 ) -> Retrain:
   """The functions to train a classifier, with or without a teacher.
 
-  The arrays are those of a batch over all `examples`, such as 'image' and 'label'. The teacher's taps are among
-  them, as 'teacher/<tap>': since nothing augments the examples, one forward pass of the teacher serves all.
-  The learning rate begins anew in each training, and so does the optimiser's state.
+  The arrays are those of a batch over all `examples`, such as 'image' and 'label'. The teacher's taps are
+  among them, as 'teacher/<tap>': since nothing augments the examples, one forward pass of the teacher serves
+  all. The learning rate begins anew in each training, and so does the optimiser's state.
 
   Args:
     model: of `parametrize`, or any other.
@@ -63,12 +64,14 @@ def make(
     task_weight: of the loss of the labels.
 
   Raises:
-    KdjaxError: for fewer examples than a batch has, or a loss that is not finite.
+    KdjaxError: for fewer examples than a batch has, the optimiser 'dot', or a loss that is not finite.
   """
   per_epoch = examples // batch_size
   if per_epoch < 1:
     raise KdjaxError(f'{examples} examples fill no batch of {batch_size}.')
   tx = optimizers.optimiser(optimiser, max(epochs * per_epoch, 1))
+  if isinstance(tx, dot.Dot):
+    raise KdjaxError("the optimiser 'dot' has a step of its own: choose another.")
   start = steps.make_init(model, method, tx)
   update = steps.make_update(model, task, method, tx, task_weight=task_weight)
 
@@ -112,14 +115,18 @@ def make(
   def taps(variables, arrays):
     n = len(next(iter(arrays.values())))
     ends = [*range(0, n, LARGEST), n]
-    parts = [forward(variables, {k: v[a:b] for k, v in arrays.items()}) for a, b in zip(ends, ends[1:], strict=False)]
+    parts = [
+      forward(variables, {k: v[a:b] for k, v in arrays.items()}) for a, b in zip(ends, ends[1:], strict=False)
+    ]
     return {k: np.concatenate([np.asarray(p[k]) for p in parts]) for k in parts[0]}
 
   def errors(variables, arrays):
     logits = taps(variables, {'image': arrays['image']})['logits']
     return 100 * float(np.mean(logits.argmax(-1) != arrays['label']))
 
-  return Retrain(lambda seed, arrays: jax.device_get(variables_of(init(jnp.uint32(seed), arrays))), train, errors, taps)
+  return Retrain(
+    lambda seed, arrays: jax.device_get(variables_of(init(jnp.uint32(seed), arrays))), train, errors, taps
+  )
 
 
 TEACHER = 'teacher/'

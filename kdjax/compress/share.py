@@ -1,4 +1,4 @@
-"""Weight sharing: the weights of a layer as centroids of k-means and the index of each (1510.00149, section 3)."""
+"""Weight sharing: centroids of k-means, and the index of each weight (1510.00149, section 3)."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Interval
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kdjax.compress.prune import kernels
+from kdjax.compress.tree import flat, nested, replaced
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Whole, check
 from kdjax.types import Array
@@ -28,8 +28,8 @@ def kmeans(
   Args:
     values: f32 [N].
     k: how many centroids.
-    start: 'linear' between the smallest and the largest value, the paper's choice, since the few large weights
-      matter; 'density', at equal steps of the distribution; 'random', values drawn (Forgy).
+    start: 'linear' between the smallest and the largest value, the paper's choice, since the few large
+      weights matter; 'density', at equal steps of the distribution; 'random', values drawn (Forgy).
     iterations: the most.
     seed: of 'random'.
 
@@ -86,25 +86,25 @@ def share(
     chosen: `(path, array) -> bool`.
 
   Returns:
-    (`params` with f32 [K] in place of the chosen arrays, the tree of their indices i32 in the arrays' shapes).
+    (`params` with f32 [K] in place of the chosen arrays, the tree of their indices, i32 in their shapes).
 
   Raises:
     KdjaxError: for bits outside 1 to 16, or a path that is not among the chosen.
   """
-  flat: dict = flatten_dict(params)
-  names = {'/'.join(k): k for k, v in flat.items() if chosen(k, v)}
+  arrays = flat(params)
+  names = {'/'.join(k): k for k, v in arrays.items() if chosen(k, v)}
   of = bits if isinstance(bits, Mapping) else dict.fromkeys(names, bits)
-  index = {}
+  books, index = {}, {}
   for name, n in of.items():
     if name not in names:
       raise unknown('layer to share', name, names)
     key, n = names[name], check(n, Bits, f'the bits of {name}')
-    x = np.asarray(flat[key], np.float32)
+    x = np.asarray(arrays[key], np.float32)
     codebook, inner = kmeans(x[x != 0], 2**n - 1, start, iterations)
     index[key] = np.zeros(x.shape, np.int32)
     index[key][x != 0] = inner + 1
-    flat[key] = codebook
-  return unflatten_dict(flat), unflatten_dict(index)
+    books[key] = codebook
+  return replaced(params, books), nested(index)
 
 
 def unshare(params: Mapping, index: Mapping) -> dict:
@@ -112,8 +112,8 @@ def unshare(params: Mapping, index: Mapping) -> dict:
 
   So the gradient of a centroid is the sum of those of its weights, equation 3 of the paper.
   """
-  flat: dict = flatten_dict(params)
-  return unflatten_dict(flat | {k: _lookup(flat[k], i) for k, i in flatten_dict(index).items()})
+  arrays = flat(params)
+  return replaced(params, {k: _lookup(arrays[k], i) for k, i in flat(index).items()})
 
 
 def _lookup(codebook: Array, index: Array) -> Array:

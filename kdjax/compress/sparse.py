@@ -1,4 +1,4 @@
-"""Sparse arrays as relative indices of few bits, with filler zeros, and their sizes (1510.00149, figure 2)."""
+"""Sparse arrays as relative indices with filler zeros, and their sizes (1510.00149, figure 2)."""
 
 from collections.abc import Mapping
 from typing import Annotated, NamedTuple
@@ -43,7 +43,7 @@ def dense(gaps: np.ndarray, symbols: np.ndarray, size: int) -> np.ndarray:
 
 
 def ordered(x: np.ndarray, transposed: bool) -> np.ndarray:
-  """The array flat: in C order, or with `transposed` the last axis first, an output after the other as in Caffe."""
+  """The array flat: in C order, or with `transposed` an output, of the last axis, after the other."""
   return (np.moveaxis(x, -1, 0) if transposed else x).reshape(-1)
 
 
@@ -104,7 +104,9 @@ def size(index: np.ndarray, bits: int, index_bits: int = 0, transposed: bool = T
   k = index_bits or default_index_bits(index.ndim)
   gaps, symbols = entries(ordered(index, transposed), k)
   n, codebook = len(gaps), 32 * 2**bits
-  coded = [float(np.sum(c * huffman.lengths(c))) for c in map(np.bincount, (symbols, gaps))] if n else [0.0] * 2
+  coded = (
+    [float(np.sum(c * huffman.lengths(c))) for c in map(np.bincount, (symbols, gaps))] if n else [0.0] * 2
+  )
   return Size(
     weights=index.size,
     kept=int(np.count_nonzero(index)),

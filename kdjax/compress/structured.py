@@ -1,7 +1,7 @@
 """Whole units taken out for real: a smaller model and its weights, which need no mask and no sparse kernel.
 
-Filters and units by the norm of their weights (Li et al., 1608.08710, rank by those that come in; here those that
-leave count as well). What is left is trained on as any student.
+Filters and units by the norm of their weights (Li et al., 1608.08710, rank by those that come in; here those
+that leave count as well). What is left is trained on as any student.
 """
 
 import math
@@ -9,21 +9,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from kdjax.compress.tree import flat as by_path
+from kdjax.compress.tree import nested
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import SomeShare, check
 from kdjax.pretrained.inherit import inherit
 
-CHAINS = ('mlp', 'lenet5')  # models whose layers follow each other, with nothing between them that has channels
+CHAINS = (
+  'mlp',
+  'lenet5',
+)  # models whose layers follow each other, with nothing between them that has channels
 
 
-def slimmed(config: Mapping[str, Any], variables: Mapping, density: Mapping[str, float] | float) -> tuple[dict, dict]:
+def slimmed(
+  config: Mapping[str, Any], variables: Mapping, density: Mapping[str, float] | float
+) -> tuple[dict, dict]:
   """(config, variables) of the model with fewer units: hidden units of an `mlp`, also channels of a `lenet5`.
 
-  The units with the largest product of the norms of the weights (and the bias) that come in and those that leave
-  are kept, at least one a layer, in their order. Where they are all kept, or those left out had no weight that
-  leaves, the outputs are the same.
+  The units with the largest product of the norms of the weights (and the bias) that come in and those that
+  leave are kept, at least one a layer, in their order. Where all are kept, or those left out had no weight
+  that leaves, the outputs are the same.
 
   Args:
     config: of the model, with its defaults left out or not.
@@ -35,9 +41,15 @@ def slimmed(config: Mapping[str, Any], variables: Mapping, density: Mapping[str,
   """
   name = config.get('model')
   if name not in CHAINS:
-    raise unknown('model to take units out of by slimmed; cut takes any that kdjax can inherit', str(name), CHAINS)
-  flat = {k: np.asarray(v) for k, v in flatten_dict(variables['params'], sep='/').items()}
-  first = ['conv1', 'conv2', 'hidden'] if name == 'lenet5' else [f'hidden{i + 1}' for i in range(len(flat) // 2 - 1)]
+    raise unknown(
+      'model to take units out of by slimmed; cut takes any that kdjax can inherit', str(name), CHAINS
+    )
+  flat = {'/'.join(k): np.asarray(v) for k, v in by_path(variables['params']).items()}
+  first = (
+    ['conv1', 'conv2', 'hidden']
+    if name == 'lenet5'
+    else [f'hidden{i + 1}' for i in range(len(flat) // 2 - 1)]
+  )
   of = dict(density) if isinstance(density, Mapping) else dict.fromkeys(first, density)
   for layer, share in of.items():
     if layer not in first:
@@ -58,8 +70,13 @@ def slimmed(config: Mapping[str, Any], variables: Mapping, density: Mapping[str,
       grouped = kernel.reshape(-1, units, kernel.shape[-1]).take(kept, 1)
       flat[f'{after}/kernel'] = grouped.reshape(-1, kernel.shape[-1])
   sizes = [flat[f'{layer}/bias'].size for layer in first]
-  smaller = {'channels': tuple(sizes[:2]), 'hidden': sizes[2]} if name == 'lenet5' else {'hidden': tuple(sizes)}
-  return {**config, **smaller}, {**variables, 'params': unflatten_dict(flat, sep='/')}
+  smaller = (
+    {'channels': tuple(sizes[:2]), 'hidden': sizes[2]} if name == 'lenet5' else {'hidden': tuple(sizes)}
+  )
+  return {**config, **smaller}, {
+    **variables,
+    'params': nested({tuple(k.split('/')): v for k, v in flat.items()}),
+  }
 
 
 def _kept(flat: Mapping[str, np.ndarray], layer: str, after: str, n: int) -> np.ndarray:
@@ -72,10 +89,10 @@ def _kept(flat: Mapping[str, np.ndarray], layer: str, after: str, n: int) -> np.
 
 
 def cut(config: Mapping[str, Any], variables: Mapping, smaller: Mapping[str, Any], like: Mapping) -> dict:
-  """The variables of a smaller model of the same kind, those of the largest weights: heads, layers, MLPs, widths.
+  """The variables of a smaller model of the same kind: heads, layers, MLPs and widths of the largest weights.
 
-  `kdjax.pretrained.inherit` by magnitude; for transformers and residual networks. Fewer units of the MLP blocks
-  are `{**config, 'mlp': n}`, fewer layers `depth`, fewer heads a `width` and `heads` of the same quotient.
+  `kdjax.pretrained.inherit` by magnitude; for transformers and residual networks. Fewer units of the MLP
+  blocks are `{**config, 'mlp': n}`, fewer layers `depth`, fewer heads a `width` and `heads` of one quotient.
 
   Args:
     config: of the model.

@@ -1,4 +1,4 @@
-"""Deep Compression of one network and seed, for a table: dense, pruned in rounds, shared, coded; with and without KD."""
+"""Deep Compression of one network and seed, for a table: pruned, shared, coded; with and without KD."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -74,7 +74,9 @@ class Study:
     data = experiment.data
     if not all(isinstance(s, splits.InMemorySplit) for s in (data.train, data.test)):
       raise KdjaxError('compression trains on data in memory: raise data.memory.')
-    self.train, self.test = ({k: jnp.asarray(s.arrays[k]) for k in ('image', 'label')} for s in (data.train, data.test))
+    self.train, self.test = (
+      {k: jnp.asarray(s.arrays[k]) for k in ('image', 'label')} for s in (data.train, data.test)
+    )
     held = data.validation or data.test
     self.validation = {k: jnp.asarray(held.arrays[k]) for k in ('image', 'label')}
     self.model = experiment.model('student')
@@ -82,7 +84,7 @@ class Study:
     self.made = {}
 
   def fit(self, model: Any, kind: str, epochs: int, distil: bool = False) -> retrain.Retrain:
-    """The functions to train a model, compiled once for each kind; `model` is 'dense', 'pruned', 'shared' or 'small'."""
+    """The functions to train `model`: 'dense', 'pruned', 'shared' or 'small'; compiled once for each kind."""
     key = model, kind, epochs, distil
     if key not in self.made:
       small = {**self.experiment.config['student'], 'model': self.recipe.small}
@@ -118,11 +120,11 @@ class Study:
     return {k: [functions.errors(variables, arrays)] for k, arrays in splits_.items()}
 
   def compressed(self, dense: Any, arrays: Mapping, path: Path) -> tuple[Measured, Any]:
-    """Prunes in rounds, shares, trains the centroids and writes the file; each on `arrays`, with KD if they are taught.
+    """Prunes in rounds, shares, trains the centroids and writes the file; with KD if the arrays are taught.
 
     Returns:
-      (the scores 'pruned', 'shared' (before its training) and 'coded', of the weights read back from the file,
-      the variables of the shared model).
+      (the scores 'pruned', 'shared' (before its training) and 'coded', of the weights read back from the
+      file, the variables of the shared model).
     """
     recipe, distil = self.recipe, any(k.startswith(retrain.TEACHER) for k in arrays)
     seed, variables = self.seed + 1000, dense
@@ -136,7 +138,9 @@ class Study:
       validation = functions.errors(trained, self.validation)
       progress.say(f'{path.stem}: round {i} of {recipe.rounds}, {validation:.2f} % wrong on validation')
     out = {'pruned': self.scores(functions, trained)}
-    begun = parametrize.to_shared(variables, {k: layer.bits for k, layer in recipe.layers.items()}, iterations=recipe.iterations)
+    begun = parametrize.to_shared(
+      variables, {k: layer.bits for k, layer in recipe.layers.items()}, iterations=recipe.iterations
+    )
     functions = self.fit('shared', 'share', recipe.epochs['share'], distil)
     out['shared'] = self.scores(functions, begun)
     shared = functions.train(begun, arrays, seed)
@@ -164,10 +168,10 @@ def parameters(variables: Any) -> int:
 def run(recipe: Recipe, experiment: Experiment) -> Measured:
   """All rows of a network for one seed: 'member/stage' -> measure -> [value].
 
-  'dense', 'pruned', 'shared', 'coded'; the latter with KD from the dense network, 'kd', and from the teacher of
-  the experiment, 'kd_large'; 'small', the dense network of the same bytes, with KD from the dense one. The
-  'baseline' of a member is what its errors are compared with: the dense network, the coded one without KD, the
-  small one without KD. A layer, and 'whole', has its sizes under 'baseline'. Nothing is chosen by any score.
+  'dense', 'pruned', 'shared', 'coded'; the latter with KD from the dense network, 'kd', and from the teacher
+  of the experiment, 'kd_large'; 'small', the dense network of the same bytes, with KD from the dense one. The
+  'baseline' of a member is what its errors are compared with: the dense network, the coded one without KD,
+  the small one without KD. A layer, and 'whole', has its sizes under 'baseline'. No score chooses anything.
   """
   study, folder, epochs = Study(experiment, recipe), experiment.workdir, recipe.epochs
   folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +198,8 @@ def run(recipe: Recipe, experiment: Experiment) -> Measured:
     functions = study.fit('small', 'dense', recipe.all_epochs, stage == 'student')
     small = functions.train(functions.init(study.seed, arrays), arrays, study.seed)
     out[f'small/{stage}'] = study.scores(functions, small) | {'kB': [4 * parameters(small) / 1000]}
-  forward = retrain.make(teacher[0], experiment.task, combine({}), recipe.optimisers['dense'], epochs=1, batch_size=1, examples=1)
+  forward = retrain.make(
+    teacher[0], experiment.task, combine({}), recipe.optimisers['dense'], epochs=1, batch_size=1, examples=1
+  )
   out['teacher'] = study.scores(forward, teacher[1]) | {'kB': [4 * parameters(teacher[1]) / 1000]}
   return out

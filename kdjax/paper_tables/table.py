@@ -50,8 +50,8 @@ class Table:
     teachers: experiment -> the experiment whose teacher it uses.
     selection: what the paper evaluates: the last epoch, the best on the test data ...
     notes: deviations from the paper, and hints for reading the numbers.
-    runner: `(name, experiment) -> 'member/stage' -> measure -> values`, what is run after the teacher in place of
-      the stages, for a study that has others; None for the stages. A cell names what it measured.
+    runner: `(name, experiment) -> 'member/stage' -> measure -> values`, run after the teacher in place of the
+      stages, for a study that has others; None for the stages. A cell names what it measured.
   """
 
   name: str
