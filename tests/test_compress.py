@@ -99,8 +99,10 @@ def trained(model, start, tx, n=6, **shared):
   teacher, of_teacher = functions(Mlp((9,), num_classes=10), {}), None
   of_teacher = jax.jit(teacher.init)(jax.random.key(5), BATCH)
   t = jax.lax.stop_gradient(teacher.apply(of_teacher, BATCH)[0])
-  state = steps.make_init(model, METHOD, tx)(jnp.uint32(0), t, BATCH)
+  state = steps.make_init(model, METHOD, tx, ema='ema' in shared)(jnp.uint32(0), t, BATCH)
   params = {**state.params, 'student': start.pop('params')}
+  if state.ema:
+    state = state.replace(ema={'params': params['student'], **start})
   state = state.replace(params=params, stats={**state.stats, 'student': start}, opt_state=tx.init(params))
   update = jax.jit(steps.make_update(model, classification(), METHOD, tx, **shared))
   states = [state]
@@ -120,6 +122,7 @@ def test_pruned_weights_stay_zero_through_a_distillation():
   for k, m in flatten_dict(masks).items():
     new, old = flatten_dict(folded['params'])[k], flatten_dict(variables()['params'])[k]
     assert not np.any(new[~m]) and np.all(new[m] != old[m])
+  assert jax.tree.all(jax.tree.map(np.array_equal, last.stats['student'][parametrize.MASKS], masks))
   # The same as a network of masked weights that an optimiser of zeros trains, without decay.
   plain = optax.sgd(0.1)
   *_, a = trained(parametrize.pruned(NET), parametrize.to_pruned(variables(), masks), plain)
@@ -184,7 +187,12 @@ def test_shared_weights_train_under_distillation_and_stay_shared():
   start = parametrize.to_shared(
     {'params': prune.apply(variables()['params'], prune.masks(variables()['params'], 0.4))}, 3
   )
-  first, *_, last = trained(parametrize.shared(NET), start, optax.sgd(0.05))
+  begun = parametrize.shared(NET, start).init(jax.random.key(0), BATCH)
+  assert jax.tree.all(jax.tree.map(np.array_equal, begun, start))
+  first, *_, last = trained(parametrize.shared(NET, start), dict(start), optax.sgd(0.05), ema=0.5)
+  assert jax.tree.all(jax.tree.map(np.array_equal, last.ema[parametrize.INDEX], start[parametrize.INDEX]))
+  mean, book = (x['hidden1']['kernel'] for x in (last.ema['params'], last.params['student']))
+  assert np.all(mean != book) and mean.shape == book.shape
   assert np.all(first.params['student']['hidden1']['kernel'] != last.params['student']['hidden1']['kernel'])
   folded = jax.device_get(parametrize.folded({'params': last.params['student'], **last.stats['student']}))
   for k, v in flatten_dict(folded['params']).items():
@@ -373,7 +381,16 @@ def test_a_header_may_not_inflate_without_end(tmp_path, monkeypatch):
   refused('header is cut off, or too long', file.read, path)
 
 
-# Smaller models.
+# Models.
+
+
+def test_lenet5_is_that_of_caffe():
+  net = functions(Lenet5(num_classes=10), {})
+  shapes = jax.eval_shape(net.init, jax.random.key(0), BATCH)
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == 431_080
+  taps = jax.eval_shape(lambda v: net.apply(v, BATCH)[0], shapes)
+  sizes = {'conv1': (8, 12, 12, 20), 'conv2': (8, 4, 4, 50), 'embed': (8, 500), 'logits': (8, 10)}
+  assert {k: v.shape for k, v in taps.items()} == sizes
 
 
 @pytest.mark.parametrize(

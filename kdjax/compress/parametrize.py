@@ -2,12 +2,12 @@
 
 They are Models as any other, so that every method, task, loop and evaluation of kdjax takes them unchanged.
 What is not trained is a collection of their variables beside 'params', so one compiled step serves all masks.
-Such a training keeps no moving average of its weights (`ema`): there is none of an index.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from kdjax.compress import prune, share
@@ -51,12 +51,18 @@ def pruned(base: Model, chosen: Callable[..., bool] = prune.kernels) -> Model:
   return transformed(base, MASKS, ones, prune.apply)
 
 
-def shared(base: Model) -> Model:
-  """The model with codebooks f32 [K] in place of kernels; begin it from the variables of `to_shared`.
+def shared(base: Model, start: Mapping | None = None) -> Model:
+  """The model with codebooks f32 [K] in place of kernels.
 
-  Its own initialisation shares nothing: the index is empty, and its params are those of `base`.
+  Args:
+    base: the model.
+    start: its initial variables, of `to_shared`; without them its initialisation shares nothing, the index is
+      empty, and the params are those of `base`.
   """
-  return transformed(base, INDEX, lambda params: (params, {}), share.unshare)
+  model = transformed(base, INDEX, lambda params: (params, {}), share.unshare)
+  return (
+    model if start is None else model._replace(init=lambda rng, batch: jax.tree.map(jnp.asarray, dict(start)))
+  )
 
 
 def to_pruned(variables: Mapping, masks: Mapping) -> dict:
