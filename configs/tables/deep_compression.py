@@ -54,6 +54,7 @@ def panels(net, names):
       'pruned, retrained': row('pruned', sized=False),
       'weights shared': row('shared', sized=False),
       'centroids trained, coded': row('coded', error=coded_error, kb=coded_kb) | quotient,
+      'the same, gaps of 8 bits': row('wide') | {'×': Cell(names, 'student', 'wide', '×')},
       'with KD from the dense network': row('kd'),
       'with KD from a larger one': row('kd_large'),
       'the larger one': row('teacher', 'teacher'),

@@ -18,6 +18,7 @@ from kdjax.input import splits
 from kdjax.runtime import progress
 from kdjax.training.loss_weights import combine
 
+WIDE = 8  # bits of a gap, beside those of the recipe
 Measured = dict[str, dict[str, list[float]]]  # 'member/stage' -> measure -> values
 
 
@@ -123,8 +124,8 @@ class Study:
     """Prunes in rounds, shares, trains the centroids and writes the file; with KD if the arrays are taught.
 
     Returns:
-      (the scores 'pruned', 'shared' (before its training) and 'coded', of the weights read back from the
-      file, the variables of the shared model).
+      (the scores 'pruned', 'shared' (before its training), 'coded', of the weights read back from the file,
+      and 'wide', which is 'coded' with the size of `wide`; the variables of the shared model).
     """
     recipe, distil = self.recipe, any(k.startswith(retrain.TEACHER) for k in arrays)
     seed, variables = self.seed + 1000, dense
@@ -145,15 +146,22 @@ class Study:
     out['shared'] = self.scores(functions, begun)
     shared = functions.train(begun, arrays, seed)
     folded = jax.device_get(parametrize.folded(shared))
-    index_bits = {f'params/{k}': layer.index_bits for k, layer in recipe.layers.items()}
-    size = file.write(path, folded, index_bits=index_bits)
+    size = file.write(path, folded, index_bits=self.index_bits())
     again, _ = file.read(path)
     if not jax.tree.all(jax.tree.map(np.array_equal, again, folded)):
       raise KdjaxError(f'{path} does not hold what was written.')
-    dense_functions = self.fit('dense', 'dense', recipe.epochs['dense'])
-    out['coded'] = self.scores(dense_functions, again) | {'kB': [size / 1000]}
-    out['coded']['×'] = [4 * parameters(folded) / size]
+    scores = self.scores(self.fit('dense', 'dense', recipe.epochs['dense']), again)
+    out['coded'] = scores | sizes(folded, size)
+    out['wide'] = scores | sizes(folded, self.wide(path))
     return out, shared
+
+  def index_bits(self) -> dict[str, int]:
+    return {f'params/{k}': layer.index_bits for k, layer in self.recipe.layers.items()}
+
+  def wide(self, path: Path) -> int:
+    """The size in bytes of the same weights with gaps of `WIDE` bits: few fillers, and Huffman's code."""
+    bits = dict.fromkeys(self.index_bits(), WIDE)
+    return file.write(path.with_stem(f'{path.stem}_wide'), file.read(path)[0], index_bits=bits)
 
   def layers(self, shared: Any) -> dict[str, sparse.Size]:
     """The size of each layer, as the paper counts."""
@@ -165,29 +173,33 @@ def parameters(variables: Any) -> int:
   return sum(x.size for x in jax.tree.leaves(variables['params']))
 
 
+def sizes(variables: Any, size: int) -> dict[str, list[float]]:
+  """A file of so many bytes, in kB, and how many times smaller it is than the parameters in float32."""
+  return {'kB': [size / 1000], '×': [4 * parameters(variables) / size]}
+
+
 def run(recipe: Recipe, experiment: Experiment) -> Measured:
   """All rows of a network for one seed: 'member/stage' -> measure -> [value].
 
-  'dense', 'pruned', 'shared', 'coded'; the latter with KD from the dense network, 'kd', and from the teacher
-  of the experiment, 'kd_large'; 'small', the dense network of the same bytes, with KD from the dense one. The
-  'baseline' of a member is what its errors are compared with: the dense network, the coded one without KD,
-  the small one without KD. A layer, and 'whole', has its sizes under 'baseline'. No score chooses anything.
+  'dense', 'pruned', 'shared', 'coded', 'wide'; 'coded' with KD from the dense network, 'kd', and from the
+  teacher of the experiment, 'kd_large'; 'small', the dense network of the same bytes, with KD from the dense
+  one. The 'baseline' of a member is what its errors are compared with: the dense network, the coded one
+  without KD, the small one without KD. A layer, and 'whole', has its sizes under 'baseline'. No score chooses anything.
   """
   study, folder, epochs = Study(experiment, recipe), experiment.workdir, recipe.epochs
   folder.mkdir(parents=True, exist_ok=True)
   functions = study.fit('dense', 'dense', epochs['dense'])
   dense = functions.train(functions.init(study.seed, study.train), study.train, study.seed)
   of_dense = study.scores(functions, dense)
-  of_dense |= {'kB': [4 * parameters(dense) / 1000], '×': [1.0]}
+  of_dense |= sizes(dense, 4 * parameters(dense))
   progress.say(f'dense: {of_dense["validation"][0]:.2f} % wrong on validation')
   plain, shared = study.compressed(dense, study.train, folder / 'coded.kdz')
   out = {'dense/baseline': of_dense}
   for name, values in plain.items():
     out |= {f'{name}/student': values, f'{name}/baseline': of_dense}
-  sizes = study.layers(shared)
-  for name, size in (sizes | {'whole': sparse.together(sizes)}).items():
-    measures = {k: [v] for k, v in size.measures().items()}
-    out[f'{name}/baseline'] = measures
+  layers = study.layers(shared)
+  for name, size in (layers | {'whole': sparse.together(layers)}).items():
+    out[f'{name}/baseline'] = {k: [v] for k, v in size.measures().items()}
   by_dense = study.taught_by(study.model, dense)
   teacher = experiment.model('teacher'), experiment.one_teacher(0)
   for name, arrays in (('kd', by_dense), ('kd_large', study.taught_by(*teacher))):
