@@ -13,15 +13,17 @@ from flax.traverse_util import flatten_dict
 
 from kdjax.compress import file, huffman, parametrize, prune, retrain, share, sparse, structured
 from kdjax.errors import KdjaxError
+from kdjax.input.splits import InMemorySplit
 from kdjax.methods.logits.kd import kd
 from kdjax.models.vision.lenet5 import Lenet5
 from kdjax.models.vision.mlp import Mlp
 from kdjax.models.vision.resnet import Resnet
 from kdjax.nn.functional import functions
 from kdjax.tasks.classification import classification
-from kdjax.training import optimizers
+from kdjax.training import optimizers, trainer
 from kdjax.training import step as steps
 from kdjax.training.loss_weights import combine
+from kdjax.training.setup import LoopConfig, Member, Setup
 
 RNG = np.random.default_rng(0)
 BATCH = {
@@ -469,3 +471,19 @@ def test_a_network_is_compressed_and_distilled_end_to_end(tmp_path):
   assert dense.errors(again, arrays) == dense.errors(shared, arrays)
   assert np.count_nonzero(again['params']['hidden1']['kernel']) == round(0.2 * 784 * 6)
   refused('fill no batch', retrain.make, NET, classification(), METHOD, **how | {'batch_size': 9})
+
+
+def test_the_trainer_of_kdjax_trains_a_pruned_model_with_a_teacher(tmp_path):
+  start = parametrize.to_pruned(variables(), prune.masks(variables()['params'], 0.3))
+  member = Member(parametrize.pruned(NET), METHOD, optax.adam(1e-2), 1.0, tmp_path, start=start)
+  source = InMemorySplit({**BATCH, 'id': np.arange(8, dtype=np.int32)})
+  teacher = NET, variables(seed=3)
+  setup = Setup(
+    *('student', {'student': member}, classification(), lambda batch: batch, *teacher, source, None),
+    *(((0, 0),), False, 3, 4),
+  )
+  how = LoopConfig('last', 'jit', eval_every=3, log_every=3, save_every=3, eval_batch=4, keep=1)
+  result = trainer.train(setup, how, tmp_path, 0)['student']['variables']
+  one = jax.tree.map(lambda x: x[0], result)
+  assert jax.tree.all(jax.tree.map(np.array_equal, one[parametrize.MASKS], start[parametrize.MASKS]))
+  assert np.count_nonzero(parametrize.folded(one)['params']['hidden1']['kernel']) == round(0.3 * 784 * 6)

@@ -25,7 +25,7 @@ from kdjax.options import check
 from kdjax.runtime import files
 
 MAGIC = b'KDZ1'
-MOST = 2**31  # bytes of the arrays of a file
+MOST = 2**32  # bytes to read a file
 HEADER = 2**24  # bytes of a header
 KINDS = (
   'float32',
@@ -140,7 +140,7 @@ def read(path: Path, most: int = MOST) -> tuple[dict[str, Any], dict[str, Any]]:
 
   Args:
     path: the file.
-    most: the largest size in bytes of the file and of the arrays together.
+    most: bytes of the file, and of the memory that its arrays and their decoding take.
 
   Raises:
     KdjaxError: if it is missing, damaged, of another kind, or larger.
@@ -181,8 +181,10 @@ def _arrays(entries: list, payload: memoryview, most: int) -> dict:
     keys = tuple(entry.name.split('/'))
     size = math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
     total += size
+    if entry.index_bits != RAW:  # an index of each weight, and gap, symbol and place of each entry
+      total += 8 * math.prod(entry.shape) + 24 * entry.streams[0][1]
     if total > most:
-      raise ValueError(f'its arrays take more than {most:,} bytes; read(most=...) allows more')
+      raise ValueError(f'reading it takes more than {most:,} bytes; read(most=...) allows more')
     above = {keys[:i] for i in range(1, len(keys))}
     if keys in out or keys in folders or above & out.keys():
       raise ValueError(f'{entry.name!r} is in it twice, or is a folder of another array')

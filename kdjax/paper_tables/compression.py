@@ -184,7 +184,8 @@ def run(recipe: Recipe, experiment: Experiment) -> Measured:
   'dense', 'pruned', 'shared', 'coded', 'wide'; 'coded' with KD from the dense network, 'kd', and from the
   teacher of the experiment, 'kd_large'; 'small', the dense network of the same bytes, with KD from the dense
   one. The 'baseline' of a member is what its errors are compared with: the dense network, the coded one
-  without KD, the small one without KD. A layer, and 'whole', has its sizes under 'baseline'. No score chooses anything.
+  without KD, the small one without KD. A layer, and 'whole', has its sizes under 'baseline'. No score
+  chooses anything.
   """
   study, folder, epochs = Study(experiment, recipe), experiment.workdir, recipe.epochs
   folder.mkdir(parents=True, exist_ok=True)
