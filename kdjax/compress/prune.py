@@ -4,7 +4,7 @@ Han et al., 1506.02626, and 1510.00149, section 2; the gradual schedule of Zhu &
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,8 @@ def masks(
   Raises:
     KdjaxError: for a density outside [0, 1], a path that is not among the chosen, or no array at all.
   """
-  options_of_scope = Scope.__args__
-  if scope not in options_of_scope:
-    raise unknown('scope of pruning', scope, options_of_scope)
+  if scope not in get_args(Scope):
+    raise unknown('scope of pruning', scope, get_args(Scope))
   sizes = {k: np.abs(np.asarray(v, np.float64)) for k, v in flat(params).items() if chosen(k, v)}
   if not sizes:
     raise KdjaxError('nothing to prune: no array of these weights is a kernel of two axes or more.')

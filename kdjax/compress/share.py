@@ -1,7 +1,7 @@
 """Weight sharing: centroids of k-means, and the index of each weight (1510.00149, section 3)."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +49,7 @@ def kmeans(
   elif start == 'random':
     centroids = np.random.default_rng(seed).choice(x, min(k, x.size), replace=False)
   else:
-    raise unknown('start of the centroids', start, Start.__args__)
+    raise unknown('start of the centroids', start, get_args(Start))
   centroids = np.unique(centroids)
   for _ in range(iterations):
     index = _nearest(x, centroids)
