@@ -15,21 +15,25 @@ from .lenets import BATCH, COLUMNS, IMAGES, LAYERS, NETS, WHOLE, recipe
 SEEDS = {'LeNet-300-100': 3, 'LeNet-5': 2}
 TEACHER, TEACHER_EPOCHS = model('lenet5', channels=(32, 64), hidden=1000, dropout=0.5), 6
 NOTES = (
-  'The paper gives what a layer keeps and its bits, but no optimiser, epochs or rounds. Here: Adam with L2 of '
-  '1e-4 in its gradient, a cosine, batches of 128; 55,000 images are trained on. Rates and the temperature of '
-  'KD are the best on 5,000 others of a few trials with seed 0 of LeNet-300-100; LeNet-5 was not tuned. The '
-  'weights are those of the last epoch. A layer has 2^bits - 1 centroids, so that fillers have a code too.',
-  'Layers are counted as the paper counts: no biases, 2^bits centroids in float32. kB and × are whole files, '
-  'with biases in float32 (1.6 and 2.3 kB), the codes and the checksum; their weights are read back for the '
-  'errors. The printed layers of LeNet-5 add up to 47.1 kB, not 44, and its 5.2 bits are above the 5 given.',
+  'The paper gives what a layer keeps and its bits, but no optimiser, epochs or rounds. Here: Adam with '
+  'L2 of 1e-4 in its gradient, a cosine, batches of 128; 55,000 images are trained on. Rates and the '
+  'temperature of KD are the best on 5,000 others of a few trials with seed 0 of LeNet-300-100; LeNet-5 '
+  'was not tuned. The weights are those of the last epoch. A layer has 2^bits - 1 centroids, so that '
+  'fillers have a code too.',
+  'Layers are counted as the paper counts: no biases, 2^bits centroids in float32. kB and × are whole '
+  'files, with biases in float32 (1.6 and 2.3 kB), the codes and the checksum; their weights are read '
+  'back for the errors. The printed layers of LeNet-5 add up to 47.1 kB, not 44, and its 5.2 bits are '
+  'above the 5 given.',
   'LeNet-300-100, layer by layer: L2 silences 37 % of the pixels, so that gaps are long: ip1 has 23 % of '
-  'fillers (the printed 3.1 % leave room for some 13 %), and fewer bits an index. Weights take more than the '
-  'printed 4.4 bits: they span but 6.3 standard deviations in ip1 (seed 0), so that all centroids are in use. '
-  'Without iterations of k-means they take 4.7, 0.4 kB less in all, at the same error on validation (one run). '
-  'With gaps of 8 bits nearly no filler is left, and Huffman gives 40 times; nothing else changes.',
-  'KD is T² · KL at T = 8 beside the labels, in all of pruning and sharing; its p is against the same without '
-  'KD, p of others against the dense network. The larger network was trained on jittered images, the others '
-  'never: a part of what it gives is that. The small dense networks train as long as all rounds together.',
+  'fillers (the printed 3.1 % leave room for some 13 %), and fewer bits an index. Weights take more than '
+  'the printed 4.4 bits: they span but 6.3 standard deviations in ip1 (seed 0), so that all centroids are '
+  'in use. Without iterations of k-means they take 4.7, 0.4 kB less in all, at the same error on '
+  'validation (one run). With gaps of 8 bits nearly no filler is left, and Huffman gives 40 times; '
+  'nothing else changes.',
+  'KD is T² · KL at T = 8 beside the labels, in all of pruning and sharing; its p is against the same '
+  'without KD, p of others against the dense network. The larger network was trained on jittered images, '
+  'the others never: a part of what it gives is that. The small dense networks train as long as all '
+  'rounds together.',
 )
 DIGITS = {'kept': 1, 'weight bits': 0, 'index bits': 0, 'weight bits, Huffman': 1, 'index bits, Huffman': 1}
 
