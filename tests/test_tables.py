@@ -296,3 +296,20 @@ def test_the_page_of_all_tables_tells_what_was_run(table, tmp_path, monkeypatch)
   assert '<svg' in (folder / 'index.html').read_text()
   with pytest.raises(KdjaxError, match='holds no table'):
     pages.index(folder, folder)
+
+
+def test_a_runner_takes_the_place_of_the_stages_after_the_teacher(table, tmp_path):
+  ran = []
+
+  def runner(name, experiment):
+    ran.append((name, experiment.done('teacher'), experiment.done('student')))
+    values = {'small': [90.0, 91.0], 'baseline': [80.0, 83.0]}
+    return {'pruned/student': {'top1': values['small']}, 'pruned/baseline': {'top1': values['baseline']}}
+
+  panel = {'pruned': {c: Cell((c,), member='pruned', published=90.0) for c in ('one', 'two')}}
+  made = dataclasses.replace(table, panels={'Pruned': panel}, runner=runner)
+  cells = run(made, tmp_path)['panels']['Pruned']['pruned']
+  assert ran == [('one', True, False), ('two', True, False)]
+  assert cells['one']['mean'] == 90.5 and cells['two']['to_baseline'] == pytest.approx(9.0)
+  assert run(made, tmp_path)['status'] == 'done' and len(ran) == 2
+  assert not list(tmp_path.rglob('student'))

@@ -127,8 +127,12 @@ def _finish(table, unit: Unit, name: str, write: Callable) -> None:
   """Trains the missing stages of a unit and measures it."""
   progress.say(f'{name}: begun')
   started = time.monotonic()
-  stages.run(unit.experiment, unit.stages)
-  measured = measure(table, unit)
+  if table.runner:
+    stages.run(unit.experiment, ('teacher',))
+    measured = table.runner(name, unit.experiment)
+  else:
+    stages.run(unit.experiment, unit.stages)
+    measured = measure(table, unit)
   previous = values(unit)
   wall_time = previous.get('wall_time_s', 0.0) + time.monotonic() - started
   if not jax.process_index():

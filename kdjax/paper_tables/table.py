@@ -2,7 +2,7 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ class Table:
     teachers: experiment -> the experiment whose teacher it uses.
     selection: what the paper evaluates: the last epoch, the best on the test data ...
     notes: deviations from the paper, and hints for reading the numbers.
+    runner: `(name, experiment) -> 'member/stage' -> measure -> values`, run after the teacher in place of the
+      stages, for a study that has others; None for the stages. A cell names what it measured.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Table:
   teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
   selection: str = 'last epoch'
   notes: tuple[str, ...] = ()
+  runner: Callable | None = None
 
   def measure(self, cell: Cell) -> str:
     return cell.measure or next(iter(self.measures))
@@ -103,7 +106,7 @@ def load(path: str, scale: str) -> Table:
       if name not in table.experiments:
         raise unknown(f'experiment in the cell {position}', name, table.experiments)
       cohort = table.experiments[name]['cohort']
-      if cell.stage == 'student' and cell.member not in (cohort or {'student': {}}):
+      if table.runner is None and cell.stage == 'student' and cell.member not in (cohort or {'student': {}}):
         raise unknown(f'member of {name!r} in the cell {position}', cell.member, cohort or {'student': {}})
     if table.measure(cell) not in table.measures:
       raise unknown(f'measure in the cell {position}', cell.measure, table.measures)
