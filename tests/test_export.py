@@ -184,3 +184,28 @@ def test_absent_modalities_are_hidden_inside():
   other = dict(batch, image=255 - batch['image'])
   changed = np.abs(one(**other, **present)['logits'] - outputs).max(1)
   assert changed[0] > 0 and changed[1] == 0 and one.inputs.keys() == {*batch, *present}
+
+
+def test_a_gzipped_export_is_the_same_and_smaller(trained, tmp_path):
+  pytest.importorskip('flatbuffers')
+  workdir = tmp_path / 'w'
+  shutil.copytree(trained.workdir, workdir)
+  sizes, outputs = [], []
+  for packed in (False, True):
+    run.export(workdir, ['stablehlo'], None, packed=packed)
+    folder = workdir / 'exports' / 'stablehlo'
+    exported = folders.read(folder)
+    sizes.append(folders.size(folder, exported.about))
+    inputs = answers.arrays(exported.about['inputs'], trained.data.test.take(np.arange(2)))
+    outputs.append(exported.run(inputs)['logits'])
+  assert sizes[1] < sizes[0] and not (folder / 'model.stablehlo').exists()
+  np.testing.assert_array_equal(*outputs)
+
+
+def test_code_of_an_export_is_not_run(trained, tmp_path):
+  workdir = tmp_path / 'w'
+  shutil.copytree(trained.workdir, workdir)
+  run.export(workdir, ['python'], None)
+  with pytest.raises(KdjaxError, match='is Python code, which kdjax does not run'):
+    answers.load(workdir / 'exports' / 'python')
+  assert folders.read(workdir / 'exports' / 'python', trusted=True).run

@@ -30,7 +30,8 @@ def export(command: str) -> None:
   except KdjaxError as e:
     say(f'not measured, since the data cannot be read: {e}')
     experiment = None
-  run.export(workdir, flags.TO.value, experiment, flags.STAGE.value, flags.SEED.value, trusted)
+  chosen = flags.STAGE.value, flags.SEED.value
+  run.export(workdir, flags.TO.value, experiment, *chosen, trusted, flags.GZIP.value)
 
 
 def ship(command: str) -> int | None:

@@ -43,6 +43,7 @@ TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'The most of the score that a 
 STEPS = flags.DEFINE_integer('steps', 0, "Of each further training; 0 for half of the student's.")
 MAX_BYTES = flags.DEFINE_float('max_bytes', 0, 'The largest file to ship; 0 for any.')
 MAX_MS = flags.DEFINE_float('max_ms', 0, 'The largest latency on one thread to ship, ms; 0 for any.')
+GZIP = flags.DEFINE_bool('gzip', False, 'Whether the files of models are gzipped, as for a download.')
 RUNTIME = flags.DEFINE_string('runtime', '', 'Which export of the workdir answers, such as onnx or litert.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')

@@ -121,7 +121,7 @@ COMMANDS = {
     'kdjax), onnx (servers, browsers), litert (phones), python (NumPy alone); each with its tokenizer and a '
     'predict.py that needs no kdjax. Each is scored on the whole test split in its own runtime, and its '
     'size and speed are measured.',
-    ('workdir', 'to', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
+    ('workdir', 'to', 'gzip', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
     ('export --workdir=runs/quickstart --to=onnx,litert', 'predict --workdir=runs/quickstart --runtime=onnx'),
   ),
   'ship': Help(

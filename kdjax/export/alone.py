@@ -7,6 +7,7 @@ pillow for images, tokenizers for texts. Sounds are WAV of the model's rate, 16 
 """
 
 import argparse
+import gzip
 import importlib.util
 import json
 import os
@@ -24,13 +25,20 @@ def plain(key):
   return key.replace('/', '_')
 
 
+def packed(path):
+  """The bytes of a file that lies there with gzip alone, None for one that lies there as it is."""
+  return None if path.exists() else gzip.decompress(path.with_name(f'{path.name}.gz').read_bytes())
+
+
 def load_onnx(path, threads):
   """`run(inputs) -> outputs`, dicts by plain names."""
   import onnxruntime
 
   options = onnxruntime.SessionOptions()
   options.intra_op_num_threads = threads
-  session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+  session = onnxruntime.InferenceSession(
+    packed(path) or str(path), options, providers=['CPUExecutionProvider']
+  )
   gives = [x.name for x in session.get_outputs()]
   whole = {x.name for x in session.get_inputs() if x.type == 'tensor(int32)'}  # also what is true or false
 
@@ -45,7 +53,9 @@ def load_litert(path, threads):
   """`run(inputs) -> outputs`, dicts by plain names, an example at a time."""
   from ai_edge_litert.interpreter import Interpreter
 
-  runner = Interpreter(str(path), num_threads=threads or os.cpu_count()).get_signature_runner()
+  content = packed(path)
+  source = {'model_content': content} if content else {'model_path': str(path)}
+  runner = Interpreter(**source, num_threads=threads or os.cpu_count()).get_signature_runner()
   takes, gives = runner.get_input_details(), runner.get_output_details()
 
   def stored(x, details):
@@ -72,7 +82,7 @@ def load_stablehlo(path, threads):
   import jax
   from jax import export
 
-  exported = export.deserialize(bytearray(path.read_bytes()))
+  exported = export.deserialize(bytearray(packed(path) or path.read_bytes()))
   (inputs,), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
   keys = {plain(k): k for k in inputs}
   call = jax.jit(exported.call)

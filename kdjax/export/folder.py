@@ -1,6 +1,7 @@
 """An exported model in a folder: its file, its tokenizer, and what else its answers need."""
 
 import contextlib
+import gzip
 import hashlib
 import os
 import shutil
@@ -49,6 +50,7 @@ def write(
   name: str,
   folder: Path,
   calibration: Mapping[str, np.ndarray] | None = None,
+  packed: bool = False,
 ) -> dict[str, Any]:
   """Writes a model in a format, whole or not at all; what the folder held before is replaced.
 
@@ -58,6 +60,7 @@ def write(
     name: of the format, with a scheme of `formats.SCHEMES` after a '-' where it is quantised.
     folder: of this export alone.
     calibration: inputs [N, ...] of the program, from the training split, for a scheme with fixed ranges.
+    packed: whether the file of the model is gzipped, as for a download.
 
   Returns:
     The content of export.json.
@@ -76,6 +79,8 @@ def write(
         module.quantise(source, part / module.FILE, scheme, calibration)
     else:
       module.write(program, part / module.FILE)
+    if packed:
+      _pack(part / module.FILE)
     files.write(part / 'predict.py', Path(alone.__file__).read_text(encoding='utf-8'))
     if trained.tokenizer is not None:
       files.write(part / tokenizers.FILE, trained.tokenizer.to_str())
@@ -91,6 +96,14 @@ def write(
     }
     files.write_json(part / FILE, about)
   return about
+
+
+def _pack(path: Path) -> None:
+  """Replaces a file by its gzipped form, the same bytes every time."""
+  if path.is_dir():
+    raise KdjaxError(f'{path.name}: a folder of several files is not gzipped.')
+  path.with_name(f'{path.name}.gz').write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+  path.unlink()
 
 
 def read(folder: Path, threads: int = 0, trusted: bool = False) -> Exported:

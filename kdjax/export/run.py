@@ -48,6 +48,7 @@ def export(
   stage: str = 'student',
   seed: int | None = None,
   trusted: Sequence[str] = (),
+  packed: bool = False,
 ) -> dict[str, dict[str, Any]]:
   """Exports a model into `workdir`/exports, a folder a format, and measures what was exported.
 
@@ -58,6 +59,7 @@ def export(
     stage: 'teacher', 'baseline' or 'student'.
     seed: which of the stage's; the first by default.
     trusted: modules outside kdjax that may be imported.
+    packed: whether the files of models are gzipped.
 
   Returns:
     name of the export -> what was measured.
@@ -74,7 +76,7 @@ def export(
   for name in names:
     folder = workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
     try:
-      about = folders.write(model, trained, name, folder, calibration)
+      about = folders.write(model, trained, name, folder, calibration, packed)
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue

@@ -85,7 +85,7 @@ def ship(
       name = f'{scheme or "float"}-{training}'
       forms.append(Form(name, scheme, training, further.workdir, stage))
   rows = _measured(experiment, forms, form, trusted)
-  shipped = _chosen(experiment, rows, tolerance, max_bytes, max_ms)
+  shipped = chosen(experiment, rows, tolerance, max_bytes, max_ms)
   report.write_frontier(shipped, experiment.workdir / FOLDER)
   return shipped
 
@@ -119,7 +119,7 @@ def _measured(experiment, forms, form, trusted) -> list[dict[str, Any]]:
         program = run.program(trained)
         calibration = run.calibrated(experiment, program) if calibration is None else calibration
         folder = Path(temporary) / one.name / str(seed)
-        folders.write(program, trained, name, folder, calibration)
+        folders.write(program, trained, name, folder, calibration, packed=True)
         exported = folders.read(folder)
         for split, source in splits.items():
           evaluated = measure.evaluate(exported, task, source, f'{one.name}: seed {seed}, {split}')
@@ -142,28 +142,28 @@ def _measured(experiment, forms, form, trusted) -> list[dict[str, Any]]:
   return rows
 
 
-def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
+def chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
   """The content of ship.json."""
-  data, task, reference, chosen = experiment.data, experiment.task, rows[0], ''
+  data, task, reference, name = experiment.data, experiment.task, rows[0], ''
   sign = 1 if task.higher_is_better else -1
   for row in rows:
-    test, chosen_by = (
+    test, selection = (
       significance.paired(row[k], reference[k], task.higher_is_better, 1 / len(source))
       for k, source in (('values', data.test), ('validation', data.validation or data.test))
     )
     row |= {'p': test.p, 'difference': test.difference, 'verdict': test.verdict}
-    row['keeps'] = chosen_by.verdict != 'worse' and sign * chosen_by.difference >= -tolerance
+    row['keeps'] = selection.verdict != 'worse' and sign * selection.difference >= -tolerance
     row['fits'] = (not max_bytes or row['bytes'] <= max_bytes) and (
       not max_ms or row['latency_ms_one_thread'] <= max_ms
     )
-  for key, name in (('bytes', 'on_size_front'), ('latency_ms_one_thread', 'on_latency_front')):
+  for key, front in (('bytes', 'on_size_front'), ('latency_ms_one_thread', 'on_latency_front')):
     for row in rows:
-      row[name] = not any(_beats(other, row, key, sign) for other in rows)
+      row[front] = not any(_beats(other, row, key, sign) for other in rows)
   good = [row for row in rows if row['keeps'] and row['fits']]
   if good:
     smallest = min(row['bytes'] for row in good)
     best = [row for row in good if row['bytes'] <= 1.01 * smallest]
-    chosen = max(best, key=lambda row: sign * np.mean(row['validation']))['name']
+    name = max(best, key=lambda row: sign * np.mean(row['validation']))['name']
   path, nothing = experiment.workdir / 'results.json', {'stages': {}}
   results = files.read_json(path, {'stages': dict}, 'run compare', nothing)
   return {
@@ -173,7 +173,7 @@ def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
     'seeds': list(experiment.seeds('student')),
     'rows': rows,
     'stages': {k: v for k, v in results['stages'].items() if k in ('teacher', 'baseline')},
-    'chosen': chosen,
+    'chosen': name,
     'tolerance': tolerance,
     'max_bytes': max_bytes,
     'max_ms': max_ms,
@@ -186,7 +186,8 @@ def _chosen(experiment, rows, tolerance, max_bytes, max_ms) -> dict[str, Any]:
       f'(paired t-test), and not by more than {tolerance:g} on average.'
       if data.validation is not None
       else 'There is no validation split: the choice was made on the scores that are shown.',
-      'Latency is that of this machine and of one thread; a phone has another.',
+      'Sizes are of the gzipped files, as they are downloaded. Latency is that of this machine and of one '
+      'thread; a phone has another.',
     ],
   }
 
