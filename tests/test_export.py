@@ -13,7 +13,7 @@ import model_cases
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports
 from kdjax.experiment import predict, trained_model
-from kdjax.export import answers, formats, packages, program, run
+from kdjax.export import answers, formats, hub, packages, program, run
 from kdjax.export import folder as folders
 from kdjax.input.images import read_image
 from kdjax.runtime import files
@@ -209,3 +209,17 @@ def test_code_of_an_export_is_not_run(trained, tmp_path):
   with pytest.raises(KdjaxError, match='is Python code, which kdjax does not run'):
     answers.load(workdir / 'exports' / 'python')
   assert folders.read(workdir / 'exports' / 'python', trusted=True).run
+
+
+def test_a_folder_for_the_hub(trained, tmp_path, monkeypatch):
+  workdir = tmp_path / 'w'
+  shutil.copytree(trained.workdir, workdir)
+  run.export(workdir, ['hf'], None)
+  folder = workdir / 'exports' / 'hf'
+  card = (folder / 'README.md').read_text()
+  assert card.startswith('---\nlibrary_name: kdjax') and 'It was not compared with its baseline.' in card
+  given = {'text': ['is it red?', 'is it blue?']}
+  assert predict.load(folder).predict(given) == predict.load(workdir).predict(given)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+  with pytest.raises(KdjaxError, match='--push needs the package huggingface_hub .*: pip install'):
+    hub.push(folder, 'me/mine')

@@ -11,13 +11,13 @@ from flax.traverse_util import unflatten_dict
 from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.experiment import predict as prediction
-from kdjax.input import tokenizer as tokenizers
+from kdjax.experiment import saved_model
+from kdjax.export import run as export
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files
 from kdjax.runtime.files import user_path
 
 STAGE = {'seeds': [int], 'model': {'model': str}}
-ANEW = 'train it anew'
 
 
 class Trained:
@@ -34,7 +34,7 @@ class Trained:
     self, workdir: Path, stage: str = 'student', seed: int | None = None, trust: Sequence[str] = ()
   ):
     self.workdir, self.stage, self.trust = Path(workdir), stage, tuple(trust)
-    self.summary = files.read_json(self.folder / 'stage.json', STAGE, ANEW)
+    self.summary = files.read_json(self.folder / 'stage.json', STAGE, saved_model.ANEW)
     self.seed = self.summary['seeds'][0] if seed is None else seed
 
   @property
@@ -99,19 +99,24 @@ class Trained:
     folder = user_path(folder)
     if folder.exists() and not (folder / 'student' / 'stage.json').exists() and any(folder.iterdir()):
       raise KdjaxError(f'{folder} is not empty, and holds no model of kdjax: choose another folder.')
-    config = files.read_json(self.workdir / 'config.json', {self._section: dict}, ANEW)
-    files.write_json(folder / 'config.json', config | {'student': config[self._section]})
-    if tokenizers.kept(self.workdir) is not None:
-      source = self.workdir / tokenizers.FILE
-      files.write(folder / tokenizers.FILE, source.read_text(encoding='utf-8'))
-    with files.swapped_in(folder / 'student' / self.weights.name) as part:
-      part.write_bytes(self.weights.read_bytes())
-    files.write_json(folder / 'student' / 'stage.json', self.summary | {'seeds': [self.seed]})
+    saved_model.write(self.workdir, self.stage, self.seed, folder)
     return folder
 
-  @property
-  def _section(self) -> str:
-    return 'teacher' if self.stage == 'teacher' else 'student'
+  def export(self, *formats: str, packed: bool = False) -> list[Path]:
+    """Writes the model for other runtimes, see docs/ship.md; the command `export` measures it too.
+
+    Args:
+      formats: such as 'onnx', 'litert-int8', 'stablehlo', 'python', 'hf'.
+      packed: whether the files of models are gzipped.
+
+    Returns:
+      The folder of each, in `workdir`/exports.
+
+    Raises:
+      KdjaxError: for a model that a format cannot take, or a package that is missing.
+    """
+    export.export(self.workdir, formats, None, self.stage, self.seed, self.trust, packed)
+    return [export.folder(self.workdir, name, self.stage) for name in formats]
 
   def __repr__(self) -> str:
     return f'{self.stage} of {self.workdir}: {self.model["model"]}, seed {self.seed}'

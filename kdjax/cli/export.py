@@ -20,7 +20,9 @@ def export(command: str) -> None:
   workdir = _workdir()
   if not flags.TO.value:
     raise KdjaxError('as what? Set --to, such as --to=onnx,litert.')
-  from kdjax.export import run
+  if flags.PUSH.value and 'hf' not in flags.TO.value:
+    raise KdjaxError(f'--push={flags.PUSH.value}: it uploads what --to=hf writes.')
+  from kdjax.export import hub, run
   from kdjax.runtime.progress import say
 
   trusted = commands.trusted(flags.TRUST.value)
@@ -32,6 +34,8 @@ def export(command: str) -> None:
     experiment = None
   chosen = flags.STAGE.value, flags.SEED.value
   run.export(workdir, flags.TO.value, experiment, *chosen, trusted, flags.GZIP.value)
+  if flags.PUSH.value:
+    say(hub.push(run.folder(workdir, 'hf', flags.STAGE.value), flags.PUSH.value))
 
 
 def ship(command: str) -> int | None:

@@ -35,7 +35,7 @@ SCALE = flags.DEFINE_string('scale', 'cpu', 'How large: smoke, cpu or paper.')
 ONLY = flags.DEFINE_string('only', '', 'Which cells: ROW,COLUMN, patterns of both, such as "KD,*".')
 SHARD = flags.DEFINE_string('shard', '', 'i/n takes every n-th experiment, i from 0.')
 PLAN = flags.DEFINE_bool('plan', False, 'Shows what it would take, and runs nothing.')
-TO = flags.DEFINE_list('to', [], 'Formats, with commas between: stablehlo, onnx, litert, python.')
+TO = flags.DEFINE_list('to', [], 'Formats, with commas between: stablehlo, onnx, litert, python, hf.')
 MEASURE = flags.DEFINE_bool(
   'measure', True, 'Whether exports are scored on the test split, and their cost is measured.'
 )
@@ -43,6 +43,7 @@ TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'The most of the score that a 
 STEPS = flags.DEFINE_integer('steps', 0, "Of each further training; 0 for half of the student's.")
 MAX_BYTES = flags.DEFINE_float('max_bytes', 0, 'The largest file to ship; 0 for any.')
 MAX_MS = flags.DEFINE_float('max_ms', 0, 'The largest latency on one thread to ship, ms; 0 for any.')
+PUSH = flags.DEFINE_string('push', '', 'With --to=hf: org/name on the Hugging Face hub to upload to.')
 GZIP = flags.DEFINE_bool('gzip', False, 'Whether the files of models are gzipped, as for a download.')
 RUNTIME = flags.DEFINE_string('runtime', '', 'Which export of the workdir answers, such as onnx or litert.')
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')

@@ -118,10 +118,11 @@ COMMANDS = {
   'export': Help(
     '--workdir=FOLDER --to=FORMATS',
     'Writes a trained model for other runtimes, a folder a format in FOLDER/exports: stablehlo (JAX without '
-    'kdjax), onnx (servers, browsers), litert (phones), python (NumPy alone); each with its tokenizer and a '
-    'predict.py that needs no kdjax. Each is scored on the whole test split in its own runtime, and its '
-    'size and speed are measured.',
-    ('workdir', 'to', 'gzip', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
+    'kdjax), onnx (servers, browsers), litert (phones), python (NumPy alone), each with its tokenizer and a '
+    'predict.py that needs no kdjax; hf is a folder for the Hugging Face hub. onnx-int8, litert-int4, '
+    'litert-static8 and so on have fewer bits. Each is scored on the whole test split in its own runtime, '
+    'and its size and speed are measured.',
+    ('workdir', 'to', 'gzip', 'push', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
     ('export --workdir=runs/quickstart --to=onnx,litert', 'predict --workdir=runs/quickstart --runtime=onnx'),
   ),
   'ship': Help(

@@ -59,7 +59,8 @@ def predict(table: str) -> None:
 
 def chosen(workdir: Path) -> 'Predictor':
   """The model of a stage, or an exported one: of --runtime, or where --workdir is the folder of an export."""
-  if not flags.RUNTIME.value and not (workdir / 'export.json').exists():
+  trained = (workdir / flags.STAGE.value / 'stage.json').exists()
+  if not flags.RUNTIME.value and (trained or not (workdir / 'export.json').exists()):
     from kdjax.experiment.predict import load
 
     return load(workdir, flags.STAGE.value, flags.SEED.value, flags.TRUST.value)

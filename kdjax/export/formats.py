@@ -24,7 +24,7 @@ def split(name: str) -> tuple[str, str]:
   """
   form, _, scheme = name.partition('-')
   if form not in MODULES:
-    raise unknown('format', form, MODULES)
+    raise unknown('format', form, (*MODULES, 'hf'))
   if scheme and scheme not in SCHEMES:
     raise unknown('scheme', scheme, SCHEMES)
   return form, scheme

@@ -47,11 +47,9 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
         settings = {'op_types_to_quantize': ['MatMul', 'Gemm'], 'per_channel': True}
         quantization.quantize_dynamic(source, between, weight_type=quantization.QuantType.QInt8, **settings)
       elif scheme == 'static8':
-        kinds = {
-          'activation_type': quantization.QuantType.QUInt8,
-          'weight_type': quantization.QuantType.QInt8,
-        }
-        quantization.quantize_static(source, between, _reader(calibration or {}), per_channel=True, **kinds)
+        kinds: Any = {'activation_type': quantization.QuantType.QUInt8, 'per_channel': True}
+        kinds['weight_type'] = quantization.QuantType.QInt8
+        quantization.quantize_static(source, between, _reader(calibration or {}), **kinds)
     except Exception as e:  # whatever the quantiser meets
       raise KdjaxError(f'this model cannot be quantised ({scheme}): {files.first_line(e)}') from e
     model = onnx.load(str(source if scheme == 'int4' else between))

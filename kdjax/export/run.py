@@ -16,7 +16,7 @@ from kdjax.evaluation import exports
 from kdjax.experiment import build, trained_model
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.trained_model import Trained
-from kdjax.export import answers, formats, measure
+from kdjax.export import answers, formats, hub, measure
 from kdjax.export import folder as folders
 from kdjax.export import program as programs
 from kdjax.export.program import Program
@@ -68,25 +68,34 @@ def export(
     KdjaxError: for a model that a format cannot take; the others have been exported then.
   """
   for name in names:
-    formats.module(name)  # all are known before the first is written
+    _ = name == 'hf' or formats.module(name)  # all are known before the first is written
   trained = trained_model.load(workdir, stage, seed, trusted)
   exported, failed = {}, []
   model = program(trained)
   calibration = calibrated(experiment, model) if experiment else None
   for name in names:
-    folder = workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
+    target = folder(workdir, name, stage)
     try:
-      about = folders.write(model, trained, name, folder, calibration, packed)
+      if name == 'hf':
+        hub.write(workdir, stage, trained.seed, trained.attributes['model'], target)
+        say(f'hf: {target}')
+        continue
+      about = folders.write(model, trained, name, target, calibration, packed)
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue
-    exported[folder.name] = folder
-    say(f'{folder.name}: {folders.size(folder, about):,} bytes, {folder}')
+    exported[target.name] = target
+    say(f'{target.name}: {folders.size(target, about):,} bytes, {target}')
   results = measured(experiment, trained, stage, exported, trusted) if experiment and exported else {}
   show(results)
   if failed:
     raise KdjaxError('; '.join(failed))
   return results
+
+
+def folder(workdir: Path, name: str, stage: str) -> Path:
+  """Where the export of a stage lies."""
+  return workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
 
 
 def calibrated(experiment: Experiment, model: Program) -> dict[str, np.ndarray]:
@@ -110,8 +119,8 @@ def measured(
   of_float = experiment.evaluator(stage)(variables, test, f'float: {split}')
   costs = measure.costs(folders_of, test, experiment.workdir, stage, trained.seed, tuple(trusted))
   results = {}
-  for name, folder in folders_of.items():
-    evaluated = measure.evaluate(folders.read(folder, trusted=True), task, test, f'{name}: {split}')
+  for name, path in folders_of.items():
+    evaluated = measure.evaluate(folders.read(path, trusted=True), task, test, f'{name}: {split}')
     compared = measure.against(task, of_float, evaluated)
     results[name] = {
       'metric': task.metric,
@@ -123,7 +132,7 @@ def measured(
       **costs[name],
       'float': costs['jax'],
     }
-    measure.record(folder, results[name])
+    measure.record(path, results[name])
   return results
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import printable, printable_lines
-from kdjax.report import exports, frontier, ranking, tables
+from kdjax.report import exports, frontier, ranking, tables, words
 from kdjax.report.page import data_html, frontier_html, html, index_html, ranking_html, table_html
-from kdjax.report.table import markdown, markdown_table, table
+from kdjax.report.table import markdown, markdown_table, rows, setting, table
 from kdjax.runtime.files import write as write_whole
 from kdjax.runtime.files import write_json
 
-__all__ = ['exports', 'frontier', 'ranking', 'table', 'tables', 'write', 'write_data', 'write_frontier']
-__all__ += ['write_index', 'write_ranking', 'write_table']
+__all__ = ['exports', 'frontier', 'markdown_table', 'ranking', 'rows', 'setting', 'table', 'tables', 'words']
+__all__ += ['write', 'write_data', 'write_frontier', 'write_index', 'write_ranking', 'write_table']
 
 
 def _printable(value: Any) -> Any:
