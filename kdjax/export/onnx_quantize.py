@@ -37,6 +37,7 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
   onnx = needed('onnx', 'quantised ONNX', PIP)
   needed('onnxruntime', 'quantised ONNX', PIP)
   from onnxruntime import quantization
+  from onnxruntime.quantization import registry
 
   if scheme == 'static8' and not calibration:
     raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
@@ -49,7 +50,10 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
       elif scheme == 'static8':
         kinds: Any = {'activation_type': quantization.QuantType.QUInt8, 'per_channel': True}
         kinds['weight_type'] = quantization.QuantType.QInt8
-        quantization.quantize_static(source, between, _reader(calibration or {}), **kinds)
+        # A table of embeddings with a scale a row would give its scales to what is looked up.
+        known = sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry} - {'Gather'})
+        rows = _reader(calibration or {})
+        quantization.quantize_static(source, between, rows, op_types_to_quantize=known, **kinds)
     except Exception as e:  # whatever the quantiser meets
       raise KdjaxError(f'this model cannot be quantised ({scheme}): {files.first_line(e)}') from e
     model = onnx.load(str(source if scheme == 'int4' else between))
