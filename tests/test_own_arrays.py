@@ -142,7 +142,7 @@ def test_splits_are_drawn_where_there_are_none(capsys):
   assert {e['label'] for e in data.splits['test']} == {0, 1, 2}
   assert 'splits drawn: train 36, validation 6, test 6' in capsys.readouterr().out
   assert arrays_dataset(split(), None, split(3)).splits.keys() == {'train', 'test'}
-  with pytest.raises(KdjaxError, match='2 examples are too few'):
+  with pytest.raises(KdjaxError, match='2 examples: too few'):
     arrays_dataset((X[:2], Y[:2]))
 
 

@@ -10,7 +10,7 @@ from kdjax.input.content import marks
 from kdjax.input.media import Media
 from kdjax.options import Name, NonNegative, Whole
 from kdjax.runtime.files import fingerprint
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 from kdjax.types import DataSet
 
 
@@ -98,7 +98,7 @@ def folder(
   parts = draw.completed(parts, marks(paths), [f.label for f in files])
   if not parts.get('test'):
     raise KdjaxError(
-      f'{root} has {len(files)} files, too few to draw a test split: add some, or a folder test/.'
+      f'{root} has {counted(len(files), "file")}, too few to draw a test split: add some, or a folder test/.'
     )
   names = names_of(files, parts['train'], classes, root)
   media = Media(root)
@@ -110,7 +110,7 @@ def folder(
   listing = ', '.join(f'{split} {len(rows):,}' for split, rows in parts.items())
   drawn = '' if parts.keys() == named.keys() else ' (drawn)'
   what = 'sounds' if media.sounds else 'images'
-  say(f'{root.name}: {len(files):,} {what} of {len(names)} classes: {listing}{drawn}.')
+  say(f'{root.name}: {len(files):,} {what} of {counted(len(names), "class")}: {listing}{drawn}.')
   splits = {s: Files(key, [files[i] for i in rows], rows, names, media) for s, rows in parts.items()}
   where = [str(p.relative_to(root)) for p in paths]
   mark = fingerprint(where, {s: list(rows) for s, rows in parts.items()}, names, media.sounds)

@@ -15,7 +15,7 @@ from kdjax.input.label_column import Kind
 from kdjax.input.table_file import SPLITS, split_name
 from kdjax.options import Name, NonNegative, Whole
 from kdjax.runtime.files import fingerprint
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 from kdjax.types import DataSet
 
 BRACES = re.compile(r'\{(\d+)\.\.(\d+)\}')  # 'train-{000..009}.tar'
@@ -135,7 +135,7 @@ def webdataset(
     parts = {s: [samples[i] for i in completed.get(s, ())] for s in SPLITS}
   if not parts['test'] or not parts['train']:
     raise KdjaxError(
-      f'{path} has {len(samples)} examples, too few to draw splits: call tars train-… and test-….'
+      f'{path} has {counted(len(samples), "example")}, too few to draw splits: call tars train-… and test-….'
     )
   listing = ', '.join(f'{s} {len(p):,}' for s, p in parts.items() if p)
   say(f'{Path(path).name}: {listing}{" (drawn)" if drawn or rest else ""}.')

@@ -15,7 +15,7 @@ from kdjax.input.examples import Converted, examples, plain
 from kdjax.input.label_column import Kind
 from kdjax.input.splits import Subset
 from kdjax.runtime.files import fingerprint
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 from kdjax.types import DataSet
 
 SAMPLE = 1000  # examples of a split that its fingerprint is of, evenly spaced
@@ -98,7 +98,7 @@ def arrays_dataset(
     splits = {s: Subset(splits['train'], np.array(indices)) for s, indices in rows.items()}
     say(f'{prefix}splits drawn: {", ".join(f"{s} {len(x):,}" for s, x in splits.items())}.')
   if not len(splits.get('test', ())):
-    raise KdjaxError(f'{prefix}{len(source)} examples are too few to draw a test split: give test.')
+    raise KdjaxError(f'{prefix}{counted(len(source), "example")}: too few to draw a test split; give test.')
   content = [_digest(split) for split in splits.values()]
   mark = fingerprint(content, sorted(keys), names, label)
   return DataSet(splits, names, mark, rate=sounds.rate if sounds else rate, content=fingerprint(content))

@@ -11,7 +11,7 @@ from kdjax.errors import KdjaxError
 from kdjax.input import images
 from kdjax.input import tokenizer as tokenizers
 from kdjax.runtime import files, notices
-from kdjax.runtime.progress import say
+from kdjax.runtime.progress import counted, say
 from kdjax.types import DataSet
 
 # Counts of a text that are in no batch: whether it was truncated, its words, its unknown words.
@@ -110,7 +110,7 @@ def _labels(array, classes, names):
     )
   for row in np.flatnonzero((array < -1) | (array >= classes))[:1]:
     raise KdjaxError(
-      f'{names[row]} has the label {array[row]}, and the data set has {classes} classes '
+      f'{names[row]} has the label {array[row]}, and the data set has {counted(classes, "class")} '
       f'(0 to {classes - 1}; -1 for a label that is not known).'
     )
   return array.astype(np.int32)

@@ -8,6 +8,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.pretrained.find import Files, companion, read_json
+from kdjax.runtime.progress import counted
 
 LAST = re.compile(r'params/head/(?:(?:linear|distillation)/)?(?:kernel|bias)')
 UNNAMED = re.compile(r'(label|class) ?\d+')
@@ -79,7 +80,7 @@ def check(converted: Mapping[str, Any], expected: Mapping[str, Any], init: str) 
   """
   theirs, ours = count(converted), count(expected)
   if ours and theirs != ours:
-    problem = f'has {theirs:,} classes' if theirs else 'has no classifier'
+    problem = f'has {counted(theirs, "class")}' if theirs else 'has no classifier'
     raise KdjaxError(
       f'{init} {problem}, and the data set has {ours:,}: to train a new classifier on it, give the model an '
       'init of its own (teacher.model.init) in place of teacher.init.'

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kdjax.errors import KdjaxError
 from kdjax.runtime import files as json_files
 from kdjax.runtime.files import regular_file, user_path
+from kdjax.runtime.progress import counted
 
 TORCH = ('.bin', '.pth', '.pt')
 PATTERNS = ('*.safetensors', '*.json', '*.txt')
@@ -66,7 +67,9 @@ def _indexed(index: Path) -> tuple[Path, ...]:
   if any(not s or Path(s).name != s for s in shards):
     raise KdjaxError(f'{index} names files outside its folder.')
   if missing := [s for s in shards if not os.path.isfile(index.with_name(s))]:
-    raise KdjaxError(f'{index} names {len(shards)} files, and {missing[0]} is not there: fetch it anew.')
+    raise KdjaxError(
+      f'{index} names {counted(len(shards), "file")}, and {missing[0]} is not there: fetch it anew.'
+    )
   return tuple(index.with_name(s) for s in shards)
 
 

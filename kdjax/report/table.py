@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from kdjax.report import exports, modality_robustness, words
+from kdjax.report import classes, exports, modality_robustness, words
 from kdjax.runtime.progress import counted, duration
 
 OPTIONAL = ('ECE', 'agreement with teacher', 'KL to teacher')  # columns that are left out where unknown
@@ -131,6 +131,10 @@ def markdown(results: Mapping) -> str:
     lines += ['', '## Missing modalities', '', *markdown_table(modality_robustness.rows(results))]
   if exported := exports.rows(results.get('exports') or {}):
     lines += ['', '## Exports', '', *markdown_table(exported)]
+  if per_class := classes.rows(results):
+    shown, title = per_class[: classes.SHOWN], '## Classes'
+    title += f', the {len(shown)} of {len(per_class)} with the lowest F1' if per_class[len(shown) :] else ''
+    lines += ['', title, '', *markdown_table(shown)]
   lines += ['', '## Setting', '']
   # A code span, so that the command can be copied; double backticks, since it may contain one.
   lines += [
