@@ -9,8 +9,8 @@ from kdjax.errors import printable, printable_lines
 from kdjax.report import exports, frontier, ranking, tables, words
 from kdjax.report.page import data_html, frontier_html, html, index_html, ranking_html, table_html
 from kdjax.report.table import markdown, markdown_table, rows, setting, table
+from kdjax.runtime.files import swapped_in, write_json
 from kdjax.runtime.files import write as write_whole
-from kdjax.runtime.files import write_json
 
 __all__ = ['exports', 'frontier', 'markdown_table', 'ranking', 'rows', 'setting', 'table', 'tables', 'words']
 __all__ += ['write', 'write_data', 'write_frontier', 'write_index', 'write_ranking', 'write_table']
@@ -81,13 +81,18 @@ def write_data(
 
 
 def write_frontier(shipped: Mapping, folder: str | os.PathLike) -> None:
-  """Writes the forms of a student as `ship.json`, `ship.md` and `ship.html` into `folder`."""
+  """Writes the forms of a student as `ship.json`, `.md` and `.html` into `folder`, and two figures."""
   folder = Path(folder)
   write_json(folder / 'ship.json', shipped)
   shipped = _printable(shipped)
   lines = [f'# {shipped["name"]}: to ship', '', frontier.verdict(shipped), '', *shipped['notes'], '']
   write_file(folder / 'ship.md', '\n'.join([*lines, *markdown_table(frontier.rows(shipped)), '']))
   write_file(folder / 'ship.html', frontier_html(shipped))
+  for name, (figure, _, _) in zip(('size', 'latency'), frontier.figures(shipped), strict=True):
+    for axes in figure.axes:
+      axes.grid(color='#dddddd')
+    with swapped_in(folder / f'{name}.png') as part:
+      figure.savefig(part, format='png', dpi=110, bbox_inches='tight', facecolor='white')
 
 
 def write_index(all_results: Sequence[Mapping], folder: str | os.PathLike) -> None:
