@@ -144,8 +144,12 @@ class Model:
   def run(self, arrays):
     """The outputs [B, ...] by name for inputs [B, ...] by key."""
     given = {plain(k): np.ascontiguousarray(arrays[k], dtype) for k, (_, dtype) in self.inputs.items()}
-    outputs = self._run(given)
-    return {k: outputs[plain(k)] for k in self.about['outputs']}
+    # ONNX takes the range of activations over a whole batch: an example's answer would depend on the others.
+    apart = (self.about['format'], self.about.get('quantised')) == ('onnx', 'int8')
+    count = len(next(iter(given.values()))) if apart else 1
+    parts = [{k: v[i : i + 1] if apart else v for k, v in given.items()} for i in range(count)]
+    each = [self._run(part) for part in parts]
+    return {k: np.concatenate([one[plain(k)] for one in each]) for k in self.about['outputs']}
 
   def arrays(self, image=None, text=None, audio=None):
     """The inputs [1, ...] of one example: an image u8 [H, W, 3] or file, words, a sound f32 [N] or file."""
