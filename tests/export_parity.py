@@ -13,7 +13,7 @@ from kdjax.export import program as export_program
 from kdjax.nn.functional import functions
 from kdjax.runtime import files
 
-TAPS = ('logits', 'image/embed', 'text/embed', 'scale', 'embed')
+TAPS = ('logits', 'image/embed', 'text/embed', 'logit_scale', 'embed')
 # JAX's own two ways to run its 26 normalized layers of 1 to 64 pixels differ by 2.5e-5.
 TOLERANCE = {'bit_resnet': 1e-4}
 # One of each kind; the others are long checks.

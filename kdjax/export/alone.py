@@ -49,6 +49,11 @@ def load_onnx(path, threads):
   return run
 
 
+def joined(parts):
+  """The outputs of several batches as those of one; what has no rows, such as a temperature, is the same."""
+  return {k: np.concatenate([p[k] for p in parts]) if v.ndim else v for k, v in parts[0].items()}
+
+
 def load_litert(path, threads):
   """`run(inputs) -> outputs`, dicts by plain names, an example at a time."""
   from ai_edge_litert.interpreter import Interpreter
@@ -72,7 +77,7 @@ def load_litert(path, threads):
   def run(inputs):
     rows, inputs = len(next(iter(inputs.values()))), {k: stored(v, takes[k]) for k, v in inputs.items()}
     each = [runner(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(rows)]
-    return {k: real(np.concatenate([one[k] for one in each]), gives[k]) for k in each[0]}
+    return {k: real(v, gives[k]) for k, v in joined(each).items()}
 
   return run
 
@@ -148,8 +153,8 @@ class Model:
     apart = (self.about['format'], self.about.get('quantised')) == ('onnx', 'int8')
     count = len(next(iter(given.values()))) if apart else 1
     parts = [{k: v[i : i + 1] if apart else v for k, v in given.items()} for i in range(count)]
-    each = [self._run(part) for part in parts]
-    return {k: np.concatenate([one[plain(k)] for one in each]) for k in self.about['outputs']}
+    outputs = joined([self._run(part) for part in parts])
+    return {k: outputs[plain(k)] for k in self.about['outputs']}
 
   def arrays(self, image=None, text=None, audio=None):
     """The inputs [1, ...] of one example: an image u8 [H, W, 3] or file, words, a sound f32 [N] or file."""
@@ -185,6 +190,8 @@ class Model:
 
   def __call__(self, image=None, text=None, audio=None):
     """[(answer, score), ...] for one example, the best first."""
+    if 'text/response' in self.interface['example']:
+      raise SystemExit('the model writes texts, a token at a time: `kdjax predict --runtime` runs it.')
     outputs = {k: v[0] for k, v in self.run(self.arrays(image, text, audio)).items()}
     task, classes = self.interface['task']['name'], self.interface['classes']
     if task == 'retrieval':
