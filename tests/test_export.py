@@ -13,7 +13,7 @@ import model_cases
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports
 from kdjax.experiment import predict, trained_model
-from kdjax.export import answers, formats, hub, packages, program, run
+from kdjax.export import alone, answers, formats, hub, packages, program, run
 from kdjax.export import folder as folders
 from kdjax.input.images import read_image
 from kdjax.runtime import files
@@ -35,8 +35,6 @@ def written(form, one, tmp_path):
   module.write(one, tmp_path / module.FILE)
   about = {'format': form, 'inputs': one.inputs, 'outputs': one.outputs, 'interface': {}}
   files.write_json(tmp_path / folders.FILE, about)
-  from kdjax.export import alone
-
   return alone.Model(tmp_path).run
 
 
@@ -223,3 +221,18 @@ def test_a_folder_for_the_hub(trained, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
   with pytest.raises(KdjaxError, match='--push needs the package huggingface_hub .*: pip install'):
     hub.push(folder, 'me/mine')
+
+
+@LITERT
+@pytest.mark.parametrize('scheme, limit', [('int8', 0.05), ('int4', 0.5), ('static8', 0.1)])
+def test_litert_in_fewer_bits(scheme, limit, tmp_path):
+  pytest.importorskip('ai_edge_quantizer')
+  one, inputs = export_parity.program('mel_cnn'), export_parity.inputs('mel_cnn', 8)
+  module = formats.module('litert')
+  module.write(one, tmp_path / 'float.tflite')
+  module.quantise(tmp_path / 'float.tflite', tmp_path / module.FILE, scheme, inputs)
+  about = {'format': 'litert', 'quantised': scheme, 'inputs': one.inputs, 'outputs': one.outputs}
+  files.write_json(tmp_path / folders.FILE, about | {'interface': {}})
+  outputs = alone.Model(tmp_path).run(inputs)
+  for key, array in jax.jit(one.apply)(one.weights, inputs).items():
+    assert np.abs(outputs[key] - array).mean() < limit * array.std(), key

@@ -46,6 +46,8 @@ def test_missing_modalities(tmp_path):
     ('cifar_resnet', 'int4', 0.5),
     ('cifar_resnet', 'static8', 0.3),
     ('gpt2', 'static8', 0.5),
+    ('mel_cnn', 'int8', 0.05),  # its spectrogram stays in float
+    ('mel_cnn', 'static8', 0.1),
   ],
 )
 def test_fewer_bits(name, scheme, limit, tmp_path):

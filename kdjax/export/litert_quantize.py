@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 def quantize(source: str, target: str, scheme: str, rows: str) -> None:
   """Writes `target`, in the `scheme` of `kdjax.export.quantize`; `rows` are examples for the ranges."""
-  from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+  from ai_edge_quantizer import algorithm_manager, calibrator, qtyping, quantizer, recipe, recipe_manager
   from ai_edge_quantizer.utils import qsv_utils
 
   recipes = {
@@ -16,14 +16,17 @@ def quantize(source: str, target: str, scheme: str, rows: str) -> None:
     'int4': recipe.dynamic_wi4_afp32,
     'static8': recipe.static_wi8_ai8,
   }
-  chosen = recipes[scheme]()
+  manager = recipe_manager.RecipeManager()
+  manager.load_quantization_recipe(recipes[scheme]())
+  left = algorithm_manager.AlgorithmName.NO_QUANTIZE
+  # The matmuls of a spectrogram: rounded, they hear nothing.
+  manager.add_quantization_config('.*front_end.*', qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=left)
+  chosen = manager.get_quantization_recipe()
   work, ranges = quantizer.Quantizer(source, chosen), None
   if work.need_calibration:
     arrays = load_file(rows)
     count = len(next(iter(arrays.values())))
     examples = [{k: v[i : i + 1] for k, v in arrays.items()} for i in range(count)]
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(chosen)
     # The default is a moving average, which clips.
     observer = calibrator.Calibrator(source, qsv_update_func=qsv_utils.min_max_update)
     observer.calibrate({'serving_default': examples}, manager)

@@ -42,23 +42,39 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
   if scheme == 'static8' and not calibration:
     raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as temporary:
-    between = Path(temporary) / 'model.onnx'
+    named, between = (Path(temporary) / f'{name}.onnx' for name in ('named', 'quantised'))
+    left = {'nodes_to_exclude': _constants(onnx, source, named)}
     try:
       if scheme == 'int8':
-        settings = {'op_types_to_quantize': ['MatMul', 'Gemm'], 'per_channel': True}
-        quantization.quantize_dynamic(source, between, weight_type=quantization.QuantType.QInt8, **settings)
+        settings: Any = {'op_types_to_quantize': ['MatMul', 'Gemm'], 'per_channel': True} | left
+        quantization.quantize_dynamic(named, between, weight_type=quantization.QuantType.QInt8, **settings)
       elif scheme == 'static8':
         kinds: Any = {'activation_type': quantization.QuantType.QUInt8, 'per_channel': True}
         kinds['weight_type'] = quantization.QuantType.QInt8
         # A table of embeddings with a scale a row would give its scales to what is looked up.
         known = sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry} - {'Gather'})
         rows = _reader(calibration or {})
-        quantization.quantize_static(source, between, rows, op_types_to_quantize=known, **kinds)
+        quantization.quantize_static(named, between, rows, op_types_to_quantize=known, **kinds, **left)
     except Exception as e:  # whatever the quantiser meets
       raise KdjaxError(f'this model cannot be quantised ({scheme}): {files.first_line(e)}') from e
     model = onnx.load(str(source if scheme == 'int4' else between))
     weights_alone(model, 4 if scheme == 'int4' else 8)
     part.write_bytes(model.SerializeToString())
+
+
+def _is_weight(name: str) -> bool:
+  """Whether an initialiser is a weight of the model; others, such as the mel filters, are never rounded."""
+  return name.startswith(('params/', 'frozen/'))
+
+
+def _constants(onnx: Any, source: Path, named: Path) -> list[str]:
+  """Writes the model with a name for every node; returns the matmuls with a constant that is no weight."""
+  model = onnx.load(str(source))
+  constants = {x.name for x in model.graph.initializer if not _is_weight(x.name)}
+  for i, node in enumerate(model.graph.node):
+    node.name = node.name or f'{node.op_type}_{i}'
+  onnx.save(model, str(named))
+  return [n.name for n in model.graph.node if n.op_type in ('MatMul', 'Gemm') and n.input[1] in constants]
 
 
 def _reader(calibration: Mapping[str, np.ndarray]) -> Any:
@@ -94,7 +110,7 @@ def weights_alone(model: Any, bits: int) -> None:
   added = []
   for weight in list(graph.initializer):
     values = numpy_helper.to_array(weight) if weight.data_type == kinds.FLOAT else np.zeros(0)
-    if weight.name not in axes or values.ndim < 2 or values.size < SMALLEST:
+    if weight.name not in axes or not _is_weight(weight.name) or values.ndim < 2 or values.size < SMALLEST:
       continue
     axis = axes[weight.name] % values.ndim
     others = tuple(i for i in range(values.ndim) if i != axis)

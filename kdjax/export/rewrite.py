@@ -1,5 +1,6 @@
 """Operations of a program replaced by others of the same result, which a runtime knows better."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,7 +47,11 @@ def _run(jaxpr, constants, inputs, rules):
     elif outputs is None:
       bound = equation.primitive.get_bind_params(params)
       functions, settings = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10
-      outputs = equation.primitive.bind(*functions, *arrays, **settings)
+      scope = str(equation.source_info.name_stack)
+      with (
+        jax.named_scope(scope) if scope else contextlib.nullcontext()
+      ):  # for the names of a format's own file
+        outputs = equation.primitive.bind(*functions, *arrays, **settings)
       outputs = outputs if equation.primitive.multiple_results else [outputs]
     values.update(zip(equation.outvars, outputs, strict=True))
   return [read(x) for x in jaxpr.outvars]

@@ -13,6 +13,8 @@ from kdjax.nn.layers import COMPUTED, read
 from kdjax.nn.taps import raise_precision
 from kdjax.types import Array
 
+FRONT_END = 'front_end'  # the scope of matmuls that no export rounds
+
 
 class Mel(NamedTuple):
   """Settings of a log-mel spectrogram.
@@ -173,13 +175,15 @@ def mel_power(windowed: Array, config: Mel | Fbank) -> Array:
   if portable.value:  # few runtimes have the FFT of every size
     angles = 2 * np.pi / config.n_fft * np.outer(np.arange(windowed.shape[-1]), range(config.n_fft // 2 + 1))
     bases = (jnp.asarray(f(angles), windowed.dtype) for f in (np.cos, np.sin))
-    real, imaginary = (jnp.matmul(windowed, base, precision='highest') for base in bases)
+    with jax.named_scope(FRONT_END):
+      real, imaginary = (jnp.matmul(windowed, base, precision='highest') for base in bases)
     power = jnp.square(real) + jnp.square(imaginary)
   else:
     spectrum = jnp.fft.rfft(windowed, config.n_fft, axis=-1)
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
   bank = jnp.asarray(filters(config), power.dtype)
-  return jnp.matmul(power, bank, precision=jax.lax.Precision.HIGHEST)
+  with jax.named_scope(FRONT_END):
+    return jnp.matmul(power, bank, precision=jax.lax.Precision.HIGHEST)
 
 
 def log_mel(audio: Array, config: Mel) -> Array:
