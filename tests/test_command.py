@@ -156,6 +156,7 @@ def test_help_is_worth_reading(call):
 
 @pytest.mark.parametrize('name', ['', *help_text.COMMANDS])
 def test_help_of_a_command_is_one_screen(capsys, name, monkeypatch):
+  importlib.import_module('kdjax.cli.flags')  # which defines what is shown
   monkeypatch.setattr(sys, 'argv', ['/usr/bin/kdjax'])
   assert help_text.asked([name, '--help']) and help_text.show([name, '--help']) == 0
   lines = capsys.readouterr().out.splitlines()

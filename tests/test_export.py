@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+import export_parity
 import model_cases
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import exports

@@ -43,7 +43,7 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
     raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as temporary:
     named, between = (Path(temporary) / f'{name}.onnx' for name in ('named', 'quantised'))
-    left = {'nodes_to_exclude': _constants(onnx, source, named)}
+    left: Any = {'nodes_to_exclude': _constants(onnx, source, named)}
     try:
       if scheme == 'int8':
         settings: Any = {'op_types_to_quantize': ['MatMul', 'Gemm'], 'per_channel': True} | left
