@@ -104,6 +104,7 @@ def load_python(folder, threads):
 FORMATS = {
   'python': ('.', load_python),
   'onnx': ('model.onnx', load_onnx),
+  'web': ('model.onnx', load_onnx),
   'litert': ('model.tflite', load_litert),
   'stablehlo': ('model.stablehlo', load_stablehlo),
 }

@@ -49,6 +49,7 @@ def write(
   name: str,
   folder: Path,
   calibration: Mapping[str, np.ndarray] | None = None,
+  finish: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
   """Writes a model in a format, whole or not at all; what the folder held before is replaced.
 
@@ -58,6 +59,7 @@ def write(
     name: of the format, with a scheme of `formats.SCHEMES` after a '-' where it is quantised.
     folder: of this export alone.
     calibration: inputs [N, ...] of the program, from the training split, for a scheme with fixed ranges.
+    finish: writes what the format needs beside its file into the folder that is given.
 
   Returns:
     The content of export.json.
@@ -79,6 +81,8 @@ def write(
     files.write(part / 'predict.py', Path(alone.__file__).read_text(encoding='utf-8'))
     if trained.tokenizer is not None:
       files.write(part / tokenizers.FILE, trained.tokenizer.to_str())
+    if finish:
+      finish(part)
     about = {
       'format': form,
       'quantised': scheme,
@@ -131,8 +135,9 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def size(folder: Path, about: Mapping[str, Any]) -> int:
   """Bytes of the model; its tokenizer comes on top."""
-  others = 'predict.py', tokenizers.FILE
-  return sum((folder / name).stat().st_size for name in about['files'] if name not in others)
+  others, file = ('predict.py', tokenizers.FILE), formats.module(about['format']).FILE
+  names = [file] if file in about['files'] else [name for name in about['files'] if name not in others]
+  return sum((folder / name).stat().st_size for name in names)
 
 
 def digest(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The command `export`: a trained model in several formats, each scored in its own runtime."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,12 @@ def export(
   exported, failed = {}, []
   model = program(trained)
   calibration = calibrated(experiment, model) if experiment else None
+  rest = {'trained': trained, 'workdir': workdir, 'experiment': experiment, 'stage': stage, 'trusted': trusted}
   for name in names:
     folder = workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
     try:
-      about = folders.write(model, trained, name, folder, calibration)
+      more = getattr(formats.module(name), 'finish', None)
+      about = folders.write(model, trained, name, folder, calibration, more and functools.partial(more, **rest))
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue
