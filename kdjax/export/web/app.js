@@ -17,7 +17,9 @@ let encode, page;
 let turn = 0;
 let last = Promise.resolve(); // a runtime answers one question at a time
 
-start().catch(problem);
+const loaded = testing() ? heldBack() : () => {};
+
+start().catch(problem).finally(loaded);
 
 async function start() {
   $('status').textContent = 'loading …';
@@ -33,9 +35,21 @@ async function start() {
   listen();
   page.examples.forEach(button);
   $('examples-field').hidden = !page.examples.length;
-  const query = new URLSearchParams(location.search);
-  if (query.has('selftest')) return selftest();
-  if (page.examples.length) await show(Number(query.get('example') ?? 0));
+  if (testing()) await selftest();
+  const first = Number(new URLSearchParams(location.search).get('example') ?? 0);
+  if (first in page.examples) await show(first);
+}
+
+function testing() {
+  return new URLSearchParams(location.search).has('selftest');
+}
+
+/** Keeps the page from being loaded, which is when `chromium --dump-dom` reads it, until a function is called. */
+function heldBack() {
+  const frame = document.body.appendChild(node('iframe'));
+  frame.hidden = true;
+  frame.contentDocument.open();
+  return () => frame.contentDocument.close();
 }
 
 /** The card of a model, with its place for answers. */
@@ -207,7 +221,7 @@ function problem(e) {
   $('problem').textContent = e.message;
   $('problem').hidden = false;
   if ($('status').textContent === 'loading …') $('status').textContent = '';
-  if (new URLSearchParams(location.search).has('selftest')) $('selftest').textContent = JSON.stringify({ problem: e.message });
+  if (testing()) $('selftest').textContent = JSON.stringify({ problem: e.message });
 }
 
 function node(tag, kind = '', text = '') {
