@@ -12,6 +12,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from scipy.io import wavfile
@@ -93,7 +94,9 @@ def page(trained, tmp_path):
 @pytest.mark.whole
 def test_the_page_answers_as_python_does(page, serve, tmp_path):
   workdir, folder = page
-  about = json.loads((folder / 'page.json').read_text())
+  loaded, about = answers.load(folder), json.loads((folder / 'page.json').read_text())
+  question = {'text': ['is it red?']}
+  assert loaded.predict(question)[0][0][0] == predict.load(workdir).predict(question)[0][0][0]
   assert about['examples'] and [m['name'] for m in about['models']] == ['student', 'teacher']
   rng = np.random.default_rng(0)
   for i, shape in enumerate([(37, 51, 3), (9, 300, 3), (16, 5, 3), (64, 64)]):  # to be resized
@@ -116,9 +119,6 @@ def test_the_page_answers_as_python_does(page, serve, tmp_path):
       assert got[0][0] == expected[0][0] or abs(expected[0][1] - q[got[0][0]]) < 1e-6
       np.testing.assert_allclose([p[k] for k in q], list(q.values()), atol=1e-4)
       assert result[stage]['inputs'] == checksums(folder, stage, image, text)
-  loaded = answers.load(folder)
-  first = {'image': [images.read_image(folder / '0.png', '')], 'text': ['is it red?']}
-  assert loaded.predict(first)[0][0][0] == predict.load(workdir).predict(first)[0][0][0]
 
 
 def checksums(folder, stage, image, text):
@@ -154,8 +154,11 @@ def in_node(module, expression, given):
   return json.loads(ended.stdout)
 
 
+PIECES = "[PAD] [UNK] [CLS] [SEP] un ##aff ##able ##s what colour is it ? don ' t cafe naive ( 日 本 x"
+
+
 def wordpiece():
-  words = '[PAD] [UNK] [CLS] [SEP] un ##aff ##able ##s what colour is it ? don \' t cafe naive ( 日 本 x'.split()
+  words = PIECES.split()
   made = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token='[UNK]'))
   made.normalizer = normalizers.BertNormalizer()
   made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -171,7 +174,9 @@ def words():
 
 
 def plain():
-  made = Tokenizer(models.WordLevel({'[UNK]': 0, 'is': 1, 'it': 2, '?!': 3, "'": 4, 'don': 5}, unk_token='[UNK]'))
+  made = Tokenizer(
+    models.WordLevel({'[UNK]': 0, 'is': 1, 'it': 2, '?!': 3, "'": 4, 'don': 5}, unk_token='[UNK]')
+  )
   made.pre_tokenizer = pre_tokenizers.Whitespace()
   return made
 
@@ -189,14 +194,18 @@ def test_texts_have_the_same_ids(make):
 
 
 @NODE
-@pytest.mark.parametrize('shape', [(37, 51), (9, 300), (300, 9), (16, 5), (1, 1), (28, 28), (20, 41)])
+@pytest.mark.parametrize(
+  'shape', [(37, 51), (9, 300), (300, 9), (16, 5), (1, 1), (28, 28), (20, 41), (200, 30)]
+)
 @pytest.mark.parametrize('channels', [1, 3])
 def test_images_have_the_same_pixels(shape, channels):
   image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
   image[:2] = 255 * (image[:2] > 127)  # where bicubic overshoots
   rgba = np.concatenate([image, np.full((*shape, 1), 255, np.uint8)], -1)
   given = {'data': rgba.ravel().tolist(), 'width': shape[1], 'height': shape[0]}
-  got = in_node('image.js', f'[...m.fit(x, [28, 20, {channels}])]', given)
+  got = in_node(
+    'image.js', f'[...m.fit(x, [28, 20, {channels}], {PIL.__version__.partition(".")[0]})]', given
+  )
   assert got == predict._fit_image(image, (28, 20, channels)).ravel().tolist()
 
 

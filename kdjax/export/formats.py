@@ -1,4 +1,6 @@
-"""The formats by name; each is a module with `FILE`, `RUNTIME`, `PIP` and `write`, some with `quantise` and `finish`.
+"""The formats by name; each is a module with `FILE`, `RUNTIME`, `PIP` and `write`.
+
+Some have `quantise`, and `finish`, which writes what the folder needs beside the model.
 
 A name is that of a format, or with a scheme after a '-' that of its quantised form, such as 'litert-int8'.
 """

@@ -72,12 +72,20 @@ def export(
   exported, failed = {}, []
   model = program(trained)
   calibration = calibrated(experiment, model) if experiment else None
-  rest = {'trained': trained, 'workdir': workdir, 'experiment': experiment, 'stage': stage, 'trusted': trusted}
+  rest = {
+    'trained': trained,
+    'workdir': workdir,
+    'experiment': experiment,
+    'stage': stage,
+    'trusted': trusted,
+  }
   for name in names:
     folder = workdir / exports.FOLDER / (name if stage == 'student' else f'{name}-{stage}')
     try:
       more = getattr(formats.module(name), 'finish', None)
-      about = folders.write(model, trained, name, folder, calibration, more and functools.partial(more, **rest))
+      about = folders.write(
+        model, trained, name, folder, calibration, more and functools.partial(more, **rest)
+      )
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import PIL
+
 from kdjax.errors import KdjaxError
 from kdjax.evaluation.modality_robustness import modalities
 from kdjax.experiment import predict, trained_model
@@ -58,7 +60,8 @@ def finish(
   files.write_json(
     part / PAGE,
     {
-      'name': files.read_json(workdir / 'config.json', {}, 'run its command again').get('name') or workdir.name,
+      'name': files.read_json(workdir / 'config.json', {}, 'run its command again').get('name')
+      or workdir.name,
       'models': models,
       'examples': web_examples.write(part, experiment, models[0]['keys']) if experiment else [],
       'runtime': version,
@@ -72,7 +75,12 @@ def _teacher(part: Path, workdir: Path, trusted: Sequence[str]) -> dict[str, Any
   shown = _model(trained, 'teacher', *TEACHER)
   program = run.program(trained)
   write(program, part / TEACHER[0])
-  about = {'format': 'onnx', 'model': trained.attributes, 'seed': trained.seed, 'interface': trained.interface}
+  about = {
+    'format': 'onnx',
+    'model': trained.attributes,
+    'seed': trained.seed,
+    'interface': trained.interface,
+  }
   files.write_json(part / TEACHER[1], about | {'inputs': program.inputs, 'outputs': program.outputs})
   return shown
 
@@ -91,8 +99,11 @@ def _model(trained: Trained, stage: str, file: str, about: str) -> dict[str, Any
     if key in keys and (modality == 'image' and (len(shape) != 3 or shape[2] not in (1, 3))):
       raise KdjaxError(f'web: the {stage} takes images {list(shape)}; a page gives [H, W, 1] or [H, W, 3].')
     if key in keys and modality in ('text', 'audio') and len(shape) != 1:
-      raise KdjaxError(f'web: the {stage} takes {modality} of the shape {list(shape)}; a page gives one axis.')
+      raise KdjaxError(
+        f'web: the {stage} takes {modality} of the shape {list(shape)}; a page gives one axis.'
+      )
   if 'text' in keys.values():
     web_tokenizer.check(trained.tokenizer)
-  names = {'names': sentiment.NAMES} if task == 'sentiment' else {}
-  return {'name': stage, 'file': file, 'about': about, 'keys': keys} | names
+  shown = {'name': stage, 'file': file, 'about': about, 'keys': keys}
+  shown |= {'pillow': int(PIL.__version__.partition('.')[0])}  # which resizes of the page are to be as
+  return shown | ({'names': sentiment.NAMES} if task == 'sentiment' else {})

@@ -54,7 +54,9 @@ def _fetched() -> Path:
       ended = subprocess.run(command, cwd=temporary, capture_output=True, text=True, timeout=SECONDS)
       if ended.returncode:
         why = [line for line in ended.stderr.splitlines() if line.strip()] or [f'exit {ended.returncode}']
-        raise KdjaxError(f'web: npm cannot fetch onnxruntime-web ({why[0].strip()[:200]}): be online, {hint}.')
+        raise KdjaxError(
+          f'web: npm cannot fetch onnxruntime-web ({why[0].strip()[:200]}): be online, {hint}.'
+        )
       archive = next(Path(temporary).glob('*.tgz'))
       wanted = {'package/package.json', *(f'package/dist/{name}' for name in NAMES)}
       with tarfile.open(archive) as tar:

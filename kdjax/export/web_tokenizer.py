@@ -29,7 +29,9 @@ def check(tokenizer: Tokenizer | None) -> None:
   ):
     for step in _steps(about[key]):
       split = step['type'] == 'Split'
-      if step['type'] not in known or (split and (step['pattern'] != SPLIT or step['behavior'] != 'Isolated')):
+      if step['type'] not in known or (
+        split and (step['pattern'] != SPLIT or step['behavior'] != 'Isolated')
+      ):
         raise KdjaxError(
           f"web: the tokenizer's {key} is {step['type']}; a page runs {', '.join(known)} alone: train with "
           'data.tokenizer of that kind, or with none.'

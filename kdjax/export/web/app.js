@@ -110,7 +110,7 @@ function button(example, i) {
 
 async function files(example) {
   const blob = async (name) => name && (await fetched(name)).blob();
-  return { image: (await blob(example.image)) ?? null, audio: (await blob(example.audio)) ?? null, text: example.text ?? null };
+  return { image: (await blob(example.image)) ?? null, audio: (await blob(example.audio)) ?? null, text: example.text || null };
 }
 
 async function show(i) {

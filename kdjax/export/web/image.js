@@ -16,12 +16,12 @@ export async function decode(blob) {
   return { data, width, height };
 }
 
-/** u8 [H * W * C] of RGBA pixels, in the size and the channels of a model. */
-export function fit({ data, width, height }, [rows, columns, channels]) {
+/** u8 [H * W * C] of RGBA pixels, in the size and the channels of a model, as that version of Pillow has it. */
+export function fit({ data, width, height }, [rows, columns, channels], pillow) {
   const planes = [0, 1, 2].map((c) => {
     const plane = new Uint8Array(width * height);
     for (let i = 0; i < plane.length; i++) plane[i] = data[4 * i + c];
-    return resize(plane, width, height, columns, rows);
+    return resize(plane, width, height, columns, rows, pillow);
   });
   const fitted = new Uint8Array(rows * columns * channels);
   for (let i = 0; i < rows * columns; i++) {
@@ -31,11 +31,12 @@ export function fit({ data, width, height }, [rows, columns, channels]) {
   return fitted;
 }
 
-/** Pillow resizes the rows, rounds to bytes, and then the columns. */
-function resize(plane, width, height, columns, rows) {
-  const wide = columns === width ? plane : pass(plane, height, width, columns);
-  if (rows === height) return wide;
-  return transpose(pass(transpose(wide, height, columns), columns, height, rows), columns, rows);
+/** Pillow resizes along one axis, rounds to bytes, and then along the other; tall images first in height since 13. */
+function resize(plane, width, height, columns, rows, pillow) {
+  const narrow = (x, lines) => (columns === width ? x : pass(x, lines, width, columns));
+  const flat = (x, size) => (rows === height ? x : transpose(pass(transpose(x, height, size), size, height, rows), size, rows));
+  const tall = pillow >= 13 && height > rows && height - rows > 2 * (width - columns);
+  return tall ? narrow(flat(plane, width), rows) : flat(narrow(plane, height), columns);
 }
 
 function transpose(image, rows, columns) {

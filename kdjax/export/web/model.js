@@ -19,7 +19,7 @@ export async function fetched(name) {
 }
 
 /** A model that page.json lists, ready to answer. */
-export async function load({ name, file, about, keys, names }, encode) {
+export async function load({ name, file, about, keys, names, pillow }, encode) {
   const { inputs, interface: known } = await (await fetched(about)).json();
   const bytes = new Uint8Array(await (await fetched(file)).arrayBuffer());
   const session = await ort.InferenceSession.create(bytes, { executionProviders: ['wasm'] });
@@ -52,7 +52,7 @@ export async function load({ name, file, about, keys, names }, encode) {
   function values(modality, key, value, shape, dtype) {
     if (modality === 'text') return encode(value).ids;
     if (modality === 'audio') return sounds.fit(value, known.rate, shape[0]);
-    const fitted = images.fit(value, shape);
+    const fitted = images.fit(value, shape, pillow);
     if (dtype === 'uint8' || !known.ranges[key]) return fitted;
     return Float32Array.from(fitted, (v) => Math.fround(v / 127.5) - 1);
   }
