@@ -111,7 +111,7 @@ def test_it_is_measured_on_the_test_split(trained, tmp_path):
   [
     ('tflite', "unknown format: 'tflite'"),
     ('litert-int7', "unknown scheme: 'int7'"),
-    ('stablehlo-int8', 'stablehlo has no quantised form; onnx and litert have'),
+    ('stablehlo-int8', 'stablehlo has no quantised form; onnx, litert and web have'),
   ],
 )
 def test_unknown_formats_are_one_line(trained, name, message):

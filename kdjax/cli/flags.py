@@ -35,7 +35,7 @@ SCALE = flags.DEFINE_string('scale', 'cpu', 'How large: smoke, cpu or paper.')
 ONLY = flags.DEFINE_string('only', '', 'Which cells: ROW,COLUMN, patterns of both, such as "KD,*".')
 SHARD = flags.DEFINE_string('shard', '', 'i/n takes every n-th experiment, i from 0.')
 PLAN = flags.DEFINE_bool('plan', False, 'Shows what it would take, and runs nothing.')
-TO = flags.DEFINE_list('to', [], 'Formats, with commas between: stablehlo, onnx, litert, python, hf.')
+TO = flags.DEFINE_list('to', [], 'Formats, with commas: stablehlo, onnx, litert, python, web, hf.')
 MEASURE = flags.DEFINE_bool(
   'measure', True, 'Whether exports are scored on the test split, and their cost is measured.'
 )

@@ -119,6 +119,7 @@ def load_python(folder, threads):
 FORMATS = {
   'python': ('.', load_python),
   'onnx': ('model.onnx', load_onnx),
+  'web': ('model.onnx', load_onnx),
   'litert': ('model.tflite', load_litert),
   'stablehlo': ('model.stablehlo', load_stablehlo),
 }
@@ -150,7 +151,7 @@ class Model:
     """The outputs [B, ...] by name for inputs [B, ...] by key."""
     given = {plain(k): np.ascontiguousarray(arrays[k], dtype) for k, (_, dtype) in self.inputs.items()}
     # ONNX takes the range of activations over a whole batch: an example's answer would depend on the others.
-    apart = (self.about['format'], self.about.get('quantised')) == ('onnx', 'int8')
+    apart = self.about['format'] in ('onnx', 'web') and self.about.get('quantised') == 'int8'
     count = len(next(iter(given.values()))) if apart else 1
     parts = [{k: v[i : i + 1] if apart else v for k, v in given.items()} for i in range(count)]
     outputs = joined([self._run(part) for part in parts])

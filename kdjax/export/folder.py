@@ -51,6 +51,7 @@ def write(
   folder: Path,
   calibration: Mapping[str, np.ndarray] | None = None,
   packed: bool = False,
+  finish: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
   """Writes a model in a format, whole or not at all; what the folder held before is replaced.
 
@@ -61,6 +62,7 @@ def write(
     folder: of this export alone.
     calibration: inputs [N, ...] of the program, from the training split, for a scheme with fixed ranges.
     packed: whether the file of the model is gzipped, as for a download.
+    finish: writes what the format needs beside its file into the folder that is given.
 
   Returns:
     The content of export.json.
@@ -79,11 +81,13 @@ def write(
         module.quantise(source, part / module.FILE, scheme, calibration)
     else:
       module.write(program, part / module.FILE)
-    if packed:
+    if packed and not finish:  # what a page needs it fetches as it is
       _pack(part / module.FILE)
     files.write(part / 'predict.py', Path(alone.__file__).read_text(encoding='utf-8'))
     if trained.tokenizer is not None:
       files.write(part / tokenizers.FILE, trained.tokenizer.to_str())
+    if finish:
+      finish(part)
     about = {
       'format': form,
       'quantised': scheme,
@@ -149,8 +153,9 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def size(folder: Path, about: Mapping[str, Any]) -> int:
   """Bytes of the model; its tokenizer comes on top."""
-  others = 'predict.py', tokenizers.FILE
-  return sum((folder / name).stat().st_size for name in about['files'] if name not in others)
+  others, file = ('predict.py', tokenizers.FILE), formats.module(about['format']).FILE
+  names = [file] if file in about['files'] else [name for name in about['files'] if name not in others]
+  return sum((folder / name).stat().st_size for name in names)
 
 
 def digest(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""The formats by name; each is a module with `FILE`, `RUNTIME`, `PIP` and `write`, some with `quantise`.
+"""The formats by name; each is a module with `FILE`, `RUNTIME`, `PIP` and `write`.
+
+Some have `quantise`, and `finish`, which writes what the folder needs beside the model.
 
 A name is that of a format, or with a scheme after a '-' that of its quantised form, such as 'litert-int8'.
 """
@@ -8,7 +10,7 @@ from types import ModuleType
 
 from kdjax.errors import KdjaxError, unknown
 
-MODULES = {'stablehlo': 'stablehlo', 'litert': 'litert', 'onnx': 'onnx', 'python': 'numpy_code'}
+MODULES = {'stablehlo': 'stablehlo', 'litert': 'litert', 'onnx': 'onnx', 'python': 'numpy_code', 'web': 'web'}
 SCHEMES = {
   'int8': 'weights of 8 bits a channel, activations of 8 bits whose range is taken as they come',
   'int4': 'weights of 4 bits a channel',
@@ -39,5 +41,5 @@ def module(name: str) -> ModuleType:
   form, scheme = split(name)
   imported = importlib.import_module(f'kdjax.export.{MODULES[form]}')
   if scheme and not hasattr(imported, 'quantise'):
-    raise KdjaxError(f'{name}: {form} has no quantised form; onnx and litert have.')
+    raise KdjaxError(f'{name}: {form} has no quantised form; onnx, litert and web have.')
   return imported

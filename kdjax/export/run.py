@@ -1,5 +1,6 @@
 """The command `export`: a trained model in several formats, each scored in its own runtime."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def export(
   exported, failed = {}, []
   model = program(trained)
   calibration = calibrated(experiment, model) if experiment else None
+  rest = {
+    'trained': trained,
+    'workdir': workdir,
+    'experiment': experiment,
+    'stage': stage,
+    'trusted': trusted,
+  }
   for name in names:
     target = folder(workdir, name, stage)
     try:
@@ -80,7 +88,9 @@ def export(
         hub.write(workdir, stage, trained.seed, trained.attributes['model'], target)
         say(f'hf: {target}')
         continue
-      about = folders.write(model, trained, name, target, calibration, packed)
+      more = getattr(formats.module(name), 'finish', None)
+      finish = more and functools.partial(more, **rest)
+      about = folders.write(model, trained, name, target, calibration, packed, finish)
     except KdjaxError as e:
       failed.append(f'{name}: {e}')
       continue
