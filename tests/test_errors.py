@@ -256,7 +256,7 @@ def test_a_corrupt_image(experiment, config, tmp_path):
 def test_a_label_outside_the_classes(experiment, config, tmp_path, monkeypatch):
   config.data.update(rows(tmp_path, *[GOOD | {'split': s} for s in ('train', 'test')]))
   monkeypatch.setattr('kdjax.datasets.manifest.Rows.label', lambda *a: 3)
-  refused(experiment, 'example 1 has the label 3', '1 classes')
+  refused(experiment, 'example 1 has the label 3', '1 class ')
 
 
 def test_images_of_different_sizes(experiment, config, tmp_path):

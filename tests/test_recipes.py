@@ -154,4 +154,5 @@ def test_the_package_has_every_folder_and_the_recipes(monkeypatch):
   folders = {'.'.join(p.parent.relative_to(ROOT).parts) for p in (ROOT / 'kdjax').rglob('*.py')}
   assert {*places} - folders == {'kdjax.configs', 'kdjax.configs.tables'} and folders <= {*places}
   data = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['tool']['setuptools']
-  assert [*(ROOT / 'kdjax').glob(data['package-data']['kdjax'][0])] == [*(ROOT / 'kdjax').rglob('*.html')]
+  packed = {path for pattern in data['package-data']['kdjax'] for path in (ROOT / 'kdjax').glob(pattern)}
+  assert packed == {p for end in ('html', 'js') for p in (ROOT / 'kdjax').rglob(f'*.{end}')}
