@@ -1,5 +1,7 @@
 """The ladder of a student from float to a few bits."""
 
+import sys
+
 import pytest
 
 from kdjax.errors import KdjaxError
@@ -61,3 +63,10 @@ def test_mistakes_are_one_line(trained, config, experiment):
     ship.ship(trained, 'stablehlo')
   with pytest.raises(KdjaxError, match='holds no finished student: run the student first'):
     ship.ship(experiment(), 'onnx')
+
+
+def test_a_missing_package_is_said_before_anything_is_trained(trained, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  with pytest.raises(KdjaxError, match='ONNX needs the package onnx'):
+    ship.ship(trained, 'onnx', steps=3)
+  assert not list(trained.workdir.glob('ship/*_3'))

@@ -75,6 +75,7 @@ def ship(
     raise KdjaxError('a cohort has several students: set --workdir to the folder of one of them.')
   if not experiment.trained('student'):
     raise KdjaxError(f'{experiment.workdir} holds no finished student: run the student first.')
+  _check(experiment, form, trusted)
   forms = [Form('float', '', 'none', experiment.workdir, 'student')]
   forms += [Form(f'int{bits}', f'int{bits}', 'none', experiment.workdir, 'student') for bits in BITS[1:]]
   for bits in BITS:
@@ -88,6 +89,15 @@ def ship(
   shipped = chosen(experiment, rows, tolerance, max_bytes, max_ms)
   report.write_frontier(shipped, experiment.workdir / FOLDER)
   return shipped
+
+
+def _check(experiment, form, trusted) -> None:
+  """Exports the student in 4 bits and opens it, so that what is missing is said before anything is trained."""
+  trained = trained_model.load(experiment.workdir, 'student', None, trusted)
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = Path(temporary) / 'export'
+    folders.write(run.program(trained), trained, f'{form}-int4', folder)
+    folders.read(folder)
 
 
 def trained_on(experiment: Experiment, bits: int, steps: int = 0) -> Experiment:
