@@ -92,7 +92,7 @@ def ship(
 
 
 def _check(experiment, form, trusted) -> None:
-  """Exports the student in 4 bits and opens it, so that what is missing is said before anything is trained."""
+  """Exports the student in 4 bits and opens it: what is missing is said before anything is trained."""
   trained = trained_model.load(experiment.workdir, 'student', None, trusted)
   with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary) / 'export'
