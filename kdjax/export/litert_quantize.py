@@ -19,7 +19,7 @@ def quantize(source: str, target: str, scheme: str, rows: str) -> None:
   manager = recipe_manager.RecipeManager()
   manager.load_quantization_recipe(recipes[scheme]())
   left = algorithm_manager.AlgorithmName.NO_QUANTIZE
-  # The matmuls of a spectrogram: rounded, they hear nothing.
+  # The matmuls of a spectrogram: 8 bits are too few for them.
   manager.add_quantization_config('.*front_end.*', qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=left)
   chosen = manager.get_quantization_recipe()
   work, ranges = quantizer.Quantizer(source, chosen), None

@@ -70,10 +70,10 @@ def _output(file: File, value: str) -> str:
 
 def _model(onnx: ModuleType, program: Program, file: File, outputs: Mapping[str, str]):
   """The protocol buffer of a file."""
-  made = {node.output for node in file.nodes.values()}
+  produced = {node.output for node in file.nodes.values()}
   names, nodes = {}, []
   for tap, tensor in outputs.items():
-    if tensor in made and tensor not in names:
+    if tensor in produced and tensor not in names:
       names[tensor] = name(tap)
     else:
       nodes.append(('Identity', [tensor], name(tap), {}))

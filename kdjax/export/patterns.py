@@ -40,8 +40,8 @@ def recognise(graph: Graph) -> None:
   for step in list(graph.steps.values()):
     shape = graph.shape(step.output)
     for pattern, rule in RULES:
-      found = match(graph, pattern, step.output) if pattern[0] == step.primitive else None
-      if found is not None and (new := rule(graph, found, uses, shape)) is not None:
+      bound = match(graph, pattern, step.output) if pattern[0] == step.primitive else None
+      if bound is not None and (new := rule(graph, bound, uses, shape)) is not None:
         primitive, inputs, params = new
         graph.steps[step.output] = Step(primitive, tuple(inputs), step.output, params)
         break
@@ -49,7 +49,7 @@ def recognise(graph: Graph) -> None:
       _join_numbers(graph, step, uses)
 
 
-def match(graph: Graph, pattern: Any, name: str, found: dict | None = None) -> dict[str, Any] | None:
+def match(graph: Graph, pattern: Any, name: str, bound: dict | None = None) -> dict[str, Any] | None:
   """What the words of a pattern stand for, if the value is computed so.
 
   Args:
@@ -57,26 +57,26 @@ def match(graph: Graph, pattern: Any, name: str, found: dict | None = None) -> d
     pattern: a word, for any value, at every place the same; a number; or a tuple of a primitive and the
       patterns of its operands, between which axes of size 1 may come and go.
     name: of the value.
-    found: what is known already.
+    bound: what is known already.
 
   Returns:
     word -> name; primitive -> the steps of it that matched; None where the value is computed otherwise.
   """
-  found = {} if found is None else found
+  bound = {} if bound is None else bound
   if isinstance(pattern, str):
-    return found | {pattern: name} if found.get(pattern, name) == name else None
+    return bound | {pattern: name} if bound.get(pattern, name) == name else None
   if isinstance(pattern, float):
     number = graph.scalar(name)
-    return found if number is not None and math.isclose(number, pattern, rel_tol=1e-6) else None
+    return bound if number is not None and math.isclose(number, pattern, rel_tol=1e-6) else None
   step = graph.step(name, pattern[0])
   if step is None:
     view = graph.step(name, *ONES)
-    return match(graph, pattern, view.inputs[0], found) if view else None
+    return match(graph, pattern, view.inputs[0], bound) if view else None
   if len(step.inputs) != len(pattern) - 1:
     return None
-  found = found | {step.primitive: (*found.get(step.primitive, ()), step)}
+  bound = bound | {step.primitive: (*bound.get(step.primitive, ()), step)}
   for order in (1, -1)[: 1 + (step.primitive in COMMUTATIVE)]:
-    matched: dict | None = found
+    matched: dict | None = bound
     for part, operand in zip(pattern[1:], step.inputs[::order], strict=True):
       matched = match(graph, part, operand, matched) if matched is not None else None
     if matched is not None:
@@ -124,70 +124,70 @@ def _vector(graph: Graph, name: str, size: Any) -> str | None:
   return name
 
 
-def _mean(graph, found, uses, shape):
-  total, whole = found['reduce_sum'][0], graph.shape(found['x'])
+def _mean(graph, bound, uses, shape):
+  total, whole = bound['reduce_sum'][0], graph.shape(bound['x'])
   axes = total.params['axes']
   kept = tuple(1 if i in axes else n for i, n in enumerate(whole))
   count = math.prod(whole[axis] for axis in axes)
-  if graph.scalar(found['count']) != count or shape not in (kept, graph.shape(total.output)):
+  if graph.scalar(bound['count']) != count or shape not in (kept, graph.shape(total.output)):
     return None
-  return 'reduce_mean', [found['x']], {'axes': axes, 'keepdims': shape == kept}
+  return 'reduce_mean', [bound['x']], {'axes': axes, 'keepdims': shape == kept}
 
 
-def _pool(graph, found, uses, shape):
-  pool = found['sum_pool'][0]
-  same = graph.scalar(found['count']) == math.prod(pool.params['window']) and shape == graph.shape(
+def _pool(graph, bound, uses, shape):
+  pool = bound['sum_pool'][0]
+  same = graph.scalar(bound['count']) == math.prod(pool.params['window']) and shape == graph.shape(
     pool.output
   )
-  return ('avg_pool', [found['x']], pool.params) if same else None
+  return ('avg_pool', [bound['x']], pool.params) if same else None
 
 
-def _limited(graph, found, uses, shape):
-  numbers = None not in (graph.scalar(found['least']), graph.scalar(found['most']))
-  same = numbers and shape == graph.shape(found['x'])
-  return ('clamp', [found['least'], found['x'], found['most']], {}) if same else None
+def _limited(graph, bound, uses, shape):
+  numbers = None not in (graph.scalar(bound['least']), graph.scalar(bound['most']))
+  same = numbers and shape == graph.shape(bound['x'])
+  return ('clamp', [bound['least'], bound['x'], bound['most']], {}) if same else None
 
 
-def _one_axis(found, *primitives):
+def _one_axis(bound, *primitives):
   """The axis over which all reductions go; None where there are several."""
-  axes = {step.params['axes'] for p in primitives for step in found[p]}
+  axes = {step.params['axes'] for p in primitives for step in bound[p]}
   (first, *more) = axes
   return first[0] if not more and len(first) == 1 else None
 
 
-def _softmax(graph, found, uses, shape):
-  axis = _one_axis(found, 'reduce_max', 'reduce_sum')
-  same = axis is not None and shape == graph.shape(found['x'])
-  return ('softmax', [found['x']], {'axis': axis}) if same else None
+def _softmax(graph, bound, uses, shape):
+  axis = _one_axis(bound, 'reduce_max', 'reduce_sum')
+  same = axis is not None and shape == graph.shape(bound['x'])
+  return ('softmax', [bound['x']], {'axis': axis}) if same else None
 
 
-def _gelu(graph, found, uses, shape):
-  same = shape == graph.shape(found['x'])
-  return ('gelu', [found['x']], {'approximate': 'tanh' in found}) if same else None
+def _gelu(graph, bound, uses, shape):
+  same = shape == graph.shape(bound['x'])
+  return ('gelu', [bound['x']], {'approximate': 'tanh' in bound}) if same else None
 
 
-def _norm(graph, found, uses, shape):
-  x, size, epsilon = found['x'], shape[-1:], graph.scalar(found['epsilon'])
+def _norm(graph, bound, uses, shape):
+  x, size, epsilon = bound['x'], shape[-1:], graph.scalar(bound['epsilon'])
   same = size and shape == graph.shape(x) and epsilon is not None
-  if not same or (scale := _vector(graph, found['scale'], *size)) is None:
+  if not same or (scale := _vector(graph, bound['scale'], *size)) is None:
     return None
   params = {'epsilon': epsilon}
-  mean, var = (_vector(graph, found[k], *size) for k in ('mean', 'var'))
+  mean, var = (_vector(graph, bound[k], *size) for k in ('mean', 'var'))
   if mean and var:
     return 'batch_norm', [x, mean, var, scale], params
   for pattern in VAR, FAST_VAR:
-    moments = match(graph, pattern, found['var'], {'x': x})
-    moments = match(graph, ('reduce_mean', 'x'), found['mean'], moments) if moments else None
+    moments = match(graph, pattern, bound['var'], {'x': x})
+    moments = match(graph, ('reduce_mean', 'x'), bound['mean'], moments) if moments else None
     if moments and _one_axis(moments, 'reduce_mean') == len(shape) - 1:
       return 'layer_norm', [x, scale], params
   return None
 
 
 def _biased(primitive):
-  def rule(graph, found, uses, shape):
+  def rule(graph, bound, uses, shape):
     """The bias becomes the last operand, where it is one for each channel."""
-    step = found[primitive][0]
-    bias = _vector(graph, found['bias'], shape[-1]) if shape == graph.shape(step.output) else None
+    step = bound[primitive][0]
+    bias = _vector(graph, bound['bias'], shape[-1]) if shape == graph.shape(step.output) else None
     return (primitive, [*step.inputs, bias], step.params) if bias and uses[step.output] == 1 else None
 
   return rule
