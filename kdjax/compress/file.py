@@ -72,7 +72,7 @@ def write(
 
   Args:
     path: the file.
-    variables: nested dicts of arrays, as `parametrize.folded` gives them: sharing is recognised from the values.
+    variables: nested dicts of arrays, as `parametrize.folded` gives them: shared weights are equal values.
     meta: plain JSON to keep with them, such as the model's config.
     index_bits: path -> bits of its gaps, from 1 to 16; the paper's for the others.
 
