@@ -104,6 +104,8 @@ def test_it_is_measured_on_the_test_split(trained, tmp_path):
   assert one['bytes'] == (workdir / 'exports/stablehlo/model.stablehlo').stat().st_size
   assert one['cold_start_s'] > 0 and one['latency_ms_one_thread'] > 0 and one['float']['latency_ms'] > 0
   assert exports.recorded(workdir).keys() == {'stablehlo'}
+  with pytest.raises(KdjaxError, match=r'stablehlo loses more than --tolerance=-0.1: top1 .* for '):
+    run.export(trained.workdir, ['stablehlo'], trained, tolerance=-0.1)
 
 
 @pytest.mark.parametrize(

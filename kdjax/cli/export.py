@@ -33,7 +33,7 @@ def export(command: str) -> None:
     say(f'not measured, since the data cannot be read: {e}')
     experiment = None
   chosen = flags.STAGE.value, flags.SEED.value
-  run.export(workdir, flags.TO.value, experiment, *chosen, trusted, flags.GZIP.value)
+  run.export(workdir, flags.TO.value, experiment, *chosen, trusted, flags.GZIP.value, flags.TOLERANCE.value)
   if flags.PUSH.value:
     say(hub.push(run.folder(workdir, 'hf', flags.STAGE.value), flags.PUSH.value))
 

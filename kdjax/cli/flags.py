@@ -39,7 +39,7 @@ TO = flags.DEFINE_list('to', [], 'Formats, with commas: stablehlo, onnx, litert,
 MEASURE = flags.DEFINE_bool(
   'measure', True, 'Whether exports are scored on the test split, and their cost is measured.'
 )
-TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'The most of the score that a shipped form may lose.')
+TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'The most of the score that an export may lose.')
 STEPS = flags.DEFINE_integer('steps', 0, "Of each further training; 0 for half of the student's.")
 MAX_BYTES = flags.DEFINE_float('max_bytes', 0, 'The largest file to ship; 0 for any.')
 MAX_MS = flags.DEFINE_float('max_ms', 0, 'The largest latency on one thread to ship, ms; 0 for any.')

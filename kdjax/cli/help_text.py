@@ -121,7 +121,7 @@ COMMANDS = {
     'predict.py that needs no kdjax; hf is a folder for the Hugging Face hub. onnx-int8, litert-int4, '
     'litert-static8 and so on have fewer bits. Each is scored on the whole test split in its own runtime, '
     'and its size and speed are measured.',
-    ('workdir', 'to', 'gzip', 'push', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
+    ('workdir', 'to', 'gzip', 'push', 'tolerance', 'measure', 'stage', 'seed', 'data_dir', 'trust', 'cache'),
     ('export --workdir=runs/quickstart --to=onnx,litert', 'predict --workdir=runs/quickstart --runtime=onnx'),
   ),
   'ship': Help(

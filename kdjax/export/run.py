@@ -50,6 +50,7 @@ def export(
   seed: int | None = None,
   trusted: Sequence[str] = (),
   packed: bool = False,
+  tolerance: float = 0.01,
 ) -> dict[str, dict[str, Any]]:
   """Exports a model into `workdir`/exports, a folder a format, and measures what was exported.
 
@@ -61,12 +62,14 @@ def export(
     seed: which of the stage's; the first by default.
     trusted: modules outside kdjax that may be imported.
     packed: whether the files of models are gzipped.
+    tolerance: the most of the score that an export may lose, in the score's own unit.
 
   Returns:
     name of the export -> what was measured.
 
   Raises:
-    KdjaxError: for a model that a format cannot take; the others have been exported then.
+    KdjaxError: for a model that a format cannot take, and for an export that loses more than `tolerance`; all
+      others have been exported then.
   """
   for name in names:
     _ = name == 'hf' or formats.module(name)  # all are known before the first is written
@@ -98,6 +101,11 @@ def export(
     say(f'{target.name}: {folders.size(target, about):,} bytes, {target}')
   results = measured(experiment, trained, stage, exported, trusted) if experiment and exported else {}
   show(results)
+  for name, one in results.items():
+    loss = (one['float_value'] - one['value']) * (1 if one['higher_is_better'] else -1)
+    if not loss <= tolerance:
+      values = f'{one["value"]:.4g} for {one["float_value"]:.4g}'
+      failed.append(f'{name} loses more than --tolerance={tolerance:g}: {one["metric"]} {values}')
   if failed:
     raise KdjaxError('; '.join(failed))
   return results
@@ -134,6 +142,7 @@ def measured(
     compared = measure.against(task, of_float, evaluated)
     results[name] = {
       'metric': task.metric,
+      'higher_is_better': task.higher_is_better,
       'value': compared['metrics'][task.metric],
       'float_value': compared['float_metrics'][task.metric],
       'stage': stage,
