@@ -12,7 +12,7 @@ import pytest
 import export_parity
 import model_cases
 from kdjax.errors import KdjaxError
-from kdjax.evaluation import exports
+from kdjax.evaluation import compare, exports
 from kdjax.experiment import predict, trained_model
 from kdjax.export import alone, answers, formats, hub, packages, program, run
 from kdjax.export import folder as folders
@@ -104,6 +104,10 @@ def test_it_is_measured_on_the_test_split(trained, tmp_path):
   assert one['bytes'] == (workdir / 'exports/stablehlo/model.stablehlo').stat().st_size
   assert one['cold_start_s'] > 0 and one['latency_ms_one_thread'] > 0 and one['float']['latency_ms'] > 0
   assert exports.recorded(workdir).keys() == {'stablehlo'}
+  results = compare.run(trained)
+  assert results['exports'].keys() == {'stablehlo'}
+  page, text = ((workdir / f'report.{kind}').read_text() for kind in ('html', 'md'))
+  assert 'Exports' in page and '| float, in JAX |' in text and '| stablehlo |' in text
   with pytest.raises(KdjaxError, match=r'stablehlo loses more than --tolerance=-0.1: top1 .* for '):
     run.export(trained.workdir, ['stablehlo'], trained, tolerance=-0.1)
 

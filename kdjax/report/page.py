@@ -182,12 +182,12 @@ def _tables(results):
   sections.append(
     ('Missing modalities', modality_robustness.rows(results) if 'modality_robustness' in results else [])
   )
+  per_class, pairs = classes.rows(results), classes.confused(results)
+  sections = [{'title': title, 'rows': body} for title, body in sections if body]
   exported = exports.rows(results.get('exports') or {})
   if exported:
     note = f'Each on the whole {results.get("split")} split, in its own runtime.'
     sections += [{'title': 'Exports', 'rows': exported, 'note': note, 'scrolls': True}]
-  per_class, pairs = classes.rows(results), classes.confused(results)
-  sections = [{'title': title, 'rows': body} for title, body in sections if body]
   if per_class:
     note = f"On {results.get('split')}, mean over seeds; the classes with the student's lowest F1 first."
     layout = {'scrolls': True, 'shown': classes.SHOWN}
