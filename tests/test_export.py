@@ -219,6 +219,7 @@ def test_code_of_an_export_is_not_run(trained, tmp_path):
 def test_a_folder_for_the_hub(trained, tmp_path, monkeypatch):
   workdir = tmp_path / 'w'
   shutil.copytree(trained.workdir, workdir)
+  (workdir / 'results.json').unlink(missing_ok=True)  # of a test that shares the workdir
   run.export(workdir, ['hf'], None)
   folder = workdir / 'exports' / 'hf'
   card = (folder / 'README.md').read_text()
