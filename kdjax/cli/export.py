@@ -62,7 +62,7 @@ def ship(command: str) -> int | None:
 
 
 def _workdir() -> Path:
-  """The folder of --workdir, with the cache of programs turned on."""
+  """The folder of --workdir."""
   logging.set_verbosity(logging.ERROR)
   if not flags.WORKDIR.value:
     raise KdjaxError('whose model? Set --workdir to the folder of an experiment.')

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax.experiment import predict
 from kdjax.experiment.predict import Predictor
 from kdjax.export import folder as folders
-from kdjax.export.program import PRESENT
+from kdjax.export.alone import PRESENT
 from kdjax.input import tokenizer as tokenizers
 from kdjax.nn import generate
 

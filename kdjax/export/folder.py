@@ -68,9 +68,12 @@ def write(
     The content of export.json.
 
   Raises:
-    KdjaxError: as the format does, or where the folder holds something else.
+    KdjaxError: as the format does, without the examples that a scheme needs, or where the folder holds
+      something else.
   """
   module, form, scheme = formats.module(name), *formats.split(name)
+  if scheme == 'static8' and not calibration:
+    raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   example, writes = trained.interface['example'], predict.writes(trained.interface)
   read = {k: v for k, v in example.items() if writes or k in program.inputs}
   interface = trained.interface | {'example': read}

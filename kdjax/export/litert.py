@@ -92,11 +92,9 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
     calibration: inputs [N, ...] of the program; 'static8' needs them.
 
   Raises:
-    KdjaxError: without the package, without the examples, or for a model that cannot be quantised so.
+    KdjaxError: without the package, or for a model that cannot be quantised so.
   """
   needed('ai_edge_quantizer', 'quantised LiteRT', f'{PIP} ai-edge-quantizer')
-  if scheme == 'static8' and not calibration:
-    raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as folder:
     rows = Path(folder) / 'rows.safetensors'
     save_file({programs.name(k): np.ascontiguousarray(v) for k, v in (calibration or {}).items()}, rows)

@@ -11,6 +11,7 @@ from kdjax.errors import KdjaxError
 from kdjax.export import program as programs
 from kdjax.export.packages import needed
 from kdjax.runtime import files
+from kdjax.training.quantize import channel_scale
 
 PIP = 'pip install kdjax[onnx]'
 SMALLEST = 128  # values of a weight that is worth a scale a channel
@@ -32,15 +33,13 @@ def quantise(source: Path, path: Path, scheme: str, calibration: Mapping[str, np
     calibration: inputs [N, ...] of the program; 'static8' needs them.
 
   Raises:
-    KdjaxError: without the packages, without the examples, or for a model that cannot be quantised so.
+    KdjaxError: without the packages, or for a model that cannot be quantised so.
   """
   onnx = needed('onnx', 'quantised ONNX', PIP)
   needed('onnxruntime', 'quantised ONNX', PIP)
   from onnxruntime import quantization
   from onnxruntime.quantization import registry
 
-  if scheme == 'static8' and not calibration:
-    raise KdjaxError('static8 needs examples for the ranges of activations: give it the data of the workdir.')
   with files.swapped_in(path) as part, tempfile.TemporaryDirectory() as temporary:
     named, between = (Path(temporary) / f'{name}.onnx' for name in ('named', 'quantised'))
     left: Any = {'nodes_to_exclude': _constants(onnx, source, named)}
@@ -113,9 +112,7 @@ def weights_alone(model: Any, bits: int) -> None:
     if weight.name not in axes or not _is_weight(weight.name) or values.ndim < 2 or values.size < SMALLEST:
       continue
     axis = axes[weight.name] % values.ndim
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    largest = np.abs(values).max(others, keepdims=True)
-    scale = np.where(largest > 0, largest / top, 1).astype(np.float32)
+    scale = channel_scale(values, axis, top).astype(np.float32)
     rounded = np.round(values / scale).astype(np.int8)
     name, kind = weight.name, kinds.INT8 if bits == 8 else kinds.INT4
     packed = rounded.tobytes() if bits == 8 else _nibbles(rounded)

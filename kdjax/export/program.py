@@ -10,12 +10,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from jax.interpreters import partial_eval
 
+from kdjax.export.alone import PRESENT, plain
 from kdjax.input.views import MODALITIES
 from kdjax.nn import conv
 from kdjax.nn.missing_modality import hide
 
 Spec = tuple[tuple[int, ...], str]  # shape of one example, without the axis of the batch, and dtype
-PRESENT = '/present'
+name = plain  # of an input or output in formats that allow no '/'
 OF_TRAINING = ('label', 'id', 'mask', 'epoch', 'group')
 
 
@@ -86,8 +87,3 @@ def arguments(inputs: Mapping[str, Spec], rows: Any) -> dict[str, jax.ShapeDtype
 def any_rows() -> Any:
   """The symbol for any number of examples."""
   return export.symbolic_shape('b')[0]
-
-
-def name(key: str) -> str:
-  """The name of an input or output in formats that allow no '/'."""
-  return key.replace('/', '_')

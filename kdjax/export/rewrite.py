@@ -48,9 +48,8 @@ def _run(jaxpr, constants, inputs, rules):
       bound = equation.primitive.get_bind_params(params)
       functions, settings = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10
       scope = str(equation.source_info.name_stack)
-      with (
-        jax.named_scope(scope) if scope else contextlib.nullcontext()
-      ):  # for the names of a format's own file
+      # What is in a format's own file is named after the scopes.
+      with jax.named_scope(scope) if scope else contextlib.nullcontext():
         outputs = equation.primitive.bind(*functions, *arrays, **settings)
       outputs = outputs if equation.primitive.multiple_results else [outputs]
     values.update(zip(equation.outvars, outputs, strict=True))

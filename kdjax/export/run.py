@@ -78,6 +78,7 @@ def export(
   model = program(trained)
   calibration = calibrated(experiment, model) if experiment else None
   rest = {
+    'program': model,
     'trained': trained,
     'workdir': workdir,
     'experiment': experiment,

@@ -135,7 +135,7 @@ def _measured(experiment, forms, form, trusted) -> list[dict[str, Any]]:
           evaluated = measure.evaluate(exported, task, source, f'{one.name}: seed {seed}, {split}')
           values[split].append(float(evaluated.metrics[task.metric][0]))
         first.setdefault(one.name, folder)
-      kept, tested = {'name': one.name, 'training': one.training}, values[next(iter(splits))]
+      kept, tested = {'name': one.name, 'training': one.training}, values['test']
       kept |= {
         'values': tested,
         'mean': float(np.mean(tested)),

@@ -13,7 +13,8 @@ from kdjax.experiment import predict, trained_model
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.trained_model import Trained
 from kdjax.export import onnx, run, web_examples, web_runtime, web_tokenizer
-from kdjax.export.program import PRESENT
+from kdjax.export.alone import PRESENT
+from kdjax.export.program import Program
 from kdjax.runtime import files
 from kdjax.runtime.progress import say
 from kdjax.tasks import sentiment
@@ -29,6 +30,7 @@ TAKEN = 'image', 'text', 'audio'
 
 def finish(
   part: Path,
+  program: Program,
   trained: Trained,
   workdir: Path,
   experiment: Experiment | None,
@@ -39,7 +41,8 @@ def finish(
 
   Args:
     part: the folder.
-    trained: the model that it holds.
+    program: of the model that it holds.
+    trained: that model.
     workdir: of the experiment, whose teacher is shown too where it has one.
     experiment: for examples of its test split; None for none.
     stage: of the model.
@@ -48,7 +51,7 @@ def finish(
   Raises:
     KdjaxError: for a model that the page cannot feed, or without npm.
   """
-  models = [_model(trained, stage, FILE, SHOWN)]
+  models = [_model(trained, program, stage, FILE, SHOWN)]
   version = web_runtime.copy(part / 'ort')
   for asset in sorted(ASSETS.glob('*.*')):
     shutil.copyfile(asset, part / asset.name)
@@ -72,8 +75,8 @@ def finish(
 def _teacher(part: Path, workdir: Path, trusted: Sequence[str]) -> dict[str, Any]:
   """Writes the teacher; gives what the page knows of it."""
   trained = trained_model.load(workdir, 'teacher', trusted=trusted)
-  shown = _model(trained, 'teacher', *TEACHER)
   program = run.program(trained)
+  shown = _model(trained, program, 'teacher', *TEACHER)
   write(program, part / TEACHER[0])
   about = {
     'format': 'onnx',
@@ -85,10 +88,10 @@ def _teacher(part: Path, workdir: Path, trusted: Sequence[str]) -> dict[str, Any
   return shown
 
 
-def _model(trained: Trained, stage: str, file: str, about: str) -> dict[str, Any]:
+def _model(trained: Trained, program: Program, stage: str, file: str, about: str) -> dict[str, Any]:
   """What the page knows of a model, where it can feed it and read its answers."""
   interface = trained.interface
-  task, inputs = interface['task']['name'], run.program(trained).inputs
+  task, inputs = interface['task']['name'], program.inputs
   if task not in TASKS or predict.writes(interface):
     raise KdjaxError(f'web: a page shows the answers of {", ".join(TASKS)}, and none of {task}.')
   keys = {k: m for m, k in modalities(interface['inputs'], interface['example']).items()}

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.training.quantize import CHANNELS
+from kdjax.training.quantize import CHANNELS, channel_scale
 from kdjax.types import Array, Model
 
 LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvTranspose, nn.Einsum)  # whose input is rounded
@@ -50,9 +50,7 @@ def weights(variables: Mapping, bits: int) -> Mapping:
 
 
 def _symmetric(x: Array, axis: int, bits: int) -> Array:
-  top, others = 2 ** (bits - 1) - 1, tuple(i for i in range(x.ndim) if i != axis % x.ndim)
-  largest = jnp.max(jnp.abs(x), others, keepdims=True)
-  scale = jnp.where(largest > 0, largest / top, 1)
+  scale = channel_scale(x, axis, 2 ** (bits - 1) - 1, jnp)
   return jnp.round(x / scale) * scale
 
 

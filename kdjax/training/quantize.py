@@ -44,12 +44,20 @@ def variables(full: Mapping, weights: str) -> Mapping:
       return x
     if weights == 'bfloat16':
       return x.astype(jnp.bfloat16)
-    others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
-    top = np.max(np.abs(x), others, keepdims=True)
-    scale = np.where(top > 0, top / 127, 1).astype(np.float32)
+    scale = channel_scale(x, axis, 127).astype(np.float32)
     return Int8(np.round(x / scale).astype(np.int8), scale)
 
   return jax.tree_util.tree_map_with_path(quantized, full)
+
+
+def channel_scale(x: Any, axis: int, top: int, xp: Any = np) -> Any:
+  """What each channel of an array is divided by so that its largest value is `top`; 1 for one of zeros.
+
+  Of size 1 on all axes but that of the channels. `xp` is numpy, or jax.numpy within a program.
+  """
+  others = tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+  largest = xp.max(xp.abs(x), others, keepdims=True)
+  return xp.where(largest > 0, largest / top, 1)
 
 
 def dequantize(quantized: Mapping) -> Mapping:

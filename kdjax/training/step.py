@@ -22,10 +22,8 @@ GRAD = functools.partial(jax.grad, has_aux=True)
 def update_ema(average, new, decay: float | Callable, step):
   """The moving average of variables after a step; `decay` is a number or `step -> number`."""
   moved = optax.incremental_update(new, average, 1 - (decay(step) if callable(decay) else decay))
-  floats = jax.tree.map(
-    lambda x: jnp.issubdtype(x.dtype, jnp.floating), new
-  )  # masks and indices have no mean
-  return jax.tree.map(lambda is_float, m, x: m if is_float else x, floats, moved, new)
+  # Masks and indices have no mean.
+  return jax.tree.map(lambda m, x: m if jnp.issubdtype(x.dtype, jnp.floating) else x, moved, new)
 
 
 def make_init(
