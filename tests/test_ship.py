@@ -61,6 +61,9 @@ def test_the_whole_ladder(trained, config, experiment):
 def test_mistakes_are_one_line(trained, config, experiment):
   with pytest.raises(KdjaxError, match='stablehlo has no quantised form'):
     ship.ship(trained, 'stablehlo')
+  for name, number in (('steps', -5), ('tolerance', float('nan')), ('max_bytes', -1), ('max_ms', -1)):
+    with pytest.raises(KdjaxError, match=f'{name} is .*: it has to be 0 or more'):
+      ship.ship(trained, 'onnx', **{name: number})
   with pytest.raises(KdjaxError, match='holds no finished student: run the student first'):
     ship.ship(experiment(), 'onnx')
 

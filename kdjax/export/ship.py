@@ -70,6 +70,10 @@ def ship(
   Raises:
     KdjaxError: if there is no finished student, or nothing can be exported.
   """
+  numbers = {'steps': steps, 'tolerance': tolerance, 'max_bytes': max_bytes, 'max_ms': max_ms}
+  for name, number in numbers.items():
+    if not number >= 0:
+      raise KdjaxError(f'{name} is {number:g}: it has to be 0 or more.')
   formats.module(f'{form}-int8')
   if experiment.config['cohort']:
     raise KdjaxError('a cohort has several students: set --workdir to the folder of one of them.')
