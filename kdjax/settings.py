@@ -24,6 +24,7 @@ Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
 Sampling = Annotated[float, Interval(ge=0, le=0)] | options.Temperature
 Inputs = Mapping[str, Name]
+VocabularySize = Annotated[int, Interval(ge=3, le=2**24)]
 Rates = Mapping[str, Rate]
 Views = Mapping[str, tuple[Name, ...]]
 
@@ -95,14 +96,13 @@ class Data:
   transfer: Annotated[str, "the split that student and baseline train on, where it is not 'train'"] = ''
   labels: Annotated[SomeShare, 'share of the training labels that student and baseline see'] = 1.0
   test: Annotated[Name, 'the split of the comparison'] = 'test'
+  also: Annotated[tuple[Name, ...], 'further splits that the comparison scores every stage on'] = ()
   image_size: Annotated[
     Annotated[int, Interval(ge=0, le=2**14)], 'resizes images to this square; 0 takes them as they are'
   ] = 0
   text_length: Annotated[Size, 'tokens of a text'] = 32
   prompt_length: Annotated[Whole, 'of a text with a response: tokens of the longest prompt; 0 for half'] = 0
-  vocab_size: Annotated[
-    Annotated[int, Interval(ge=3, le=2**24)], 'tokens, where the vocabulary comes from the training texts'
-  ] = 1000
+  vocab_size: Annotated[VocabularySize, 'tokens, where the vocabulary is made of training texts'] = 1000
   vocab_examples: Annotated[Count, 'texts that the vocabulary comes from'] = 50_000
   tokenizer: Annotated[str, 'instead: a tokenizer.json, pip:NAME or hf:org/name'] = ''
   memory: Annotated[
@@ -204,9 +204,7 @@ class Run:
     Count, 'members of a cohort in one training: their programs and states are in memory'
   ] = 32
   track: Annotated[Tracked, "also logs to 'wandb', 'mlflow', 'trackio' or 'tensorboard'"] = ''
-  dispatch: Annotated[
-    Size, 'steps in one program, for models faster than the host; divides steps and the *_every'
-  ] = 1
+  dispatch: Annotated[Size, 'steps in one program, for fast models; divides steps and the *_every'] = 1
   resident: Annotated[
     Literal['auto', 'yes', 'no'], "keeps training data on the device; 'auto': where it is faster"
   ] = 'auto'
@@ -225,6 +223,7 @@ class Recipe:
   task: Annotated[Mapping[str, Any], f'its name and options; see `{program()} tasks`'] = section(
     lambda: {'name': 'classification'}
   )
+  ceiling: Annotated[bool, 'with few labels, also trains the student on all of them alone'] = False
   task_weight: Annotated[Weight, "of the labels' loss beside the methods', in the student"] = 1.0
   select: Annotated[
     Literal['last', 'best'], "'best': the weights with the best validation score, per seed"

@@ -3,7 +3,7 @@
 Shapes: B batch, C classes, L text positions, N audio samples, H W spatial.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -27,7 +27,11 @@ BATCH = {
   'id': 'i32 [B], of the example; with the epoch it seeds the augmentation',
   'epoch': 'i32 [B]',
   'group': 'i32 [B], equal for what belongs together, such as the captions of an image',
+  'language': 'i32 [B], of a text, an index of `DataSet.languages`',
+  'domain': 'i32 [B], where an example comes from, an index of `DataSet.domains`',
 }
+NO_INPUT = ('label', 'mask', 'id', 'epoch', 'group', 'language', 'domain')  # keys that no model reads
+MODALITIES = ('image', 'text', 'audio', 'video', 'words')  # the usual ones; any other name is one too
 # The usual taps of a model; others are named after their module, such as 'image/stage1'.
 TAPS = {
   'logits': 'f32 [B, C], or [B, L, C] of a language model',
@@ -36,6 +40,12 @@ TAPS = {
   '<modality>/stage<n>': 'f32 [B, H, W, C], from the bottom up',
   '<modality>/block<n>': 'f32 [B, L, D], from the bottom up',
 }
+
+
+def modalities(keys: Iterable[str]) -> list[str]:
+  """The inputs of a model among the keys of a batch, without those of their masks; the usual ones first."""
+  bare = [k for k in keys if k not in NO_INPUT and '/' not in k]
+  return [k for k in MODALITIES if k in bare] + sorted(k for k in bare if k not in MODALITIES)
 
 
 def meaning(key: str) -> str:
@@ -202,9 +212,12 @@ class DataSet(NamedTuple):
     licence: what a user may do with it.
     rate: samples a second of its sounds, 0 without any.
     languages: the names of the values of 'language', in order, where examples have it.
+    domains: the names of the values of 'domain', in order, where examples have it, each scored apart.
     files: of the content; where they are named, decoded splits are cached on disk, and a workdir and a store
       record their `content`.
     content: a hash of the content of the files, '' for none.
+    heuristics: name -> `(arrays of a split) -> predicted labels [N]`, simple rules that are no models: the
+      comparison has their accuracy among its references.
   """
 
   splits: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -213,8 +226,10 @@ class DataSet(NamedTuple):
   licence: str = ''
   rate: int = 0
   languages: tuple[str, ...] = ()
+  domains: tuple[str, ...] = ()
   files: tuple[Path, ...] = ()
   content: str = ''
+  heuristics: Mapping[str, Callable] = {}
 
 
 class Model(NamedTuple):

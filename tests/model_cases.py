@@ -12,6 +12,8 @@ IMAGE = {'image': ((32, 32, 3), 'uint8')}
 TEXT = {'text': ((12,), 'int32'), 'text/mask': ((12,), 'bool')}
 SOUND = {'audio': ((4000,), 'float32')}
 CODES = {'words': ((6, 5), 'float32'), 'audio': ((9, 4), 'float32'), 'video': ((7, 3), 'float32')}
+VIDEO = {'video': ((5, 16, 16, 1), 'uint8')}
+CANDIDATES = {'candidates': ((5, 4), 'float32')}
 ENCODER = {'width': 16, 'depth': 2, 'heads': 2, 'mlp': 32}
 MEL = {'preset': 'whisper', 'mels': 16, 'length': 24}
 VIT = {'model': 'vit_class_token', **ENCODER, 'patch': 8, 'clip': True}
@@ -58,6 +60,7 @@ CASES = {
     IMAGE | TEXT,
   ),
   'mult': ({'width': 8, 'depth': 2, 'heads': 2}, CODES),
+  'pointer': ({'width': 8, 'text': {'model': 'bag_of_words', 'width': 8}}, CANDIDATES | TEXT),
   'siglip': (
     {
       'image': {'model': 'siglip_image', **ENCODER, 'patch': 8},
@@ -82,6 +85,15 @@ CASES = {
   'modernbert': ({**ENCODER, 'positions': 16, 'window': 4, 'full_every': 2}, TEXT),
   'siglip_text': ({**ENCODER, 'positions': 12}, TEXT),
   'transformer': ({'width': 16, 'depth': 2, 'heads': 2}, TEXT),
+  'temporal_cnn': ({'modality': 'words', 'widths': (8, 12)}, {'words': ((7, 5), 'float32')}),
+  'frames': (
+    {
+      'image': {'model': 'resnet', 'widths': (8,), 'blocks': (1,), 'patch': 4},
+      'sequence': {'model': 'temporal_cnn', 'modality': 'frames', 'widths': (8,)},
+    },
+    VIDEO,
+  ),
+  'r2plus1d': ({'widths': (8, 12), 'blocks': (1, 1)}, VIDEO),
   'bit_resnet': ({'depth': 26, 'width': 0.5}, IMAGE),
   'cifar_mobilenet_v2': ({'width': 0.25, 'blocks': (1, 1, 1, 1, 2, 1, 1)}, IMAGE),
   'cifar_resnet': ({'depth': 8}, IMAGE),

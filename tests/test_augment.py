@@ -187,3 +187,26 @@ def test_what_is_unknown_or_out_of_place():
     build.make_augment({'augment': ('mixup', 'flip')}, 0)
   batch = {'text/mask': np.ones((2, 3), bool), 'id': np.arange(2), 'epoch': np.arange(2)}
   assert build.make_augment({'augment': ('inception_crop', 'mixup')}, 0)(batch) is batch
+
+
+@pytest.mark.parametrize('name', ['video_flip', 'video_crop', 'video_speed'])
+def test_all_frames_of_a_video_are_moved_alike(name):
+  """Each frame has a dot at its own place and of its own brightness, which says where it came from."""
+  frames = 8
+  video = np.zeros((9, frames, 16, 16, 1), np.uint8)
+  for t in range(frames):
+    video[:, t, 8, 4 + t] = 10 + t
+  batch = {'video': video, 'id': np.arange(9), 'epoch': np.zeros(9, np.int32)}
+  augmented = np.asarray(augment.make_augment((name,), 0)(batch)['video'])
+  for clip in augmented:
+    places = [np.argwhere(frame[..., 0])[0] for frame in clip]
+    brightness = np.array([frame.max() for frame in clip]).astype(int) - 10
+    columns = np.array([x for _, x in places])
+    assert len({y for y, _ in places}) == 1
+    if name == 'video_speed':
+      assert np.all(np.diff(brightness) >= 0) and np.ptp(brightness) >= 5
+      np.testing.assert_array_equal(columns, 4 + brightness)
+    else:
+      np.testing.assert_array_equal(brightness, np.arange(frames))
+      assert set(np.diff(columns)) <= ({1, -1} if name == 'video_flip' else {1})
+  assert len({clip.tobytes() for clip in augmented}) > 1

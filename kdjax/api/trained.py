@@ -25,7 +25,7 @@ class Trained:
 
   Attributes:
     workdir: of the experiment, or of `save`.
-    stage: 'teacher', 'baseline' or 'student'.
+    stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     seed: which of the stage's.
     trust: modules outside kdjax that may be imported.
   """

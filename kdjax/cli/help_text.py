@@ -10,7 +10,7 @@ from kdjax.runtime.program import program
 
 ASKED = ('--help', '-help', '-h', '--helpfull', '--helpshort')
 WIDTH = 110
-STAGES = ('teacher', 'baseline', 'student', 'compare')
+STAGES = ('teacher', 'baseline', 'ceiling', 'student', 'compare')
 LISTS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
 LISTS |= {'generators': 'generators'}  # command -> kind of the registry
 RUN = ('config', 'workdir', 'data_dir', 'cache')
@@ -19,6 +19,7 @@ OVERVIEW = """
 The stages:
   teacher   trains the large model, or takes the weights of --config.teacher.init=PATH|pip:NAME|hf:org/name
   baseline  trains the small model on the labels alone, with the student's budget and seeds
+  ceiling   trains it on all labels alone: what is to gain where they are few; with --config.ceiling=True
   student   trains the same small model on the teacher's outputs too
   compare   evaluates all three, tests the difference, writes results.json, report.md, report.html
 
@@ -66,6 +67,7 @@ COMMANDS = {
   'all': Help('--config=RECIPE', 'The whole experiment: all four stages.', (*RUN, *POD)),
   'teacher': _stage('Trains the large model, or takes the weights of --config.teacher.init.'),
   'baseline': _stage("Trains the small model on the labels alone, with the student's budget and seeds."),
+  'ceiling': _stage('Trains the small model on all labels alone; needs --config.ceiling=True.'),
   'student': _stage("Trains the same small model on the teacher's outputs too."),
   'compare': _stage(
     'Evaluates all three, tests the difference, writes results.json, report.md, report.html.'

@@ -12,7 +12,15 @@ import numpy as np
 
 from kdjax import registry, report
 from kdjax.errors import KdjaxError
-from kdjax.evaluation import class_results, cost, exports, modality_robustness, ranking, significance
+from kdjax.evaluation import (
+  class_results,
+  cost,
+  domain_results,
+  exports,
+  modality_robustness,
+  ranking,
+  significance,
+)
 from kdjax.input import splits
 from kdjax.runtime import files, progress
 from kdjax.training import sharding
@@ -77,9 +85,7 @@ def run(experiment: Any) -> dict:
 def compare(experiment: Any) -> Compared:
   """Evaluates every finished stage on the test split."""
   config, data, task = experiment.config, experiment.data, experiment.task
-  present = [
-    s for s in ('teacher', 'baseline', 'student') if experiment.trained(s) and experiment.has_outputs(s)
-  ]
+  present = [s for s in report.words.STAGES if experiment.trained(s) and experiment.has_outputs(s)]
   if not present:
     raise KdjaxError(f'{experiment.workdir} holds no finished stage to compare: run one first.')
   variables = {s: experiment.variables(s) for s in present}
@@ -128,6 +134,8 @@ def compare(experiment: Any) -> Compared:
     **({'modality_robustness': robustness} if robustness else {}),
     **({'exports': exported} if (exported := exports.recorded(experiment.workdir)) else {}),
     **(_of_classes(evaluated, data.dataset.classes) if task.label == 'class' else {}),
+    **({'also': also} if (also := _also(experiment, variables)) else {}),
+    **({'domains': domains} if (domains := _of_domains(evaluated, task, data.dataset.domains)) else {}),
     'losses': _losses(config),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
@@ -137,6 +145,7 @@ def compare(experiment: Any) -> Compared:
     'n_examples': len(data.test),
     'n_train': {
       'teacher': len(data.train),
+      **({'ceiling': len(data.transfer)} if 'ceiling' in present else {}),
       'baseline': len(data.labelled_subset),
       'student': len(data.transfer_set),
     },
@@ -245,6 +254,21 @@ def _of_classes(evaluated, classes) -> dict:
   return class_results.measure(gathered, classes) if each and scores else {}
 
 
+def _also(experiment, variables) -> dict:
+  """Split -> 'count' of examples, and 'stages': stage -> a score a seed, of the further splits."""
+  metric, scores = experiment.task.metric, {}
+  for split, source in experiment.data.also.items():
+    scores[split] = {'count': len(source), 'stages': {}}
+    for stage, of_stage in variables.items():
+      evaluated = experiment.evaluator(stage)(of_stage, source, f'{stage}: {split}')
+      scores[split]['stages'][stage] = evaluated.metrics[metric].tolist()
+  return scores
+
+
+def _of_domains(evaluated, task, names) -> dict:
+  return domain_results.measure({stage: e.gathered for stage, e in evaluated.items()}, task, names)
+
+
 def _losses(config) -> dict[str, str]:
   """Name of each term of the student's loss -> what it is, from the docstring of its module."""
   terms = {'task': 'the loss of the labels'} if config['task_weight'] else {}
@@ -258,7 +282,10 @@ def _references(task, data) -> dict[str, float]:
   """Scores of answers that need no model; {} where the data are not in memory."""
   if not all(isinstance(source, splits.InMemorySplit) for source in (data.train, data.test)):
     return {}
-  return task.references(data.train.arrays, data.test.arrays)
+  train, test = data.train.arrays, data.test.arrays
+  rules = data.dataset.heuristics if task.label == 'class' else {}
+  scores = {name: float(np.mean(rule(test) == test['label'])) for name, rule in rules.items()}
+  return task.references(train, test) | scores
 
 
 def hardware() -> str:

@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.input.views import MODALITIES
+from kdjax.input.views import mark
 from kdjax.nn.layers import scale_image
 from kdjax.nn.missing_modality import hide
-from kdjax.types import Batch, Model
+from kdjax.types import MODALITIES, Batch, Model
+from kdjax.types import modalities as modalities_of
 
 ABLATED = 'senses'  # batch key, f32 [B, M, 2]: presence and noise level of each modality
 
 
 def modalities(inputs: Mapping[str, str], batch: Mapping[str, Any]) -> dict[str, str]:
   """modality -> batch key, of a model with these inputs."""
-  return {m: inputs.get(m, m) for m in MODALITIES if m in (inputs or batch)}
+  return {m: inputs.get(m, m) for m in modalities_of(inputs or batch)}
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -40,7 +41,7 @@ def add_noise(batch: Batch, name: str, level: jax.Array, where: str = '') -> dic
   """
   where = where or name
   x, noisy = batch[where], dict(batch)
-  key = jax.random.key(MODALITIES.index(name))
+  key = jax.random.key(MODALITIES.index(name) if name in MODALITIES else mark(name))
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(batch['id'])
   if jnp.issubdtype(x.dtype, jnp.integer) and name == 'text':
     stays = jax.vmap(lambda k, p: jax.random.uniform(k, x.shape[1:]) >= p)(keys, level)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from kdjax.errors import KdjaxError, unknown
 from kdjax.runtime.config_tree import flat
 
-TRAINED = ('teacher', 'baseline', 'student')
+TRAINED = ('teacher', 'baseline', 'ceiling', 'student')
 # What the members of a cohort may differ in: the batches and the teacher are shared.
 OWN = ('methods', 'task_weight', 'student.model', 'student.inputs', 'student.dtype', 'student.drop')
 OWN += ('student.train.optimiser', 'student.train.ema', 'teacher.source', 'on_policy')
@@ -17,7 +17,7 @@ def member_config(config: Mapping, name: str, changes: Mapping) -> dict:
   Raises:
     KdjaxError: for a key that the members have to share.
   """
-  reserved = (*TRAINED, 'cohort', 'baselines', 'store')
+  reserved = (*TRAINED, 'cohort', 'baselines', 'ceilings', 'store')
   if name in reserved or not name.replace('-', '_').replace('.', '_').isidentifier():
     raise KdjaxError(f'cohort.{name} names a folder: choose another name.')
   if not isinstance(changes, Mapping):

@@ -12,7 +12,7 @@ from kdjax.experiment.workdir import checked
 from kdjax.input import encode, images, pipeline
 from kdjax.input import splits as splits_
 from kdjax.runtime.progress import bar, say
-from kdjax.types import Task
+from kdjax.types import NO_INPUT, Task
 
 
 class Reads(NamedTuple):
@@ -27,7 +27,6 @@ READS = {
   'number': Reads('iuf', 'one number, []'),
   'classes': Reads('iu', '0, 1 or -1 for each class, [C]'),
 }
-NO_INPUT = ('id', 'label', 'group', 'language')  # keys that no model reads
 
 
 def check(experiment: Experiment) -> None:
@@ -43,7 +42,7 @@ def check(experiment: Experiment) -> None:
   checked_before = checked(experiment)
   splits = {'train': data.train, (config['transfer'] or 'train'): data.transfer_set}
   splits |= {} if data.validation is None else {'validation': data.validation}
-  splits |= {config['test']: data.test}
+  splits |= {**data.also, config['test']: data.test}
   first, statistics, where = {}, {}, "in the first of 'train'"
   for split, source in splits.items():
     if isinstance(source, splits_.LazySplit) and checked_before:

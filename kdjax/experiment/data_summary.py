@@ -14,7 +14,7 @@ from kdjax.experiment import build, data_checks, load
 from kdjax.input import splits as splits_
 from kdjax.input.encode import known_labels
 from kdjax.runtime import progress
-from kdjax.types import DataSet
+from kdjax.types import NO_INPUT, DataSet
 
 SAMPLE = 2000  # texts of a split whose tokens are counted
 SHOWN = 20  # classes a table
@@ -46,7 +46,7 @@ def _read(config, workdir, data_dir, cache) -> tuple[dict, load.Data]:
   data = load.data(chosen, workdir, data_dir, config['seed'], cache, task.label)
   sources = {'train': data.train}
   sources |= {} if data.validation is None else {'validation': data.validation}
-  sources |= {chosen['test']: data.test}
+  sources |= {**data.also, chosen['test']: data.test}
   train_hashes, splits = np.array([], np.uint64), {}
   for split, source in sources.items():
     summary, hashes = _split(split, source, data, task.label)
@@ -77,7 +77,7 @@ def _split(split, source, data, kind) -> tuple[dict, np.ndarray]:
     keys = keys or {
       k: f'{v.dtype} {list(v.shape[1:])}' for k, v in arrays.items() if k not in ('id', 'group')
     }
-    inputs = {k: v for k, v in arrays.items() if k not in data_checks.NO_INPUT}
+    inputs = {k: v for k, v in arrays.items() if k not in NO_INPUT}
     hashes.append(data_checks.hashes(inputs, count))
     labels += [np.asarray(arrays['label'])] if 'label' in arrays else []
     for key, value in arrays.items():

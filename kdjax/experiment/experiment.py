@@ -88,7 +88,7 @@ class Experiment:
     return any(k.startswith(precomputed.PREFIX) for k in self.data.test.take([0]))
 
   def stage_config(self, stage: str) -> Mapping[str, Any]:
-    """The config of a stage's model and training; a baseline has the student's."""
+    """The config of a stage's model and training; baseline and ceiling have the student's."""
     return self.config['teacher' if stage == 'teacher' else 'student']
 
   def architecture(self, stage: str) -> str:
@@ -97,6 +97,11 @@ class Experiment:
     rounding = {k: v for k, v in build.rounding(config).items() if v}
     known = {k: config[k] for k in ('inputs', 'dtype', 'drop')} | rounding
     return digest(known | {'model': self.attributes(stage)})
+
+  @cached_property
+  def has_ceiling(self) -> bool:
+    """Whether the student is also trained on all labels alone; with all labels known, the baseline is."""
+    return self.config['ceiling'] and self.config['data']['labels'] < 1
 
   @cached_property
   def data(self) -> load.Data:
@@ -254,9 +259,9 @@ class Experiment:
     transfer_set, labelled_subset = data.transfer_set, data.labelled_subset
     if i and 'labels' in self.config['redraw']:
       transfer_set, labelled_subset = few_labels(
-        data.transfer, self.config['data']['labels'], self.config['seed'] + i
+        data.transfer, self.config['data']['labels'], self.config['seed'] + i, self.task.label
       )
-    return labelled_subset if stage == 'baseline' else transfer_set
+    return {'baseline': labelled_subset, 'ceiling': data.transfer}.get(stage, transfer_set)
 
   def folder(self, stage: str) -> Path:
     """The folder of a stage; members share that of the teacher, and of the baseline of an equal student."""
@@ -264,10 +269,10 @@ class Experiment:
       return self.teacher_from.folder(stage)
     if self.cohort and stage == 'teacher':
       return self.cohort.folder(stage)
-    if self.cohort and stage == 'baseline':
+    if self.cohort and stage in ('baseline', 'ceiling'):
       if self.config['student'] == self.cohort.config['student']:
         return self.cohort.folder(stage)
-      return self.cohort.workdir / 'baselines' / digest(self.config['student'])
+      return self.cohort.workdir / f'{stage}s' / digest(self.config['student'])
     return self.workdir / stage
 
   def done(self, stage: str) -> bool:

@@ -5,19 +5,27 @@ from typing import Any
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.input.encode import label_mask
 from kdjax.input.splits import InMemorySplit
 
 
-def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
+def few_labels(source: Any, share: float, seed: int, kind: str = 'class') -> tuple[Any, Any]:
   """(the source with only a share of its labels, the others -1; the examples of that share).
 
-  The share is drawn within each class, at least one example of each.
+  The share is drawn within each class, at least one example of each. With a share of 1 those without a label
+  are left out of the second, where the source is held in memory: a batch of them would teach nothing.
+
+  Args:
+    source: a split.
+    share: of the labels.
+    seed: of the draw.
+    kind: of the labels that the task reads, see `types.Task`.
 
   Raises:
     KdjaxError: if the labels cannot be held in memory, or are no classes.
   """
   if share >= 1:
-    return source, source
+    return source, _labelled(source, kind)
   labels = source.arrays.get('label') if isinstance(source, InMemorySplit) else None
   if labels is None or labels.ndim != 1:
     raise KdjaxError('data.labels below 1 needs one class label an example and data that fit in memory.')
@@ -32,3 +40,12 @@ def few_labels(source: Any, share: float, seed: int) -> tuple[Any, Any]:
   masked[labelled] = labels[labelled]
   transfer_set = InMemorySplit(source.arrays | {'label': masked})
   return transfer_set, InMemorySplit(transfer_set.take(labelled))
+
+
+def _labelled(source: Any, kind: str) -> Any:
+  """The examples with a label; the source itself where all have one, none has, or it is not in memory."""
+  labels = source.arrays.get('label') if kind and isinstance(source, InMemorySplit) else None
+  if labels is None:
+    return source
+  known = label_mask(kind, labels)
+  return source if known.all() or not known.any() else InMemorySplit(source.take(np.flatnonzero(known)))

@@ -34,6 +34,7 @@ class Data(NamedTuple):
     validation: for selection and tuning; None where the data set has none.
     test: for the comparison.
     transfer: the transfer set with all labels.
+    also: the further splits of the comparison, by name.
     ranges: key -> the range that floats had, see `encode.with_ranges`.
   """
 
@@ -47,6 +48,7 @@ class Data(NamedTuple):
   test: Any
   transfer: Any = None
   ranges: Mapping[str, str] = {}
+  also: Mapping[str, Any] = {}
 
 
 def dataset(config: Mapping, data_dir: str | None = None, label: str = 'class') -> DataSet:
@@ -128,7 +130,12 @@ def data(
   splits, content_hash = table_file.canonical(source.splits), source.content or content(source.files)
   source = source._replace(splits=splits, content=content_hash)
   source = limited(source, config['limit'])
-  for split in ('train', config['transfer'] or 'train', config['test']):  # a missing one fails early
+  for split in (
+    'train',
+    config['transfer'] or 'train',
+    config['test'],
+    *config['also'],
+  ):  # a missing one fails early
     splits_.examples_of(source, split)
   source = encode_.with_ids(source)
   vocabulary = make_tokenizer(config, source, workdir)
@@ -138,7 +145,7 @@ def data(
     vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges, label
   )
 
-  relevant = {k: v for k, v in config.items() if k not in ('labels', 'test', 'transfer', 'memory')}
+  relevant = {k: v for k, v in config.items() if k not in ('labels', 'test', 'also', 'transfer', 'memory')}
   identity = (
     json.dumps(relevant, sort_keys=True),
     source.fingerprint,
@@ -159,7 +166,7 @@ def data(
 
   train = read('train')
   transfer = read(config['transfer']) if config['transfer'] else train
-  transfer_set, labelled_subset = few_labels(transfer, config['labels'], seed)
+  transfer_set, labelled_subset = few_labels(transfer, config['labels'], seed, label)
   validation = read('validation') if 'validation' in source.splits else None
   if precomputed_:
     source = source._replace(fingerprint=fingerprint(source.fingerprint, precomputed_.fingerprint))
@@ -174,4 +181,5 @@ def data(
     read(config['test']),
     transfer,
     ranges,
+    {split: read(split) for split in config['also']},
   )

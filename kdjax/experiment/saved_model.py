@@ -14,7 +14,7 @@ def write(workdir: Path, stage: str, seed: int, folder: Path) -> None:
 
   Args:
     workdir: of the experiment.
-    stage: 'teacher', 'baseline' or 'student'.
+    stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     seed: which of the stage's.
     folder: to write to; what else it holds is left.
   """

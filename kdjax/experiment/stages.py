@@ -1,4 +1,4 @@
-"""The four stages of an experiment: teacher, baseline, student, compare."""
+"""The stages of an experiment: teacher, baseline, student, compare, and with `ceiling` one more."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +61,10 @@ def _run_stages(experiment, stages, tracker):
         raise signals.Interrupted(f'stopped before {stage}; run the same command to go on.')
       if stage == 'compare':
         break
+      if stage == 'ceiling' and not experiment.has_ceiling:
+        if len(stages) < len(STAGES):
+          progress.say('ceiling: needs --config.ceiling=True, and data.labels below 1')
+        continue
       missing = {m.folder(stage): (n, m) for n, m in experiment.members.items() if not m.done(stage)}
       if not missing:
         progress.say(f'{stage}: done before')
@@ -81,7 +85,7 @@ def _run_stages(experiment, stages, tracker):
 def setup(
   experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
 ) -> Setup:
-  """The `Setup` of one stage; that of the baseline is the student's without a teacher.
+  """The `Setup` of one stage; those of baseline and ceiling are the student's without a teacher.
 
   Args:
     experiment: the experiment, not a member of its cohort.
@@ -114,12 +118,12 @@ def setup(
 
 
 def _augmentation(experiment, stage):
-  """The augmentation of a stage; a baseline has as many views of an example as the student of a store."""
+  """The augmentation of a stage; without a teacher as many views of an example as the student of a store."""
   config, train_config = experiment.config, experiment.stage_config(stage)['train']
   views = config['student']['views'] if stage == 'student' else {}  # of no use to others
   augmentation = build.make_augment(train_config, config['seed'], views)
   from_store = augment.of_store(m.config for m in experiment.members.values())
-  if stage == 'baseline' and from_store and experiment.protocol > 1:
+  if stage in ('baseline', 'ceiling') and from_store and experiment.protocol > 1:
     return augment.repeated(augmentation, config['store']['views'])
   return augmentation
 
@@ -292,7 +296,8 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[flo
   """
   check_workdir(experiment)  # claims nothing: the folder may be another user's
   data, config, results = experiment.data, experiment.config, {}
-  in_memory = {'train': data.train, 'validation': data.validation, config['data']['test']: data.test}
+  in_memory = {'train': data.train, 'validation': data.validation, **data.also}
+  in_memory |= {config['data']['test']: data.test}
   source = in_memory.get(split)
   if source is None:
     source = splits.read(data.dataset, split, data.encode, config['data']['memory'])

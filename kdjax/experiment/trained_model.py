@@ -55,7 +55,7 @@ def load(
 
   Args:
     workdir: of the experiment, or of a member of a cohort.
-    stage: 'teacher', 'baseline' or 'student'.
+    stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     seed: which of the stage's; the first by default.
     trusted: modules outside kdjax that may be imported, see `trust.ask`.
 

@@ -57,6 +57,7 @@ def check_workdir(experiment: Experiment) -> None:
       'modality_robustness.',
       'generation.',
       'data.test',
+      'data.also',
       'data.limit.test',
       'data.options.download',
     )

@@ -40,7 +40,7 @@ def write(workdir: Path, stage: str, seed: int, model: str, folder: Path) -> Non
 
   Args:
     workdir: of the experiment; its results.json, where there is one, becomes the comparison of the card.
-    stage: 'teacher', 'baseline' or 'student'.
+    stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     seed: which of the stage's.
     model: its name.
     folder: to write to.

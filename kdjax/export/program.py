@@ -11,13 +11,12 @@ from jax import export
 from jax.interpreters import partial_eval
 
 from kdjax.export.alone import PRESENT, plain
-from kdjax.input.views import MODALITIES
 from kdjax.nn import conv
 from kdjax.nn.missing_modality import hide
+from kdjax.types import NO_INPUT, modalities
 
 Spec = tuple[tuple[int, ...], str]  # shape of one example, without the axis of the batch, and dtype
 name = plain  # of an input or output in formats that allow no '/'
-OF_TRAINING = ('label', 'id', 'mask', 'epoch', 'group')
 
 
 class Program(NamedTuple):
@@ -58,13 +57,13 @@ def make(
     several: whether examples may lack a modality: the program then takes '<modality>/present'.
   """
   weights = {k: np.asarray(v) for k, v in flatten_dict(variables, sep='/').items()}
-  inputs = {k: v for k, v in sorted(example.items()) if k not in OF_TRAINING}
-  modalities = [m for m in MODALITIES if m in inputs] if several else []
-  inputs |= {f'{m}{PRESENT}': ((), 'float32') for m in modalities if f'{m}{PRESENT}' not in inputs}
+  inputs = {k: v for k, v in sorted(example.items()) if k not in NO_INPUT}
+  names = modalities(inputs) if several else []
+  inputs |= {f'{m}{PRESENT}': ((), 'float32') for m in names if f'{m}{PRESENT}' not in inputs}
 
   def forward(weights, arrays):
-    batch = {k: v for k, v in arrays.items() if k.removesuffix(PRESENT) not in modalities or k in example}
-    for name in modalities:
+    batch = {k: v for k, v in arrays.items() if k.removesuffix(PRESENT) not in names or k in example}
+    for name in names:
       batch = hide(batch, name, arrays[f'{name}{PRESENT}'])
     with conv.portable(True):
       outputs = apply(unflatten_dict(dict(weights), sep='/'), batch)

@@ -21,9 +21,9 @@ from kdjax.export import answers, formats, hub, measure
 from kdjax.export import folder as folders
 from kdjax.export import program as programs
 from kdjax.export.program import Program
-from kdjax.input.views import MODALITIES
 from kdjax.runtime import progress
 from kdjax.runtime.progress import say
+from kdjax.types import modalities
 
 CALIBRATION = 200  # examples
 EXTRA_TAPS = ('logits', 'logit_scale', 'logit_bias', 'best', 'likelihood')
@@ -33,7 +33,7 @@ def program(trained: Trained) -> Program:
   """The program of a trained model: of its taps those that its task reads."""
   task, model = build.task(trained.interface['task']), trained.model
   example = trained.interface['example']
-  several = not task.relational and sum(m in example for m in MODALITIES) > 1
+  several = not task.relational and len(modalities(example)) > 1
 
   def apply(variables, batch):
     return model.apply(variables, batch, train=False)[0]
@@ -58,7 +58,7 @@ def export(
     workdir: of the experiment.
     names: of formats, see `formats.MODULES`.
     experiment: for its test split; None measures nothing.
-    stage: 'teacher', 'baseline' or 'student'.
+    stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     seed: which of the stage's; the first by default.
     trusted: modules outside kdjax that may be imported.
     packed: whether the files of models are gzipped.

@@ -118,10 +118,34 @@ def mixup(keys, image, epoch, example):
   return _cast_like(mixed, image)
 
 
+def video_flip(key, video):
+  """Mirrors all frames left and right with probability 1/2; not for actions that have a side."""
+  return jnp.where(jax.random.bernoulli(key), video[:, :, ::-1], video)
+
+
+def video_crop(key, video):
+  """Moves all frames by the same, up to an eighth of their side, over a black border."""
+  pixels = max(video.shape[1] // 8, 1)
+  padded = jnp.pad(video, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+  y, x = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
+  return jax.lax.dynamic_slice(padded, (0, y, x, 0), video.shape)
+
+
+def video_speed(key, video):
+  """A stretch of 3/4 to all of the frames, at as many times: the nearest frames, so some come twice."""
+  last = len(video) - 1
+  length_key, place_key = jax.random.split(key)
+  length = last * jax.random.uniform(length_key, minval=0.75)
+  start = (last - length) * jax.random.uniform(place_key)
+  at = start + length * jnp.linspace(0, 1, len(video))
+  return video[jnp.clip(jnp.round(at).astype(jnp.int32), 0, last)]
+
+
 # Name -> the batch key that it changes, and `operation(key, x)` of one example.
 OPERATIONS = {o.__name__: ('image', o) for o in (flip, crop, crop_black, jitter)}
 OPERATIONS |= {'drop_words': ('text/mask', drop_words)}
 OPERATIONS |= {o.__name__: ('image', o) for o in (inception_crop, slight_crop)}
+OPERATIONS |= {o.__name__: ('video', o) for o in (video_flip, video_crop, video_speed)}
 OPERATIONS |= {'rand_augment': ('image', rand_augment)}
 OPERATIONS |= {f'rotate_{90 * n}': ('image', functools.partial(_rotate, n)) for n in (1, 2, 3)}
 # Name -> the key, and `operation(keys, x, epoch, id)` of a whole batch.

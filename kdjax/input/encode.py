@@ -193,11 +193,16 @@ def tell(split: str, n: int, counts: Mapping[str, int]) -> None:
       say(f'{split}: {number:,} of the {total:,} words of {name!r} are unknown (not of data.vocab_size).')
 
 
-def known_labels(kind: str, labels: np.ndarray) -> int:
-  """How many examples have a label, of the 'class', 'number' or 'classes' of a task."""
+def label_mask(kind: str, labels: np.ndarray) -> np.ndarray:
+  """Which examples have a label, bool [N], of the 'class', 'number' or 'classes' of a task."""
   if kind == 'classes':
-    return int(np.sum((labels >= 0).any(-1)))
-  return int(np.sum(labels >= 0 if kind == 'class' else np.isfinite(labels)))
+    return np.any(labels >= 0, -1)
+  return np.asarray(labels >= 0 if kind == 'class' else np.isfinite(labels))
+
+
+def known_labels(kind: str, labels: np.ndarray) -> int:
+  """How many examples have a label."""
+  return int(np.sum(label_mask(kind, labels)))
 
 
 def count(arrays: Mapping, counts: Mapping[str, int] = {}) -> tuple[dict, dict[str, int]]:

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 
 from kdjax.errors import KdjaxError
-from kdjax.types import Model
+from kdjax.types import MODALITIES, Model
 
-MODALITIES = ('image', 'text', 'audio', 'video', 'words')
 VIEW = 'view:'  # 'view:<name>/<key>' of a batch is <key> of the view of that name
 
 

@@ -42,12 +42,27 @@ def activation(name: str) -> Callable:
 COMPUTED = '/computed'
 
 
-def read(inputs: Mapping[str, Array], key: str) -> Array:
-  """`inputs[key]`, or an error that lists the keys of the batch."""
+def read(inputs: Mapping[str, Array], key: str, axes: str = '') -> Array:
+  """`inputs[key]`.
+
+  Args:
+    inputs: of a model.
+    key: one of them.
+    axes: the letters of its axes, such as 'BHWC'; '' for any.
+
+  Raises:
+    KdjaxError: if it is not there, which lists the keys of the batch, or has other axes.
+  """
   if key not in inputs:
     raise KdjaxError(
       f'the model wants the input {key!r}{meaning(key)} and the batch has {", ".join(sorted(inputs))}; map '
       f'one to it with inputs={{{key!r}: <batch key>}}, or choose another model.'
+    )
+  if axes and inputs[key].ndim != len(axes):
+    shape = list(inputs[key].shape)
+    raise KdjaxError(
+      f'the model reads {key!r} as [{", ".join(axes)}], and the batch has {shape} there: map another key to '
+      f'it with inputs={{{key!r}: <batch key>}}, or choose a model of such data.'
     )
   return inputs[key]
 
@@ -79,9 +94,7 @@ def feature_sequence(inputs: Mapping[str, Array], key: str) -> tuple[Array, Arra
   Raises:
     KdjaxError: if there is no such input, or it is of another shape.
   """
-  x = read(inputs, key)
-  if x.ndim != 3:
-    raise KdjaxError(f'the model wants {key!r} as [B, L, F], a vector a position, and it is {list(x.shape)}.')
+  x = read(inputs, key, 'BLF')
   mask = inputs.get(f'{key}/mask')
   return x, jnp.ones(x.shape[:2], bool) if mask is None else mask > 0
 
@@ -104,7 +117,7 @@ def standardised(inputs, mean: Sequence[float], std: Sequence[float]) -> Array:
   Raises:
     KdjaxError: if it has another number of channels.
   """
-  x = scale_image(read(inputs, 'image'))
+  x = scale_image(read(inputs, 'image', 'BHWC'))
   channels = max(len(mean), len(std))
   if x.shape[-1] not in (1, channels) and channels > 1:
     raise KdjaxError(f'the model scales {channels} channels of an image, and the data have {x.shape[-1]}.')

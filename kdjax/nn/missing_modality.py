@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from kdjax.input.views import MODALITIES
+from kdjax.errors import KdjaxError
 from kdjax.nn.layers import scale_image
-from kdjax.types import Batch
+from kdjax.types import Batch, modalities
 
 
 def hide(batch: Batch, name: str, present: jax.Array) -> dict:
@@ -35,11 +35,16 @@ def drop_modalities(key: jax.Array, inputs: Mapping, rates: Mapping[str, float],
     rates: modality -> how often an example lacks it.
     hidden: whether the values become 0 too, as by `hide`. A model that ignores absent modalities can keep
       them, for the statistics of its batch norms.
+
+  Raises:
+    KdjaxError: where the only modality of the model would be dropped.
   """
   names = sorted(rates)
   rows = len(inputs[names[0]])
   present = jax.random.uniform(key, (rows, len(names))) >= jnp.array([rates[n] for n in names])
-  others = any(k in inputs for k in MODALITIES if k not in rates)
+  others = any(k not in rates for k in modalities(inputs))
+  if not others and len(names) == 1:
+    raise KdjaxError(f'drop names {names[0]!r}, the only input of the model, which is never dropped.')
   present = present if others else present | ~present.any(1, keepdims=True)
   for i, name in enumerate(names):
     masked, flag = hide(inputs, name, present[:, i].astype(jnp.float32)), f'{name}/present'

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from kdjax.report import (
+  cards,
   classes,
   exports,
   frontier,
@@ -21,7 +22,7 @@ from kdjax.report import (
   tables,
   words,
 )
-from kdjax.report.table import config_text, others, rows, setting
+from kdjax.report.table import config_text, others, parts, rows, setting
 from kdjax.runtime.progress import counted
 
 PREDICTIONS = (
@@ -182,6 +183,7 @@ def _tables(results):
   sections.append(
     ('Missing modalities', modality_robustness.rows(results) if 'modality_robustness' in results else [])
   )
+  sections += parts(results)
   per_class, pairs = classes.rows(results), classes.confused(results)
   sections = [{'title': title, 'rows': body} for title, body in sections if body]
   exported = exports.rows(results.get('exports') or {})
@@ -254,19 +256,13 @@ def _card(example):
       predictions.append({'stage': stage, 'text': output, 'right': output == truth})
     elif output is not None:
       predictions.append({'stage': stage, 'retrieved': [_content(item) for item in output]})
-  sound = example.get('audio')
-  return _content(example) | {
-    'sound': None if sound is None else _png(plots.spectrogram(sound)),
-    'truth': truth,
-    'predictions': predictions,
-  }
+  return _content(example) | {'truth': truth, 'predictions': predictions}
 
 
 def _content(item):
-  """The image, the text and the correctness that a card shows."""
-  image = item.get('image')
-  content = {'image': None if image is None else _png(image), 'text': item.get('text')}
-  return content | {'right': item.get('right')}
+  """The pictures, the text and the correctness that a card shows."""
+  pictures = [{'about': about, 'source': _png(picture)} for about, picture in cards.pictures(item)]
+  return {'pictures': pictures, 'text': item.get('text'), 'right': item.get('right')}
 
 
 def _png(image):

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from kdjax.report import words
 
 # Blue, vermilion and green of Okabe and Ito, which most colour-blind readers can tell apart.
-COLOURS = {'teacher': '#0072b2', 'baseline': '#d55e00', 'student': '#009e73'}
-MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o'}
-LINES = {'teacher': '-.', 'baseline': '--', 'student': '-'}
+COLOURS = {'teacher': '#0072b2', 'baseline': '#d55e00', 'student': '#009e73', 'ceiling': '#cc79a7'}
+MARKERS = {'teacher': 's', 'baseline': '^', 'student': 'o', 'ceiling': 'D'}
+LINES = {'teacher': '-.', 'baseline': '--', 'student': '-', 'ceiling': ':'}
 # Placeholders that `svg` swaps for the page's own colours, so that dark mode reaches the plots.
 INK, _RULE = '#010203', '#040506'
 # For more lines than stages: purple, orange and sky blue of Okabe and Ito, and again with other dashes.

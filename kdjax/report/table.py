@@ -129,6 +129,8 @@ def markdown(results: Mapping) -> str:
     lines += ['', '## Other metrics', '', *markdown_table(other_metrics)]
   if 'modality_robustness' in results:
     lines += ['', '## Missing modalities', '', *markdown_table(modality_robustness.rows(results))]
+  for title, body in parts(results):
+    lines += ['', f'## {title}', '', *markdown_table(body)]
   if exported := exports.rows(results.get('exports') or {}):
     lines += ['', '## Exports', '', *markdown_table(exported)]
   if per_class := classes.rows(results):
@@ -154,6 +156,24 @@ def markdown(results: Mapping) -> str:
     '',
   ]
   return '\n'.join(lines)
+
+
+def parts(results: Mapping) -> list[tuple[str, list[dict[str, str]]]]:
+  """(title, a row a part with the score of every stage), of the test's domains and of further splits."""
+  titles = {'domains': ('Domains', 'domain'), 'also': ('Other splits', 'split')}
+  return [(title, _rows(results, results[k], what)) for k, (title, what) in titles.items() if results.get(k)]
+
+
+def _rows(results, scored, what):
+  metric = results['metric']
+  stages = [s for s in words.STAGES if s in results['stages']]
+  means = [fmean(values) for part in scored.values() for values in part['stages'].values()]
+  digits = words.common_digits(metric, means)
+  return [
+    {what: name, 'examples': f'{part["count"]:,}'}
+    | {f'{metric}, {s}': words.measured(part['stages'][s], metric, digits) for s in stages}
+    for name, part in scored.items()
+  ]
 
 
 def setting(results: Mapping) -> list[tuple[str, str]]:

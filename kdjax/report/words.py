@@ -9,7 +9,7 @@ from typing import TypeGuard
 from kdjax.runtime.progress import counted
 
 DASH = '–'
-STAGES = ('teacher', 'baseline', 'student')
+STAGES = ('teacher', 'ceiling', 'baseline', 'student')  # as columns stand
 _SHARE = re.compile(
   r'(^|[_/ -])(top-?\d+|acc|accuracy|exact_match|em|f1|precision|recall|auc|map|'
   r'mean_recall|rouge_l|(r|recall|p|precision|hit|map)@\d+|agreement)$',
@@ -164,6 +164,7 @@ def notes(results: Mapping) -> list[str]:
   sentences += [] if higher else [f'Lower {metric} is better.']
   if {'teacher', 'baseline'} <= means.keys() and sign * means['teacher'] <= sign * means['baseline']:
     sentences.append('The teacher is no better than the student trained alone, so there is no gap to close.')
+  sentences += _of_ceiling(results, means, sign)
   for name, value in (results.get('references') or {}).items():
     if 'student' in means and is_number(value) and sign * value >= sign * means['student']:
       sentences.append(
@@ -171,6 +172,17 @@ def notes(results: Mapping) -> list[str]:
         f'({score(value, metric, digits(results))}).'
       )
   return sentences
+
+
+def _of_ceiling(results, means, sign) -> list[str]:
+  """What the student with all labels, trained alone, says about how much there was to gain."""
+  if not {'ceiling', 'baseline'} <= means.keys():
+    return []
+  gap, std = sign * (means['ceiling'] - means['baseline']), results['stages']['baseline'].get('std') or 0.0
+  text = f'The same student with all labels, trained alone, scores {stage_score(results, "ceiling")}'
+  if gap <= max(std, 0.01 if is_share(results['metric']) else 0.0):
+    return [f'{text}: more labels would add little at this size and these steps, and so can a teacher.']
+  return [f'{text}.']
 
 
 def effect(results: Mapping) -> str:

@@ -1,6 +1,7 @@
 """One label per example, from a fixed set of classes; -1 stands for an unknown label."""
 
 from collections import Counter, defaultdict
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,12 @@ import numpy as np
 import optax
 from scipy.special import log_softmax, softmax
 
+from kdjax.input.cards import inputs as card_inputs
 from kdjax.nn import taps
 from kdjax.options import Rate
 from kdjax.types import Task
+
+MANY = 20  # classes above which there is a `top5`
 
 
 def calibration_bins(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
@@ -41,6 +45,18 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
   return float(np.abs(binned['right'] - binned['confidence']).sum() / max(binned['count'].sum(), 1))
 
 
+def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+  """Mean over the classes that occur or are predicted of the F1 of the arg max, as scikit-learn has it.
+
+  Examples of an unknown label (-1) are left out.
+  """
+  truth, predicted = labels[labels >= 0], logits[labels >= 0].argmax(-1)
+  classes = max(logits.shape[-1], 1)
+  right = np.bincount(truth[truth == predicted], minlength=classes)
+  total = np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes)
+  return float(np.mean(2 * right[total > 0] / total[total > 0])) if len(truth) else 0.0
+
+
 def text_lookup(train, test) -> float:
   """Accuracy of predicting for each text its most frequent label in `train`."""
   counts = defaultdict(Counter)
@@ -61,7 +77,7 @@ def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
   gallery = []
   for row in np.concatenate([order[wrong[order]][: size // 2], order[~wrong[order]]])[:size]:
     example = examples[int(row)]
-    card = {k: example[k] for k in ('image', 'text', 'audio') if k in example}
+    card = card_inputs(example, int(row))
     predicted = {stage: classes[p[row]] for stage, p in predictions.items()}
     gallery.append(card | {'truth': classes[truth[row]] if truth[row] >= 0 else '?'} | predicted)
   return gallery
@@ -73,11 +89,12 @@ def answer(outputs, classes) -> list[tuple[str, float]]:
   return [(classes[i], float(p[i])) for i in np.argsort(-p)]
 
 
-def classification(*, label_smoothing: Rate = 0.0) -> Task:
-  """Softmax cross-entropy on `logits` [B, C] and `label` [B]; metric `top1`, a share of 1.
+def classification(*, label_smoothing: Rate = 0.0, metric: Literal['top1', 'macro_f1'] = 'top1') -> Task:
+  """Softmax cross-entropy on `logits` [B, C] and `label` [B]; `top1` and others are shares of 1.
 
   Args:
     label_smoothing: the share of each label that is spread over all classes.
+    metric: what decides, `top1` or `macro_f1`, which counts rare classes as much as others.
   """
 
   def label_mask(batch, values):
@@ -98,10 +115,16 @@ def classification(*, label_smoothing: Rate = 0.0) -> Task:
     logits = taps.raise_precision(outputs['logits'])
     weight = label_mask(batch, logits)
     correct = jnp.argmax(logits, -1) == batch['label']
-    return {'top1': (jnp.sum(correct * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}
+    scores = {'top1': (jnp.sum(correct * weight), jnp.sum(weight)), 'loss': loss(outputs, batch)}
+    if logits.shape[-1] <= MANY:
+      return scores
+    label = jnp.take_along_axis(logits, jnp.maximum(batch['label'], 0)[:, None], -1)
+    before = jnp.sum(logits > label, -1)  # classes with a higher score
+    return scores | {'top5': (jnp.sum((before < 5) * weight), jnp.sum(weight))}
 
   def finalize(gathered):
-    return {'ece': expected_calibration_error(gathered['logits'], gathered['label'])}
+    logits, labels = gathered['logits'], gathered['label']
+    return {'ece': expected_calibration_error(logits, labels), 'macro_f1': macro_f1(logits, labels)}
 
   def references(train, test):
     """Scores without the image: the most frequent label; the best label for each text."""
@@ -130,7 +153,8 @@ def classification(*, label_smoothing: Rate = 0.0) -> Task:
     finalize=finalize,
     references=references,
     compare=compare,
-    metric='top1',
+    metric=metric,
+    whole=metric == 'macro_f1',
     higher_is_better=True,
     outputs=lambda dataset: {'logits': len(dataset.classes)},
     cards=cards,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit
 
+from kdjax.input.cards import inputs as card_inputs
 from kdjax.nn import taps
 from kdjax.types import Task
 
@@ -86,7 +87,7 @@ def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
   gallery = []
   for row in np.concatenate([order[wrong[order]][: size // 2], order[~wrong[order]]])[:size]:
     example = examples[int(row)]
-    card = {k: example[k] for k in ('image', 'text', 'audio') if k in example}
+    card = card_inputs(example, int(row))
     shown = {stage: names(p[row], classes) for stage, p in predictions.items()}
     known = (truth[row] >= 0).any()
     gallery.append(card | {'truth': names(truth[row], classes) if known else '?'} | shown)

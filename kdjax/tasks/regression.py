@@ -6,6 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.input.cards import inputs as card_inputs
 from kdjax.nn import taps
 from kdjax.nn.correlation import pearson, spearman
 from kdjax.options import Number, Positive
@@ -103,8 +104,7 @@ def regression(
     gallery = []
     for row in np.concatenate([worst, others])[:size]:
       example = examples[int(row)]
-      card = {k: example[k] for k in ('image', 'text', 'audio') if k in example}
-      card |= {} if card else {'text': f'example {row}'}
+      card = card_inputs(example, int(row))
       predicted = {stage: f'{p[row]:.4g}' for stage, p in predictions.items()}
       gallery.append(card | {'truth': f'{truth[row]:.4g}'} | predicted)
     return gallery

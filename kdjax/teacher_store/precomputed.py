@@ -20,6 +20,7 @@ from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.progress import bar
 from kdjax.teacher_store import manifest, record
 from kdjax.teacher_store.read import Reader
+from kdjax.types import NO_INPUT, modalities
 
 PREFIX = 'teacher/'
 TIMES = 1000  # bytes that arrays may have for each of a file's
@@ -195,8 +196,8 @@ def _computed(host, split, source, folder, ranges) -> dict[str, np.ndarray]:
 
 
 def _call(function, batch, n, ranges) -> dict[str, np.ndarray]:
-  inputs = call.modalities(batch)
-  given = {k: v for k, v in batch.items() if k not in call.NO_INPUT}
+  inputs = modalities(batch)
+  given = {k: v for k, v in batch.items() if k not in NO_INPUT}
   if 'image' in given:
     given['image'] = np.asarray(call.as_given(given['image'], ranges.get('image', '')))
   try:

@@ -226,7 +226,8 @@ def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
 
 def _memory_advice(setup, how):
   """The advice of a memory error: which keys to change, with their values."""
-  train, member = setup.name.replace('baseline', 'student') + '.train', next(iter(setup.members.values()))
+  stage = 'teacher' if setup.name == 'teacher' else 'student'
+  train, member = f'{stage}.train', next(iter(setup.members.values()))
   keys = {
     'run.members_per_program': len(setup.members),
     'seeds': len(setup.seeds),

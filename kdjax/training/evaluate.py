@@ -35,7 +35,7 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
     KdjaxError: if the batch does not split over the devices, or no example has a label.
   """
   sharding.check_batch(batch_size, mesh, 'run.eval_batch')
-  keys = task.gather if gather or task.whole else ()
+  keys = (*task.gather, 'domain') if gather or task.whole else ()
   whole = sharding.replicated(mesh)
 
   @jax.jit

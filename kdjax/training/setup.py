@@ -108,7 +108,7 @@ class Setup(NamedTuple):
   """One stage's training, as functions and data.
 
   Attributes:
-    name: of the stage: 'teacher', 'baseline' or 'student'.
+    name: of the stage: 'teacher', 'baseline', 'ceiling' or 'student'.
     members: name -> the model to train; all get the same batches and the same teacher outputs.
     task: loss and metrics of the labels.
     augment: augments a batch on the device.

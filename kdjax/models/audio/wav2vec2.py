@@ -169,7 +169,7 @@ class Wav2vec2(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     self.check()
-    audio, mask = read(inputs, 'audio'), inputs.get('audio/mask') if self.masked else None
+    audio, mask = read(inputs, 'audio', 'BN'), inputs.get('audio/mask') if self.masked else None
     least = 1
     for kernel, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
       least = (least - 1) * stride + kernel

@@ -22,7 +22,7 @@ class BagOfWords(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     mask = inputs.get('text/mask', ids > 0)
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids) * mask[..., None]
     taps = {'tokens': x}

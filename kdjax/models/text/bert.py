@@ -65,7 +65,7 @@ class Bert(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     mask = inputs.get('text/mask', ids != max(self.offset - 1, 0))
     length = ids.shape[1]
     if length > (longest := self.positions - self.offset):

@@ -43,7 +43,7 @@ class ClipText(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     length = ids.shape[1]
     if length > self.positions:
       raise KdjaxError(

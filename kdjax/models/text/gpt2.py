@@ -61,7 +61,7 @@ class Gpt2(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids, positions = read(inputs, 'text'), inputs.get('text/at')
+    ids, positions = read(inputs, 'text', 'BL'), inputs.get('text/at')
     b, length = ids.shape
     cache = None if positions is None else inputs.get('text/cache') or self.empty(inputs['text/room'])
     room = length if cache is None else cache[0][0].shape[1]

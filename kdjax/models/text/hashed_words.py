@@ -48,7 +48,7 @@ class HashedWords(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     mask = inputs.get('text/mask', ids > 0)
     table = nn.Embed(self.buckets, self.width, name='words')
     if self.pairs:

@@ -146,7 +146,7 @@ class Llama(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids, at = read(inputs, 'text'), inputs.get('text/at')
+    ids, at = read(inputs, 'text', 'BL'), inputs.get('text/at')
     length, head_width = ids.shape[1], self.head_width or self.width // self.heads
     if self.heads % self.groups or head_width % 2 or not (self.head_width or self.width % self.heads == 0):
       raise KdjaxError(

@@ -90,7 +90,7 @@ class Modernbert(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     mask, length = inputs.get('text/mask', jnp.ones_like(ids)) > 0, ids.shape[1]
     if length > self.positions:
       raise KdjaxError(

@@ -45,7 +45,7 @@ class SiglipText(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     length = ids.shape[1]
     if length > self.positions:
       raise KdjaxError(

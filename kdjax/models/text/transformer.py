@@ -28,7 +28,7 @@ class Transformer(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    ids = read(inputs, 'text')
+    ids = read(inputs, 'text', 'BL')
     mask = inputs.get('text/mask', ids > 0)
     x = nn.Embed(self.vocab_size, self.width, name='words')(ids)
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))

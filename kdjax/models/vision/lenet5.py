@@ -33,7 +33,7 @@ class Lenet5(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    x, taps = scale_image(read(inputs, 'image')) / 2 + 0.5, {}
+    x, taps = scale_image(read(inputs, 'image', 'BHWC')) / 2 + 0.5, {}
     for i, channels in enumerate(self.channels, 1):
       x = taps[f'conv{i}'] = pooled(Conv(channels, (5, 5), padding='VALID', name=f'conv{i}')(x), 2, 2)
     x = nn.relu(nn.Dense(self.hidden, name='hidden')(x.reshape(len(x), -1)))

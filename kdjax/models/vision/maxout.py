@@ -92,7 +92,7 @@ class Maxout(nn.Module):
     layers = [tuple(getattr(self, name)) for name in names]
     if len({len(layer) for layer in layers}) != 1:
       raise KdjaxError(f'{", ".join(names)} of a maxout network are {layers}: give each a number a layer.')
-    x = scale_image(read(inputs, 'image')) / 2 + 0.5
+    x = scale_image(read(inputs, 'image', 'BHWC')) / 2 + 0.5
     keep_rate = 1 - self.input_dropout if train else 1
     x = keep_rate * nn.Dropout(self.input_dropout, deterministic=not train)(x)  # pixels are not scaled up
     taps = {}

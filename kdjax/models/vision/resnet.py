@@ -51,7 +51,7 @@ class Resnet(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    x = scale_image(read(inputs, 'image'))
+    x = scale_image(read(inputs, 'image', 'BHWC'))
     if self.patch > 1:
       x = nn.Dense(self.widths[0], use_bias=False, name='stem')(patches(x, self.patch))
     else:

@@ -30,7 +30,7 @@ class Vit(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    x = patches(scale_image(read(inputs, 'image')), self.patch)
+    x = patches(scale_image(read(inputs, 'image', 'BHWC')), self.patch)
     x = nn.Dense(self.width, name='patch')(x.reshape(x.shape[0], -1, x.shape[-1]))
     x += self.param('position', nn.initializers.normal(0.02), (1, *x.shape[1:]))
     taps = {}

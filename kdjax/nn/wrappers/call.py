@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.nn.layers import scale_image
+from kdjax.types import NO_INPUT, modalities
 
 # Parameter -> whether it is set in training, or in evaluation.
 MODES = {'train': True, 'training': True, 'is_training': True, 'is_train': True}
 MODES |= {'deterministic': False, 'eval': False, 'inference': False, 'use_running_average': False}
 RNGS = ('rng', 'rngs', 'key')
-NO_INPUT = ('label', 'mask', 'id', 'epoch', 'group')  # of `BATCH`: keys that no model reads
 DICTS = ('inputs', 'batch', 'batches', 'features', 'example', 'examples', 'data')  # usual names for a dict
 ALIASES = {
   'image': ('images', 'pixel_values', 'pixels', 'img', 'imgs'),
@@ -79,11 +79,6 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(function).parameters)
   except (TypeError, ValueError):
     return {}
-
-
-def modalities(arrays: Mapping) -> list[str]:
-  """The keys of a batch that a model may read."""
-  return [k for k in arrays if k not in NO_INPUT and '/' not in k]
 
 
 def candidates(function: Callable, arrays: Mapping, native: bool = False) -> Iterator[Call]:

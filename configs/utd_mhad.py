@@ -1,0 +1,34 @@
+"""Actions from a wristband or a video, taught by a skeleton: cross-modal distillation on UTD-MHAD.
+
+python run.py --config=configs/utd_mhad.py --config.data.path=UTD-MHAD/
+python run.py --config=configs/utd_mhad.py:student=video --config.data.path=UTD-MHAD/
+"""
+
+from kdjax.recipes import base, finish, model, parse_arg, training
+
+TEACHERS = {'inertial': ('skeleton', 'inertial'), 'video': ('skeleton', 'inertial', 'video')}
+
+
+def get_config(arg=None):
+  arg = parse_arg(arg, student='inertial', labels=0.125, seeds=5, scale='cpu')
+  config = base(f'utd_mhad_{arg.student}')
+  config.seeds, config.ceiling = arg.seeds, True
+  config.data.update(name='utd_mhad', labels=arg.labels)
+  large = {
+    'skeleton': model('temporal_cnn', modality='skeleton', widths=(64, 128), dropout=0.3),
+    'inertial': model('temporal_cnn', modality='inertial', widths=(32, 64, 128), dropout=0.3),
+    'video': model('r2plus1d', widths=(24, 48, 96)),
+  }
+  config.teacher.model = model(
+    'fusion', width=128, join='concat', dropout=0.3, encoders={m: large[m] for m in ('skeleton', 'inertial')}
+  )
+  config.teacher.train = training(600, 32, 2e-3, weight_decay=0.1)
+  small = {
+    'inertial': model('temporal_cnn', modality='inertial', widths=(12, 16, 24), kernel=3),
+    'video': model('r2plus1d', widths=(12, 24, 48), blocks=(1, 1, 1)),
+  }
+  config.student.model = small[arg.student]
+  config.student.train = training(600, 32, 0.1, weight_decay=0.5)
+  config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
+  config.run.update(eval_every=300, save_every=300)
+  return finish(config, arg, longer=1, larger=1)

@@ -1,0 +1,1 @@
+"""Models of sequences of vectors: sensors, skeletons, features."""
