@@ -3,13 +3,16 @@
   python run.py --config=configs/own_data.py --config.data.path=rows.jsonl
   python run.py --config=configs/own_data.py:inputs=image --config.data.path=photos/
   python run.py --config=configs/own_data.py:inputs=audio --config.data.path=sounds/
+  python run.py --config=configs/own_data.py:inputs=video --config.data.path=clips.jsonl
+  python run.py --config=configs/own_data.py:inputs=sensor --config.data.path=runs.jsonl
   python run.py --config=configs/own_data.py:inputs=text,task=regression --config.data.path=prices.csv
   python run.py --config=configs/own_data.py:inputs=image --config.data.name=mnist
 
 data.path is a folder of class folders, a table (.jsonl, .csv, .tsv, .parquet) with a row an example and the
-columns image, text, audio, label and split, arrays (.npz), tars, or a folder of TFDS or of save_to_disk:
-docs/data.md says how each is read, and `python run.py data` with the same flags shows what is in it. A
-starting point, not tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
+columns image, text, audio, video, label and split, or of arrays by any name ('sensor' above), arrays (.npz),
+tars, or a folder of TFDS or of save_to_disk: docs/data.md says how each is read, and `python run.py data`
+with the same flags shows what is in it. A starting point, not tuned: what to expect depends on the data.
+`smoke=1` takes about a minute on 2 cores.
 """
 
 from kdjax.errors import unknown
@@ -21,17 +24,20 @@ METHODS = {
   'regression': {'logit_mse': {'weight': 1.0}},
   'multilabel': {'multi_label': {'weight': 1.0}},
 }
-INPUTS = ('image', 'text', 'audio')
+FRAMES = 16  # of a video
+KNOWN = ('image', 'text', 'audio', 'video')  # other inputs are columns of arrays
 
 
 def encoder(modality: str, width: int, depth: int) -> dict:
-  if modality not in INPUTS:
-    raise unknown('input of the recipe', modality, INPUTS)
+  if modality not in KNOWN:
+    return model('temporal_cnn', modality=modality, widths=(width // 2, width))
   if modality == 'text':
     return model('transformer', width=width, depth=depth, heads=2)
   widths, blocks = (width // 4, width // 2, width), (depth, depth, depth)
   if modality == 'audio':
     return model('mel_cnn', mel='whisper', widths=widths, blocks=blocks)
+  if modality == 'video':
+    return model('r2plus1d', widths=widths, blocks=blocks, difference=True)
   return model('resnet', widths=widths, blocks=blocks, patch=2)
 
 
@@ -43,8 +49,10 @@ def get_config(arg=None):
   config = base('own_data')
   config.task = {'name': arg.task}
   config.data.image_size = arg.image_size
-  if 'audio' in inputs:
-    config.data.options = {'rate': RATE}
+  arrays = tuple(name for name in inputs if name not in KNOWN)
+  options = {'rate': RATE} if 'audio' in inputs else {}
+  options |= {'frames': FRAMES} if 'video' in inputs else {}
+  config.data.options = options | ({'arrays': arrays} if arrays else {})
   config.teacher.model = model('fusion', width=256, encoders={m: encoder(m, 128, 2) for m in inputs})
   config.student.model = model('fusion', width=32, encoders={m: encoder(m, 32, 1) for m in inputs})
   for stage in ('teacher', 'student'):

@@ -29,6 +29,6 @@ def get_config(arg=None):
   }
   config.student.model = small[arg.student]
   config.student.train = training(600, 32, 0.1, weight_decay=0.5)
-  config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
+  config.methods = {'kd': {'weight': 4.0, 'temperature': 8.0}}
   config.run.update(eval_every=300, save_every=300)
   return finish(config, arg, longer=1, larger=1)

@@ -98,7 +98,7 @@ class Data:
   test: Annotated[Name, 'the split of the comparison'] = 'test'
   also: Annotated[tuple[Name, ...], 'further splits that the comparison scores every stage on'] = ()
   image_size: Annotated[
-    Annotated[int, Interval(ge=0, le=2**14)], 'resizes images to this square; 0 takes them as they are'
+    Annotated[int, Interval(ge=0, le=2**14)], 'resizes images and videos to this square; 0 for none'
   ] = 0
   text_length: Annotated[Size, 'tokens of a text'] = 32
   prompt_length: Annotated[Whole, 'of a text with a response: tokens of the longest prompt; 0 for half'] = 0

@@ -234,3 +234,52 @@ def test_a_row_that_holds_no_file(files):
   assert data.rate == 4000 and data.splits['train'][0]['audio'].shape == (80,)
   with pytest.raises(KdjaxError, match='line 2: there is no sound'):
     data.splits['train'][1]
+
+
+def test_columns_of_arrays(files, capsys):
+  """Lists, lists in a text, and .npy files; one that is missing is zeros, of which nothing is valid."""
+  np.save(files / 'a.npy', np.arange(12).reshape(4, 3))
+  cells = ([[1, 2, 3]] * 6, 'a.npy', '[[1, 2.5, 3]]', None)
+  path = table(files, text='hello', sensor=cells, person=('x', 'y', 'x', 'z'), label=LABELS)
+  data = manifest(path=str(path), arrays=('sensor',), length=5, domain='person')
+  rows = [data.splits[s][i] for s, i in (('train', 0), ('train', 1), ('validation', 0), ('test', 0))]
+  assert [int(r['sensor/mask'].sum()) for r in rows] == [5, 4, 1, 0]
+  assert [r['sensor/present'] for r in rows] == [1, 1, 1, 0]
+  np.testing.assert_array_equal(rows[1]['sensor'][:4], np.arange(12).reshape(4, 3))
+  assert rows[2]['sensor'][0].tolist() == [1, 2.5, 3] and not rows[2]['sensor'][1:].any()
+  assert all(r['sensor'].shape == (5, 3) and r['sensor'].dtype == np.float32 for r in rows)
+  assert data.domains == ('x', 'y', 'z') and [r['domain'] for r in rows] == [0, 1, 0, 2]
+  assert files / 'a.npy' in data.files
+  assert "1 have no 'sensor'" in ''.join(capsys.readouterr())
+  without = manifest(path=str(path), arrays=('sensor',), domain='person')
+  assert without.fingerprint != data.fingerprint and 'sensor/mask' not in without.splits['train'][0]
+
+
+@pytest.mark.parametrize(
+  ('cell', 'words'),
+  [
+    ([[1, 2], [3]], 'different lengths'),
+    ('[[1, 2], [3', 'sensor'),
+    ([1, float('nan')], 'no array of finite numbers'),
+    (['a'], 'no array of finite numbers'),
+    ('p.png', 'p.png'),
+    ('nowhere.npy', 'nowhere.npy'),
+    (7, '7'),
+  ],
+)
+def test_arrays_that_are_none(files, cell, words):
+  path = table(files, sensor=cell, label=LABELS)
+  with pytest.raises(KdjaxError, match=words) as e:
+    manifest(path=str(path), arrays=('sensor',)).splits['train'][0]
+  assert '\n' not in str(e.value)
+
+
+def test_columns_that_are_not_there(files):
+  path = table(files, sensor=[[1, 2]], label=LABELS)
+  with pytest.raises(KdjaxError, match="column for 'speed'"):
+    manifest(path=str(path), arrays=('speed',))
+  with pytest.raises(KdjaxError, match='column for the domain'):
+    manifest(path=str(path), arrays=('sensor',), domain='where')
+  path = table(files, sensor=[[1, 2]], label=LABELS, who=('a', None, 'b', 'c'))
+  with pytest.raises(KdjaxError, match="'who' is"):
+    manifest(path=str(path), arrays=('sensor',), domain='who')

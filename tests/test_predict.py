@@ -111,13 +111,15 @@ def test_no_model_is_one_line(trained, tmp_path):
     predict.load(trained.workdir, seed=7)
 
 
-@pytest.mark.parametrize(('shape', 'rate'), [((40,), 0), ((5, 3), 100)])
-def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rate):
-  """Features, or a data set that does not tell its rate: no file can be read as one."""
+@pytest.mark.parametrize(('shape', 'rate', 'kind'), [((40,), 0, ''), ((5, 3), 100, 'array')])
+def test_sounds_of_no_known_rate_are_not_asked_for(trained, tmp_path, shape, rate, kind):
+  """A data set that does not tell its rate: no file can be read as one. Features are arrays of .npy files."""
   folder = tmp_path / 'w'
   shutil.copytree(trained.workdir, folder)
   path = folder / 'student' / 'stage.json'
   message = read_json(path, dict, '')
   message['example']['audio'], message['rate'] = (shape, 'float32'), rate
   write_json(path, message)
-  assert predict_files.readable(predict.load(folder)) == ('image', 'text')
+  predictor = predict.load(folder)
+  assert predict_files.readable(predictor) == ('image', 'text', 'audio')[: 2 + bool(kind)]
+  assert predict_files.kind(predictor, 'audio') == kind

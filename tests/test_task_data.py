@@ -44,10 +44,7 @@ def test_clips_are_split_by_person(clips):
   example = data.splits['train'][0]
   assert example['video'].shape == (16, 48, 48, 1) and example['inertial'].shape == (96, 6)
   np.testing.assert_array_equal(example['video'][..., 0], arrays['video'][example['id']])
-  train = np.stack([e['inertial'] for e in data.splits['train']])
-  np.testing.assert_allclose(train.mean((0, 1)), 0, atol=1e-4)  # by the training clips alone
-  np.testing.assert_allclose(train.std((0, 1)), 1, atol=1e-4)
-  assert abs(np.mean([e['inertial'] for e in data.splits['test']])) > 1e-4
+  np.testing.assert_array_equal(example['inertial'], arrays['inertial'][example['id']])
 
 
 def test_clips_of_the_authors_files(tmp_path):

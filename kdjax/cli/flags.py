@@ -23,8 +23,10 @@ INPUTS = {
   ),
   'text': flags.DEFINE_multi_string('text', [], 'Words; or a .txt file, a text a line.'),
   'audio': flags.DEFINE_multi_string('audio', [], 'A WAV file, a folder of them, or a quoted pattern.'),
+  'video': flags.DEFINE_multi_string('video', [], 'A .npy or .npz of frames, or a picture that moves.'),
 }
-INPUT = flags.DEFINE_string('input', None, 'A .jsonl, .csv or .tsv file with columns image, text, audio.')
+ARRAYS = flags.DEFINE_multi_string('array', [], 'NAME=FILE.npy of any other input of the model.')
+INPUT = flags.DEFINE_string('input', None, 'A .jsonl, .csv or .tsv file whose columns are the inputs.')
 OUTPUT = flags.DEFINE_string('output', None, 'A .jsonl or .csv file for the answers, instead of printing.')
 BATCH = flags.DEFINE_integer('batch', 32, 'How many examples are answered at a time.')
 TOP = flags.DEFINE_integer('top', 5, 'How many answers to each example are given, the best first.')

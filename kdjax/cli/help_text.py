@@ -94,13 +94,16 @@ COMMANDS = {
   'predict': Help(
     '--workdir=FOLDER [ROWS]',
     'Answers of a trained model; its data set is not needed. ROWS is a .jsonl, .csv or .tsv file with the '
-    'columns image, text, audio, as --input; or give --image, --text and --audio: each once, or once a row. '
+    'columns image, text, audio, video, as --input; or give --image, --text, --audio, --video, and any other '
+    'input by --array=NAME=FILE: each once, or once a row. '
     'What is not given is absent. With --output the answers go into a file, beside the columns of ROWS.',
     (
       'workdir',
       'image',
       'text',
       'audio',
+      'video',
+      'array',
       'input',
       'output',
       'batch',

@@ -1,5 +1,6 @@
 """The command `predict`: a trained model answers about files of one's own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,13 @@ def predict(table: str) -> None:
   for name, flag in (('batch', flags.BATCH), ('top', flags.TOP)):
     if flag.value < 1:
       raise KdjaxError(f'--{name}={flag.value}: it is 1 or more.')
-  values = {name: flag.value for name, flag in flags.INPUTS.items()}
+  values = {name: flag.value for name, flag in flags.INPUTS.items()} | arrays(flags.ARRAYS.value)
   if table and flags.INPUT.value:
     raise KdjaxError(f'one table at a time: {table} or --input={flags.INPUT.value}.')
   table = table or flags.INPUT.value or ''
   if table and any(values.values()):
     name = next(name for name, given in values.items() if given)
-    raise KdjaxError(f'{table} and --{name}: give a table, or --image, --text and --audio.')
+    raise KdjaxError(f'{table} and --{name}: give a table, or inputs by flags.')
   logging.set_verbosity(logging.ERROR)
   from kdjax.experiment import predict_files
   from kdjax.runtime import progress
@@ -55,6 +56,21 @@ def predict(table: str) -> None:
   progress.say(
     f'{1e3 * seconds:.3g} ms an example, in batches of {size}, compiled and without reading files.'
   )
+
+
+def arrays(values: Sequence[str]) -> dict[str, list[str]]:
+  """Input -> files, of --array=NAME=FILE.
+
+  Raises:
+    KdjaxError: for a value of another form.
+  """
+  files: dict[str, list[str]] = {}
+  for value in values:
+    name, equals, file = value.partition('=')
+    if not name or not equals or not file:
+      raise KdjaxError(f'--array={value}: it is NAME=FILE.npy, of an input of the model.')
+    files.setdefault(name, []).append(file)
+  return files
 
 
 def chosen(workdir: Path) -> 'Predictor':

@@ -11,7 +11,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import draw, label_column, media
 from kdjax.input.audio_files import measured
 from kdjax.input.label_column import Kind
-from kdjax.input.table_file import SPLITS, read_response, rows, split_name
+from kdjax.input.table_file import SPLITS, is_missing, read_response, rows, split_name
 from kdjax.options import Name, NonNegative, Whole
 from kdjax.runtime.files import fingerprint
 from kdjax.runtime.progress import say
@@ -20,7 +20,7 @@ from kdjax.types import DataSet
 
 def by_chance(row: Mapping, columns: Mapping[str, str]) -> str:
   """80 % train, 10 % validation, 10 % test: always the same, and one image is in one split."""
-  keys = (row.get(columns[k]) for k in media.MODALITIES)
+  keys = (row.get(c) for k, c in columns.items() if k not in ('label', 'response', 'split'))
   key = next((_named(v) for v in keys if not media.is_absent(v)), None)
   return draw.by_chance(key)
 
@@ -42,8 +42,10 @@ class Rows(Sequence):
     columns: Mapping[str, str],
     labels: label_column.Labels | None,
     files: media.Media,
+    domains: Sequence[str] = (),
   ):
     self.path, self.table, self.columns, self.labels, self.files = path, table, columns, labels, files
+    self.domains = domains
 
   def __len__(self) -> int:
     return len(self.table)
@@ -59,6 +61,8 @@ class Rows(Sequence):
         example[key] = self.label(value, where)
       elif key == 'response':
         example[key] = read_response(value, where, column)
+      elif key == 'domain':
+        example[key] = self.domains.index(_domain(value, where, column))
       else:
         example |= self.files.read(key, value, where, column)
     return example
@@ -66,6 +70,12 @@ class Rows(Sequence):
   def label(self, value, where) -> Any:
     assert self.labels is not None  # a table with a label column has them
     return self.labels.place(value, where)
+
+
+def _domain(value, where, column) -> str:
+  if is_missing(value) or not isinstance(value, str | int):
+    raise KdjaxError(f'{where}: {column!r} is {str(value)[:40]!r}; a domain is a name.')
+  return str(value)
 
 
 def expanded(table: Sequence[Mapping], used: Mapping[str, str], name: str, grouped: bool) -> list[dict]:
@@ -113,6 +123,9 @@ def manifest(
   rate: Whole = 0,
   seconds: NonNegative = 0.0,
   frames: Whole = 0,
+  arrays: tuple[Name, ...] = (),
+  length: Whole = 0,
+  domain: str = '',
 ) -> DataSet:
   """Reads a manifest; files are named relative to its folder. docs/data.md lists how cells are read.
 
@@ -131,6 +144,9 @@ def manifest(
     rate: samples a second of sounds; 0 for the most frequent.
     seconds: of each sound; 0 for the longest.
     frames: of each video, evenly spaced; 0 for all.
+    arrays: columns of further inputs, arrays of numbers: .npy files or lists, such as a sensor's [L, F].
+    length: of those of two axes, cut or filled up with a '<name>/mask'; 0 where all have one.
+    domain: a column that says where an example comes from, such as a person; each is scored apart too.
 
   Raises:
     KdjaxError: if the file, a column, an image or a label is not what it should be.
@@ -141,7 +157,11 @@ def manifest(
   table = rows(file)
   if not table:
     raise KdjaxError(f'the manifest {file} has no rows.')
-  names, used, split = columns_of(file, set().union(*table) - {'#'}, dict(columns or {}), label)
+  names, used, split = columns_of(file, set().union(*table) - {'#'}, dict(columns or {}), label, arrays)
+  if domain:
+    if domain not in set().union(*table):
+      raise unknown(f'column for the domain of {file}', domain, set().union(*table) - {'#'})
+    used['domain'] = domain
   parts, drawn = {s: [] for s in SPLITS}, 0
   for row in table:
     name = split_name(row.get(split))
@@ -164,21 +184,36 @@ def manifest(
     }
     labels = label_column.read(cells, label, drawn > 0, classes)
     classes = labels.classes
-  reader = reader_of(file, parts['train'] or rows_, rows_, used, rate, seconds, frames)
+  plain = media.Media(file.parent, frames=frames, arrays=arrays, length=length)
+  reader = reader_of(file, parts['train'] or rows_, rows_, used, rate, seconds, plain)
+  domains = (
+    sorted({_domain(r.get(domain), f'{file}, line {r["#"]}', domain) for r in rows_}) if domain else []
+  )
   splits = {
-    s: Rows(file, part, used, labels, reader) for s, part in parts.items() if part or s != 'validation'
+    s: Rows(file, part, used, labels, reader, domains)
+    for s, part in parts.items()
+    if part or s != 'validation'
   }
   mark = fingerprint(file.read_bytes(), tuple(classes))
-  if options := [o for o in (label, rate, seconds, frames) if o not in ('class', 'none', 0)]:
+  if options := [
+    o for o in (label, rate, seconds, frames, arrays, length, domain) if o not in ('class', 'none', 0, (), '')
+  ]:
     mark = fingerprint(mark, options)
   sounds = reader.sounds.rate if reader.sounds else 0
-  return DataSet(splits, tuple(classes), mark, rate=sounds, files=(file, *files_of(table, used, file.parent)))
+  return DataSet(
+    splits,
+    tuple(classes),
+    mark,
+    rate=sounds,
+    domains=tuple(domains),
+    files=(file, *files_of(table, used, file.parent, arrays)),
+  )
 
 
-def columns_of(file, present, given, label) -> tuple[dict, dict, str]:
+def columns_of(file, present, given, label, arrays) -> tuple[dict, dict, str]:
   """(key -> name of its column, the same of those that are read, the column of splits)."""
-  names = {k: k for k in (*media.MODALITIES, 'label', 'split')} | given
-  for key, name in given.items():
+  names = {k: k for k in (*media.MODALITIES, 'label', 'split')} | given | {k: k for k in arrays}
+  for key, name in (given | {k: k for k in arrays}).items():
     if name not in present:
       raise unknown(f'column for {key!r} of {file}', name, present)
   split = names.pop('split')
@@ -187,7 +222,7 @@ def columns_of(file, present, given, label) -> tuple[dict, dict, str]:
     used.setdefault('response', 'response')
   if 'response' in used:
     used.pop('label', None)
-  modalities = used.keys() & set(media.MODALITIES)
+  modalities = used.keys() & {*media.MODALITIES, *arrays}
   supervised = {'label', 'response'} & used.keys() or (label == 'none' and len(modalities) > 1)
   if not modalities or not supervised:
     raise KdjaxError(
@@ -198,14 +233,13 @@ def columns_of(file, present, given, label) -> tuple[dict, dict, str]:
   return names, used, split
 
 
-def reader_of(file, train, table, used, rate, seconds, frames) -> media.Media:
+def reader_of(file, train, table, used, rate, seconds, plain) -> media.Media:
   """How the cells of a table are read, by those of the training rows."""
 
   def where(row):
     return f'{file}, line {row["#"]}'
 
-  plain, sounds = media.Media(file.parent, frames=frames), None
-  counts = media.absent(table, used, where)
+  sounds, counts = None, media.absent(table, used, where, plain.arrays)
   has = {k: [r for r in train if not media.is_absent(r.get(c))] or list(table) for k, c in used.items()}
   if 'audio' in used:
     with_audio = has['audio']
@@ -225,21 +259,25 @@ def reader_of(file, train, table, used, rate, seconds, frames) -> media.Media:
     elif key == 'audio':
       blanks[key] = sounds and sounds.silence()
     else:
-      shape = plain.array(key, first.get(used[key]), where(first), used[key]).shape
-      blanks[key] = np.full(shape, media.GREY, np.uint8)
+      array = plain.array(key, first.get(used[key]), where(first), used[key])
+      blanks[key] = (
+        np.zeros_like(array) if key in plain.arrays else np.full(array.shape, media.GREY, np.uint8)
+      )
   listed = ', '.join(f'{n:,} have no {used[k]!r}' for k, n in counts.items())
   say(f'{file.name}: of {len(table):,} examples {listed}, and are read as lacking it.')
   return plain._replace(sounds=sounds, blanks=blanks)
 
 
-def files_of(table, used, folder) -> tuple[Path, ...]:
+def files_of(table, used, folder, arrays=()) -> tuple[Path, ...]:
   """The files that the cells name."""
   counts: Counter[Path] = Counter()
   for row in table:
-    for key in used.keys() & {'image', 'audio', 'video'}:
+    for key in used.keys() & {'image', 'audio', 'video', *arrays}:
       value = row.get(used[key])
       for item in value if isinstance(value, list) else [value]:
         name = _named(item)
+        if key in arrays and not str(name).endswith('.npy'):
+          continue
         if isinstance(name, str | int) and not media.is_absent(name):
           counts[folder / str(name)] += 1
   return tuple(counts)

@@ -167,8 +167,8 @@ def utd_mhad(
   """`video` u8 [16, 48, 48, 1], `skeleton` f32 [32, 60] and `inertial` f32 [96, 6] of 861 clips, 27 actions.
 
   UTD-MHAD (Chen, Jafari and Kehtarnavaz, ICIP 2015), for research. The published protocol trains on people
-  1, 3, 5 and 7 and tests on the others; 'domain' is the person. Skeleton and sensor are standardised by mean
-  and deviation of each value over the training clips. A clip of another length is resampled to the one above.
+  1, 3, 5 and 7 and tests on the others; 'domain' is the person. The skeleton is in lengths of
+  the spine, from the hip; the sensor in g and degrees a second. Clips are resampled to these lengths.
 
   Args:
     path: the folder of the authors' .mat files, or a .npz of arrays `video`, `skeleton`, `inertial`, `label`,
@@ -201,11 +201,6 @@ def utd_mhad(
   if 'test' not in rows or 'train' not in rows:
     raise KdjaxError('utd_mhad: somebody has to be left to train on, and somebody for the test.')
   arrays = dict(arrays)
-  for key in ('skeleton', 'inertial'):
-    if key in arrays:
-      x = arrays[key].astype(np.float32)
-      mean, std = (f(x[rows['train']], (0, 1)) for f in (np.mean, np.std))
-      arrays[key] = (x - mean) / np.where(std > 1e-6, std, 1)
   if 'video' in arrays:
     arrays['video'] = arrays['video'][..., None]
   splits = {s: Clips(arrays, r, people) for s, r in rows.items()}

@@ -188,6 +188,10 @@ class Predictor:
       return zeros
     if name == 'image' and zeros.ndim == 3:
       return _fit_image(np.asarray(value), zeros.shape)
+    if name == 'video' and zeros.ndim == 4:
+      return _fit_video(np.asarray(value), zeros.shape)
+    if zeros.ndim != 1 and np.shape(value) != zeros.shape:
+      raise KdjaxError(f'{name} is {list(np.shape(value))}, and the model reads {list(zeros.shape)}.')
     return audio_files.fit(np.asarray(value), *zeros.shape) if zeros.ndim == 1 else np.asarray(value)
 
 
@@ -205,6 +209,14 @@ def _fit_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   if shape[-1] == 1:
     return image.mean(-1, keepdims=True).astype(image.dtype)
   return np.repeat(image, shape[-1], -1) if image.shape[-1] == 1 else image
+
+
+def _fit_video(video: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """[T, H, W, C] or [T, H, W] with the model's frames, evenly spaced, and its size and channels."""
+  if video.ndim not in (3, 4) or not len(video):
+    raise KdjaxError(f'a video is an array [frames, height, width, channels], and not {list(video.shape)}.')
+  chosen = np.linspace(0, len(video) - 1, shape[0]).round().astype(int)
+  return np.stack([_fit_image(video[i], shape[1:]) for i in chosen])
 
 
 def load(

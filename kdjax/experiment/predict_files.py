@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from kdjax.errors import KdjaxError, printable
 from kdjax.experiment.predict import Answer, Predictor
-from kdjax.input import audio_files, images, table_file
+from kdjax.input import audio_files, images, numpy_arrays, table_file
+from kdjax.input.media import Media
 from kdjax.runtime import files
 from kdjax.runtime.progress import counted, say
 
-NAMES = ('image', 'text', 'audio')  # of columns and flags
+NAMES = ('image', 'text', 'audio', 'video')  # of columns and flags; other inputs are arrays
+ARRAY = 'array'  # a kind of input
 SUFFIXES = {
   'image': (
     '.png',
@@ -32,6 +34,8 @@ SUFFIXES = {
   ),
   'text': ('.txt',),
   'audio': ('.wav',),
+  'video': ('.npy', '.npz', '.gif', '.webp', '.tif', '.tiff', '.png'),
+  ARRAY: ('.npy',),
 }
 WRITTEN = ('.jsonl', '.csv')
 OURS = ('prediction', 'score', 'predictions')  # columns that are written
@@ -69,27 +73,37 @@ def readable(predictor: Predictor) -> tuple[str, ...]:
   Raises:
     KdjaxError: if there are none.
   """
-  shapes = {name: predictor.example[key].shape for name, key in predictor.keys.items() if name in NAMES}
-  if 'audio' in shapes and (len(shapes['audio']) > 1 or not predictor.rate):
-    del shapes['audio']  # features, or sounds of no known rate
-  if 'image' in shapes and len(shapes['image']) != 3:
-    del shapes['image']  # a vector
-  if not shapes:
+  names = tuple(name for name in predictor.keys if kind(predictor, name))
+  if not names:
     raise KdjaxError(f'the model reads {", ".join(predictor.example)}, and none of them from a file.')
-  return tuple(shapes)
+  return names
+
+
+def kind(predictor: Predictor, name: str) -> str:
+  """What a file of an input holds: one of `NAMES`, `ARRAY`, or '' for a sound of no known rate."""
+  axes = len(predictor.example[predictor.keys[name]].shape)
+  if name == 'audio' and axes == 1:
+    return 'audio' if predictor.rate else ''
+  return name if (name, axes) in (('image', 3), ('video', 4)) or name == 'text' else ARRAY
 
 
 def _column(predictor: Predictor, name: str, values: Sequence, places: Sequence[str]) -> Sequence:
-  if name == 'image':
+  what = kind(predictor, name)
+  if what == 'image':
     return Files(values, places, images.read_image)
-  if name == 'audio':
+  if what == 'video':
+    media = Media(Path(), frames=predictor.example[predictor.keys[name]].shape[0])
+    return Files(values, places, lambda path, where: media.video(str(path), where, name))
+  if what == ARRAY:
+    return Files(values, places, numpy_arrays.read_npy)
+  if what == 'audio':
     rate = int(predictor.rate)
     return Files(values, places, lambda path, where: audio_files.read_sound(path, rate, where))
   return values
 
 
 def given(predictor: Predictor, values: Mapping[str, Sequence[str]]) -> Rows:
-  """The rows of --image, --text and --audio: each given once, or once a row.
+  """The rows of --image, --text, --audio, --video and --array: each given once, or once a row.
 
   Raises:
     KdjaxError: for what the model does not take, or a file or a pattern that is none.
@@ -97,24 +111,33 @@ def given(predictor: Predictor, values: Mapping[str, Sequence[str]]) -> Rows:
   known = readable(predictor)
   for name in values:
     if values[name] and name not in known:
-      raise KdjaxError(f'the model takes {" and ".join(known)}, and no {name}: leave --{name} out.')
-  columns_of = {name: expand(name, values[name]) for name in known if values.get(name)}
+      raise KdjaxError(f'the model takes {" and ".join(known)}, and no {name}: leave {flag(name)} out.')
+  columns_of = {
+    name: expand(kind(predictor, name), values[name], flag(name)) for name in known if values.get(name)
+  }
   if not columns_of:
     raise KdjaxError(
-      f'what about? Give {" and ".join(f"--{k}=…" for k in known)}, or a table with --input=….'
+      f'what about? Give {" and ".join(f"{flag(k)}=…" for k in known)}, or a table with --input=….'
     )
   rows = max(map(len, columns_of.values()))
   for name, own in columns_of.items():
     if len(own) not in (1, rows):
-      raise KdjaxError(f'--{name} is given {len(own)} times; give it once, or {rows} times as the others.')
+      raise KdjaxError(
+        f'{flag(name)} is given {len(own)} times; give it once, or {rows} times as the others.'
+      )
   columns = {
-    name: _column(predictor, name, own if name == 'text' else [*map(Path, own)], [f'--{name}'] * len(own))
+    name: _column(predictor, name, own if name == 'text' else [*map(Path, own)], [flag(name)] * len(own))
     for name, own in columns_of.items()
   }
   return Rows(columns, [{name: own[i % len(own)] for name, own in columns_of.items()} for i in range(rows)])
 
 
-def expand(name: str, values: Sequence[str]) -> list[str]:
+def flag(name: str) -> str:
+  """The flag of an input."""
+  return f'--{name}' if name in NAMES else f'--array={name}'
+
+
+def expand(name: str, values: Sequence[str], flag: str) -> list[str]:
   """File names of files, folders and patterns; for 'text' lines of .txt files, and other values as they are.
 
   Raises:
@@ -131,13 +154,13 @@ def expand(name: str, values: Sequence[str]) -> list[str]:
       names = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in suffixes)
       if not names:
         raise KdjaxError(
-          f'--{name}: the folder {value} holds no {", ".join(suffixes)}; those in the folders below it are '
+          f'{flag}: the folder {value} holds no {", ".join(suffixes)}; those in the folders below it are '
           f"'{value.rstrip('/')}/**/*{suffixes[0]}', in quotes."
         )
     elif not _is(path, 'file') and glob.has_magic(value):
       names = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
       if not names:
-        raise KdjaxError(f'--{name}: no file is named as {value}.')
+        raise KdjaxError(f'{flag}: no file is named as {value}.')
     names_of += names if name != 'text' else [line for file in names for line in _text_lines(Path(file))]
   return names_of
 
@@ -162,7 +185,7 @@ def _text_lines(path: Path) -> list[str]:
 
 
 def table(predictor: Predictor, path: Path) -> Rows:
-  """The rows of a .jsonl, .csv or .tsv file, whose columns are image, text and audio; files lie beside it.
+  """The rows of a .jsonl, .csv or .tsv file, whose columns are the model's inputs; files lie beside it.
 
   Raises:
     KdjaxError: if it cannot be read, or has nothing that the model takes; it names the line.
@@ -241,7 +264,9 @@ def lines(shown: Sequence[Mapping[str, Any]], answers: Sequence[Answer]) -> list
   """
   if len(answers) == 1:
     return [printable(f'{score:8.4f}  {name}') for name, score in answers[0]]
-  varied = [name for name in NAMES if len({str(row.get(name)) for row in shown}) > 1] or list(NAMES)
+  names = list(dict.fromkeys(name for row in shown for name in row))
+  names = [n for n in NAMES if n in names] + [n for n in names if n not in NAMES]
+  varied = [name for name in names if len({str(row.get(name)) for row in shown}) > 1] or names
   rows = []
   for row, answer in zip(shown, answers, strict=True):
     label = ', '.join(str(row[name]) for name in varied if row.get(name) is not None)

@@ -34,7 +34,7 @@ def make_encode(
 
   Args:
     tokenizer: the tokenizer of texts, from `tokenizer.cut`.
-    image_size: images are resized to this square; None leaves them.
+    image_size: images, and the frames of videos, are resized to this square; None leaves them.
     classes: labels have to be whole numbers in [0, classes), or -1; 0 does not check.
     prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
     ranges: key -> the range of its pixels, see `images.RANGES`; by default that of the examples encoded.
@@ -57,6 +57,8 @@ def make_encode(
       values = [images.pixels(key, v, scale or '', n) for v, n in zip(values, names, strict=True)]
     if key == 'image' and image_size:
       values = images.in_threads(functools.partial(images.resize, size=image_size), values)
+    elif key == 'video' and image_size and np.ndim(values[0]) == 4:
+      values = [np.stack([images.resize(f, image_size) for f in video]) for video in map(np.asarray, values)]
     try:
       array = np.stack([np.asarray(v) for v in values])
     except ValueError as e:

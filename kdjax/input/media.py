@@ -10,6 +10,7 @@ from kdjax.errors import KdjaxError
 from kdjax.input import images, numpy_arrays
 from kdjax.input.audio_files import Sounds
 from kdjax.input.table_file import is_missing, read_name, read_text
+from kdjax.runtime.files import parse
 
 MODALITIES = ('image', 'text', 'audio', 'video')
 GREY = 128  # of an image that is missing: 0 where pixels are from -1 to 1
@@ -24,23 +25,31 @@ class Media(NamedTuple):
     sounds: how sounds are read, None where there are none.
     frames: of a video, evenly spaced; 0 for all.
     blanks: modality -> what stands for a missing one; each has '<modality>/present' in every example.
+    arrays: the names of inputs that are arrays of numbers.
+    length: of arrays [L, F], which are cut or filled up with zeros, and get '<name>/mask'; 0 for their own.
   """
 
   folder: Path
   sounds: Sounds | None = None
   frames: int = 0
   blanks: Mapping[str, Any] = {}
+  arrays: tuple[str, ...] = ()
+  length: int = 0
 
   def read(self, key: str, value: Any, where: str, column: str) -> dict[str, Any]:
-    """'<key>' and, where some example lacks it, '<key>/present'.
+    """'<key>', of an array of several lengths '<key>/mask', and where some example lacks it '<key>/present'.
 
     Raises:
       KdjaxError: for a cell that cannot be read.
     """
-    if key in self.blanks and is_absent(value):
-      return {key: self.blanks[key], f'{key}/present': np.float32(0)}
-    array = self.array(key, value, where, column)
-    return {key: array} | ({f'{key}/present': np.float32(1)} if key in self.blanks else {})
+    absent = key in self.blanks and is_absent(value)
+    array = self.blanks[key] if absent else self.array(key, value, where, column)
+    present = {f'{key}/present': np.float32(not absent)} if key in self.blanks else {}
+    if key not in self.arrays or not self.length or array.ndim != 2:
+      return {key: array} | present
+    fitted, n = np.zeros((self.length, array.shape[1]), np.float32), min(len(array), self.length)
+    fitted[:n] = array[:n]
+    return {key: fitted, f'{key}/mask': np.arange(self.length) < n * (not absent)} | present
 
   def array(self, key: str, value: Any, where: str, column: str) -> Any:
     """A text, or the array of an image, sound or video."""
@@ -48,6 +57,8 @@ class Media(NamedTuple):
       return read_text(value, where, column)
     if key == 'video':
       return self.video(value, where, column)
+    if key in self.arrays:
+      return self.numbers(value, where, column)
     source = self.source(value, where, column)
     if key == 'audio':
       assert self.sounds is not None  # a table with sounds has them
@@ -61,6 +72,28 @@ class Media(NamedTuple):
     if isinstance(value, Mapping) and {'bytes', 'path'} & value.keys():
       value = value.get('path') if value.get('bytes') is None else value['bytes']
     return value if isinstance(value, bytes) else self.folder / read_name(value, where, column)
+
+  def numbers(self, value: Any, where: str, column: str) -> np.ndarray:
+    """f32 of a list of numbers, which may be written as JSON, or of a .npy file.
+
+    Raises:
+      KdjaxError: if it is neither, or a number is not finite.
+    """
+    try:
+      value = parse(value) if isinstance(value, str) and value.lstrip().startswith('[') else value
+      listed = isinstance(value, list | tuple)
+      array = np.asarray(value) if listed else self._npy(value, where, column)
+    except ValueError as e:
+      raise KdjaxError(
+        f'{where}: the lists in {column!r} are of different lengths: an array has rows of one.'
+      ) from e
+    if array.dtype.kind not in 'iuf' or not array.size or not np.isfinite(array).all():
+      raise KdjaxError(f'{where}: {column!r} is no array of finite numbers.')
+    return array.astype(np.float32)
+
+  def _npy(self, value, where, column):
+    source = self.source(value, where, column)
+    return numpy_arrays.read_npy(source, f'{where}, {source}' if isinstance(source, Path) else where)
 
   def video(self, value: Any, where: str, column: str) -> np.ndarray:
     """u8 [T, H, W, C] of a list of images, a .npy or .npz file, or an image of several frames.
@@ -113,14 +146,17 @@ def is_absent(value: Any) -> bool:
 
 
 def absent(
-  rows: Sequence[Mapping], columns: Mapping[str, str], where: Callable[[Mapping], str]
+  rows: Sequence[Mapping],
+  columns: Mapping[str, str],
+  where: Callable[[Mapping], str],
+  arrays: Sequence[str] = (),
 ) -> dict[str, int]:
   """Modality -> how many rows lack it, of those that some row lacks.
 
   Raises:
     KdjaxError: for a row that lacks all, where there are several.
   """
-  keys = [k for k in columns if k in MODALITIES]
+  keys = [k for k in columns if k in MODALITIES or k in arrays]
   if len(keys) < 2:
     return {}
   counts = dict.fromkeys(keys, 0)

@@ -12,8 +12,8 @@ class TemporalCnn(nn.Module):
   """Taps: `stem`, `stage1` ... [B, L', D], `tokens` (the last of them), `embed` [B, D], optionally `logits`.
 
   Reads '<modality>' [B, L, F] with its '<modality>/mask' where there is one: what lies beyond the end of a
-  sequence changes nothing. The mean over time is what `embed` is of, so the order counts within the reach of
-  the convolutions.
+  sequence changes nothing. A batch norm standardises each value first, whatever its unit. `embed` is the mean
+  over time, so the order counts within the reach of the convolutions.
 
   Attributes:
     modality: the input that it reads, such as 'skeleton'.
@@ -32,15 +32,15 @@ class TemporalCnn(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x, mask = feature_sequence(inputs, self.modality)
-    x = jnp.where(mask[..., None], x, 0)
 
-    def norm(x, mask, name):
-      layer = nn.BatchNorm(not train, momentum=0.9, name=name)
+    def norm(x, mask, name, **how):
+      layer = nn.BatchNorm(not train, momentum=0.9, name=name, **how)
       return jnp.where(mask[..., None], layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape)), 0)
 
     def conv(x, width, name):
       return Conv(width, (self.kernel, 1), use_bias=False, name=name)(x[:, :, None])[:, :, 0]
 
+    x = norm(x, mask, 'input_norm', use_scale=False, use_bias=False)
     x = nn.relu(norm(conv(x, self.widths[0], 'stem'), mask, 'stem_norm'))
     taps = {'stem': x}
     for i, width in enumerate(self.widths, 1):
@@ -59,6 +59,6 @@ def halved(x, mask):
   """Means of two valid positions each: ([B, L, D], [B, L]) -> ([B, ⌈L / 2⌉, D], [B, ⌈L / 2⌉])."""
   odd = x.shape[1] % 2
   x, mask = jnp.pad(x, ((0, 0), (0, odd), (0, 0))), jnp.pad(mask, ((0, 0), (0, odd)))
-  pairs, valid = x.reshape(len(x), -1, 2, x.shape[-1]), mask.reshape(len(x), -1, 2)
+  pairs, valid = x.reshape(x.shape[0], -1, 2, x.shape[-1]), mask.reshape(x.shape[0], -1, 2)
   count = valid.sum(-1, keepdims=True).astype(x.dtype)
   return pairs.sum(2) / jnp.maximum(count, 1), valid.any(-1)
