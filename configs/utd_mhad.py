@@ -6,8 +6,6 @@ python run.py --config=configs/utd_mhad.py:student=video --config.data.path=UTD-
 
 from kdjax.recipes import base, finish, model, parse_arg, training
 
-TEACHERS = {'inertial': ('skeleton', 'inertial'), 'video': ('skeleton', 'inertial', 'video')}
-
 
 def get_config(arg=None):
   arg = parse_arg(arg, student='inertial', labels=0.125, seeds=5, scale='cpu')
@@ -17,18 +15,18 @@ def get_config(arg=None):
   large = {
     'skeleton': model('temporal_cnn', modality='skeleton', widths=(64, 128), dropout=0.3),
     'inertial': model('temporal_cnn', modality='inertial', widths=(32, 64, 128), dropout=0.3),
-    'video': model('r2plus1d', widths=(24, 48, 96)),
   }
-  config.teacher.model = model(
-    'fusion', width=128, join='concat', dropout=0.3, encoders={m: large[m] for m in ('skeleton', 'inertial')}
-  )
+  config.teacher.model = model('fusion', width=128, join='concat', dropout=0.3, encoders=large)
+  config.teacher.inputs = {m: m for m in large}
   config.teacher.train = training(600, 32, 2e-3, weight_decay=0.1)
-  small = {
-    'inertial': model('temporal_cnn', modality='inertial', widths=(12, 16, 24), kernel=3),
-    'video': model('r2plus1d', widths=(12, 24, 48), blocks=(1, 1, 1)),
-  }
-  config.student.model = small[arg.student]
-  config.student.train = training(600, 32, 0.1, weight_decay=0.5)
+  config.student.inputs = {arg.student: arg.student}
+  if arg.student == 'inertial':
+    config.student.model = model('temporal_cnn', modality='inertial', widths=(12, 16, 24), kernel=3)
+    config.student.train = training(600, 32, 0.1, weight_decay=0.5)
+  else:
+    config.student.model = model('r2plus1d', widths=(12, 24, 48), difference=True)
+    config.student.train = training(600, 32, 0.02, weight_decay=0.5)
+    config.student.train.augment = ('video_crop', 'video_speed')
   config.methods = {'kd': {'weight': 4.0, 'temperature': 8.0}}
   config.run.update(eval_every=300, save_every=300)
   return finish(config, arg, longer=1, larger=1)

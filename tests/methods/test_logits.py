@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from second_writing import quotients
 
 from kdjax import registry
@@ -145,6 +146,81 @@ def entropy(b):
   return cross_entropy(softmax(b / 4), softmax(b / 4))
 
 
+def ttm(weighted):
+  def writing(s, t, fixed, params):
+    values = []
+    for a, b, _, _ in rows(s, t, fixed):
+      p = softmax(b) ** 0.2
+      values.append((p.sum() if weighted else 1) * kl(p / p.sum(), softmax(a)))
+    return np.mean(values)
+
+  return writing
+
+
+def rld(s, t, fixed, params):
+  values = []
+  for a, b, _, y in rows(s, t, fixed):
+    p, q = max(softmax(b / 2)), softmax(a / 2)[y]
+    value = 4 * kl([p, 1 - p], [q, 1 - q])
+    below = [i for i in range(C) if b[i] < b[y]]
+    if below:
+      value += 8 * softened(b[below], a[below], 3)
+    values.append(value)
+  return np.mean(values)
+
+
+def abkd(alpha, beta):
+  def writing(s, t, fixed, params):
+    values, total = [], alpha + beta
+    for a, b, _, _ in rows(s, t, fixed):
+      p, q = softmax(b / 2), softmax(a / 2)
+      part = -(p**alpha) * q**beta + alpha / total * p**total + beta / total * q**total
+      values.append(4 * sum(part) / (alpha * beta))
+    return np.mean(values)
+
+  return writing
+
+
+def abkd_corner(alpha, beta):
+  """The divergence at 0 is the limit, by Cichocki's equations written out."""
+
+  def writing(s, t, fixed, params):
+    values = []
+    for a, b, _, _ in rows(s, t, fixed):
+      p, q = softmax(b / 2), softmax(a / 2)
+      if alpha:
+        x, y = p**alpha, q**alpha
+        value = sum(x * np.log(x / y) - x + y) / alpha**2
+      elif beta:
+        x, y = p**beta, q**beta
+        value = sum(y * np.log(y / x) - y + x) / beta**2
+      else:
+        value = 0.5 * sum((np.log(p) - np.log(q)) ** 2)
+      values.append(4 * value)
+    return np.mean(values)
+
+  return writing
+
+
+def taid(s, t, fixed, params):
+  mixed = [0.5 * f + 0.5 * b for _, b, f, _ in rows(s, t, fixed)]
+  return np.mean([kl(softmax(m), softmax(a)) for m, a in zip(mixed, s['logits'], strict=True)])
+
+
+def ofa_kd(s, t, fixed, params):
+  def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+  hidden = gelu(s['embed'] @ params['hidden0/kernel'] + params['hidden0/bias'])
+  exits = hidden @ params['exit0/kernel'] + params['exit0/bias']
+  values = []
+  for a, b, e, y in zip(s['logits'], t['logits'], exits, LABEL, strict=True):
+    target = np.eye(C)[y]
+    weights = (softmax(b / 2) + target) ** 1.5 - target
+    values.append(-sum(weights * (np.log(softmax(a / 2)) + 0.5 * np.log(softmax(e / 2)))))
+  return np.mean(values)
+
+
 WRITINGS = {  # name -> (method, options, writing)
   'mlkd': ('mlkd', STRONG, mlkd),
   'wsld': ('wsld', {}, wsld),
@@ -158,6 +234,16 @@ WRITINGS = {  # name -> (method, options, writing)
     dynamic_temperature(lambda a, b: 1 / (max(softmax(a)) + 1e-3)),
   ),
   'dtkd': ('dtkd', {}, dtkd),
+  'ttm': ('ttm', {}, ttm(False)),
+  'wttm': ('ttm', {'weighted': True}, ttm(True)),
+  'rld': ('rld', {'temperature': 3, 'confidence_temperature': 2}, rld),
+  'abkd': ('abkd', {'alpha': 0.3, 'beta': 1.2, 'temperature': 2}, abkd(0.3, 1.2)),
+  'abkd near KL': ('abkd', {'alpha': 1, 'beta': 0, 'temperature': 2}, abkd_corner(1, 0)),
+  'abkd of alpha': ('abkd', {'alpha': 0.7, 'beta': 0, 'temperature': 2}, abkd_corner(0.7, 0)),
+  'abkd of beta': ('abkd', {'alpha': 0, 'beta': 0.7, 'temperature': 2}, abkd_corner(0, 0.7)),
+  'abkd of neither': ('abkd', {'alpha': 0, 'beta': 0, 'temperature': 2}, abkd_corner(0, 0)),
+  'taid': ('taid', {'first': 0.5}, taid),
+  'ofa_kd': ('ofa_kd', {'features': 'embed', 'temperature': 2, 'exits': 0.5, 'width': 4}, ofa_kd),
   'confidence': ('confidence', {}, weighted(lambda f, b, y: max(softmax(b)), True)),
   'confidence label': ('confidence', {'measure': 'label'}, weighted(lambda f, b, y: softmax(b)[y], True)),
   'confidence entropy': (
@@ -203,11 +289,15 @@ NOT_ZERO = {
   'srd',
   'flsw',
   'cwsm',
+  'rld',
+  'ttm',
 }
 
 
 def value(method, params, s, t, batch, step=0):
-  (total, count), _ = method.loss(params, {}, s, t, batch, step=step, rng=jax.random.key(0))
+  _, stats = jax.eval_shape(method.init, jax.random.key(0), s, t, batch)
+  _, stats = method.init(jax.random.key(0), s, t, batch) if stats else ({}, {})
+  (total, count), _ = method.loss(params, stats, s, t, batch, step=step, rng=jax.random.key(0))
   return total / jnp.maximum(count, 1)
 
 
@@ -217,8 +307,12 @@ def test_the_second_writing_and_its_gradient(name):
   with jax.enable_x64(True):
     method, batch = registry.make('methods', entry, options), {'label': LABEL}
     params, _ = method.init(jax.random.key(1), S, T, batch)
-    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-    function = jax.jit(jax.value_and_grad(lambda p, s: value(method, p, s, T, batch, step=5), (0, 1)))
+    params = flatten_dict(jax.tree.map(lambda x: np.asarray(x, np.float64), params), sep='/')
+
+    def loss(params, s):
+      return value(method, unflatten_dict(params, sep='/'), s, T, batch, step=5)
+
+    function = jax.jit(jax.value_and_grad(loss, (0, 1)))
     result, grads = function(params, S)
     np.testing.assert_allclose(result, writing(S, T, S, params), rtol=1e-10)
     for tree, grad in zip((params, S), grads, strict=True):
@@ -237,7 +331,7 @@ def test_it_stays_finite(name, options):
   s = {k: v.astype(np.float32) for k, v in S.items()}
   t = {k: v.astype(np.float32) for k, v in T.items()}
   batch, padding = ({'label': LABEL, 'mask': np.full(B, x, np.float32)} for x in (1, 0))
-  params, _ = jax.jit(method.init)(jax.random.key(1), s, t, batch)
+  params, stats = jax.jit(method.init)(jax.random.key(1), s, t, batch)
   cases = {
     'equal': (s | {k: t[k] for k in ('logits', 'strong')}, t, batch),
     'saturated': (*({k: 1e4 * np.sign(v) for k, v in x.items()} for x in (s, t)), batch),
@@ -246,7 +340,7 @@ def test_it_stays_finite(name, options):
   }
 
   def loss(params, s, t, batch):
-    (total, count), _ = method.loss(params, {}, s, t, batch, step=0, rng=jax.random.key(0))
+    (total, count), _ = method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(0))
     return total / jnp.maximum(count, 1), (total, count)
 
   step = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))  # one program for all cases
@@ -266,6 +360,7 @@ def test_it_stays_finite(name, options):
   [
     ('dkd', {}),
     ('nkd', {}),
+    ('rld', {}),
     ('wsld', {}),
     ('label_smoothing_teacher', {}),
     ('confidence', {'measure': 'label'}),
@@ -306,3 +401,41 @@ def test_a_wrong_choice_says_what_there_is():
     registry.make('methods', 'difficulty', {'order': 'random'})
   with pytest.raises(KdjaxError, match='or neither'):
     registry.make('methods', 'mlkd', {'student_strong': 'strong'})
+
+
+@pytest.mark.parametrize(('alpha', 'beta'), [(1e-4, 0.6), (0.6, 1e-4), (1e-4, 1e-4)])
+def test_the_corners_of_abkd_are_its_limits(alpha, beta):
+  with jax.enable_x64(True):
+    near, corner = (
+      registry.make('methods', 'abkd', {'alpha': a, 'beta': b})
+      for a, b in ((alpha, beta), (alpha * (alpha > 0.1), beta * (beta > 0.1)))
+    )
+    a, b = (value(m, {}, S, T, {}) for m in (near, corner))
+    np.testing.assert_allclose(a, b, rtol=2e-3)
+    kd = registry.make('methods', 'kd', {'temperature': 4.0})
+    kl_corner = registry.make('methods', 'abkd', {'alpha': 1, 'beta': 0})
+    np.testing.assert_allclose(value(kl_corner, {}, S, T, {}), value(kd, {}, S, T, {}), rtol=1e-10)
+    reverse = registry.make('methods', 'abkd', {'alpha': 0, 'beta': 1})
+    np.testing.assert_allclose(value(reverse, {}, S, T, {}), value(kd, {}, T, S, {}), rtol=1e-10)
+
+
+def test_taid_moves_as_its_algorithm_says():
+  """t of 30 steps against the update of the paper written out, with losses that fall and rise."""
+  first, last, rate, beta, steps = 0.3, 0.9, 0.2, 0.8, 40
+  options = {'first': first, 'last': last, 'rate': rate, 'momentum': beta, 'steps': steps}
+  method, rng = registry.make('methods', 'taid', options), np.random.default_rng(0)
+  with jax.enable_x64(True):
+    _, stats = method.init(jax.random.key(0), S, T, {})
+    t, previous, m = first, None, 0.0
+    for step in range(30):
+      s = {'logits': S['logits'] * rng.uniform(0.5, 1.5)}
+      mixed = [(1 - t) * a + t * b for a, b in zip(s['logits'], T['logits'], strict=True)]
+      expected = np.mean([kl(softmax(x), softmax(a)) for x, a in zip(mixed, s['logits'], strict=True)])
+      (total, count), stats = method.loss({}, stats, s, T, {}, step=step, rng=jax.random.key(0))
+      np.testing.assert_allclose(total / count, expected, rtol=1e-5)
+      np.testing.assert_allclose(stats['t'], t, rtol=1e-6)
+      if previous is not None:
+        m = beta * m + (1 - beta) * max((previous - expected) / previous, -1)
+        line = first + (last - first) * step / steps
+        t = min(last, max(line, t + rate / (1 + np.exp(-m)) * (1 - t)))
+      previous = expected
