@@ -20,7 +20,7 @@ def get_config(arg=None):
     dropout=0.2,
     text=model('transformer', width=128, depth=2, heads=4, dropout=0.2),
   )
-  config.teacher.train = training(1500, 64, 1e-3, weight_decay=0.1)
+  config.teacher.train = training(600, 64, 1e-3, weight_decay=0.1)
   config.student.model = model(
     'pointer', candidates='dots', width=32, depth=1, heads=2, text=model('bag_of_words', width=24)
   )

@@ -20,7 +20,7 @@ def get_config(arg=None):
   config.teacher.train = training(300, 128, 2e-3)
   config.teacher.source = 'store'
   config.student.model = model('resnet', widths=(16, 32, 64), blocks=(1, 1, 1), patch=4)
-  config.student.train = training(1200, 128, 5e-3, weight_decay=0.1)
+  config.student.train = training(1200, 128, 0.015, weight_decay=0.5)
   config.methods = {'kd': {'weight': 1.0, 'temperature': 4.0}}
   config.run.update(eval_every=300, save_every=300)
   return finish(config, arg, longer=10, larger=4)
