@@ -42,10 +42,24 @@ TAPS = {
 }
 
 
-def modalities(keys: Iterable[str]) -> list[str]:
-  """The inputs of a model among the keys of a batch, without those of their masks; the usual ones first."""
+def readable(keys: Iterable[str]) -> list[str]:
+  """The keys of a batch that a model may read, without those of masks; the usual ones first."""
   bare = [k for k in keys if k not in NO_INPUT and '/' not in k]
   return [k for k in MODALITIES if k in bare] + sorted(k for k in bare if k not in MODALITIES)
+
+
+def modalities(arrays: Mapping[str, Any]) -> list[str]:
+  """The modalities of a batch: the usual ones, and arrays of floats by any name, such as those of a sensor.
+
+  Args:
+    arrays: key -> an array, its (shape, dtype), or the key that it is mapped to.
+  """
+
+  def of_floats(value):
+    kind = value[1] if isinstance(value, tuple | list) else getattr(value, 'dtype', None)
+    return kind is None or jnp.issubdtype(kind, jnp.floating)
+
+  return [k for k in readable(arrays) if k in MODALITIES or of_floats(arrays[k])]
 
 
 def meaning(key: str) -> str:

@@ -249,7 +249,7 @@ def test_columns_of_arrays(files, capsys):
   assert rows[2]['sensor'][0].tolist() == [1, 2.5, 3] and not rows[2]['sensor'][1:].any()
   assert all(r['sensor'].shape == (5, 3) and r['sensor'].dtype == np.float32 for r in rows)
   assert data.domains == ('x', 'y', 'z') and [r['domain'] for r in rows] == [0, 1, 0, 2]
-  assert files / 'a.npy' in data.files
+  assert files / 'a.npy' in data.files and len(data.files) == 2
   assert "1 have no 'sensor'" in ''.join(capsys.readouterr())
   without = manifest(path=str(path), arrays=('sensor',), domain='person')
   assert without.fingerprint != data.fingerprint and 'sensor/mask' not in without.splits['train'][0]
@@ -258,7 +258,7 @@ def test_columns_of_arrays(files, capsys):
 @pytest.mark.parametrize(
   ('cell', 'words'),
   [
-    ([[1, 2], [3]], 'different lengths'),
+    ([[1, 2], [3]], 'no list of numbers'),
     ('[[1, 2], [3', 'sensor'),
     ([1, float('nan')], 'no array of finite numbers'),
     (['a'], 'no array of finite numbers'),

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import report
+from kdjax import registry, report
+from kdjax.errors import KdjaxError
 from kdjax.evaluation import domain_results
-from kdjax.experiment import stages
+from kdjax.experiment import build, data_checks, stages
 from kdjax.experiment.few_labels import few_labels
 from kdjax.input import cards as card_inputs
 from kdjax.input.splits import InMemorySplit
@@ -69,6 +70,23 @@ def test_a_domain_is_scored_as_if_it_were_the_test(task):
       assert value == pytest.approx(expected, rel=1e-4)
 
 
+def test_references_are_of_the_metric():
+  labels = np.array([0] * 9 + [1])
+  arrays = {'label': labels, 'text': np.zeros((10, 3), np.int32)}
+  by_metric = {m: classification(metric=m).references(arrays, arrays) for m in ('top1', 'macro_f1')}
+  assert by_metric['top1'] == {'majority': 0.9, 'text-only lookup': 0.9}
+  f1 = (2 * 9 / 19 + 0) / 2
+  assert by_metric['macro_f1'] == pytest.approx({'majority': f1, 'text-only lookup': f1})
+
+
+def test_a_domain_without_labels_or_names_is_left_out():
+  label = np.array([0, 1, -1, -1, 1, 0])
+  seed = {'logits': np.eye(2)[[0, 1, 0, 0, 0, 0]], 'label': label, 'domain': np.array([0, 0, 1, 1, 2, -1])}
+  scores = domain_results.measure({'student': [seed]}, classification(), ('a', 'b', 'c'))
+  assert {k: v['stages']['student'] for k, v in scores.items()} == {'a': [1.0], 'c': [0.0]}
+  assert domain_results.measure({'student': [{'domain': seed['domain']}]}, classification(), ('a', 'b')) == {}
+
+
 def test_one_domain_or_none_has_no_table():
   seeds = [{'logits': np.eye(2), 'label': np.arange(2), 'domain': np.zeros(2, int)}]
   assert domain_results.measure({'student': seeds}, classification(), ('a', 'b')) == {}
@@ -91,6 +109,31 @@ def test_a_baseline_has_no_batches_of_unlabelled_examples(kind, labels):
   assert few_labels(source, 1.0, 0, '')[1] is source  # a task without labels
   whole = InMemorySplit({'label': np.array(labels)[[0, 2]], 'id': np.arange(2)})
   assert few_labels(whole, 1.0, 0, kind)[1] is whole
+
+
+def test_labels_of_another_form_are_for_the_checks_to_refuse():
+  source = InMemorySplit({'label': np.array([[0, -1], [1, 1]]), 'id': np.arange(2)})
+  assert few_labels(source, 1.0, 0, 'class')[1] is source
+
+
+def test_the_ceiling_has_no_unlabelled_examples_either(config, experiment, monkeypatch):
+  config.data.labels, config.ceiling = 0.5, True
+  exp = experiment()
+  arrays = dict(exp.data.transfer.arrays)
+  arrays['label'] = np.where(np.arange(len(arrays['label'])) % 2, -1, arrays['label'])
+  monkeypatch.setitem(exp.__dict__, 'data', exp.data._replace(transfer=InMemorySplit(arrays)))
+  assert exp.source('ceiling').arrays['label'].min() >= 0
+  assert len(exp.source('ceiling')) == (len(arrays['label']) + 1) // 2
+
+
+def test_a_further_split_without_labels_is_refused_before_training(config, experiment, monkeypatch):
+  config.data.also = ('validation',)
+  exp = experiment()
+  hidden = {k: np.full_like(v, -1) if k == 'label' else v for k, v in exp.data.validation.arrays.items()}
+  without = exp.data._replace(validation=None, also={'validation': InMemorySplit(hidden)})
+  monkeypatch.setitem(exp.__dict__, 'data', without)
+  with pytest.raises(KdjaxError, match="'validation', which data.also names"):
+    data_checks.check(exp)
 
 
 def test_the_ceiling_is_the_baseline_with_all_labels(config, experiment, monkeypatch):
@@ -140,6 +183,16 @@ def test_a_cohort_shares_its_ceiling(config, experiment):
   assert 'ceiling' in json.loads((exp.workdir / 'two' / 'results.json').read_text())['stages']
 
 
+def test_a_method_gets_the_steps_of_the_training():
+  method = build.method({'taid': {'rate': 0.0}}, steps=10)
+  s, t = ({'logits': RNG.standard_normal((2, 3)).astype(np.float32)} for _ in range(2))
+  _, stats = method.init(jax.random.key(0), s, t, {})
+  for step in range(10):
+    _, stats = method.loss({'taid': {}}, stats, s, t, {}, step=step, rng=jax.random.key(0))
+  assert stats['taid']['t'] == pytest.approx(0.4 + 0.6 * 8 / 10)
+  assert registry.module('methods', 'taid').STEPS == 'steps'
+
+
 def results(ceiling, std=0.0):
   stages_ = {'ceiling': ceiling, 'baseline': 0.6, 'student': 0.7}
   values = {s: {'mean': v, 'std': std, 'values': [v, v]} for s, v in stages_.items()}
@@ -170,6 +223,6 @@ def test_a_card_shows_what_an_example_is():
   assert set(card) == {'image', 'video', 'skeleton', 'audio', 'text'}
   drawn = dict(cards.pictures(card))
   assert drawn['frames of the input video'].shape == (4, 6 * 5, 1)
-  assert drawn['input skeleton, over time'].shape == (6, 9, 3)
+  assert drawn['input skeleton, over time'].shape == (60, 180, 3)
   assert 'spectrogram of the input sound' in drawn and drawn['input image'].shape == (4, 4, 3)
   assert card_inputs.inputs({'embedding': np.zeros(7, np.float32), 'id': 1}, 4) == {'text': 'example 4'}

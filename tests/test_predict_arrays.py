@@ -46,6 +46,7 @@ def files(tmp_path):
   frames = [Image.fromarray(frame) for frame in video]
   frames[0].save(tmp_path / 'clip.gif', save_all=True, append_images=frames[1:], duration=40)
   np.save(tmp_path / 'skeleton.npy', np.ones((6, 3), np.float32))
+  np.save(tmp_path / 'nan.npy', np.full((6, 3), np.nan, np.float32))
   np.save(tmp_path / 'short.npy', np.ones((5, 3), np.float32))
   return tmp_path
 
@@ -68,6 +69,24 @@ def test_videos_and_arrays_of_a_table(predictor, files):
   assert [a[0][0] for a in answers] == ['last', 'last']
 
 
+def test_a_sequence_with_a_mask_may_have_any_length(predictor, files):
+  """As in training it is cut or filled up, and its mask says where it ends."""
+  masks = []
+
+  def forward(batch):
+    masks.append(np.asarray(batch['skeleton/mask']).sum(-1).tolist())
+    return {'logits': np.stack([np.asarray(batch['skeleton']).sum((1, 2))] * 3, 1)}
+
+  example = predictor.example | {'skeleton/mask': np.zeros(6, bool)}
+  masked = dataclasses.replace(predictor, example=example, forward=forward)
+  table = files / 'rows.jsonl'
+  cells = [{'skeleton': 'short.npy'}, {'skeleton': [[1, 2, 3]] * 8}, {'skeleton': '[[1, 1, 1]]'}]
+  table.write_text('\n'.join(map(json.dumps, cells)))
+  taps = masked.outputs(predict_files.table(masked, table).columns)
+  assert masks == [[5, 6, 1]]
+  np.testing.assert_allclose(taps['logits'][:, 0], [15, 36, 3])
+
+
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
@@ -77,6 +96,7 @@ def test_videos_and_arrays_of_a_table(predictor, files):
     ({'video': ['*.mp4']}, '--video: no file is named'),
     ({'skeleton': ['*.npz']}, '--array=skeleton: no file is named'),
     ({'video': ['short.npy']}, 'a video is uint8'),
+    ({'skeleton': ['nan.npy']}, 'no array of finite numbers'),
     ({}, 'Give --video=… and --array=skeleton=…'),
   ],
 )

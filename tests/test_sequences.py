@@ -40,6 +40,35 @@ def test_what_lies_beyond_the_end_of_a_sequence_changes_nothing(train):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), stats, padded_stats)
 
 
+def test_a_batch_that_lacks_a_sequence_leaves_finite_statistics():
+  nothing = {'skeleton': X, 'skeleton/mask': np.zeros((4, 9), bool)}
+  for train in (False, True):
+    outputs, stats = run(TEMPORAL, nothing, train)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((outputs, stats)))
+  video = {'video': VIDEO, 'video/mask': np.zeros((4, 6), bool)}
+  image = {'model': 'resnet', 'widths': (6,), 'blocks': (1,), 'patch': 4}
+  for model in (
+    {'model': 'frames', 'image': image, 'pool': 'max'},
+    {'model': 'r2plus1d', 'widths': (6,), 'blocks': (1,)},
+  ):
+    outputs, _ = run(model | {'num_classes': 3}, video)
+    assert np.isfinite(outputs['logits']).all()
+
+
+def test_no_frame_that_is_not_there_reaches_another():
+  """Also once the biases of its batch norms are not 0."""
+  config = {'model': 'r2plus1d', 'widths': (6, 8), 'blocks': (1, 1), 'num_classes': 3}
+  mask = np.arange(6) < np.array([3, 3, 5, 1])[:, None]
+  pure = functions(build.module(config, {}), {})
+  variables = pure.init(jax.random.key(0), {'video': VIDEO, 'video/mask': mask})
+  moved = jax.tree.map(lambda x: x + 0.3, variables)
+  short, long = (
+    pure.apply(moved, {'video': VIDEO[:2, :n], 'video/mask': mask[:2, :n]}, train=False)[0]['logits']
+    for n in (3, 6)
+  )
+  np.testing.assert_allclose(short, long, rtol=1e-4)
+
+
 def test_the_order_of_a_sequence_counts():
   logits = [run(TEMPORAL, {'skeleton': x})[0]['logits'] for x in (X, X[:, ::-1])]
   assert np.abs(logits[0] - logits[1]).max() > 1e-3

@@ -7,6 +7,7 @@ from scipy.io import savemat
 
 from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import load
 from kdjax.types import DataSet
 
 RNG = np.random.default_rng(0)
@@ -88,13 +89,37 @@ def test_clips_that_are_refused(clips, options, message):
     make('utd_mhad', **({'path': str(clips[0])} if options else {}) | options)
 
 
-@pytest.mark.parametrize('change', ['label', 'skeleton', 'subject', 'all'])
+@pytest.mark.parametrize(
+  ('kind', 'array'),
+  [
+    ('depth', np.zeros((4, 5))),
+    ('skeleton', np.zeros((2, 3, 9))),
+    ('inertial', np.zeros((0, 6))),
+    ('inertial', np.zeros((9, 5))),
+    ('skeleton', np.zeros((20, 3, 2_000_000), np.int8)),
+  ],
+)
+def test_recordings_of_another_shape(tmp_path, kind, array):
+  variable = {'depth': 'd_depth', 'skeleton': 'd_skel', 'inertial': 'd_iner'}[kind]
+  savemat(tmp_path / f'a1_s1_t1_{kind}.mat', {variable: array}, do_compression=True)
+  with pytest.raises(KdjaxError, match=f'{variable} is') as e:
+    make('utd_mhad', path=str(tmp_path))
+  assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('change', ['label', 'skeleton', 'subject', 'all', 'scalar', 'text', 'float video'])
 def test_arrays_of_another_set(clips, tmp_path, change):
   arrays = dict(clips[1])
   if change == 'label':
     arrays['label'] = arrays['label'] + 25
   elif change == 'skeleton':
     arrays['skeleton'] = arrays['skeleton'][:, :30]
+  elif change == 'scalar':
+    arrays['label'] = np.int32(3)
+  elif change == 'text':
+    arrays['subject'] = np.array(['x'] * 64)
+  elif change == 'float video':
+    arrays['video'] = arrays['video'].astype(np.float32)
   elif change == 'subject':
     del arrays['subject']
   else:
@@ -156,6 +181,14 @@ def test_no_label_and_no_test_image_of_the_target_is_in_training(domains, tmp_pa
   assert len(whole.splits['test']) == 60 and len(whole.splits['transfer']) == len(whole.splits['train'])
 
 
+def test_an_image_of_a_source_is_not_in_the_test(domains):
+  for i, file in enumerate(sorted((domains / 'photo' / 'cat').glob('*.png'))):
+    (domains / 'sketch' / 'cat' / f'copy{i}.png').write_bytes(file.read_bytes())
+  data = make('image_domains', path=str(domains), target='sketch', unlabelled=0.0)
+  content = {s: {e['image'].tobytes() for e in split} for s, split in data.splits.items()}
+  assert not content['test'] & content['train'] and len(data.splits['test']) == 60
+
+
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
@@ -206,6 +239,9 @@ def test_neither_the_photo_nor_the_text_alone_tells(monkeypatch, captions):
   examples = list(data.splits['test'])
   assert len(examples) == 2 * 7 * captions and data.classes == ('false', 'true')
   assert [e['id'] for e in examples] == list(range(len(examples)))
+  for limit in (2, 4, 7 * captions):  # evenly spaced rows are as balanced
+    some = load.limited(data, {'test': limit}).splits['test']
+    assert np.mean([e['label'] for e in some]) == pytest.approx(0.5, abs=0.5 / limit)
   for e in examples:
     assert (e['text'].split()[0] == str(e['image'][0, 0, 0])) == bool(e['label'])
   for of in (lambda e: e['text'], lambda e: e['image'].tobytes()):
@@ -253,6 +289,13 @@ def test_a_line_of_another_form_is_named(tmp_path, line):
     make('onecommon', path=str(tmp_path))
 
 
+def test_a_long_line_of_another_form_is_read_at_once(tmp_path):
+  line = '<input> ' + '1 </input> <dialogue> ' * 20_000
+  (tmp_path / 'onecommon_train_uncorrelated.txt').write_text(f'{dialogue(1)}\n{line}\n')
+  with pytest.raises(KdjaxError, match='line 2'):
+    make('onecommon', path=str(tmp_path))
+
+
 # Sentences of several domains
 
 
@@ -261,14 +304,21 @@ def test_sentences_of_domains(tmp_path, monkeypatch):
     (tmp_path / f'{name}_labelled.txt').write_text(
       f'Good\tone, {name}.  \t1\nBad {name}.\t0\nBad {name}.\t0\n'
     )
-  films = DataSet({'train': [{'text': 'x', 'label': 0, 'id': 0}], 'test': ['t']}, ('a', 'b'), 'mark')
+  labelled = [{'text': f'x{i}', 'label': i % 2, 'id': i} for i in range(20)]
+  films = DataSet({'train': labelled, 'validation': labelled[:4], 'test': labelled[:2]}, ('a', 'b'), 'mark')
   original = registry.make
   monkeypatch.setattr(registry, 'make', lambda k, n, o: films if n == 'tfds' else original(k, n, o))
   data = make('sentence_domains', path=str(tmp_path))
   rows = sorted((data.domains[e['domain']], e['text'], e['label']) for e in data.splits['test'])
   assert len(rows) == 6 and rows[0] == ('amazon_cells', 'Bad amazon_cells.', 0)
   assert rows[1] == ('amazon_cells', 'Good\tone, amazon_cells.', 1)
-  assert data.splits['source_test'] == ['t'] and data.classes == ('negative', 'positive')
+  assert data.splits['source_test'] == labelled[:2] and data.classes == ('negative', 'positive')
+  hidden = [{'text': 'x', 'label': -1, 'id': 0}]
+  films = films._replace(splits=films.splits | {'test': hidden})  # as GLUE has it
+  splits = make('sentence_domains', path=str(tmp_path)).splits
+  assert (
+    splits['source_test'] == labelled[:4] and len(splits['train']) == 18 and len(splits['validation']) == 2
+  )
   (tmp_path / 'yelp_labelled.txt').write_text('Fine.\t1\nno label\n')
   with pytest.raises(KdjaxError, match='line 2'):
     make('sentence_domains', path=str(tmp_path))

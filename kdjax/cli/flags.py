@@ -15,7 +15,7 @@ CONFIG = flags.DEFINE_string(
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything is kept; by default runs/<recipe>.')
 DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where TFDS keeps prepared data.')
 SPLIT = flags.DEFINE_string('split', 'test', 'What is evaluated on.')
-STAGE = flags.DEFINE_string('stage', 'student', 'Whose model answers: teacher, baseline or student.')
+STAGE = flags.DEFINE_string('stage', 'student', 'Whose model answers: teacher, baseline, ceiling or student.')
 SEED = flags.DEFINE_integer('seed', None, 'Which of its seeds answers; by default the first.')
 INPUTS = {
   'image': flags.DEFINE_multi_string(

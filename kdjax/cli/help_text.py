@@ -21,7 +21,7 @@ The stages:
   baseline  trains the small model on the labels alone, with the student's budget and seeds
   ceiling   trains it on all labels alone: what is to gain where they are few; with --config.ceiling=True
   student   trains the same small model on the teacher's outputs too
-  compare   evaluates all three, tests the difference, writes results.json, report.md, report.html
+  compare   evaluates all of them, tests the difference, writes results.json, report.md, report.html
 
 Any key of a recipe can be set here:   --config.student.train.steps=500 --config.methods.kd.weight=2
 A recipe in seconds, to try it:        --config=quickstart:smoke=1
@@ -33,8 +33,8 @@ All commands take --workdir=FOLDER, where everything is kept. The same command g
 SIGTERM and Ctrl-C save first; the exit status is then 143.
 """
 EXAMPLES = (
-  ('--config=quickstart', 'the whole experiment: all four stages'),
-  ('teacher --config=...', 'one stage: teacher, baseline, student, compare'),
+  ('--config=quickstart', 'the whole experiment, all stages'),
+  ('teacher --config=...', 'one stage: teacher, baseline, student, compare …'),
   ('evaluate --config=... --split=validation', 'the metrics of the finished stages'),
   ('store build --config=...', "stores the teacher's outputs; also verify, info"),
   ('predict --workdir=W --image=FILE --text=WORDS', "the student's answers; also of a table, --input=FILE"),
@@ -64,13 +64,13 @@ def _stage(what: str) -> Help:
 
 
 COMMANDS = {
-  'all': Help('--config=RECIPE', 'The whole experiment: all four stages.', (*RUN, *POD)),
+  'all': Help('--config=RECIPE', 'The whole experiment: all stages.', (*RUN, *POD)),
   'teacher': _stage('Trains the large model, or takes the weights of --config.teacher.init.'),
   'baseline': _stage("Trains the small model on the labels alone, with the student's budget and seeds."),
   'ceiling': _stage('Trains the small model on all labels alone; needs --config.ceiling=True.'),
   'student': _stage("Trains the same small model on the teacher's outputs too."),
   'compare': _stage(
-    'Evaluates all three, tests the difference, writes results.json, report.md, report.html.'
+    'Evaluates all of them, tests the difference, writes results.json, report.md, report.html.'
   ),
   'evaluate': Help('--config=RECIPE', 'Prints the metrics of the finished stages.', ('split', *RUN, *POD)),
   'store': Help(

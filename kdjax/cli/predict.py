@@ -25,7 +25,11 @@ def predict(table: str) -> None:
   for name, flag in (('batch', flags.BATCH), ('top', flags.TOP)):
     if flag.value < 1:
       raise KdjaxError(f'--{name}={flag.value}: it is 1 or more.')
-  values = {name: flag.value for name, flag in flags.INPUTS.items()} | arrays(flags.ARRAYS.value)
+  values, of_arrays = {name: flag.value for name, flag in flags.INPUTS.items()}, arrays(flags.ARRAYS.value)
+  for name in of_arrays:
+    if values.get(name):
+      raise KdjaxError(f'--{name} and --array={name}=…: give one of them.')
+  values |= of_arrays
   if table and flags.INPUT.value:
     raise KdjaxError(f'one table at a time: {table} or --input={flags.INPUT.value}.')
   table = table or flags.INPUT.value or ''

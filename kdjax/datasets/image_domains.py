@@ -87,7 +87,7 @@ def image_domains(*, path: str = '', target: Name = 'sketch', unlabelled: Share 
   The domains other than the target are split 8 : 1 : 1, within each class, into 'train', 'validation' and
   'source_test'. Of the target a share is in 'transfer', with 'train', without labels; all the rest of it is
   'test'. No label of the target and none of its test images is seen in training. Files of the same content
-  are in one split.
+  are in one split; those of the target that another domain has too are left out.
 
   Args:
     path: a folder DOMAIN/CLASS/IMAGE, as PACS (Li et al., 2017) or Office-Home have it, or a .npz of JPEG
@@ -115,12 +115,14 @@ def image_domains(*, path: str = '', target: Name = 'sketch', unlabelled: Share 
     s: [i for i, d in zip(source, drawn, strict=True) if d == s] for s in ('train', 'validation', 'test')
   }
   rows['source_test'] = rows.pop('test')
-  of_target = [i for i, p in enumerate(pictures) if p.domain == target]
+  seen = {pictures[i].mark for i in source}
+  of_target = [i for i, p in enumerate(pictures) if p.domain == target and p.mark not in seen]
   unseen = [int(pictures[i].mark, 16) % 1000 >= 1000 * unlabelled for i in of_target]
   rows['transfer'] = rows['train'] + [i for i, u in zip(of_target, unseen, strict=True) if not u]
   rows['test'] = [i for i, u in zip(of_target, unseen, strict=True) if u]
   if not rows['test']:
     raise KdjaxError(f'image_domains: no image of {target} is left for the test: lower unlabelled.')
+  rows = {s: r for s, r in rows.items() if r or s not in ('validation', 'source_test')}
   splits = {s: Pictures(pictures, r, (domains, classes), target * (s == 'transfer')) for s, r in rows.items()}
   mark = files.fingerprint([p[1:] for p in pictures], {s: list(r) for s, r in rows.items()})
   named = [p.source for p in pictures if isinstance(p.source, Path)] or [root]

@@ -276,7 +276,7 @@ def files_of(table, used, folder, arrays=()) -> tuple[Path, ...]:
       value = row.get(used[key])
       for item in value if isinstance(value, list) else [value]:
         name = _named(item)
-        if key in arrays and not str(name).endswith('.npy'):
+        if key in arrays and (not isinstance(name, str) or name.lstrip().startswith('[')):
           continue
         if isinstance(name, str | int) and not media.is_absent(name):
           counts[folder / str(name)] += 1

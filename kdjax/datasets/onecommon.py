@@ -14,7 +14,8 @@ from kdjax.runtime import files
 from kdjax.types import DataSet
 
 LINE = re.compile(
-  r'<input> (?P<dots>.*?) </input> <dialogue> (?P<words>.*?) </dialogue> <output> (?P<chosen>\d+) </output>'
+  r'<input> (?P<dots>[^<]*) </input> <dialogue> (?P<words>(?:[^<]|<eos>|<selection>)*) </dialogue> '
+  r'<output> (?P<chosen>\d{1,3}) </output>'
 )
 DOTS, VALUES = 7, 4  # x, y, size and colour of each
 

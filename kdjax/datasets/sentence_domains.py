@@ -4,8 +4,11 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.input.splits import Subset
 from kdjax.options import Name
 from kdjax.runtime import files
 from kdjax.types import DataSet
@@ -50,7 +53,8 @@ def sentence_domains(
 ) -> DataSet:
   """`text` and whether it is positive: trained on film reviews, tested on products, films and restaurants.
 
-  'train', 'validation' and 'source_test' are the splits of SST-2 (Socher et al., 2013). 'test' has 3,000
+  'train', 'validation' and 'source_test' are the splits of SST-2 (Socher et al., 2013); where its test has no
+  labels, its validation is the test, and a tenth of train is for validation. 'test' has 3,000
   sentences of Kotzias et al. (KDD 2015), with a 'domain' each; those that stand twice are there once.
 
   Args:
@@ -69,6 +73,12 @@ def sentence_domains(
   rows.sort(key=lambda row: zlib.crc32(row[0].encode()))
   reviews = registry.make('data', 'tfds', {'builder': source, 'data_dir': data_dir, 'download': download})
   splits = {'source_test' if k == 'test' else k: v for k, v in reviews.splits.items()}
+  if int(splits['source_test'][0].get('label', 0)) < 0:  # GLUE keeps the labels of its test
+    number = np.arange(len(splits['train']))
+    held_out = number % 10 == 9
+    parts = {'train': Subset(splits['train'], number[~held_out])}
+    parts['validation'] = Subset(splits['train'], number[held_out])
+    splits = parts | {'source_test': splits['validation']}
   mark = files.fingerprint(reviews.fingerprint, rows)
   return reviews._replace(
     splits=splits | {'test': Sentences(rows)},

@@ -12,7 +12,7 @@ from kdjax.types import DataSet
 
 
 class Statements(Sequence):
-  """Captions, each with its photo and with another: 2 · photos · captions examples, the true ones even."""
+  """Captions, each with its photo and with another: the first half of the examples are true."""
 
   def __init__(self, captions: Any, seed: int, each: int):
     rows: dict[int, list[int]] = {}
@@ -29,10 +29,10 @@ class Statements(Sequence):
 
   def __getitem__(self, index):
     index = range(len(self))[int(index)]
-    caption = self.captions[self.rows[index // 2]]
-    photo = self.captions.rows[self.rows[index // 2]][0]
-    image = self.captions[self.first[self.other[photo]]]['image'] if index % 2 else caption['image']
-    return {'image': image, 'text': caption['text'], 'label': 1 - index % 2, 'id': index}
+    true, row = index < len(self.rows), self.rows[index % len(self.rows)]
+    caption, photo = self.captions[row], self.captions.rows[row][0]
+    image = caption['image'] if true else self.captions[self.first[self.other[photo]]]['image']
+    return {'image': image, 'text': caption['text'], 'label': int(true), 'id': index}
 
 
 def statements(

@@ -1,17 +1,18 @@
 """UTD-MHAD: 27 actions of eight people as depth video, skeleton and wrist sensor (Chen et al., 2015)."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
 from kdjax.errors import KdjaxError
 from kdjax.input import images, numpy_arrays
 from kdjax.options import Count
 from kdjax.runtime import files
-from kdjax.runtime.progress import track
+from kdjax.runtime.progress import say, track
 from kdjax.types import DataSet
 
 NAMES = [
@@ -47,7 +48,9 @@ SHAPES = {'video': (16, 48, 48), 'skeleton': (32, 60), 'inertial': (96, 6)}
 FILE = re.compile(r'a(\d+)_s(\d+)_t(\d+)_(depth|skeleton|inertial)\.mat')
 VARIABLES = {'depth': 'd_depth', 'skeleton': 'd_skel', 'inertial': 'd_iner'}
 HIP, SPINE = 3, 2  # joints of the Kinect's twenty: head, neck, spine, hip, ...
+AXES = {'depth': (0, 0, 0), 'skeleton': (20, 3, 0), 'inertial': (0, 6)}  # 0 for any size
 LARGEST = 200_000_000  # bytes of a .mat file
+MOST = 100_000_000  # numbers in it
 
 
 def resampled(x: np.ndarray, length: int) -> np.ndarray:
@@ -93,10 +96,16 @@ def read_mat(path: Path) -> np.ndarray:
   Raises:
     KdjaxError: if it cannot be read, or has no such array.
   """
-  kind = VARIABLES[path.stem.rpartition('_')[2]]
+  kind = path.stem.rpartition('_')[2]
+  variable, axes = VARIABLES[kind], AXES[kind]
   try:
     files.regular_file(path, 'recording', LARGEST)
-    return np.asarray(loadmat(path, variable_names=[kind])[kind], np.float64)
+    shapes = {name: shape for name, shape, _ in whosmat(path)}
+    shape = shapes.get(variable, ())
+    fits = len(shape) == len(axes) and all(n in (0, size) for n, size in zip(axes, shape, strict=True))
+    if not all(shape) or not fits or math.prod(shape) > MOST:
+      raise ValueError(f'{variable} is {list(shape)}, and not [{", ".join(str(n or "T") for n in axes)}]')
+    return np.asarray(loadmat(path, variable_names=[variable])[variable])
   except Exception as e:  # scipy raises many kinds for a damaged file
     raise KdjaxError(f'cannot read the {kind} of {path} ({files.first_line(e) or type(e).__name__}).') from e
 
@@ -112,6 +121,8 @@ def from_folder(folder: Path) -> dict[str, np.ndarray]:
     if match := FILE.fullmatch(path.name):
       clips.setdefault(tuple(int(n) for n in match.groups()[:3]), {})[match[4]] = path
   kinds = [k for k in VARIABLES if clips and all(k in paths for paths in clips.values())]
+  for kind in {k for paths in clips.values() for k in paths} - set(kinds):
+    say(f'utd_mhad: some clip of {folder} has no {kind}, which is left out of all.')
   if not kinds:
     raise KdjaxError(f'utd_mhad: {folder} has no a1_s1_t1_skeleton.mat and the like, or none of every clip.')
   makes = {'depth': ('video', depth_video), 'skeleton': ('skeleton', skeleton)}
@@ -132,12 +143,19 @@ def check(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     if key not in arrays and key not in SHAPES:
       raise KdjaxError(f'utd_mhad: {path} has {", ".join(arrays)}, and no {key!r}.')
     x, shape = arrays.get(key), SHAPES.get(key, ())
-    if x is not None and (len(x) != len(arrays['label']) or x.shape[1:] != shape):
-      expected = f'[{len(arrays["label"])}{"".join(f", {n}" for n in shape)}]'
+    if x is not None and x.shape != (arrays['label'].size, *shape):
+      expected = f'[{arrays["label"].size}{"".join(f", {n}" for n in shape)}]'
       raise KdjaxError(f'utd_mhad: {key!r} of {path} is {list(x.shape)}, and not {expected}.')
   if not SHAPES.keys() & arrays.keys():
     raise KdjaxError(f'utd_mhad: {path} has {", ".join(arrays)}, and none of {", ".join(SHAPES)}.')
   labels = arrays['label']
+  if arrays['subject'].dtype.kind not in 'iu':
+    raise KdjaxError(f'utd_mhad: the subjects of {path} are not whole numbers.')
+  for key in SHAPES.keys() & arrays.keys():
+    if arrays[key].dtype.kind not in ('u' if key == 'video' else 'f'):
+      raise KdjaxError(
+        f'utd_mhad: {key!r} of {path} is {arrays[key].dtype}: a video is of bytes, others of floats.'
+      )
   if labels.dtype.kind not in 'iu' or not len(labels) or labels.min() < 0 or labels.max() >= len(NAMES):
     raise KdjaxError(f'utd_mhad: the labels of {path} are not whole numbers from 0 to {len(NAMES) - 1}.')
 

@@ -23,6 +23,7 @@ from kdjax.evaluation import (
 )
 from kdjax.input import splits
 from kdjax.runtime import files, progress
+from kdjax.tasks import classification
 from kdjax.training import sharding
 from kdjax.training.evaluate import make_evaluate
 from kdjax.training.metrics_log import read_logs
@@ -145,7 +146,7 @@ def compare(experiment: Any) -> Compared:
     'n_examples': len(data.test),
     'n_train': {
       'teacher': len(data.train),
-      **({'ceiling': len(data.transfer)} if 'ceiling' in present else {}),
+      **({'ceiling': len(experiment.source('ceiling'))} if 'ceiling' in present else {}),
       'baseline': len(data.labelled_subset),
       'student': len(data.transfer_set),
     },
@@ -260,8 +261,13 @@ def _also(experiment, variables) -> dict:
   for split, source in experiment.data.also.items():
     scores[split] = {'count': len(source), 'stages': {}}
     for stage, of_stage in variables.items():
-      evaluated = experiment.evaluator(stage)(of_stage, source, f'{stage}: {split}')
-      scores[split]['stages'][stage] = evaluated.metrics[metric].tolist()
+      if stage == 'teacher' and experiment.config['teacher']['outputs']:
+        continue  # it has none for this split
+
+      def evaluate(stage=stage, of_stage=of_stage, split=split, source=source):
+        return experiment.evaluator(stage)(of_stage, source, f'{stage}: {split}').metrics[metric].tolist()
+
+      scores[split]['stages'][stage] = experiment.cached((split, experiment.folder(stage)), evaluate)
   return scores
 
 
@@ -284,7 +290,7 @@ def _references(task, data) -> dict[str, float]:
     return {}
   train, test = data.train.arrays, data.test.arrays
   rules = data.dataset.heuristics if task.label == 'class' else {}
-  scores = {name: float(np.mean(rule(test) == test['label'])) for name, rule in rules.items()}
+  scores = {k: classification.scored(rule(test), test['label'], task.metric) for k, rule in rules.items()}
   return task.references(train, test) | scores
 
 

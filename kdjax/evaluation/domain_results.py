@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.input.encode import label_mask
 from kdjax.types import Task
 
 
@@ -17,11 +18,14 @@ def measure(gathered: Mapping[str, Sequence[Mapping]], task: Task, names: Sequen
     names: of the domains, in order.
 
   Returns:
-    domain -> 'count' of examples, and 'stages': stage -> a value a seed.
+    domain -> 'count' of examples with a label, and 'stages': stage -> a value a seed; of domains with any.
   """
   first = next(iter(gathered.values()), [{}])[0]
-  domains, counts = np.unique(first.get('domain', []), return_counts=True)
-  if len(domains) < 2 or not names:
+  if not task.label or not names or not {'domain', 'label', 'logits'} <= first.keys():
+    return {}
+  known = label_mask(task.label, first['label']) & (first['domain'] >= 0) & (first['domain'] < len(names))
+  domains, counts = np.unique(first['domain'][known], return_counts=True)
+  if len(domains) < 2:
     return {}
 
   def values(domain):

@@ -122,6 +122,8 @@ def method(
     counts = getattr(registry.module('methods', entry.method), 'EXAMPLES', None)
     if examples and counts and method_options.get(counts) is None:
       method_options[counts] = examples()
+    if of_training := getattr(registry.module('methods', entry.method), 'STEPS', None):
+      method_options.setdefault(of_training, steps)
     method_ = registry.make('methods', entry.method, method_options, f'methods.{name}')
     if examples and counts and method_options[counts] < examples():
       raise KdjaxError(

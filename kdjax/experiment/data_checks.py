@@ -188,6 +188,9 @@ def _check_labels(experiment, known: Mapping[str, int]) -> None:
     others = [s for s in data.dataset.splits if s not in ('train', test) and known.get(s, 1)]
     advice = f'set data.test={others[0]}' if others else 'give it labels'
     raise KdjaxError(f'no example has a label in {test!r}, and the comparison needs some: {advice}.')
+  for split in data.also:
+    if known.get(split) == 0:
+      raise KdjaxError(f'no example has a label in {split!r}, which data.also names: leave it out.')
   if known.get('validation') == 0:  # too large for memory: others were left out when they were read
     raise KdjaxError("no example has a label in 'validation': give it some, or leave the split out.")
   if config['select'] == 'best' and test == 'validation':

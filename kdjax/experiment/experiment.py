@@ -261,7 +261,11 @@ class Experiment:
       transfer_set, labelled_subset = few_labels(
         data.transfer, self.config['data']['labels'], self.config['seed'] + i, self.task.label
       )
-    return {'baseline': labelled_subset, 'ceiling': data.transfer}.get(stage, transfer_set)
+    if stage == 'ceiling':
+      return few_labels(data.transfer, 1.0, self.config['seed'], self.task.label)[1]
+    if stage == 'baseline' and self.config['data']['labels'] == 1 and self.protocol < 3:
+      return transfer_set  # older workdirs kept the examples without labels
+    return labelled_subset if stage == 'baseline' else transfer_set
 
   def folder(self, stage: str) -> Path:
     """The folder of a stage; members share that of the teacher, and of the baseline of an equal student."""

@@ -48,4 +48,5 @@ def _labelled(source: Any, kind: str) -> Any:
   if labels is None:
     return source
   known = label_mask(kind, labels)
-  return source if known.all() or not known.any() else InMemorySplit(source.take(np.flatnonzero(known)))
+  whole = known.ndim != 1 or known.all() or not known.any()
+  return source if whole else InMemorySplit(source.take(np.flatnonzero(known)))

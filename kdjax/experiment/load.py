@@ -141,6 +141,8 @@ def data(
   vocabulary = make_tokenizer(config, source, workdir)
   source = encode_.with_vocabulary_classes(source, vocabulary, config['prompt_length'])
   source, ranges = encode_.with_ranges(source, bool(config['image_size']))
+  if config['image_size'] and np.ndim(source.splits['train'][0].get('video', 0)) == 4:
+    source = source._replace(fingerprint=fingerprint(source.fingerprint, 'videos are resized'))
   encode = encode_.make_encode(
     vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges, label
   )
@@ -168,6 +170,8 @@ def data(
   transfer = read(config['transfer']) if config['transfer'] else train
   transfer_set, labelled_subset = few_labels(transfer, config['labels'], seed, label)
   validation = read('validation') if 'validation' in source.splits else None
+  own = {'train': train, 'validation': validation, config['test']: read(config['test'])}
+  own = {split: examples for split, examples in own.items() if examples is not None}
   if precomputed_:
     source = source._replace(fingerprint=fingerprint(source.fingerprint, precomputed_.fingerprint))
   return Data(
@@ -178,8 +182,8 @@ def data(
     transfer_set,
     labelled_subset,
     validation,
-    read(config['test']),
+    own[config['test']],
     transfer,
     ranges,
-    {split: read(split) for split in config['also']},
+    {split: own[split] if split in own else read(split) for split in config['also']},
   )

@@ -20,6 +20,7 @@ from kdjax.experiment import build, trained_model
 from kdjax.input import audio_files, images
 from kdjax.input import encode as encoding
 from kdjax.input import tokenizer as tokenizers
+from kdjax.input.media import fit_sequence
 from kdjax.nn import generate
 from kdjax.nn.missing_modality import hide
 from kdjax.runtime import progress
@@ -163,9 +164,10 @@ class Predictor:
     """(a batch of the chosen rows, filled up to `size` with the last, `counts` with those of its texts)."""
     given = {name: values for name, values in columns.items() if len(values)}
     cells = {name: [values[i % len(values)] for i in chosen] for name, values in given.items()}
-    examples = [
-      {self.keys.get(k, k): self._value(k, v[i]) for k, v in cells.items()} for i in range(len(chosen))
-    ]
+    examples: list[dict] = [{} for _ in chosen]
+    for name, values in cells.items():
+      for example, value in zip(examples, values, strict=True):
+        example |= self._entries(name, value)
     if 'text/response' in self.example:
       examples = [one | {'response': ''} for one in examples]
     arrays, counts = encoding.count(self.encode(examples), counts)
@@ -179,6 +181,20 @@ class Predictor:
         arrays = self.hide(arrays, key, jnp.asarray(there, jnp.float32))
     return {k: np.concatenate([v, np.repeat(v[-1:], size - len(v), 0)]) for k, v in arrays.items()}, counts
 
+  def _entries(self, name: str, value: Any) -> dict[str, Any]:
+    """A cell by its batch key, and where the model has a mask of a sequence, that."""
+    key = self.keys.get(name, name)
+    x, mask = self._value(name, value), f'{key}/mask'
+    if mask not in self.example or name == 'text' or np.ndim(x) != self.example[key].ndim:
+      return {key: x}
+    length = len(self.example[mask])
+    if value is None:
+      return {key: x, mask: np.zeros(length, bool)}
+    if np.ndim(x) == 2:
+      x, there = fit_sequence(x, length)
+      return {key: x, mask: there}
+    return {key: x, mask: np.ones(length, bool)}
+
   def _value(self, name: str, value: Any) -> Any:
     """A cell as an example has it, in the model's shape."""
     if name not in self.keys or name == 'text':
@@ -190,9 +206,15 @@ class Predictor:
       return _fit_image(np.asarray(value), zeros.shape)
     if name == 'video' and zeros.ndim == 4:
       return _fit_video(np.asarray(value), zeros.shape)
-    if zeros.ndim != 1 and np.shape(value) != zeros.shape:
-      raise KdjaxError(f'{name} is {list(np.shape(value))}, and the model reads {list(zeros.shape)}.')
-    return audio_files.fit(np.asarray(value), *zeros.shape) if zeros.ndim == 1 else np.asarray(value)
+    if name == 'audio' and zeros.ndim == 1:
+      return audio_files.fit(np.asarray(value), *zeros.shape)
+    shape = list(np.shape(value))
+    first = int(
+      f'{self.keys[name]}/mask' in self.example and zeros.ndim == 2
+    )  # of a sequence any length fits
+    if len(shape) != zeros.ndim or shape[first:] != [*zeros.shape[first:]]:
+      raise KdjaxError(f'{name} is {shape}, and the model reads {list(zeros.shape)}.')
+    return np.asarray(value)
 
 
 def _gaps(values: Sequence) -> list[int]:
@@ -206,6 +228,8 @@ def _fit_image(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   if image.ndim != 3:
     raise KdjaxError(f'an image is an array [height, width, channels], and not {list(image.shape)}.')
   image = images.resize(image, (shape[0], shape[1]))
+  if image.shape[-1] not in (1, shape[-1]) and shape[-1] != 1:
+    raise KdjaxError(f'an image has {image.shape[-1]} channels, and the model reads {shape[-1]}.')
   if shape[-1] == 1:
     return image.mean(-1, keepdims=True).astype(image.dtype)
   return np.repeat(image, shape[-1], -1) if image.shape[-1] == 1 else image

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from kdjax.errors import KdjaxError, printable
 from kdjax.experiment.predict import Answer, Predictor
-from kdjax.input import audio_files, images, numpy_arrays, table_file
-from kdjax.input.media import Media
+from kdjax.input import audio_files, images, table_file
+from kdjax.input.media import Media, is_absent
 from kdjax.runtime import files
 from kdjax.runtime.progress import counted, say
 
@@ -44,7 +44,7 @@ OURS = ('prediction', 'score', 'predictions')  # columns that are written
 class Files(Sequence):
   """Values that are read from their files when they are asked for; None where there is no name."""
 
-  def __init__(self, names: Sequence[Path | None], places: Sequence[str], read: Any):
+  def __init__(self, names: Sequence[Any], places: Sequence[str], read: Any):
     self.names, self.places, self.read = names, places, read
 
   def __len__(self) -> int:
@@ -87,7 +87,9 @@ def kind(predictor: Predictor, name: str) -> str:
   return name if (name, axes) in (('image', 3), ('video', 4)) or name == 'text' else ARRAY
 
 
-def _column(predictor: Predictor, name: str, values: Sequence, places: Sequence[str]) -> Sequence:
+def _column(
+  predictor: Predictor, name: str, values: Sequence, places: Sequence[str], folder: Path = Path()
+) -> Sequence:
   what = kind(predictor, name)
   if what == 'image':
     return Files(values, places, images.read_image)
@@ -95,7 +97,8 @@ def _column(predictor: Predictor, name: str, values: Sequence, places: Sequence[
     media = Media(Path(), frames=predictor.example[predictor.keys[name]].shape[0])
     return Files(values, places, lambda path, where: media.video(str(path), where, name))
   if what == ARRAY:
-    return Files(values, places, numpy_arrays.read_npy)
+    media = Media(folder)
+    return Files(values, places, lambda value, where: media.numbers(value, where, name))
   if what == 'audio':
     rate = int(predictor.rate)
     return Files(values, places, lambda path, where: audio_files.read_sound(path, rate, where))
@@ -126,7 +129,12 @@ def given(predictor: Predictor, values: Mapping[str, Sequence[str]]) -> Rows:
         f'{flag(name)} is given {len(own)} times; give it once, or {rows} times as the others.'
       )
   columns = {
-    name: _column(predictor, name, own if name == 'text' else [*map(Path, own)], [flag(name)] * len(own))
+    name: _column(
+      predictor,
+      name,
+      own if kind(predictor, name) in ('text', ARRAY) else [*map(Path, own)],
+      [flag(name)] * len(own),
+    )
     for name, own in columns_of.items()
   }
   return Rows(columns, [{name: own[i % len(own)] for name, own in columns_of.items()} for i in range(rows)])
@@ -205,15 +213,22 @@ def table(predictor: Predictor, path: Path) -> Rows:
       say(f'{path.name}: the column {name!r} is not read; the model takes {" and ".join(known)}.')
   places, cells = [f'{path}, line {row["#"]}' for row in shown], {name: [] for name in used}
   for row, where in zip(shown, places, strict=True):
-    empty = {name: table_file.is_missing(row.get(name)) for name in used}
+    empty = {name: is_absent(row.get(name)) for name in used}
     if all(empty.values()):
       raise KdjaxError(f'{where}: it has no {" and no ".join(used)}.')
     for name in used:
-      read = table_file.read_text if name == 'text' else table_file.read_name
-      cell = None if empty[name] else read(row[name], where, name)
-      cells[name].append(cell if cell is None or name == 'text' else path.parent / cell)
-  columns = {name: _column(predictor, name, values, places) for name, values in cells.items()}
+      cells[name].append(None if empty[name] else _cell(predictor, name, row[name], where, path.parent))
+  columns = {name: _column(predictor, name, values, places, path.parent) for name, values in cells.items()}
   return Rows(columns, [{k: v for k, v in row.items() if k != '#'} for row in shown])
+
+
+def _cell(predictor: Predictor, name: str, value: Any, where: str, folder: Path) -> Any:
+  """A text, the path of a file, or of an array what stands in the cell: a name or a list."""
+  if kind(predictor, name) == ARRAY:
+    return value
+  if name == 'text':
+    return table_file.read_text(value, where, name)
+  return folder / table_file.read_name(value, where, name)
 
 
 def writable(path: Path, source: Path | None) -> None:

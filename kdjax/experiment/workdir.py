@@ -58,6 +58,7 @@ def check_workdir(experiment: Experiment) -> None:
       'generation.',
       'data.test',
       'data.also',
+      'ceiling',
       'data.limit.test',
       'data.options.download',
     )

@@ -15,12 +15,14 @@ def kind(key: str, value: Any) -> str:
   if isinstance(value, str):
     return 'text' if key == 'text' else ''
   array = np.asarray(value)
-  if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] in (1, 3):
+  if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] in (1, 3, 4):
     return 'image' if array.ndim == 3 else 'video'
+  if key == 'image' and array.dtype == np.uint8 and array.ndim == 2:
+    return 'image'
+  if key == 'audio' and array.ndim == 1 and array.dtype.kind in 'fi':
+    return 'sound'
   if array.dtype.kind != 'f':
     return ''
-  if array.ndim == 1:
-    return 'sound' if key == 'audio' else ''
   return 'sequence' if array.ndim == 2 and min(array.shape) > 1 else ''
 
 

@@ -58,6 +58,10 @@ def make_encode(
     if key == 'image' and image_size:
       values = images.in_threads(functools.partial(images.resize, size=image_size), values)
     elif key == 'video' and image_size and np.ndim(values[0]) == 4:
+      if any(np.asarray(video).dtype not in (np.uint8, np.float32) for video in values):
+        raise KdjaxError(
+          f"{names[0]}: 'video' is {np.asarray(values[0]).dtype}; a video is uint8 or float32."
+        )
       values = [np.stack([images.resize(f, image_size) for f in video]) for video in map(np.asarray, values)]
     try:
       array = np.stack([np.asarray(v) for v in values])

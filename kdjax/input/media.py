@@ -10,7 +10,7 @@ from kdjax.errors import KdjaxError
 from kdjax.input import images, numpy_arrays
 from kdjax.input.audio_files import Sounds
 from kdjax.input.table_file import is_missing, read_name, read_text
-from kdjax.runtime.files import parse
+from kdjax.runtime import files
 
 MODALITIES = ('image', 'text', 'audio', 'video')
 GREY = 128  # of an image that is missing: 0 where pixels are from -1 to 1
@@ -47,9 +47,8 @@ class Media(NamedTuple):
     present = {f'{key}/present': np.float32(not absent)} if key in self.blanks else {}
     if key not in self.arrays or not self.length or array.ndim != 2:
       return {key: array} | present
-    fitted, n = np.zeros((self.length, array.shape[1]), np.float32), min(len(array), self.length)
-    fitted[:n] = array[:n]
-    return {key: fitted, f'{key}/mask': np.arange(self.length) < n * (not absent)} | present
+    fitted, mask = fit_sequence(array, self.length)
+    return {key: fitted, f'{key}/mask': mask & (not absent)} | present
 
   def array(self, key: str, value: Any, where: str, column: str) -> Any:
     """A text, or the array of an image, sound or video."""
@@ -80,12 +79,12 @@ class Media(NamedTuple):
       KdjaxError: if it is neither, or a number is not finite.
     """
     try:
-      value = parse(value) if isinstance(value, str) and value.lstrip().startswith('[') else value
+      value = files.parse(value) if isinstance(value, str) and value.lstrip().startswith('[') else value
       listed = isinstance(value, list | tuple)
       array = np.asarray(value) if listed else self._npy(value, where, column)
     except ValueError as e:
       raise KdjaxError(
-        f'{where}: the lists in {column!r} are of different lengths: an array has rows of one.'
+        f'{where}: {column!r} is no list of numbers, or of lists of one length ({files.first_line(e)}).'
       ) from e
     if array.dtype.kind not in 'iuf' or not array.size or not np.isfinite(array).all():
       raise KdjaxError(f'{where}: {column!r} is no array of finite numbers.')
@@ -112,6 +111,13 @@ class Media(NamedTuple):
       video = _frames_of(source, where)
       return video[spread(len(video), self.frames, where)]
     return images.read_frames(source, where, lambda n: spread(n, self.frames, where))
+
+
+def fit_sequence(x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+  """([length, F] of a sequence [L, F], cut or filled up with zeros, which positions are of it)."""
+  fitted, n = np.zeros((length, x.shape[1]), np.float32), min(len(x), length)
+  fitted[:n] = x[:n]
+  return fitted, np.arange(length) < n
 
 
 def spread(count: int, wanted: int, where: str) -> np.ndarray:

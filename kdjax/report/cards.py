@@ -10,6 +10,7 @@ from kdjax.input.cards import kind
 from kdjax.report import plots
 
 FRAMES = 6  # of a video's strip
+MAP = 60, 180  # pixels of the map of a sequence
 
 
 def pictures(card: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
@@ -18,7 +19,7 @@ def pictures(card: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
   for key, value in card.items():
     what = kind(key, value)
     if what == 'image':
-      drawn.append((f'input {key}', np.asarray(value)))
+      drawn.append((f'input {key}', np.atleast_3d(np.asarray(value))))
     elif what == 'video':
       chosen = np.linspace(0, len(value) - 1, min(FRAMES, len(value))).round().astype(int)
       drawn.append((f'frames of the input {key}', np.concatenate([value[i] for i in chosen], 1)))
@@ -30,7 +31,8 @@ def pictures(card: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
 
 
 def heat_map(x: np.ndarray) -> np.ndarray:
-  """u8 [F, L, 3] of a sequence [L, F]: each value between its least and its most, time to the right."""
+  """u8 [60, 180, 3] of a sequence [L, F]: each value between its least and its most, time to the right."""
   low, high = x.min(0), x.max(0)
-  level = (x - low) / np.maximum(high - low, 1e-9)
-  return (255 * matplotlib.colormaps['viridis'](level.T)[..., :3]).astype(np.uint8)
+  level = ((x - low) / np.maximum(high - low, 1e-9)).T
+  rows, columns = (np.arange(n) * size // n for n, size in zip(MAP, level.shape, strict=True))
+  return (255 * matplotlib.colormaps['viridis'](level[rows][:, columns])[..., :3]).astype(np.uint8)

@@ -261,7 +261,10 @@ def _card(example):
 
 def _content(item):
   """The pictures, the text and the correctness that a card shows."""
-  pictures = [{'about': about, 'source': _png(picture)} for about, picture in cards.pictures(item)]
+  pictures = [
+    {'about': about, 'source': _png(x), 'wide': x.shape[1] > 2 * x.shape[0]}
+    for about, x in cards.pictures(item)
+  ]
   return {'pictures': pictures, 'text': item.get('text'), 'right': item.get('right')}
 
 

@@ -171,7 +171,11 @@ def _rows(results, scored, what):
   digits = words.common_digits(metric, means)
   return [
     {what: name, 'examples': f'{part["count"]:,}'}
-    | {f'{metric}, {s}': words.measured(part['stages'][s], metric, digits) for s in stages}
+    | {
+      f'{metric}, {s}': words.measured(part['stages'][s], metric, digits)
+      for s in stages
+      if s in part['stages']
+    }
     for name, part in scored.items()
   ]
 

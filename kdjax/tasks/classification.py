@@ -57,15 +57,21 @@ def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
   return float(np.mean(2 * right[total > 0] / total[total > 0])) if len(truth) else 0.0
 
 
-def text_lookup(train, test) -> float:
-  """Accuracy of predicting for each text its most frequent label in `train`."""
+def scored(predicted: np.ndarray, labels: np.ndarray, metric: str) -> float:
+  """The metric, 'top1' or 'macro_f1', of predicted classes [N]; unknown labels (-1) are left out."""
+  if metric == 'macro_f1':
+    return macro_f1(np.eye(int(max(predicted.max(), labels.max())) + 1)[predicted], labels)
+  return float(np.mean((predicted == labels)[labels >= 0]))
+
+
+def text_lookup(train, test) -> np.ndarray:
+  """For each text of `test` its most frequent label in `train`, [N]."""
   counts = defaultdict(Counter)
   for ids, label in zip(train['text'], train['label'], strict=True):
     counts[ids.tobytes()][int(label)] += 1
   common = Counter(train['label'].tolist()).most_common(1)[0][0]
   best = {k: c.most_common(1)[0][0] for k, c in counts.items()}
-  predictions = [best.get(ids.tobytes(), common) for ids in test['text']]
-  return float(np.mean(np.asarray(predictions) == test['label']))
+  return np.array([best.get(ids.tobytes(), common) for ids in test['text']])
 
 
 def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
@@ -133,10 +139,10 @@ def classification(*, label_smoothing: Rate = 0.0, metric: Literal['top1', 'macr
     if not len(labels) or not len(test['label']):
       return {}
     common = Counter(labels.tolist()).most_common(1)[0][0]
-    scores = {'majority': float(np.mean(test['label'] == common))}
+    predictions = {'majority': np.full_like(test['label'], common)}
     if 'text' in train:
-      scores['text-only lookup'] = text_lookup(train, test)
-    return scores
+      predictions['text-only lookup'] = text_lookup(train, test)
+    return {k: scored(v, test['label'], metric) for k, v in predictions.items()}
 
   def compare(teacher, student):
     """How often the two agree, and KL(teacher || student) at T = 1, over one split."""

@@ -20,7 +20,7 @@ from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.progress import bar
 from kdjax.teacher_store import manifest, record
 from kdjax.teacher_store.read import Reader
-from kdjax.types import NO_INPUT, modalities
+from kdjax.types import NO_INPUT, readable
 
 PREFIX = 'teacher/'
 TIMES = 1000  # bytes that arrays may have for each of a file's
@@ -196,7 +196,7 @@ def _computed(host, split, source, folder, ranges) -> dict[str, np.ndarray]:
 
 
 def _call(function, batch, n, ranges) -> dict[str, np.ndarray]:
-  inputs = modalities(batch)
+  inputs = readable(batch)
   given = {k: v for k, v in batch.items() if k not in NO_INPUT}
   if 'image' in given:
     given['image'] = np.asarray(call.as_given(given['image'], ranges.get('image', '')))

@@ -18,7 +18,8 @@ from kdjax.runtime import files
 
 # The version of the streams, and of the moving average of the weights; a workdir stays with its own.
 # In version 1 weights, steps and augmentation of all stages had one stream, and the average had no warm-up.
-PROTOCOL = 2
+# Before 3 the batches of a baseline with all labels held examples without one.
+PROTOCOL = 3
 ANEW = 'choose another --workdir'
 
 

@@ -93,3 +93,59 @@ def test_a_teacher_that_is_not_there_is_named(name):
   s, t = ({k: np.float32(v) for k, v in x.items()} for x in (S, T))
   with pytest.raises(KdjaxError, match="'d/logits'.*a/logits"):
     second_writing.loss(method, {}, {}, s, t, BATCH)
+
+
+UNIC = {'teachers': ('a/embed', 'b/embed'), 'hidden': 4, 'drop': 0.6}
+
+
+def unic_case():
+  rng = np.random.default_rng(3)
+  s = {'embed': rng.normal(size=(40, 3))}
+  t = {'a/embed': 3 + 2 * rng.normal(size=(40, 5)), 'b/embed': rng.normal(size=(40, 4))}
+  return s, t, {'id': np.arange(40) * 7}
+
+
+def test_unic_by_hand():
+  """Each teacher's loss, and the mean over the teachers that count, of standardised features."""
+  s, t, batch = unic_case()
+  method = registry.make('methods', 'unic', UNIC)
+  with jax.enable_x64(True):
+    params, stats = method.init(jax.random.key(0), s, t, batch)
+    (total, count), new = method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(5))
+    each = []
+    for i, name in enumerate(('a/embed', 'b/embed')):
+      p = params[f'hidden{i}'], params[f'out{i}']
+      x = s['embed'] @ p[0]['kernel'] + p[0]['bias']
+      x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+      y = np.asarray(x @ p[1]['kernel'] + p[1]['bias'])
+      z = (t[name] - t[name].mean(0)) / t[name].std(0)
+      cos = np.sum(y * z, -1) / np.linalg.norm(y, axis=-1) / np.linalg.norm(z, axis=-1)
+      d = np.abs(y - z)
+      each.append(0.5 * (1 - cos) + 0.5 * np.where(d < 1, d**2 / 2, d - 0.5).mean(-1))
+    each = np.stack(each)
+    counts = np.asarray(registry.module('methods', 'unic').kept(each, 0.6, batch['id'], jax.random.key(5)))
+    assert np.all(counts[each.argmax(0), np.arange(40)] == 1) and 40 < counts.sum() < 80
+    np.testing.assert_allclose(float(total), np.sum(each * counts), rtol=1e-8)
+    assert count == counts.sum()
+    np.testing.assert_allclose(new['teacher0']['mean'], stats['teacher0']['mean'], rtol=1e-8)
+
+
+def test_unic_is_the_same_however_the_batch_is_split():
+  s, t, batch = unic_case()
+  method = registry.make('methods', 'unic', UNIC)
+  params, stats = method.init(jax.random.key(0), s, t, batch)
+
+  def part(rows):
+    pick = {k: {n: x[rows] for n, x in tree.items()} for k, tree in (('s', s), ('t', t), ('batch', batch))}
+    return method.loss(params, stats, pick['s'], pick['t'], pick['batch'], step=0, rng=jax.random.key(5))[0]
+
+  whole, halves = part(slice(None)), [part(slice(0, 13)), part(slice(13, 40))]
+  np.testing.assert_allclose(whole, np.sum(halves, 0), rtol=1e-5)
+
+
+def test_unic_without_dropping_is_the_mean_of_all():
+  s, t, batch = unic_case()
+  method = registry.make('methods', 'unic', UNIC | {'drop': 0.0})
+  params, stats = method.init(jax.random.key(0), s, t, batch)
+  (_, count), _ = method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(5))
+  assert count == 80

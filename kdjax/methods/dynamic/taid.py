@@ -8,6 +8,7 @@ from kdjax.options import Count, Decay, Share, Tap
 from kdjax.types import Method
 
 WEIGHT = 1.0
+STEPS = 'steps'  # the option that is filled in with the steps of the training
 RENAMED = {'start': 'first'}  # an entry of `methods` has a start of its own
 
 
@@ -34,7 +35,7 @@ def taid(
     last: t of the last.
     rate: α, the largest step of t.
     momentum: β, of the moving average.
-    steps: of the training.
+    steps: of the training, which a recipe fills in.
     student: its tap, [..., C].
     teacher: its tap, of the same shape.
   """

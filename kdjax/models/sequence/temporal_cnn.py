@@ -32,10 +32,12 @@ class TemporalCnn(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x, mask = feature_sequence(inputs, self.modality)
+    x = jnp.where(mask[..., None], x, 0)
 
     def norm(x, mask, name, **how):
       layer = nn.BatchNorm(not train, momentum=0.9, name=name, **how)
-      return jnp.where(mask[..., None], layer(x, mask=jnp.broadcast_to(mask[..., None], x.shape)), 0)
+      counted = mask | ~mask.any()  # of a batch without any valid position the statistics would be 0 / 0
+      return jnp.where(mask[..., None], layer(x, mask=jnp.broadcast_to(counted[..., None], x.shape)), 0)
 
     def conv(x, width, name):
       return Conv(width, (self.kernel, 1), use_bias=False, name=name)(x[:, :, None])[:, :, 0]

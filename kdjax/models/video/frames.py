@@ -45,6 +45,7 @@ class Frames(nn.Module):
     elif self.pool == 'mean':
       taps['embed'] = masked_mean(tokens, mask)
     else:
-      least = jnp.finfo(tokens.dtype).min
-      taps['embed'] = (tokens if mask is None else jnp.where(mask[..., None] > 0, tokens, least)).max(1)
+      valid = jnp.ones((b, t), bool) if mask is None else mask > 0
+      largest = jnp.where(valid[..., None], tokens, jnp.finfo(tokens.dtype).min).max(1)
+      taps['embed'] = jnp.where(valid.any(1, keepdims=True), largest, 0)
     return Classifier(self.num_classes, name='head')(taps)

@@ -18,12 +18,13 @@ class SpaceTime(nn.Module):
   stride: int = 1
 
   @nn.compact
-  def __call__(self, x, train):
+  def __call__(self, x, valid, train):
     b, t = x.shape[:2]
     y = Conv(self.width, (3, 3), self.stride, use_bias=False, name='space')(x.reshape(b * t, *x.shape[2:]))
     y = nn.relu(nn.BatchNorm(not train, momentum=0.9, name='norm')(y))
     _, h, w, c = y.shape
-    y = Conv(self.width, (3, 1), use_bias=False, name='time')(y.reshape(b, t, h * w, c))
+    y = valid(y.reshape(b, t, h, w, c)).reshape(b, t, h * w, c)
+    y = Conv(self.width, (3, 1), use_bias=False, name='time')(y)
     return y.reshape(b, t, h, w, c)
 
 
@@ -69,9 +70,9 @@ class R2plus1d(nn.Module):
     for i, (width, depth) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
       for j in range(1, depth + 1):
         stride, name = 2 if i > 1 and j == 1 else 1, f'stage{i}_block{j}'
-        y = SpaceTime(width, stride, name=f'{name}_conv1')(x, train)
+        y = SpaceTime(width, stride, name=f'{name}_conv1')(x, valid, train)
         y = nn.relu(norm(y, f'{name}_norm1'))
-        y = norm(SpaceTime(width, name=f'{name}_conv2')(y, train), f'{name}_norm2')
+        y = norm(SpaceTime(width, name=f'{name}_conv2')(y, valid, train), f'{name}_norm2')
         if x.shape != y.shape:
           x = nn.Dense(width, use_bias=False, name=f'{name}_shortcut')(x[:, :, ::stride, ::stride])
           x = norm(x, f'{name}_shortcut_norm')

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.nn.layers import scale_image
-from kdjax.types import NO_INPUT, modalities
+from kdjax.types import NO_INPUT, readable
 
 # Parameter -> whether it is set in training, or in evaluation.
 MODES = {'train': True, 'training': True, 'is_training': True, 'is_train': True}
@@ -92,7 +92,7 @@ def candidates(function: Callable, arrays: Mapping, native: bool = False) -> Ite
   known = {k: p for k, p in parameters(function).items() if k not in MODES and k not in RNGS}
   usual = {k: p for k, p in known.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
   required = [k for k, p in usual.items() if p.default is p.empty]
-  keys = modalities(arrays)
+  keys = readable(arrays)
   named = {name: key for name in usual if (key := _key(name, arrays, keys))}
   optional = {k: v for k, v in named.items() if k not in required}
   if len(required) > 1 or (not required and named):
