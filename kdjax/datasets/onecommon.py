@@ -13,10 +13,7 @@ from kdjax.options import Name
 from kdjax.runtime import files
 from kdjax.types import DataSet
 
-LINE = re.compile(
-  r'<input> (?P<dots>[^<]*) </input> <dialogue> (?P<words>(?:[^<]|<eos>|<selection>)*) </dialogue> '
-  r'<output> (?P<chosen>\d{1,3}) </output>'
-)
+BETWEEN = (' </input> <dialogue> ', ' </dialogue> <output> ')
 DOTS, VALUES = 7, 4  # x, y, size and colour of each
 
 
@@ -32,25 +29,21 @@ def read(path: Path) -> list[dict[str, Any]]:
     raise KdjaxError(f'cannot read the dialogues {path} ({files.first_line(e)}).') from e
   rows = []
   for number, line in enumerate(filter(str.strip, lines), 1):
-    match = LINE.fullmatch(line.strip())
+    dots, first, rest = line.strip().removeprefix('<input> ').partition(BETWEEN[0])
+    words, second, chosen = rest.partition(BETWEEN[1])
+    label = chosen.removesuffix(' </output>')
     try:
-      values = np.array([float(x) for x in match['dots'].split()], np.float32) if match else np.empty(0)
+      values = np.array([float(x) for x in dots.split()], np.float32)
     except ValueError:
       values = np.empty(0)
-    if (
-      match is None
-      or values.size != DOTS * VALUES
-      or not np.isfinite(values).all()
-      or int(match['chosen']) >= DOTS
-    ):
+    known = label in map(str, range(DOTS))
+    if not (first and second and known) or values.size != DOTS * VALUES or not np.isfinite(values).all():
       raise KdjaxError(
         f'{path}, line {number}: it is not "<input> 28 numbers </input> <dialogue> ... </dialogue> <output> '
         '0 to 6 </output>".'
       )
-    text = match['words'].replace('<eos>', '').replace('<selection>', '')
-    rows.append(
-      {'text': ' '.join(text.split()), 'dots': values.reshape(DOTS, VALUES), 'label': int(match['chosen'])}
-    )
+    text = ' '.join(words.replace('<eos>', '').replace('<selection>', '').split())
+    rows.append({'text': text, 'dots': values.reshape(DOTS, VALUES), 'label': int(label)})
   if not rows:
     raise KdjaxError(f'{path} has no dialogue.')
   return rows
