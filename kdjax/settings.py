@@ -1,7 +1,7 @@
 """The keys of every recipe: the type, range, default and meaning of each."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Interval
@@ -9,6 +9,7 @@ from annotated_types import Interval
 from kdjax import options
 from kdjax.errors import KdjaxError, unknown
 from kdjax.options import Count, Decay, Name, NonNegative, Rate, Share, Size, SomeShare, Weight, Whole
+from kdjax.run_settings import Run, section
 from kdjax.runtime.program import program
 from kdjax.runtime.renamed_keys import renamed
 
@@ -18,7 +19,6 @@ StoreDtype = Literal['float16', 'bfloat16', 'float32']
 Taught = Literal['live', 'store', 'auto']  # the trained teacher, its outputs on disk, these where they exist
 Itself = Literal['ema', 'previous_epoch']  # the student's weight average, the student an epoch ago
 Redrawn = Literal['labels', 'order', 'teacher']  # which labels are kept, the data's order, the teacher
-Tracked = Literal['', 'wandb', 'mlflow', 'trackio', 'tensorboard']  # `kdjax.training.tracking`
 Bits = Literal[0, 2, 3, 4, 8]
 Schedule = Literal['constant', 'linear', 'cosine', 'steps']
 LearningRate = Annotated[float, Interval(gt=0, le=100)]
@@ -27,10 +27,6 @@ Inputs = Mapping[str, Name]
 VocabularySize = Annotated[int, Interval(ge=3, le=2**24)]
 Rates = Mapping[str, Rate]
 Views = Mapping[str, tuple[Name, ...]]
-
-
-def section(kind: Callable[[], Any]) -> Any:
-  return dataclasses.field(default_factory=kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,26 +184,6 @@ class Generation:
   length: Annotated[Whole, 'tokens of the longest response; 0 for text_length - prompt_length'] = 0
   temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
   examples: Annotated[Whole, 'at most so many; 0 takes all'] = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """Evaluation, logging, checkpoints; changes no weights, except 'parallel'."""
-
-  parallel: Annotated[Literal['jit', 'pmap'], 'pmap: batch norm a device'] = 'jit'
-  eval_every: Annotated[Count, 'steps between evaluations on validation'] = 500
-  log_every: Annotated[Count, 'steps between lines of metrics'] = 50
-  save_every: Annotated[Count, 'steps between checkpoints'] = 500
-  eval_batch: Annotated[Size, 'examples a batch of an evaluation'] = 512
-  keep: Annotated[Count, 'checkpoints kept'] = 2
-  members_per_program: Annotated[
-    Count, 'members of a cohort in one training: their programs and states are in memory'
-  ] = 32
-  track: Annotated[Tracked, "also logs to 'wandb', 'mlflow', 'trackio' or 'tensorboard'"] = ''
-  dispatch: Annotated[Size, 'steps in one program, for fast models; divides steps and the *_every'] = 1
-  resident: Annotated[
-    Literal['auto', 'yes', 'no'], "keeps training data on the device; 'auto': where it is faster"
-  ] = 'auto'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,7 +114,7 @@ def one_device(request, monkeypatch):
   """Eight simulated devices share two cores: only the tests that ask for them get them."""
   if 'eight_devices' not in request.fixturenames:
     mesh = jax.make_mesh((1,), ('data',), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
-    monkeypatch.setattr(sharding, 'make_mesh', lambda: mesh)
+    monkeypatch.setattr(sharding, 'make_mesh', lambda *a, **k: mesh)
 
 
 @pytest.fixture

@@ -126,6 +126,23 @@ def test_paths_that_cannot_be(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.parametrize('path', ['gs://bucket/run', 's3://b', Path('gs://bucket/run'), 'az://c/d'])
+def test_a_bucket_is_no_folder(path):
+  with pytest.raises(KdjaxError, match='mount its bucket'):
+    files.user_path(path)
+
+
+def test_a_bucket_in_a_recipe_is_named(experiment, config):
+  config.student.init = 's3://b/w.safetensors'
+  with pytest.raises(KdjaxError, match='^student.init: s3://b/w.safetensors is on no disk'):
+    experiment()
+
+
+@pytest.mark.parametrize('path', ['C:/runs', 'hf:org/name', 'pip:NAME', './gs:/x', 'https://host/x', 'a:b'])
+def test_what_is_not_a_bucket(path):
+  files.check_local(path)
+
+
 def test_evaluation_and_prediction_write_nothing(small, tmp_path, monkeypatch):
   exp = Experiment(small.to_dict(), tmp_path / 'w')
   stages.run(exp, ('teacher',))

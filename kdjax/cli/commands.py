@@ -160,7 +160,17 @@ def join_pod() -> None:
   """Lets the processes of a pod find each other."""
   from kdjax.runtime import distributed
 
-  distributed.distributed_init(flags.COORDINATOR.value, flags.PROCESSES.value, flags.PROCESS.value)
+  for flag, least in ((flags.JOIN_TIMEOUT, 1), (flags.HEARTBEAT, 5)):
+    if not least <= flag.value <= 1e6:  # NaN is neither
+      raise KdjaxError(f'--{flag.name}={flag.value}: it is seconds, {least} or more.')
+  address = flags.COORDINATOR.value, flags.PROCESSES.value, flags.PROCESS.value
+  distributed.distributed_init(*address, flags.JOIN_TIMEOUT.value, flags.HEARTBEAT.value)
+
+
+def leave_pod(error: Exception) -> None:
+  """Where this process is one of a pod: tells the others what went wrong, and ends."""
+  if hosts := sys.modules.get('kdjax.runtime.hosts'):  # else it has not joined one
+    hosts.failed(error)
 
 
 def compilation_cache() -> str:

@@ -77,6 +77,8 @@ def _experiment(workdir: Path, trusted: list[str], command: str) -> 'Experiment'
   if not path.exists():
     raise KdjaxError(f'{workdir} holds no experiment: set --workdir to the folder of one.')
   config = files.read_json(path, {'data': dict}, 'run the command of the experiment again')
+  elsewhere = {'mesh', 'shard'}  # of the devices that it was trained on
+  config['run'] = {k: v for k, v in config.get('run', {}).items() if k not in elsewhere}
   config = recipe.changed(recipes.Recipe(config), flags.CHANGES)
   trust.ask(config, {}, trusted, path)
   return Experiment(config, workdir, flags.DATA_DIR.value, command, cache=commands.compilation_cache())

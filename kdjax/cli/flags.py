@@ -8,6 +8,7 @@ from absl import flags
 from kdjax.cli import help_text
 from kdjax.errors import KdjaxError
 from kdjax.experiment import overrides
+from kdjax.runtime.files import check_local
 
 CONFIG = flags.DEFINE_string(
   'config', None, 'The recipe: a file, or the name of one that comes with kdjax; its argument after a colon.'
@@ -51,6 +52,10 @@ RUNTIME = flags.DEFINE_string('runtime', '', 'Which export of the workdir answer
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'On a pod with no launcher: host:port of process 0.')
 PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes the pod has.')
 PROCESS = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.')
+JOIN_TIMEOUT = flags.DEFINE_float('join_timeout', 300, 'Seconds that processes of a pod wait for each other.')
+HEARTBEAT = flags.DEFINE_integer(
+  'heartbeat_timeout', 60, 'Seconds after which a silent process of a pod counts as dead.'
+)
 CACHE = flags.DEFINE_string(
   'cache', '~/.cache/kdjax', "Keeps compiled programs and decoded data for the next start; '' keeps none."
 )
@@ -65,6 +70,9 @@ def parse(argv: Sequence[str]) -> list[str]:
   remaining, CHANGES[:] = overrides.split(argv)
   sys.argv[:] = remaining
   try:
-    return flags.FLAGS(remaining)
+    rest = flags.FLAGS(remaining)
   except flags.Error as e:
     raise KdjaxError(f'{e} (see --help)') from e
+  for flag in (CONFIG, WORKDIR, DATA_DIR, INPUT, OUTPUT, CACHE):
+    check_local(flag.value or '', f'--{flag.name}')
+  return rest

@@ -14,7 +14,7 @@ STAGES = ('teacher', 'baseline', 'ceiling', 'student', 'compare')
 LISTS = {'methods': 'methods', 'models': 'models', 'tasks': 'tasks', 'datasets': 'data'}
 LISTS |= {'generators': 'generators'}  # command -> kind of the registry
 RUN = ('config', 'workdir', 'data_dir', 'cache')
-POD = ('coordinator', 'num_processes', 'process_id')
+POD = ('coordinator', 'num_processes', 'process_id', 'join_timeout', 'heartbeat_timeout')
 OVERVIEW = """
 The stages:
   teacher   trains the large model, or takes the weights of --config.teacher.init=PATH|pip:NAME|hf:org/name

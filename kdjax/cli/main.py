@@ -79,13 +79,18 @@ def main(argv: Sequence[str], command: str) -> int | None:
 
 
 def one_line(call: Callable):
-  """Runs `call`; a KdjaxError or OSError becomes one line and exit status 1."""
+  """Runs `call`; a KdjaxError or OSError becomes one line and exit status 1, on a pod of all processes."""
   try:
     return call()
   except KdjaxError as e:
+    commands.leave_pod(e)
     sys.exit(f'error: {e}')
   except OSError as e:
+    commands.leave_pod(e)
     if e.filename is None:  # it may be the output itself, which Python would write to once more
       os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     where = e.filename or 'writing'
     sys.exit(printable(f'error: {e.strerror or e} ({where}); nothing that was saved is lost.'))
+  except Exception as e:
+    commands.leave_pod(e)
+    raise

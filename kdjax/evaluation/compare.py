@@ -205,7 +205,9 @@ def _robustness(experiment, variables):
     config_of_stage = experiment.stage_config(stage)
     names = modality_robustness.modalities(config_of_stage['inputs'], data.test.take([0]))
     model = modality_robustness.with_missing(experiment.model(stage), names)
-    evaluator = make_evaluate(model, task, sharding.make_mesh(), config['run']['eval_batch'], gather=False)
+    run, rules = config['run'], config['run']['shard']['teacher' if stage == 'teacher' else 'student']
+    mesh = sharding.make_mesh(run['mesh'])
+    evaluator = make_evaluate(model, task, mesh, run['eval_batch'], gather=False, rules=rules)
 
     def evaluate(source, title, evaluator=evaluator, stacked=stacked):
       return evaluator(stacked, source, title).metrics[task.metric].tolist()

@@ -19,7 +19,7 @@ from kdjax.input import pipeline, splits, tokenizer
 from kdjax.input.encode import known_labels
 from kdjax.pretrained import safetensors_io
 from kdjax.pretrained.initialize import complete
-from kdjax.runtime.config_tree import digest
+from kdjax.runtime.config_tree import check_paths, digest
 from kdjax.runtime.files import NUMBER, read_json
 from kdjax.runtime.progress import say
 from kdjax.teacher_store import precomputed
@@ -58,6 +58,7 @@ class Experiment:
 
   def __post_init__(self):
     self.config = settings.complete(self.config)
+    check_paths(self.config)
 
   @cached_property
   def members(self) -> dict[str, 'Experiment']:
@@ -215,8 +216,10 @@ class Experiment:
     """The `evaluate` of `make_evaluate` for a stage's model."""
 
     def make():
-      size, mesh = self.config['run']['eval_batch'], sharding.make_mesh()
-      evaluate = make_evaluate(self.model(stage), self.task, mesh, size)
+      run = self.config['run']
+      size, mesh = run['eval_batch'], sharding.make_mesh(run['mesh'])
+      rules = run['shard']['teacher' if stage == 'teacher' else 'student']
+      evaluate = make_evaluate(self.model(stage), self.task, mesh, size, rules=rules)
       return (
         self._with_generation(stage, evaluate, mesh, size) if self.config['generation']['seeds'] else evaluate
       )

@@ -13,7 +13,7 @@ from kdjax.experiment import build, redraw
 from kdjax.experiment.cohort import TRAINED
 from kdjax.experiment.experiment import PUBLISHED, Experiment
 from kdjax.experiment.validate import TRAINED_TEACHER, check
-from kdjax.experiment.workdir import check_workdir, claim_workdir
+from kdjax.experiment.workdir import agree, check_workdir, claim_workdir
 from kdjax.input import augment, splits
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, progress, signals, trust, workdir_lock
@@ -39,6 +39,7 @@ def run(experiment: Experiment, stages: tuple[str, ...] = STAGES) -> dict | None
   for stage in stages:
     if stage not in STAGES:
       raise unknown('stage', stage, STAGES)
+  agree(experiment, *stages)
   with workdir_lock.held(experiment.workdir):
     check(experiment)
     claim_workdir(experiment)
@@ -283,6 +284,7 @@ def store_command(experiment: Experiment, what: str) -> None:
   if what == 'verify':
     teacher_store.verify(experiment, training)
     return
+  agree(experiment, 'store build')
   with workdir_lock.held(experiment.workdir):
     claim_workdir(experiment)
     teacher_store.build(experiment, training)

@@ -13,7 +13,16 @@ from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
 from kdjax.pretrained import images, initialize
 from kdjax.runtime.progress import say
-from kdjax.training import accumulate, loss_weights, memory, multi_step, optimizers, sharding, tracking
+from kdjax.training import (
+  accumulate,
+  loss_weights,
+  memory,
+  multi_step,
+  optimizers,
+  partition,
+  sharding,
+  tracking,
+)
 from kdjax.training.schemes import on_policy
 
 TRAINED_TEACHER = get_args(settings.Taught)
@@ -88,7 +97,9 @@ def _check_models(experiment, prefix=''):
     raise KdjaxError(
       f'data.labels hides class labels, and the task {task!r} has none that it can do without.'
     )
-  data, config, mesh = experiment.data, experiment.config, sharding.make_mesh()
+  data, config = experiment.data, experiment.config
+  mesh = sharding.make_mesh(config['run']['mesh'])
+  sharding.check_parallel(config['run']['parallel'], mesh, config['run']['shard'])
   for stage in ('teacher', 'student'):
     _check_inputs(experiment, stage, prefix)
   outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
@@ -159,7 +170,11 @@ def _check_models(experiment, prefix=''):
   for stage, related in (('teacher', task_relational), ('student', relational)):
     train_config = config[stage]['train']
     accumulate.check_parts(
-      train_config['accumulate'], train_config['batch_size'], mesh.size, related, f'{prefix}{stage}'
+      train_config['accumulate'],
+      train_config['batch_size'],
+      sharding.batch_parts(mesh),
+      related,
+      f'{prefix}{stage}',
     )
     if stage == 'student' or not experiment.teacher_is_published:
       _check_memory(experiment, stage, method_state if stage == 'student' else ({}, {}), prefix)
@@ -177,8 +192,11 @@ def _check_memory(experiment, stage, method_state, prefix):
   train_config, variables = experiment.stage_config(stage)['train'], experiment.shapes(stage)[0]
   seeds = 1 if redraw.apart(experiment.config, stage) else len(experiment.seeds(stage))
   tx = optimizers.optimiser(train_config['optimiser'], train_config['steps'])
-  opt_state = jax.eval_shape(tx.init, {'student': variables['params'], 'method': method_state[0]})
-  needs = {'for weights and optimisers': seeds * memory.size((variables, method_state, opt_state))}
+  params, run = {'student': variables['params'], 'method': method_state[0]}, experiment.config['run']
+  opt_state, mesh = jax.eval_shape(tx.init, params), sharding.make_mesh(run['mesh'])
+  state, rules = (variables, method_state, opt_state), run['shard'][stage]
+  specs = partition.of_state(state, params, mesh, rules, f'{prefix}run.shard.{stage}')
+  needs = {'for weights and optimisers': seeds * partition.bytes_each(state, specs, mesh)}
   needs['for a copy of these while it is saved'] = needs['for weights and optimisers']
   shrink = f'choose smaller options of {stage}.model' + f', or lower seeds ({seeds})' * (seeds > 1)
-  memory.check(f'{prefix}{stage}', needs, memory.free(sharding.make_mesh()), shrink)
+  memory.check(f'{prefix}{stage}', needs, memory.free(mesh), shrink)

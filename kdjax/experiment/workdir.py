@@ -4,13 +4,25 @@ import json
 
 import jax
 
+import kdjax
 from kdjax import settings
 from kdjax.errors import KdjaxError, differences
 from kdjax.experiment.experiment import ANEW, DATA, Experiment
 from kdjax.input import augment, tokenizer
-from kdjax.runtime import files
+from kdjax.runtime import files, hosts
 from kdjax.runtime.config_tree import flat
 from kdjax.runtime.files import fingerprint
+
+
+def agree(experiment: Experiment, *command: str) -> None:
+  """Checks that all processes of a pod run the same; their data are compared by `claim_workdir`.
+
+  Raises:
+    KdjaxError: on every process, with what differs.
+  """
+  config = flat(json.loads(json.dumps(experiment.config, default=str)))
+  same = {'kdjax': kdjax.__version__, 'command': ' '.join(command)}
+  hosts.agree(same | config, 'Start the same version with the same command on every host.')
 
 
 def claim_workdir(experiment: Experiment) -> None:
@@ -20,6 +32,9 @@ def claim_workdir(experiment: Experiment) -> None:
     KdjaxError: as `check_workdir` does.
   """
   check_workdir(experiment)
+  hosts.agree(
+    _data_identity(experiment), 'All hosts have to read the same data: see data.path and --data_dir.'
+  )
   experiments = {id(e): e for e in (experiment, *experiment.members.values())}.values()
   for member in experiments if not jax.process_index() else ():
     files.write_json(member.workdir / 'protocol.json', {'protocol': member.protocol})

@@ -171,8 +171,8 @@ def _step_cost(experiment: Experiment, stage: str, workdir: Path) -> dict[str, f
 def _step_seconds(experiment: Experiment, stage: str) -> dict[str, float]:
   started = time.perf_counter()
   setup = stages.setup(experiment, stage, {stage: experiment})
-  setup, mesh = setup._replace(seeds=setup.seeds[:1]), sharding.make_mesh()
   loop = LoopConfig.of('last', experiment.config['run'] | {'dispatch': 1})
+  setup, mesh = setup._replace(seeds=setup.seeds[:1]), sharding.make_mesh(loop.mesh)
   batch = trainer.first_batch(setup, mesh)
   compiled, states = compile_step(setup, loop, mesh, batch)
   ((name, state),) = states.items()

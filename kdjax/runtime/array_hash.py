@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 
 def hash_arrays(tree: Any) -> str:
@@ -25,6 +26,8 @@ def checksum(tree: Any) -> int:
 
 def _parts(tree) -> Iterator[Any]:
   for path, x in jax.tree_util.tree_leaves_with_path(tree):
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+      x = multihost_utils.process_allgather(x, tiled=True)  # other processes hold parts of it
     x = np.ascontiguousarray(x)
     yield f'{jax.tree_util.keystr(path)} {x.dtype} {x.shape}'.encode()
     yield x.reshape(-1).view(np.uint8)

@@ -20,6 +20,7 @@ CHECKSUM = 'kdjax_checksum'  # the key that `write_json` adds
 NUMBER = (int, float)
 PART = re.compile(r'\..+\.(\d+)')  # what `swapped_in` writes
 ORPHANED = 3600.0  # seconds after which an unfinished part is deleted, also one of another host
+REMOTE = re.compile(r'(?!https?:)[A-Za-z][A-Za-z0-9+.-]+:/+')  # gs://, s3://; also as Path('gs://b/c') has it
 KINDS = {stat.S_IFDIR: 'a folder', stat.S_IFIFO: 'a pipe', stat.S_IFSOCK: 'a socket'}
 KINDS |= {stat.S_IFCHR: 'a device', stat.S_IFBLK: 'a device'}
 
@@ -48,12 +49,22 @@ def regular_file(path: str | os.PathLike, what: str = 'file', most: float = floa
   return Path(path)
 
 
+def check_local(path: str | os.PathLike, key: str = '') -> None:
+  """Raises KdjaxError for a path in a bucket or another remote store; `key` says what it is of."""
+  if REMOTE.match(text := os.fspath(path)):
+    raise KdjaxError(
+      f'{key}{": " if key else ""}{text} is on no disk of this machine, and kdjax uses no other: copy it, '
+      'or mount its bucket (gcsfuse, mount-s3) and give the folder; a workdir needs one that can rename.'
+    )
+
+
 def user_path(path: str | os.PathLike) -> Path:
   """An absolute path, with '~' and '~name' expanded.
 
   Raises:
-    KdjaxError: for a name that is no user's, and where the current folder has been deleted.
+    KdjaxError: for a name that is no user's, a path in a bucket, and where the current folder is gone.
   """
+  check_local(path)
   try:
     return Path(path).expanduser().absolute()
   except RuntimeError as e:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from jax.experimental import multihost_utils
 
 from kdjax.errors import KdjaxError
-from kdjax.runtime import files
+from kdjax.runtime import files, hosts
 
 LOCK, OWNER = '.lock', '.owner.json'
 SCHEMA = {'process': int, 'host': str, 'since': str}
@@ -30,7 +30,7 @@ def held(workdir: Path) -> Iterator[None]:
   The system releases the lock with the process, however that ends.
 
   Raises:
-    KdjaxError: if another run has it, or it cannot be written to.
+    KdjaxError: if another run has it, it cannot be written to, or a process of the pod does not see it.
   """
   lock, problem, created = FileLock(workdir / LOCK), '', not os.path.exists(workdir)
   if not jax.process_index():
@@ -41,6 +41,7 @@ def held(workdir: Path) -> Iterator[None]:
   try:
     if not bool(multihost_utils.broadcast_one_to_all(np.array(not problem))):
       raise KdjaxError(problem or f'{workdir} is in use: the first process says by whom.')
+    hosts.check_shared(workdir)
     yield
   finally:
     if not jax.process_index() and not problem:

@@ -48,9 +48,9 @@ def build(experiment: Any, setup: Setup) -> None:
         progress.say(
           f'store: going on, {len(own_shards) - len(missing)} of {len(own_shards)} shards are whole'
         )
-      size = setup.batch_size // jax.process_count()
+      size, run = setup.batch_size // jax.process_count(), experiment.config['run']
       batch = setup.source.take(np.arange(size) % examples) | {'epoch': np.zeros(size, np.int32)}
-      teacher = live_teacher.make(setup, spec.taps, batch)
+      teacher = live_teacher.make(setup, spec.taps, batch, run['mesh'], run['shard']['teacher'])
       write.shards(spec, missing, len(own_shards) - len(missing), setup.source.take, teacher, examples)
     multihost_utils.sync_global_devices('stored')
     total = sum(write.sidecar(spec.folder, i)['bytes'] for i in shards)

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.teacher_store import record
-from kdjax.training import sharding
+from kdjax.training import partition, sharding
 from kdjax.training import step as steps
 from kdjax.training.setup import Setup
 
@@ -27,7 +27,13 @@ class Teacher(NamedTuple):
   answer: Callable
 
 
-def make(setup: Setup, taps: tuple[record.Tap, ...], batch: Mapping) -> Teacher:
+def make(
+  setup: Setup,
+  taps: tuple[record.Tap, ...],
+  batch: Mapping,
+  sizes: Mapping[str, int] = {},
+  rules: partition.Rules = None,
+) -> Teacher:
   """The same program that training runs for the live teacher, with the same batch per device.
 
   Hosts do not wait for each other: each runs it on its own devices only.
@@ -36,17 +42,20 @@ def make(setup: Setup, taps: tuple[record.Tap, ...], batch: Mapping) -> Teacher:
     setup: of the student's training, with the live teacher.
     taps: what is stored of its outputs.
     batch: a training batch, for its shapes.
+    sizes: of the mesh; each process makes one of its own devices.
+    rules: that split the teacher's weights over it, see `partition`.
   """
-  global_mesh = sharding.make_mesh()
-  local_devices = [d for d in global_mesh.devices.flat if d.process_index == jax.process_index()]
-  mesh = jax.sharding.Mesh(np.array(local_devices), global_mesh.axis_names)
+  mesh = sharding.make_mesh(sizes)
+  if jax.process_count() > 1:
+    mesh = sharding.make_mesh({**sizes, sharding.AXIS: -1}, jax.local_devices())
   size = setup.batch_size // jax.process_count()
-  variables = jax.device_put(setup.teacher_variables, sharding.replicated(mesh))
+  specs = partition.of_variables(setup.teacher_variables, mesh, rules, 'run.shard.teacher')
+  variables = jax.device_put(setup.teacher_variables, partition.shardings(specs, mesh))
   forward = steps.make_teacher_forward(setup.teacher, setup.augment, frozenset(tap.name for tap in taps))
   first = {k: v[:size] for k, v in batch.items()}
   forward = sharding.compile_teacher_forward(forward, mesh, jax.eval_shape(forward, variables, first), size)
   encode = jax.jit(lambda t: record.encode(taps, t))
-  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.AXIS))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(sharding.batch_axes(mesh)))
 
   def forward_view(batch: Mapping, view: int) -> Any:
     batch = dict(batch) | {'epoch': np.full(size, view, np.int32)}

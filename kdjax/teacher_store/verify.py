@@ -30,7 +30,8 @@ def verify(experiment: Any, setup: Setup, sample: int = 256) -> dict[str, float]
   size = setup.batch_size // jax.process_count()
   rng, errors, peaks = np.random.default_rng(), {}, {}
   first = setup.source.take(np.arange(size) % reader.examples) | {'epoch': np.zeros(size, np.int32)}
-  teacher = live_teacher.make(setup, reader.taps, first)
+  run = experiment.config['run']
+  teacher = live_teacher.make(setup, reader.taps, first, run['mesh'], run['shard']['teacher'])
   compare = jax.jit(lambda t, batch: record.compare(reader.taps, t, batch))
   for _ in progress.track(range(-(-sample // size)), 'teacher outputs', -(-sample // size), 'batch'):
     batch, view = setup.source.take(rng.integers(reader.examples, size=size)), int(rng.integers(reader.views))

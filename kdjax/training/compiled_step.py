@@ -13,7 +13,7 @@ from kdjax.nn import taps
 from kdjax.pretrained import initialize
 from kdjax.runtime import progress
 from kdjax.runtime.progress import counted
-from kdjax.training import accumulate, loss_weights, members, memory, multi_step, remat, sharding
+from kdjax.training import accumulate, loss_weights, members, memory, multi_step, partition, remat, sharding
 from kdjax.training import step as steps
 from kdjax.training.schemes import data_free, dot, on_policy
 from kdjax.training.setup import LoopConfig, Member, Setup
@@ -68,18 +68,29 @@ def compile_step(
     KdjaxError: if the training does not fit the free memory.
   """
   axis = sharding.AXIS if how.parallel == 'pmap' else None
-  functions = {name: member_functions(setup, member, axis) for name, member in setup.members.items()}
+  setup = _with_split_taps(setup, mesh)
+  functions = {name: member_functions(setup, member, axis, mesh) for name, member in setup.members.items()}
   names = taps_read(setup, batch) if setup.wanted is None else setup.wanted
   forward = steps.make_teacher_forward(setup.teacher, setup.augment, names)
   shapes = jax.eval_shape(forward, setup.teacher_variables, batch)
-  inits = {name: init for name, (init, _) in functions.items()}
-  needs = _memory_needs(setup, how, mesh, inits, batch, shapes, data)
+  states_of_one, specs = {}, {}
+  for name, (init, _) in functions.items():
+    t = setup.teacher_variables if setup.members[name].needs_live_teacher() else shapes[1]
+    one = states_of_one[name] = jax.eval_shape(init, 0, t, shapes[0])
+    key = setup.rules_of
+    specs[name] = partition.of_state(one, one.params, mesh, how.rules(key), f'run.shard.{key}')
+  teacher_specs = partition.of_variables(
+    setup.teacher_variables, mesh, how.rules('teacher'), 'run.shard.teacher'
+  )
+  needs = _memory_needs(setup, how, mesh, states_of_one, specs, teacher_specs, batch, shapes, data)
   check_memory = functools.partial(
     memory.check, setup.name, available=memory.free(mesh), advice=_memory_advice(setup, how)
   )
   check_memory(needs)
 
-  teacher_variables = jax.device_put(setup.teacher_variables, sharding.replicated(mesh))  # once
+  teacher_variables = jax.device_put(
+    setup.teacher_variables, partition.shardings(teacher_specs, mesh)
+  )  # once
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
   updates, states = {}, {}
@@ -87,7 +98,7 @@ def compile_step(
     for i, (name, init_and_update) in enumerate(functions.items(), 1):
       if len(functions) > 1:
         tell(f'member {i} of {len(functions)}')
-      common = setup, name, init_and_update, how, mesh
+      common = setup, name, init_and_update, how, mesh, specs[name]
       updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
       check_memory(needs | memory.temporary(program))
 
@@ -109,10 +120,21 @@ def _described(setup: Setup) -> str:
   return f'{size}, {counted(len(setup.seeds), "seed")}{per_member}'
 
 
-def _compile_member(setup, name, functions, how, mesh, teacher_variables, example, shapes):
+def _with_split_taps(setup: Setup, mesh: jax.sharding.Mesh) -> Setup:
+  """The setup with `partition.with_split_taps` of its models."""
+
+  def split(model):
+    return partition.with_split_taps(model, mesh, setup.batch_size) if model else model
+
+  members = {name: member._replace(model=split(member.model)) for name, member in setup.members.items()}
+  return setup._replace(teacher=split(setup.teacher), members=members)
+
+
+def _compile_member(setup, name, functions, how, mesh, specs, teacher_variables, example, shapes):
   """(update over all seeds, initial state, compiled program) of one member.
 
-  `example` is the (augmented batch, taps) of one teacher forward, `shapes` are its shapes.
+  `specs` are the PartitionSpecs of the state of one seed. `example` is the (augmented batch, taps) of one
+  teacher forward, `shapes` are its shapes.
   """
   member, (init, update), replicated = setup.members[name], functions, sharding.replicated(mesh)
   augmented, t = example
@@ -120,23 +142,30 @@ def _compile_member(setup, name, functions, how, mesh, teacher_variables, exampl
   stacked_batch, stacked_t = multi_step.stacked(example, how.dispatch, over)
   if member.needs_live_teacher():
     t = stacked_t = teacher_variables
-  loop_over_seeds = steps.loop_over_seeds(replicated) if jax.default_backend() == 'cpu' else None
-  if not loop_over_seeds:
+  loops = jax.default_backend() == 'cpu'
+  one, stacked = (partition.shardings(specs, mesh, stacked) for stacked in (False, True))
+  of_program = one if loops else stacked
+  if not loops:
     init, update = steps.vmap_seeds(init), steps.vmap_seeds(update)
-  init = jax.jit(init, out_shardings=replicated)
+  init = jax.jit(init, out_shardings=of_program)
   seeds = jax.device_put(jnp.array(setup.seeds, jnp.uint32), replicated)
-  state = (loop_over_seeds(init) if loop_over_seeds else init)(seeds, t, augmented)
+  state = (steps.loop_over_seeds(replicated, stacked)(init) if loops else init)(seeds, t, augmented)
   related = loss_weights.related(member.method, state.params['method'], state.stats['method'])
   update = multi_step.update_over(update, how.dispatch, member.needs_live_teacher())
-  update = sharding.compile_update(update, mesh, how.parallel, related, shapes[1], setup.batch_size)
+  update = sharding.compile_update(
+    update, mesh, how.parallel, related, shapes[1], setup.batch_size, of_program
+  )
   if member.start:
-    state = initialize.apply_init(replicated)(state, member.start)
-  lowered = init(seeds[0], t, augmented) if loop_over_seeds else state
+    state = initialize.apply_init(stacked)(state, member.start)
+  lowered = init(seeds[0], t, augmented) if loops else state
   program = update.lower(lowered, stacked_t, stacked_batch).compile()
-  return loop_over_seeds(program) if loop_over_seeds else program, state, program
+  over_seeds = steps.loop_over_seeds(one, (stacked, replicated)) if loops else lambda f: f
+  return over_seeds(program), state, program
 
 
-def member_functions(setup: Setup, member: Member, axis: str | None = None) -> Functions:
+def member_functions(
+  setup: Setup, member: Member, axis: str | None = None, mesh: jax.sharding.Mesh | None = None
+) -> Functions:
   """`init(seed, t, batch) -> state` and `update(state, t, batch) -> (state, losses)` of one seed of a member.
 
   Here a training scheme is chosen: `step`, or a fork of it in `schemes/`.
@@ -149,7 +178,7 @@ def member_functions(setup: Setup, member: Member, axis: str | None = None) -> F
     if axis or member.parts > 1 or member.remat:
       raise KdjaxError("a generator runs under run.parallel='jit' alone, with no accumulate and no remat.")
     parts = member.model, _live_teacher(setup), member.image_generator, member.method, member.tx
-    place = functools.partial(sharding.shard_batch_axis, mesh=sharding.make_mesh())
+    place = functools.partial(sharding.shard_batch_axis, mesh=mesh or sharding.make_mesh())
     unroll = jax.default_backend() == 'cpu'
     update = data_free.make_update(*parts, ema=decay, unroll=unroll, place=place)
     return data_free.make_init(*parts, ema=bool(decay)), update
@@ -204,22 +233,21 @@ def taps_read(setup: Setup, batch: Mapping) -> frozenset[str]:
   return frozenset(names)
 
 
-def _memory_needs(setup, how, mesh, inits, batch, shapes, data):
+def _memory_needs(setup, how, mesh, states_of_one, specs, teacher_specs, batch, shapes, data):
   """Purpose -> bytes on each device, without the temporary buffers of a step."""
-  (augmented, t), states, best = shapes, 0, 0
+  states, best = 0, 0
   for name, member in setup.members.items():
-    state = jax.eval_shape(
-      inits[name], 0, setup.teacher_variables if member.needs_live_teacher() else t, augmented
-    )
-    states += len(setup.seeds) * memory.size(state)
-    best += len(setup.seeds) * memory.size(member.evaluated(state)) * (how.select == 'best')
+    state, spec = states_of_one[name], specs[name]
+    states += len(setup.seeds) * partition.bytes_each(state, spec, mesh)
+    evaluated = partition.bytes_each(member.evaluated(state), member.evaluated(spec), mesh)
+    best += len(setup.seeds) * evaluated * (how.select == 'best')
   needs = {
     'for weights, optimisers and the best so far': states + best,
     'for a copy of these while it is saved': states + best,
-    "for the teacher's weights": memory.size(setup.teacher_variables),
+    "for the teacher's weights": partition.bytes_each(setup.teacher_variables, teacher_specs, mesh),
     "for batches and the teacher's outputs": how.dispatch
-    * memory.size((batch, batch, augmented, t))
-    / mesh.size,
+    * memory.size((batch, batch, *shapes))
+    / sharding.batch_parts(mesh),
   }
   return needs | ({'for the training data': memory.size(data)} if data else {})
 

@@ -10,7 +10,7 @@ import numpy as np
 from kdjax.errors import KdjaxError
 from kdjax.input import pipeline
 from kdjax.runtime.progress import bar
-from kdjax.training import sharding
+from kdjax.training import partition, sharding
 from kdjax.types import Model, Task
 
 
@@ -19,7 +19,9 @@ class Evaluation(NamedTuple):
   gathered: list[dict[str, np.ndarray]]  # for each seed the outputs and labels of `Task.gather`, [N, ...]
 
 
-def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool = True) -> Callable:
+def make_evaluate(
+  model: Model, task: Task, mesh, batch_size: int, gather: bool = True, rules: partition.Rules = None
+) -> Callable:
   """`evaluate(variables, source, title='') -> Evaluation`, with variables stacked over S seeds.
 
   The result does not depend on the batch size, the padding or the number of devices.
@@ -27,9 +29,10 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
   Args:
     model: of the outputs.
     task: of the metrics, and of the names to gather.
-    mesh: the devices; their number divides `batch_size`.
+    mesh: the devices; the parts of a batch divide `batch_size`.
     batch_size: of all devices together.
     gather: whether outputs are gathered for `Task.finalize` even where `Task.metric` does not need them.
+    rules: that split the variables, see `partition`.
 
   Raises:
     KdjaxError: if the batch does not split over the devices, or no example has a label.
@@ -50,7 +53,9 @@ def make_evaluate(model: Model, task: Task, mesh, batch_size: int, gather: bool 
     return jax.lax.with_sharding_constraint((metrics, outputs, shared), whole)
 
   def evaluate(variables: Mapping, source, title: str = '') -> Evaluation:
-    variables = jax.device_put(variables, whole)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), variables)
+    specs = partition.of_variables(one, mesh, rules)
+    variables = jax.device_put(variables, partition.shardings(specs, mesh, stacked=True))
 
     def call(batch):
       return jax.device_get(forward(variables, sharding.to_global_arrays(batch, mesh)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime import progress
-from kdjax.runtime.signals import Interrupted
+from kdjax.runtime.signals import Interrupted, StopChecks
 from kdjax.training import multi_step, prefetch
 from kdjax.training.compiled_step import CompiledStep
 from kdjax.training.evaluate import make_evaluate
@@ -61,7 +61,8 @@ class TrainLoop:
     evaluators = {}  # members of one model share the compiled evaluation
     for member in setup.members.values():
       evaluators.setdefault(
-        member.model, make_evaluate(member.model, setup.task, mesh, how.eval_batch, False)
+        member.model,
+        make_evaluate(member.model, setup.task, mesh, how.eval_batch, False, how.rules(setup.rules_of)),
       )
     self.evaluators = evaluators
     self.copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
@@ -87,6 +88,7 @@ class TrainLoop:
     multi_step.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
     prefetched = prefetch.DevicePrefetch(batches, self.mesh, stride)
     waited, since, timed = 0.0, time.monotonic(), self.start  # since the last log
+    stop_now = StopChecks(stopped)
     with progress.bar(setup.name, setup.steps, 'step', self.start) as bar:
       n = self.start
       for n in range(self.start + stride, setup.steps + 1, stride):
@@ -117,7 +119,7 @@ class TrainLoop:
           tree = self.evaluate(n, tree, bar)
           since += time.monotonic() - began
           bar.update(n, now=True)
-        stop = stopped() if n // stride % 10 == 0 or jax.process_count() == 1 else False
+        stop = stop_now()
         if n % how.save_every == 0 or last or stop:
           self.save(n, tree, prefetched.state, bar)
         bar.update(n)

@@ -85,6 +85,8 @@ class LoopConfig(NamedTuple):
     dispatch: steps in one compiled program.
     resident: whether the training data live on the device: 'yes', 'no' or 'auto'.
     tracker: gets what metrics.jsonl gets.
+    mesh: axis -> size, see `sharding.make_mesh`.
+    shard: 'teacher', 'student' -> rules that split its weights, see `partition`.
   """
 
   select: str
@@ -97,6 +99,12 @@ class LoopConfig(NamedTuple):
   dispatch: int = 1
   resident: str = 'no'
   tracker: tracking.Tracker = tracking.NONE
+  mesh: Mapping[str, int] = {}
+  shard: Mapping[str, Any] = {}
+
+  def rules(self, model: str) -> Any:
+    """Those of the weights of the 'teacher' or the 'student', see `partition`."""
+    return self.shard.get(model)
 
   @classmethod
   def of(cls, select: str, run: Mapping) -> 'LoopConfig':
@@ -137,3 +145,8 @@ class Setup(NamedTuple):
   batch_size: int
   reader: Any = None
   wanted: frozenset | None = None
+
+  @property
+  def rules_of(self) -> str:
+    """Whose rules split what is trained: those of the 'teacher', or of the 'student' and its baseline."""
+    return 'teacher' if self.name == 'teacher' else 'student'

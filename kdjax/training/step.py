@@ -7,6 +7,7 @@ Training schemes that change the update lie in `schemes/`.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,17 +174,18 @@ def vmap_seeds(function: Callable) -> Callable:
   return jax.vmap(function, in_axes=(0, None, None))
 
 
-def loop_over_seeds(sharding: jax.sharding.Sharding) -> Callable:
+def loop_over_seeds(one: Any, stacked: Any) -> Callable:
   """A transformation as `vmap_seeds`, which calls a compiled `function(state, t, batch)` once a seed.
 
   For CPU: there convolution gradients batched over kernels leave XLA's fast path, and a program of all seeds
   takes longer to compile. A seed's result is to the last bit that of training it alone.
 
   Args:
-    sharding: of the stacked states.
+    one: the shardings of the state of one seed.
+    stacked: those of what the function gives, of all seeds.
   """
-  select = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
-  stack = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=sharding)
+  select = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=one)
+  stack = jax.jit(lambda each: jax.tree.map(lambda *x: jnp.stack(x), *each), out_shardings=stacked)
 
   def over_seeds(function: Callable) -> Callable:
     def looped(states, t, batch):

@@ -36,7 +36,7 @@ def train(
     Interrupted: after SIGTERM or Ctrl-C, with everything saved.
   """
   began = time.monotonic()
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(how.mesh)
   sharding.check_batch(setup.batch_size, mesh, f'{setup.name}.train.batch_size')
   arrays = (
     setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) and not setup.reader else None
@@ -68,7 +68,7 @@ def train(
     if name in train_loop.failed:
       trained[name]['failed_at'] = train_loop.failed[name]
       continue
-    selected = jax.device_get(train_loop.selected_variables(name, tree))
+    selected = sharding.to_host(train_loop.selected_variables(name, tree))
     if setup.cohort and not finite.finite(selected):
       trained[name]['failed_at'] = setup.steps
     else:
