@@ -35,11 +35,23 @@ def get_config(arg=None):
 """
 
 
-@pytest.fixture
-def recipe(tmp_path):
-  path = tmp_path / 'tiny.py'
+LONG = 'teacher', 'student', '--config.student.train.steps=96'
+
+
+@pytest.fixture(scope='module')
+def recipe(tmp_path_factory):
+  path = tmp_path_factory.mktemp('recipe') / 'tiny.py'
   path.write_text(RECIPE)
   return path
+
+
+@pytest.fixture(scope='module')
+def never_killed(recipe, tmp_path_factory):
+  """The workdir of two processes that run to the end."""
+  workdir = tmp_path_factory.mktemp('whole') / 'w'
+  for status, output in ended(pod(recipe, workdir, *LONG)):
+    assert status == 0, output
+  return workdir
 
 
 def free_port():
@@ -128,14 +140,20 @@ def test_two_processes_are_one(recipe, tmp_path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize('victim', [0, 1])
-def test_one_is_killed_and_all_start_again(victim, recipe, tmp_path):
+@pytest.mark.parametrize(
+  'victim, moment',
+  [
+    (0, 'student/checkpoints/18'),  # in training
+    (1, 'student/checkpoints/18'),
+    (0, 'student/checkpoints/*tmp*'),  # in saving
+    (1, 'student/checkpoints/*tmp*'),
+    (1, 'teacher/stage.json'),  # between stages
+  ],
+)
+def test_one_is_killed_and_all_start_again(victim, moment, recipe, never_killed, tmp_path):
   """The other one ends with one line, within the heartbeat's time; the restart goes on to the same bits."""
-  steps = '--config.student.train.steps=96'
-  for status, output in ended(pod(recipe, tmp_path / 'whole', 'teacher', 'student', steps)):
-    assert status == 0, output
-  processes = pod(recipe, tmp_path / 'killed', 'teacher', 'student', steps)
-  wait_for(tmp_path / 'killed/student/checkpoints/18', processes)
+  processes = pod(recipe, tmp_path / 'killed', *LONG)
+  wait_for(tmp_path / 'killed' / moment, processes)
   processes[victim].send_signal(signal.SIGKILL)
   began = time.monotonic()
   results = ended(processes)
@@ -145,10 +163,12 @@ def test_one_is_killed_and_all_start_again(victim, recipe, tmp_path):
   (line,) = errors(output)
   assert 'another process of the pod has ended' in line and 'start all of them again' in line
   assert 'Traceback' not in output and 'stack trace' not in output
-  again = ended(pod(recipe, tmp_path / 'killed', 'teacher', 'student', steps))
+  again = ended(pod(recipe, tmp_path / 'killed', *LONG))
   assert [status for status, _ in again] == [0, 0], again
-  assert re.search(r'student: going on from step \d+ of 96', again[0][1])
-  same(weights(tmp_path / 'whole'), weights(tmp_path / 'killed'))
+  assert 'teacher: done before' in again[0][1]
+  if moment.endswith('18'):
+    assert re.search(r'student: going on from step \d+ of 96', again[0][1])
+  same(weights(never_killed), weights(tmp_path / 'killed'))
 
 
 @pytest.mark.whole
@@ -227,6 +247,25 @@ def test_a_process_that_nobody_joins_says_so(process, recipe, tmp_path):
   (line,) = errors(output)
   assert status not in (0, None) and '6 s (--join_timeout)' in line and 'stack trace' not in output
   assert time.monotonic() - began < 200 and not (tmp_path / 'w').exists()
+
+
+@pytest.mark.whole
+def test_a_store_of_four_is_read_by_one(recipe, tmp_path):
+  """Four processes write its shards, each those of its own; one process trains on it what it trains live."""
+  live, stored = tmp_path / 'live', tmp_path / 'stored'
+  for workdir, source in ((live, 'live'), (stored, 'store')):
+    flags = '--config.store.shard=20', f'--config.teacher.source={source}', f'--workdir={workdir}'
+    flags = *flags, '--config.store.dtype=float32'
+    ((status, output),) = ended([start(recipe, 'teacher', *flags)])
+    assert status == 0, output
+  for status, output in ended(pod(recipe, stored, 'store', 'build', *flags, n=4)):
+    assert status == 0 and not errors(output), output
+  for command in ('store', 'verify'), ('student',):
+    ((status, output),) = ended([start(recipe, *command, *flags)])
+    assert status == 0, output
+  ((status, output),) = ended([start(recipe, 'student', f'--workdir={live}')])
+  assert status == 0, output
+  same(weights(live), weights(stored), atol=1e-5)
 
 
 @pytest.mark.whole

@@ -36,7 +36,8 @@ DIED = (
   'Socket closed',
   'heartbeat',
   'unhealthy',
-  'arrier',
+  'arrier timed out',
+  'arrier failed',
 )
 _rounds = (
   itertools.count()
@@ -107,7 +108,7 @@ def failed(error: BaseException) -> None:
     return
   if (death := _death(error)) is not None:
     time.sleep(REASON_S)  # if it said why, `_watch` ends this process
-    _leave(f'{ENDED} JAX says: {str(death).splitlines()[0][:200]}')
+    _leave(f'{ENDED} It shows as: {str(death).splitlines()[0][:200]}')
   text = str(error) if isinstance(error, (KdjaxError, OSError)) else f'{type(error).__name__}: {error}'
   if not isinstance(error, Everywhere):
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was first
@@ -118,9 +119,9 @@ def failed(error: BaseException) -> None:
 
 
 def _death(error: BaseException | None) -> BaseException | None:
-  """The error of JAX that says that another process has died, among the causes of `error`."""
+  """The error of JAX, or of Orbax, that says that another process has died, among the causes of `error`."""
   while error is not None:
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(sign in str(error) for sign in DIED):
+    if isinstance(error, (RuntimeError, ValueError)) and any(sign in str(error) for sign in DIED):
       return error
     error = error.__cause__ or error.__context__
   return None
