@@ -135,9 +135,9 @@ def test_a_port_in_use_and_nobody_there():
     taken.listen()
     port = taken.getsockname()[1]
     with pytest.raises(KdjaxError, match=f'cannot listen on port {port}'):
-      distributed.check_free('', port)
+      distributed.check_free(port)
     distributed.wait_for('127.0.0.1', port, 1)
-  distributed.check_free('', port)
+  distributed.check_free(port)
   with pytest.raises(KdjaxError, match=r'waited 0 s .* nobody answers \(Connection refused\)'):
     distributed.wait_for('127.0.0.1', port, 0.3)
   with pytest.raises(KdjaxError, match="there is no host 'no.such.host.invalid'"):

@@ -58,7 +58,10 @@ def distributed_init(
   try:
     if launch.processes is not None:
       host, port = parse_address(launch.coordinator)
-      (check_free if launch.process == 0 else wait_for)(host, port, wait_s)
+      if launch.process:
+        wait_for(host, port, wait_s)
+      else:
+        check_free(port)
     left = max(5, int(wait_s - (time.monotonic() - began)))
     _initialize(launch, left, heartbeat_s)
   except KdjaxError:
@@ -116,9 +119,13 @@ def parse_address(address: str) -> tuple[str, int]:
   return match[1] or match[2], int(match[3])
 
 
-def check_free(host: str, port: int, wait_s: float = 0.0) -> None:
+def check_free(port: int) -> None:
   """Raises KdjaxError where the port of process 0 is in use, which JAX's C++ would not survive."""
-  with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
+  try:
+    probe = socket.socket(socket.AF_INET6)
+  except OSError:  # a host with no IPv6
+    probe = socket.socket(socket.AF_INET)
+  with probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       probe.bind(('', port))

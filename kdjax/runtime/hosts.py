@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -28,20 +29,11 @@ ENDED = (
   'another process of the pod has ended or cannot be reached: see what it printed, then start all of them '
   'again, which goes on from the last checkpoint.'
 )
-DIED = (
-  'Gloo',
-  'NCCL',
-  'onnection closed',
-  'onnection reset',
-  'Socket closed',
-  'heartbeat',
-  'unhealthy',
-  'arrier timed out',
-  'arrier failed',
+# Of messages of JAX and Orbax, where another process is gone.
+DIED = re.compile(
+  'Gloo|NCCL|onnection (closed|reset)|Socket closed|heartbeat|unhealthy|arrier (timed out|failed)'
 )
-_rounds = (
-  itertools.count()
-)  # the same in all processes, which call `agree` and `check_shared` in the same order
+_rounds = itertools.count()  # the same in all processes: they call `agree` and `check_shared` in one order
 _joined: dict[str, Any] = {}  # what `live_together` was given
 
 
@@ -121,7 +113,7 @@ def failed(error: BaseException) -> None:
 def _death(error: BaseException | None) -> BaseException | None:
   """The error of JAX, or of Orbax, that says that another process has died, among the causes of `error`."""
   while error is not None:
-    if isinstance(error, (RuntimeError, ValueError)) and any(sign in str(error) for sign in DIED):
+    if isinstance(error, (RuntimeError, ValueError)) and DIED.search(str(error)):
       return error
     error = error.__cause__ or error.__context__
   return None
