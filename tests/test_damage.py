@@ -321,3 +321,29 @@ def test_a_line_says_how_a_file_is_made_anew_and_that_is_right(small, tmp_path):
   (folder / tokenizer.FILE).write_text(other.to_str())
   with pytest.raises(KdjaxError, match='another vocabulary'):
     predict.load(folder, 'teacher')
+
+
+@pytest.mark.parametrize('damage', ['list', 'cut', 'empty', 'not text', 'dict'])
+def test_damaged_metadata_of_a_checkpoint_are_one_line(trees, tmp_path, damage):
+  """Orbax reads them when it opens the folder, before anything of ours."""
+  folder = tmp_path / 'checkpoints'
+  checkpoints = checkpoint.Checkpoints(folder)
+  for step, tree in enumerate(trees, 1):
+    checkpoints.save(step, tree, BESIDE)
+    checkpoints.wait()
+  checkpoints.close()
+  path = folder / '2' / checkpoint.METADATA
+  path.write_bytes(DAMAGES[damage](path.read_bytes()))
+
+  def restored():
+    again = checkpoint.Checkpoints(folder)
+    step = again.restore(trees[0]).step
+    again.close()
+    return step
+
+  if damage == 'list':
+    with pytest.raises(KdjaxError, match='/2 is damaged') as caught:
+      restored()
+    assert '\n' not in str(caught.value)
+    shutil.rmtree(folder / '2')
+  assert restored() in (1, 2)

@@ -20,6 +20,7 @@ from kdjax.runtime.array_hash import checksum
 from kdjax.runtime.files import first_line
 from kdjax.runtime.progress import say
 
+METADATA = '_CHECKPOINT_METADATA'  # a file of Orbax in every checkpoint
 DATA = {'batches': object, 'wall_time_s': files.NUMBER, 'failed': {str: int}}
 
 
@@ -42,7 +43,10 @@ class Checkpoints:
     _whole_arrays()
     self.folder = Path(folder).absolute()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    self.manager = ocp.CheckpointManager(self.folder, options=options)
+    try:
+      self.manager = ocp.CheckpointManager(self.folder, options=options)
+    except Exception as e:  # damaged metadata show up as any of several types
+      raise self._damaged(e) from e
 
   def save(self, step: int, tree: Any, data: Any) -> None:
     """Saves in the background; `tree` must not be donated before the next `wait`."""
@@ -105,6 +109,20 @@ class Checkpoints:
       raise self._unwritten(e) from e
     finally:
       self._clear()
+
+  def _damaged(self, error):
+    """The error of metadata that Orbax cannot read when it opens the folder; it names the checkpoint."""
+    for path in sorted(self.folder.glob(f'[0-9]*/{METADATA}')):
+      try:
+        whole = isinstance(files.parse(path.read_bytes()), dict)
+      except (OSError, ValueError):
+        whole = False
+      if not whole:
+        return KdjaxError(
+          f'the checkpoint {path.parent} is damaged ({METADATA}): delete it and run the same command, which '
+          'goes on from an older one.'
+        )
+    return KdjaxError(f'cannot read the checkpoints in {self.folder} ({first_line(error)}): move them away.')
 
   def _clear(self):
     """Deletes checkpoints that are half written."""
