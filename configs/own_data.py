@@ -8,11 +8,10 @@
   python run.py --config=configs/own_data.py:inputs=text,task=regression --config.data.path=prices.csv
   python run.py --config=configs/own_data.py:inputs=image --config.data.name=mnist
 
-data.path is a folder of class folders, a table (.jsonl, .csv, .tsv, .parquet) with a row an example and the
-columns image, text, audio, video, label and split, or of arrays by any name ('sensor' above), arrays (.npz),
-tars, or a folder of TFDS or of save_to_disk: docs/data.md says how each is read, and `python run.py data`
-with the same flags shows what is in it. A starting point, not tuned: what to expect depends on the data.
-`smoke=1` takes about a minute on 2 cores.
+data.path is a folder of class folders, a table with a row an example and the columns image, text, audio,
+video, label and split, or of arrays by any name (sensor), arrays (.npz), tars, or a folder of TFDS or of
+save_to_disk: docs/data.md says how each is read, `python run.py data` what is in it. A starting point, not
+tuned: what to expect depends on the data. `smoke=1` takes about a minute on 2 cores.
 """
 
 from kdjax.errors import unknown
@@ -50,9 +49,9 @@ def get_config(arg=None):
   config.task = {'name': arg.task}
   config.data.image_size = arg.image_size
   arrays = tuple(name for name in inputs if name not in KNOWN)
-  options = {'rate': RATE} if 'audio' in inputs else {}
-  options |= {'frames': FRAMES} if 'video' in inputs else {}
-  config.data.options = options | ({'arrays': arrays} if arrays else {})
+  given = {'audio': {'rate': RATE}, 'video': {'frames': FRAMES}}
+  options = [given[m] for m in inputs if m in given] + [{'arrays': arrays}] * bool(arrays)
+  config.data.options = {k: v for part in options for k, v in part.items()}
   config.teacher.model = model('fusion', width=256, encoders={m: encoder(m, 128, 2) for m in inputs})
   config.student.model = model('fusion', width=32, encoders={m: encoder(m, 32, 1) for m in inputs})
   for stage in ('teacher', 'student'):
