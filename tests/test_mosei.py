@@ -396,9 +396,9 @@ def test_mult_takes_one_modality_the_mean_and_nothing_else():
   for net, named in (
     (Mult(modalities=('words',), pool='max'), 'unknown pool'),
     (Mult(modalities=('video',)), "wants the input 'video'"),
-    (FeatureEncoder(modality='words'), 'a vector a position'),
+    (FeatureEncoder(modality='words'), r'as \[B, L, F\]'),
   ):
-    inputs = batch if 'position' not in named else {'words': np.zeros((2, 5), np.float32)}
+    inputs = batch if 'BLF' not in named.replace(', ', '') else {'words': np.zeros((2, 5), np.float32)}
     with pytest.raises(KdjaxError, match=named):
       jax.eval_shape(net.init, jax.random.key(0), inputs)
   assert positions(4, 5).shape == (4, 5)

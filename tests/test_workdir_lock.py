@@ -246,7 +246,7 @@ def test_tokenizers_that_do_not_fit_themselves(tmp_path):
     result(lambda t: t.update(post_processor=post))
 
 
-def test_an_image_that_is_a_vector_is_not_asked_for(small, tmp_path):
+def test_an_image_that_is_a_vector_is_a_file_of_numbers(small, tmp_path):
   exp = Experiment(small.to_dict(), tmp_path / 'w')
   stages.run(exp, ('teacher',))
   path = exp.workdir / 'teacher' / 'stage.json'
@@ -257,4 +257,6 @@ def test_an_image_that_is_a_vector_is_not_asked_for(small, tmp_path):
   config['teacher']['inputs'] = {'image': 'x', 'text': 'text'}
   files.write_json(path, record)
   files.write_json(exp.workdir / 'config.json', config)
-  assert predict_files.readable(predict.load(exp.workdir, 'teacher')) == ('text',)
+  predictor = predict.load(exp.workdir, 'teacher')
+  assert predict_files.readable(predictor) == ('image', 'text')
+  assert [predict_files.kind(predictor, k) for k in ('image', 'text')] == ['array', 'text']

@@ -18,8 +18,7 @@ POD = ('coordinator', 'num_processes', 'process_id', 'join_timeout', 'heartbeat_
 OVERVIEW = """
 The stages:
   teacher   trains the large model, or takes the weights of --config.teacher.init=PATH|pip:NAME|hf:org/name
-  baseline  trains the small model on the labels alone, with the student's budget and seeds
-  ceiling   trains it on all labels alone: what is to gain where they are few; with --config.ceiling=True
+  baseline  trains the small model on the labels alone, with the student's budget, seeds (ceiling: on all)
   student   trains the same small model on the teacher's outputs too
   compare   evaluates all of them, tests the difference, writes results.json, report.md, report.html
 
