@@ -24,7 +24,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     KdjaxError: if it cannot be read, or a line is of another form.
   """
   try:
-    lines = files.regular_file(path, 'file of dialogues').read_text(encoding='utf-8').splitlines()
+    lines = files.regular_file(path, 'file of dialogues').read_text(encoding='utf-8').split('\n')
   except (OSError, UnicodeDecodeError) as e:
     raise KdjaxError(f'cannot read the dialogues {path} ({files.first_line(e)}).') from e
   rows = []

@@ -38,7 +38,7 @@ def read(path: Path) -> list[tuple[str, int]]:
     KdjaxError: if the file is missing or of another form.
   """
   try:
-    lines = files.regular_file(path, 'file of sentences').read_text(encoding='utf-8').splitlines()
+    lines = files.regular_file(path, 'file of sentences').read_text(encoding='utf-8').split('\n')
   except (OSError, UnicodeDecodeError) as e:
     raise KdjaxError(f'cannot read the sentences {path} ({files.first_line(e)}).') from e
   rows = [line.rpartition('\t') for line in lines if line.strip()]
