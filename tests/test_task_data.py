@@ -302,7 +302,7 @@ def test_a_long_line_of_another_form_is_read_at_once(tmp_path):
 def test_sentences_of_domains(tmp_path, monkeypatch):
   for name in ('amazon_cells', 'imdb', 'yelp'):
     (tmp_path / f'{name}_labelled.txt').write_text(
-      f'Good\tone, {name}.  \t1\nBad {name}.\t0\nBad {name}.\t0\n'
+      f'Good\tone, {name}.  \t1\nBad\x85 {name}.\t0\nBad\x85 {name}.\t0\n'
     )
   labelled = [{'text': f'x{i}', 'label': i % 2, 'id': i} for i in range(20)]
   films = DataSet({'train': labelled, 'validation': labelled[:4], 'test': labelled[:2]}, ('a', 'b'), 'mark')
@@ -310,7 +310,7 @@ def test_sentences_of_domains(tmp_path, monkeypatch):
   monkeypatch.setattr(registry, 'make', lambda k, n, o: films if n == 'tfds' else original(k, n, o))
   data = make('sentence_domains', path=str(tmp_path))
   rows = sorted((data.domains[e['domain']], e['text'], e['label']) for e in data.splits['test'])
-  assert len(rows) == 6 and rows[0] == ('amazon_cells', 'Bad amazon_cells.', 0)
+  assert len(rows) == 6 and rows[0] == ('amazon_cells', 'Bad\x85 amazon_cells.', 0)
   assert rows[1] == ('amazon_cells', 'Good\tone, amazon_cells.', 1)
   assert data.splits['source_test'] == labelled[:2] and data.classes == ('negative', 'positive')
   hidden = [{'text': 'x', 'label': -1, 'id': 0}]
