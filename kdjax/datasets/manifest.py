@@ -157,10 +157,11 @@ def manifest(
   table = rows(file)
   if not table:
     raise KdjaxError(f'the manifest {file} has no rows.')
-  names, used, split = columns_of(file, set().union(*table) - {'#'}, dict(columns or {}), label, arrays)
+  present = set().union(*table) - {'#'}
+  names, used, split = columns_of(file, present, dict(columns or {}), label, arrays)
   if domain:
-    if domain not in set().union(*table):
-      raise unknown(f'column for the domain of {file}', domain, set().union(*table) - {'#'})
+    if domain not in present:
+      raise unknown(f'column for the domain of {file}', domain, present)
     used['domain'] = domain
   parts, drawn = {s: [] for s in SPLITS}, 0
   for row in table:

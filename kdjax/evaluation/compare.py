@@ -123,6 +123,8 @@ def compare(experiment: Any) -> Compared:
       comparisons = [task.compare(*pair) for pair in zip(teacher_outputs, outputs, strict=True)]
       stages[stage] |= {k: float(np.mean([e[k] for e in comparisons])) for k in comparisons[0]}
       stages[stage]['others'] |= {f'{k} (teacher)': [e[k] for e in comparisons] for k in comparisons[0]}
+  gathered = {stage: e.gathered for stage, e in evaluated.items()}
+  domains = domain_results.measure(gathered, task, data.dataset.domains)
   results = {
     'name': config['name'],
     'dataset': config['data']['name'].strip('<>').split(' ')[0] or Path(config['data']['path']).name,
@@ -134,9 +136,9 @@ def compare(experiment: Any) -> Compared:
     **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
     **({'exports': exported} if (exported := exports.recorded(experiment.workdir)) else {}),
-    **(_of_classes(evaluated, data.dataset.classes) if task.label == 'class' else {}),
+    **(_of_classes(gathered, data.dataset.classes) if task.label == 'class' else {}),
     **({'also': also} if (also := _also(experiment, variables)) else {}),
-    **({'domains': domains} if (domains := _of_domains(evaluated, task, data.dataset.domains)) else {}),
+    **({'domains': domains} if domains else {}),
     'losses': _losses(config),
     **{k: stages.get('student', {}).get(k) for k in ('agreement', 'kl_to_teacher', 'ece')},
     'selection': {'last': 'last step', 'best': 'best on validation, per seed'}[config['select']],
@@ -246,9 +248,8 @@ def _significance(stages: Mapping, task, examples: int) -> dict:
   return {'gap_recovered': share, 'p_value': test.p, **outcome}
 
 
-def _of_classes(evaluated, classes) -> dict:
+def _of_classes(gathered, classes) -> dict:
   """`class_results.measure`; {} of a task whose outputs are no class scores."""
-  gathered = {stage: e.gathered for stage, e in evaluated.items()}
   each = [g for seeds in gathered.values() for g in seeds]
   scores = all(
     {'logits', 'label'} <= g.keys() and g['logits'].shape[1:] == (len(classes),) and g['label'].ndim == 1
@@ -271,10 +272,6 @@ def _also(experiment, variables) -> dict:
 
       scores[split]['stages'][stage] = experiment.cached((split, experiment.folder(stage)), evaluate)
   return scores
-
-
-def _of_domains(evaluated, task, names) -> dict:
-  return domain_results.measure({stage: e.gathered for stage, e in evaluated.items()}, task, names)
 
 
 def _losses(config) -> dict[str, str]:

@@ -17,15 +17,16 @@ SHAPE = 4 / 3  # largest ratio of the sides of a box
 
 
 def flip(key, image):
-  """Mirrors left and right with probability 1/2."""
-  return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+  """Mirrors left and right with probability 1/2: an image, or all frames of a video alike."""
+  return jnp.where(jax.random.bernoulli(key), image[..., ::-1, :], image)
 
 
 def _shift(key, image, pixels, mode):
-  """Moves the image by up to `pixels` each way, over a border of a `mode` of `jnp.pad`."""
-  padded = jnp.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode)
+  """Moves an image, or all frames of a video alike, by up to `pixels` each way, over a border of a `mode`."""
+  frames = image.ndim - 3
+  padded = jnp.pad(image, (*[(0, 0)] * frames, (pixels, pixels), (pixels, pixels), (0, 0)), mode)
   y, x = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-  return jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
+  return jax.lax.dynamic_slice(padded, (*[0] * frames, y, x, 0), image.shape)
 
 
 def crop(key, image):
@@ -35,7 +36,7 @@ def crop(key, image):
 
 def crop_black(key, image):
   """Moves the image by up to an eighth of its side, over a black border: 4 of 32 pixels, as is usual."""
-  return _shift(key, image, max(image.shape[0] // 8, 1), 'constant')
+  return _shift(key, image, max(image.shape[-3] // 8, 1), 'constant')
 
 
 def jitter(key, image):
@@ -118,19 +119,6 @@ def mixup(keys, image, epoch, example):
   return _cast_like(mixed, image)
 
 
-def video_flip(key, video):
-  """Mirrors all frames left and right with probability 1/2; not for actions that have a side."""
-  return jnp.where(jax.random.bernoulli(key), video[:, :, ::-1], video)
-
-
-def video_crop(key, video):
-  """Moves all frames by the same, up to an eighth of their side, over a black border."""
-  pixels = max(video.shape[1] // 8, 1)
-  padded = jnp.pad(video, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
-  y, x = jax.random.randint(key, (2,), 0, 2 * pixels + 1)
-  return jax.lax.dynamic_slice(padded, (0, y, x, 0), video.shape)
-
-
 def video_speed(key, video):
   """A stretch of 3/4 to all of the frames, at as many times: the nearest frames, so some come twice."""
   last = len(video) - 1
@@ -145,7 +133,9 @@ def video_speed(key, video):
 OPERATIONS = {o.__name__: ('image', o) for o in (flip, crop, crop_black, jitter)}
 OPERATIONS |= {'drop_words': ('text/mask', drop_words)}
 OPERATIONS |= {o.__name__: ('image', o) for o in (inception_crop, slight_crop)}
-OPERATIONS |= {o.__name__: ('video', o) for o in (video_flip, video_crop, video_speed)}
+# Of a video; a flip is not for actions that have a side.
+OPERATIONS |= {'video_flip': ('video', flip), 'video_crop': ('video', crop_black)}
+OPERATIONS |= {'video_speed': ('video', video_speed)}
 OPERATIONS |= {'rand_augment': ('image', rand_augment)}
 OPERATIONS |= {f'rotate_{90 * n}': ('image', functools.partial(_rotate, n)) for n in (1, 2, 3)}
 # Name -> the key, and `operation(keys, x, epoch, id)` of a whole batch.

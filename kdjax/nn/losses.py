@@ -111,6 +111,12 @@ def without_class(logits: Array, label: Array) -> Array:
   return jnp.where(out, jnp.finfo(logits.dtype).min / 2, logits)
 
 
+def two_way(logits: Array, label: Array) -> Array:
+  """`[B, 2]`: the logit of each label's class, and the log of the sum of all others' exponentials."""
+  target = jnp.take_along_axis(logits, label[:, None], -1)[:, 0]
+  return jnp.stack([target, jax.nn.logsumexp(without_class(logits, label), -1)], -1)
+
+
 def largest(x: Array, axis: int | tuple[int, ...] | None = None) -> Array:
   """The largest absolute value along the axes, by default all, kept as axes of 1, with no gradient.
 

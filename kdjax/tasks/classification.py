@@ -50,8 +50,13 @@ def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
 
   Examples of an unknown label (-1) are left out.
   """
-  truth, predicted = labels[labels >= 0], logits[labels >= 0].argmax(-1)
-  classes = max(logits.shape[-1], 1)
+  return f1_of(logits.argmax(-1), labels) if len(logits) else 0.0
+
+
+def f1_of(predicted: np.ndarray, labels: np.ndarray) -> float:
+  """`macro_f1` of predicted classes [N]."""
+  truth, predicted = labels[labels >= 0], predicted[labels >= 0]
+  classes = int(max(truth.max(initial=0), predicted.max(initial=0))) + 1
   right = np.bincount(truth[truth == predicted], minlength=classes)
   total = np.bincount(truth, minlength=classes) + np.bincount(predicted, minlength=classes)
   return float(np.mean(2 * right[total > 0] / total[total > 0])) if len(truth) else 0.0
@@ -60,7 +65,7 @@ def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
 def scored(predicted: np.ndarray, labels: np.ndarray, metric: str) -> float:
   """The metric, 'top1' or 'macro_f1', of predicted classes [N]; unknown labels (-1) are left out."""
   if metric == 'macro_f1':
-    return macro_f1(np.eye(int(max(predicted.max(), labels.max())) + 1)[predicted], labels)
+    return f1_of(predicted, labels)
   return float(np.mean((predicted == labels)[labels >= 0]))
 
 

@@ -1,8 +1,5 @@
 """Target class and other classes apart, each with a weight of its own (Zhao et al., 2203.08679)."""
 
-import jax
-import jax.numpy as jnp
-
 from kdjax.nn import losses, taps
 from kdjax.options import NonNegative, Tap, Temperature
 from kdjax.types import Method
@@ -44,12 +41,7 @@ def dkd(
       q, p = losses.standardise(q), losses.standardise(p)
     q, p = (losses.soften(x, temperature) for x in (q, p))
     others_q, others_p = losses.without_class(q, label), losses.without_class(p, label)
-
-    def two_way(x, others):
-      target = jnp.take_along_axis(x, label[:, None], -1)[:, 0]
-      return jnp.stack([target, jax.nn.logsumexp(others, -1)], -1)
-
-    target = losses.kl(two_way(p, others_p), two_way(q, others_q))
+    target = losses.kl(losses.two_way(p, label), losses.two_way(q, label))
     values = alpha * target + beta * losses.kl(others_p, others_q)
     return taps.mean_over_examples(temperature**2 * values, known), stats
 

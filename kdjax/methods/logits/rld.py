@@ -1,6 +1,5 @@
 """The teacher's confidence and its order of the classes below the label (RLD, Sun et al., 2408.07703)."""
 
-import jax
 import jax.numpy as jnp
 
 from kdjax.nn import losses, taps
@@ -45,9 +44,7 @@ def rld(
       q, p = losses.standardise(q), losses.standardise(p)
 
     def two_way(logits, index):
-      logits = losses.soften(logits, confidence_temperature)
-      chosen = jnp.take_along_axis(logits, index[:, None], -1)[:, 0]
-      return jnp.stack([chosen, jax.nn.logsumexp(losses.without_class(logits, index), -1)], -1)
+      return losses.two_way(losses.soften(logits, confidence_temperature), index)
 
     confidence = losses.kl(two_way(p, jnp.argmax(p, -1)), two_way(q, label))
     below = (p < jnp.take_along_axis(p, label[:, None], -1)) & ~losses.ruled_out(p)
