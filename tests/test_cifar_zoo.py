@@ -104,6 +104,7 @@ def small(model, **options):
   return registry.make('models', model, SMALL[model] | {'num_classes': 5} | options)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('model', SMALL)
 def test_a_step_is_finite(model):
   rng, net, label = np.random.default_rng(0), small(model), jnp.array([0, 3])

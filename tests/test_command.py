@@ -112,7 +112,7 @@ def quick(shared, tmp_path_factory):
 
 
 # Whoever runs mosei brings its file: tests/test_mosei.py makes one.
-MARKS = dict.fromkeys(RECIPES, pytest.mark.whole) | {'quickstart': ()}
+MARKS = dict.fromkeys(RECIPES, pytest.mark.whole)
 MARKS['easy_vqa'] = pytest.mark.slow  # it is the quickstart with more labels
 
 

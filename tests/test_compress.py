@@ -115,6 +115,7 @@ def trained(model, start, tx, n=6, **shared):
   return states
 
 
+@pytest.mark.whole
 def test_pruned_weights_stay_zero_through_a_distillation():
   tx = optimizers.optimiser({'name': 'adamw', 'lr': 1e-2, 'weight_decay': 0.1}, 10)
   masks = prune.masks(variables()['params'], 0.3)
@@ -395,6 +396,7 @@ def test_lenet5_is_that_of_caffe():
   assert {k: v.shape for k, v in taps.items()} == sizes
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
   'config', [{'model': 'mlp', 'hidden': (6, 5)}, {'model': 'lenet5', 'channels': (3, 4), 'hidden': 6}]
 )
@@ -437,6 +439,7 @@ def test_units_that_do_nothing_are_taken_out_for_free(config):
   refused('unknown model', structured.slimmed, {'model': 'vit'}, full, 0.5)
 
 
+@pytest.mark.whole
 def test_channels_of_a_resnet_are_cut():
   config = {'model': 'resnet', 'widths': (4, 8), 'blocks': (1, 1)}
   big, small = (functions(Resnet(w, (1, 1), num_classes=10), {}) for w in ((4, 8), (3, 5)))
@@ -449,6 +452,7 @@ def test_channels_of_a_resnet_are_cut():
 # The loop.
 
 
+@pytest.mark.whole
 def test_a_network_is_compressed_and_distilled_end_to_end(tmp_path):
   arrays = {k: jnp.asarray(v) for k, v in BATCH.items()}
   how = {'optimiser': {'name': 'adam', 'lr': 1e-2}, 'epochs': 2, 'batch_size': 4, 'examples': 8}

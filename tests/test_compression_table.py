@@ -36,6 +36,7 @@ def experiment(tmp_path):
   return table, out
 
 
+@pytest.mark.whole
 def test_every_cell_is_measured_and_the_file_is_what_was_trained(experiment, tmp_path):
   table, exp = experiment
   layers = {k: compression.Layer(0.3, 3) for k in ('hidden1/kernel', 'hidden2/kernel', 'head/linear/kernel')}

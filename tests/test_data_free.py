@@ -313,6 +313,7 @@ def run(update, state, variables, steps):
   return state, losses
 
 
+@pytest.mark.whole
 def test_the_state_keeps_its_form_and_the_batch_gives_its_size(taught, first, scheme):
   name, update = scheme
   states, usual = first(0)

@@ -24,6 +24,7 @@ def records(rows):
   return [{k: v for k, v in row.items() if not k.startswith('time/')} for row in rows]
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_data_on_the_device_train_the_same_to_the_last_bit(experiment, config):
   config.student.train.augment = ('flip', 'crop')

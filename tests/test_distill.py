@@ -64,6 +64,7 @@ def result(tmp_path_factory):
   )
 
 
+@pytest.mark.whole
 def test_the_result(result):
   stages = result.results['stages']
   assert stages.keys() == {'teacher', 'baseline', 'student'} and len(stages['student']['values']) == 2
@@ -99,6 +100,7 @@ def test_a_student_is_saved_and_loaded(result, tmp_path, monkeypatch):
     result.student.save(tmp_path / 'other')
 
 
+@pytest.mark.whole
 def test_a_saved_student_teaches_the_next(result, tmp_path):
   second = run(tmp_path, result.student, Net(2), seeds=1)
   np.testing.assert_allclose(
@@ -150,6 +152,7 @@ def test_outputs_of_a_teacher_are_those_of_its_model(tmp_path):
   assert results['outputs'].results['stages']['teacher']['params'] is None  # nobody knows
 
 
+@pytest.mark.whole
 def test_outputs_in_files_and_in_a_store(tmp_path):
   logits = np.asarray(Net(8).apply(VARIABLES, TRAIN[0] / np.float32(255)))
   ids = np.arange(48)

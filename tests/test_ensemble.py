@@ -62,6 +62,7 @@ def test_two_towers_score_as_the_members_do_in_the_mean():
   np.testing.assert_allclose(jnp.linalg.norm(result['image/embed'], axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.whole
 def test_a_member_learns_as_it_does_alone(experiment, config):
   whole = experiment()
   batch = whole.data.train.take(np.arange(16))
@@ -130,6 +131,7 @@ def test_teachers_of_three_workdirs_teach_by_every_method(small, tmp_path):
   assert all(f'"loss/{name}"' in log for name in METHODS)
 
 
+@pytest.mark.whole
 def test_an_ensemble_is_trained_and_stored(experiment, small):
   """Members without an init learn side by side, and their answers are kept as any others."""
   small.teacher.model = model('ensemble', members={k: small.teacher.model.to_dict() for k in 'ab'})

@@ -91,6 +91,7 @@ def test_there_are_ten_short_ones():
     assert len([line for line in text.splitlines() if line.strip()]) <= 15, name
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', LOSSES)
 def test_losses_alone(run, name):
   output, _ = run(name)
@@ -111,6 +112,7 @@ def test_distill(run, name):
   assert teacher == (0 if name in ('function', 'stored_logits', 'orbax_checkpoint') else 2)
 
 
+@pytest.mark.whole
 def test_hf_folder(run, bert):
   output, result = run('hf_folder', bert)
   assert result.experiment.summary('teacher')['steps'] == 0

@@ -79,6 +79,7 @@ def exported(trained, tmp_path):
   return workdir, run.export(workdir, ['stablehlo'], None)
 
 
+@pytest.mark.whole
 def test_its_answers_are_those_of_the_student(exported, trained, manifest, monkeypatch, capsys):
   workdir, _ = exported
   ours, theirs = predict.load(workdir), answers.load(workdir / 'exports' / 'stablehlo')
@@ -96,6 +97,7 @@ def test_its_answers_are_those_of_the_student(exported, trained, manifest, monke
   assert capsys.readouterr().out.split() == [f'{score:.4f}', name]
 
 
+@pytest.mark.whole
 def test_it_is_measured_on_the_test_split(trained, tmp_path):
   pytest.importorskip('flatbuffers')
   workdir, measured = trained.workdir, run.export(trained.workdir, ['stablehlo'], trained)
@@ -172,6 +174,7 @@ def test_an_export_is_written_whole_or_not_at_all(exported, monkeypatch):
   assert (workdir / 'mine' / 'note.txt').read_text() == 'kept'
 
 
+@pytest.mark.whole
 def test_absent_modalities_are_hidden_inside():
   functions, variables = model_cases.model('fusion')
   example = model_cases.CASES['fusion'][1]

@@ -26,6 +26,7 @@ def test_missing_modalities(tmp_path):
   export_parity.check(program, model.run, export_parity.inputs('fusion', several=True))
 
 
+@pytest.mark.whole
 @pytest.mark.filterwarnings('ignore:invalid value:RuntimeWarning')
 def test_primitives(tmp_path):
   program = export_primitives.program()

@@ -67,6 +67,7 @@ def tried(bases, tmp_path, n, seed):
     yield experiment, passed, message
 
 
+@pytest.mark.whole
 def test_mutations_against_models_and_data(bases, tmp_path):
   assert sum(passed for _, passed, _ in tried(bases, tmp_path, 16, 1)) > 4
 

@@ -108,6 +108,7 @@ def test_mean_and_std_are_those_of_the_checkpoint(tmp_path, model, config, folde
   build.module(complete, {})
 
 
+@pytest.mark.whole
 def test_pixels_go_through_mean_and_std():
   """A model of one's own mean and std gives what the default gives on the pixels that these make alike."""
   nets = [

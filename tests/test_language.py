@@ -153,6 +153,7 @@ def numpy_loss(logits, batch):
   return total, right, count
 
 
+@pytest.mark.whole
 def test_a_second_writing_of_the_loss(talk):
   student, variables, _, _, batch = talk
   task = language_modelling()
@@ -207,6 +208,7 @@ def by_hand(student, variables, prompt, n):
   return text[len(prompt) :]
 
 
+@pytest.mark.whole
 def test_a_cache_gives_what_the_whole_text_gives(talk):
   for student, variables in (talk[:2], talk[2:4]):
     batch = talk[4]
@@ -239,6 +241,7 @@ def test_what_was_written_takes_the_place_of_the_responses(talk):
   assert (new['text/target'] >= 0).sum() == mask.sum() and (new['id'] == batch['id']).all()
 
 
+@pytest.mark.whole
 def test_samples_do_not_depend_on_the_batch(talk):
   student, variables, _, _, batch = talk
   write = jax.jit(generate.make_generate(student.apply, END, 5))
@@ -271,6 +274,7 @@ def test_samples_are_of_the_distribution_and_end(talk):
     assert mask.sum() == (first[0] + 1 if len(first) else 3)
 
 
+@pytest.mark.whole
 def test_a_model_that_cannot_go_on_is_refused():
   plain = functional.functions(
     build.module(model('transformer', vocab_size=V, width=8, depth=1, heads=2), {}), {}
@@ -301,6 +305,7 @@ def trained(talk, share, who='student', task_weight=0.0):
   return update, state.replace(params=state.params | {'student': variables['params']})
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('who', on_policy.WHO)
 def test_a_step_on_what_was_written(talk, who):
   student, variables, teacher, taught, batch = talk
@@ -326,6 +331,7 @@ def test_a_step_on_what_was_written(talk, who):
   assert int(other.step) == 2
 
 
+@pytest.mark.whole
 def test_the_share_of_batches(talk):
   student, variables, _, _, batch = talk
   rewrite = jax.jit(on_policy.make_rewrite(student, on_policy.Writer(0.5, 2, 1.0, 'student', END, P)))
@@ -339,6 +345,7 @@ def test_the_share_of_batches(talk):
   assert losses['task'][1] == (batch['text/target'] >= 0).sum() == losses['fkl'][1]
 
 
+@pytest.mark.whole
 def test_devices_share_a_batch(talk, eight_devices):
   student, variables, teacher, taught, batch = talk
   batch = {k: np.concatenate([v, v[:2]]) for k, v in batch.items()} | {'id': np.arange(8, dtype=np.int32)}

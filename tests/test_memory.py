@@ -48,6 +48,7 @@ def updates(student, method, t, batch, **other):
 SOME = ('kd', 'cwd', 'ctkd', 'forward_kl', 'wsld')  # examples, maps, a learned temperature, tokens, weights
 
 
+@pytest.mark.whole
 def test_parts_add_up_to_the_whole():
   _, t, batch = taps.example()
   batch['mask'][[1, 5, 6]] = 0  # the parts hold no equal numbers of examples
@@ -84,6 +85,7 @@ def test_parts_stay_on_their_devices(eight_devices):
     close((new.params, result), (wanted.params, losses))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
   'config',
   [
@@ -161,6 +163,7 @@ def test_parts_and_relations_exclude_each_other(experiment, config):
     stages.run(experiment(), ('teacher',))
 
 
+@pytest.mark.whole
 def test_a_student_in_parts(experiment, config):
   config.student.train.update(accumulate=2, remat=True)
   stages.run(exp := experiment(), ('baseline',))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from kdjax import registry
 from test_cifar_zoo import quick, size
@@ -28,6 +29,7 @@ def test_size_and_maps():
   assert 'logits' not in taps and 'head' not in variables['params'] and taps['embed'].shape == (1, 256)
 
 
+@pytest.mark.whole
 def test_a_step_is_finite():
   rng, label = np.random.default_rng(0), jnp.array([0, 2])
   net = registry.make('models', 'mobilenet_v1', {'width': 0.0625, 'num_classes': 3})

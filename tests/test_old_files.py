@@ -48,6 +48,7 @@ def test_a_finished_workdir_is_compared_again(old, name, member):
     np.testing.assert_allclose(after[stage]['values'], before[stage]['values'], rtol=1e-5, err_msg=stage)
 
 
+@pytest.mark.whole
 def test_an_old_checkpoint_is_resumed(old, capsys):
   stages.run(old('half'), ('student',))
   assert 'going on from step 4 of 6' in capsys.readouterr().out

@@ -209,6 +209,7 @@ def test_masked_patches_are_a_function_of_epoch_and_example():
   assert unmasked(x, 0.75, {}).shape == (4, 5, 1)
 
 
+@pytest.mark.whole
 def test_a_masked_tower_has_the_same_weights_and_one_tap_more():
   rng = np.random.default_rng(0)
   batch = {'image': rng.integers(0, 255, (2, 16, 16, 3), dtype=np.uint8), 'id': jnp.arange(2)}
@@ -281,6 +282,7 @@ def test_a_whole_experiment(towers, experiment):
   assert 'kd' not in results['config']['methods'] and results['stages']['student']['agreement'] is not None
 
 
+@pytest.mark.whole
 def test_the_limit_of_the_scale():
   sizes = {'width': 8, 'depth': 1, 'heads': 2, 'mlp': 8}
   parts = {'image': model('vit_class_token', patch=8, clip=True, **sizes)}

@@ -13,6 +13,7 @@ from kdjax.pretrained import safetensors_io
 from kdjax.runtime.files import read_json, write_json
 
 
+@pytest.mark.whole
 def test_it_answers_as_the_evaluation_does(trained, manifest):
   predictor = predict.load(trained.workdir)
   example, row = trained.data.dataset.splits['test'][0], trained.data.test.take([0])

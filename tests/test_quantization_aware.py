@@ -53,6 +53,7 @@ def test_gradients_pass_the_rounding():
   np.testing.assert_array_equal(gradient['params']['kernel'], np.full((2, 6), 3.0))
 
 
+@pytest.mark.whole
 def test_a_student_goes_on_with_rounded_weights(trained, config, experiment):
   config.student.update(init=str(trained.workdir), weight_bits=4, activation_bits=8)
   config.student.train.steps = 2

@@ -104,6 +104,7 @@ def damage(folder):
       os.truncate(file, file.stat().st_size // 2)
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(experiment, config, capsys):
   stages.run(whole := experiment('whole'), ('baseline',))
@@ -120,6 +121,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(experiment, config,
   assert all((one[k] == two[k]).all() for k in one)
 
 
+@pytest.mark.whole
 def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
   exp = experiment()
   stages.run(exp, ('baseline',))

@@ -125,6 +125,7 @@ def test_a_level_of_noise_is_a_share(config, experiment, noise):
     stages.run(experiment())
 
 
+@pytest.mark.whole
 def test_fusion_ignores_what_is_absent(experiment):
   """Hidden inputs change nothing in a fusion: the same logits for any content."""
   exp = experiment()

@@ -26,6 +26,7 @@ def run(config, batch, train=False, fill=None):
   return pure.apply(variables, batch, train=train, rng=jax.random.key(1))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('train', [False, True])
 def test_what_lies_beyond_the_end_of_a_sequence_changes_nothing(train):
   """Neither the values there, nor how long the padding is; in training its batch norms leave it out too."""
@@ -40,6 +41,7 @@ def test_what_lies_beyond_the_end_of_a_sequence_changes_nothing(train):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), stats, padded_stats)
 
 
+@pytest.mark.whole
 def test_a_batch_that_lacks_a_sequence_leaves_finite_statistics():
   nothing = {'skeleton': X, 'skeleton/mask': np.zeros((4, 9), bool)}
   for train in (False, True):
@@ -55,6 +57,7 @@ def test_a_batch_that_lacks_a_sequence_leaves_finite_statistics():
     assert np.isfinite(outputs['logits']).all()
 
 
+@pytest.mark.whole
 def test_no_frame_that_is_not_there_reaches_another():
   """Also once the biases of its batch norms are not 0."""
   config = {'model': 'r2plus1d', 'widths': (6, 8), 'blocks': (1, 1), 'num_classes': 3}
@@ -108,6 +111,7 @@ def pointer(**options):
   return {'model': 'pointer', 'width': 8, 'text': text, 'num_classes': 5} | options
 
 
+@pytest.mark.whole
 def test_a_pointer_follows_its_candidates():
   """Candidates have no order: the scores of others in another order are the same in that order."""
   batch = model_cases.batch('pointer', 4)
@@ -138,6 +142,7 @@ def test_a_candidate_that_is_not_there_is_never_pointed_at_and_changes_nothing()
   np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_a_pointer_counts_its_candidates():
   with pytest.raises(KdjaxError, match='5 candidates, and the data have 7 classes'):
     run(pointer(num_classes=7), model_cases.batch('pointer', 2), fill={'vocab_size': model_cases.WORDS})

@@ -96,6 +96,7 @@ def parts(x):
   return len({str(s.index) for s in x.addressable_shards})
 
 
+@pytest.mark.whole
 def test_weights_moments_and_averages_are_split(config, experiment, eight_devices):
   _, state, teacher = losses_and_state(config, experiment, {'data': 1, 'fsdp': 8}, AUTO, 1)
   large = [x for x in jax.tree.leaves(teacher) if x.size >= 1024]

@@ -39,6 +39,7 @@ def begun(config, experiment, path, lr=1e-30, **more):
   return exp, jax.tree.map(lambda x: x[0], exp.variables('teacher'))
 
 
+@pytest.mark.whole
 def test_a_part_starts_from_a_file(config, experiment, encoder):
   path, image = encoder
   _, trained = begun(config, experiment, path)
@@ -47,6 +48,7 @@ def test_a_part_starts_from_a_file(config, experiment, encoder):
   jax.tree.map(np.testing.assert_array_equal, of(trained)['params'], image['params'])
 
 
+@pytest.mark.whole
 def test_what_is_frozen_stays_to_the_last_bit_batch_norm_too(config, experiment, encoder):
   path, image = encoder
   image['params'].pop('head')
@@ -55,6 +57,7 @@ def test_what_is_frozen_stays_to_the_last_bit_batch_norm_too(config, experiment,
   assert 'encoders_image' not in trained['params']
 
 
+@pytest.mark.whole
 def test_the_rest_is_trained(config, experiment, encoder):
   config.teacher.model.encoders.image.update(frozen=True)
   exp = experiment('second')
@@ -96,6 +99,7 @@ def test_split_and_merge_are_inverse():
   jax.tree.map(np.testing.assert_array_equal, functional.merge(apart), tree)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('old', [False, True], ids=['new', 'old'])
 def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, experiment, old):
   config.teacher.train.steps = 1

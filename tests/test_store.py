@@ -144,6 +144,7 @@ def test_a_record_of_imagenet_is_small():
   assert record.plan(shapes, 8, 'float16', 1000)[1].k == 0
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_a_student_of_a_full_store_is_the_live_teachers_to_the_bit(begun, config):
   config.student.train.augment = ('flip', 'crop')

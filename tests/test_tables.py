@@ -62,6 +62,7 @@ def cells(result):
   return {(r, c): cell for (r, row) in result['panels']['Accuracy'].items() for c, cell in row.items()}
 
 
+@pytest.mark.whole
 def test_a_table_is_run_once_and_shown_beside_the_published_numbers(table, tmp_path, monkeypatch):
   result = run(table, tmp_path)
   every = cells(result)

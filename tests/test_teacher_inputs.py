@@ -152,6 +152,7 @@ def test_siglip_reads_padding_too(tmp_path):
   )
 
 
+@pytest.mark.whole
 def test_an_embedding_with_more_rows_than_tokens(tmp_path):
   sizes = {'width': 8, 'depth': 1, 'heads': 2, 'mlp': 12, 'positions': 8}
   ids = jnp.array([[3, 4, 5, 2]])
@@ -207,6 +208,7 @@ def test_sound_is_filled_up_before_its_spectrogram():
   assert mask.shape == (2, 40) and mask.sum() == 2 * 19
 
 
+@pytest.mark.whole
 def test_front_ends_and_scales_stay_in_float32():
   net = MelCnn(widths=(4,), blocks=(0,))
   x = 0.3 * np.random.default_rng(0).normal(size=(2, 4000)).astype(np.float32)

@@ -77,6 +77,7 @@ def test_an_operation_is_pillows(name):
     assert close.mean() > (0.97 if name in ('rotate', 'shear_x', 'shear_y') else 0.999), close.mean()
 
 
+@pytest.mark.whole
 def test_strong_views_are_of_bytes_and_of_any_channels():
   keys = jax.random.split(jax.random.key(0), 64)
   image = np.random.default_rng(0).integers(0, 256, (16, 12, 3)).astype(np.uint8)

@@ -47,6 +47,7 @@ def cache(request, monkeypatch):
     function.clear_cache()
 
 
+@pytest.mark.whole
 def test_float64_is_exact(cache):
   with jax.enable_x64(True):
     for case in CASES:

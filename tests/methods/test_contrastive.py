@@ -111,6 +111,7 @@ def test_crd_draws_from_every_other_label_and_from_none_of_its_own():
   np.testing.assert_array_equal(shuffled[::-1], drawn)
 
 
+@pytest.mark.whole
 def test_crd_remembers_the_examples_of_the_batch_and_nothing_of_padding():
   batch = BATCH | {'mask': np.array([1, 1, 0, 1, 1], np.float32)}
   params, stats = CRD.init(jax.random.key(0), S32, T32, batch)

@@ -85,17 +85,20 @@ def check_finite(name, function, cases):
     assert all(np.isfinite(x).all() for x in arrays((to_params, to_s))), f'{case}: the gradient'
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', METHODS)
 def test_it_is_finite_where_its_mathematics_is(name):
   check_finite(name, build(name).grads, CASES)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', METHODS)
 def test_a_batch_of_padding_gives_nothing(name):
   value, grads = build(name).grads(S, T, valid(np.zeros(taps.B)))
   assert value == 0 and all(np.all(x == 0) for x in arrays(grads))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', METHODS)
 def test_a_class_that_is_ruled_out(name):
   """By both it adds nothing, however it is written; by the student alone it is infinite, or left out."""
@@ -113,6 +116,7 @@ def test_a_class_that_is_ruled_out(name):
   assert name in DISTANCES or all(np.isfinite(x).all() for x in arrays(to_s))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', sorted(SCALE_FREE))
 def test_the_scale_of_features_does_not_matter(name):
   value, (_, to_s, _) = build(name).grads(S, T, BATCH)
@@ -124,6 +128,7 @@ def test_the_scale_of_features_does_not_matter(name):
       np.testing.assert_allclose(scale * other_s[key], to_s[key], rtol=1e-3, atol=1e-4 * size, err_msg=key)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', METHODS)
 def test_half_precision_is_raised_before_anything_is_computed(name):
   narrow = [jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), x) for x in (S, T)]
@@ -133,6 +138,7 @@ def test_half_precision_is_raised_before_anything_is_computed(name):
   np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.whole
 def test_masks_leave_what_is_there_without_the_class():
   rng = np.random.default_rng(0)
   p, q = 3 * rng.normal(size=(2, 4, 5)).astype(np.float32)
@@ -151,6 +157,7 @@ def test_masks_leave_what_is_there_without_the_class():
   )
 
 
+@pytest.mark.whole
 def test_a_nan_stays_one():
   """It is never a loss of 0, which would hide a broken teacher."""
   bad = jnp.array([[1.0, jnp.nan, 2.0]])
@@ -164,6 +171,7 @@ def test_a_nan_stays_one():
     assert np.isnan(value).all()
 
 
+@pytest.mark.whole
 @pytest.mark.optimised
 def test_dtkd_at_logits_of_1e4():
   """Its temperatures fall to 1e-6, where a compiler's two ways to write one division differ by 1000."""
@@ -185,6 +193,7 @@ def test_dtkd_at_logits_of_1e4():
     np.testing.assert_allclose(grad, exact, rtol=1e-4, atol=1e-5 * np.abs(exact).max())
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('name', METHODS)
 def test_products_of_taps_have_full_precision(name):
   """On a TPU a product has bfloat16's precision where nothing else is said; a layer's, by weights, may."""

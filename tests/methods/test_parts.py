@@ -95,6 +95,7 @@ def ids(value):
   return value if isinstance(value, str) else '-'.join(map(str, value.values()))[:40]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(('name', 'options'), ALL, ids=ids)
 def test_parts_add_up_to_the_whole(name, options):
   with jax.enable_x64(True):
@@ -107,6 +108,7 @@ def test_parts_add_up_to_the_whole_in_float32(name, options):
   check(name, options, np.float32, 3e-5)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
   ('name', 'options', 'wanted'),
   [
@@ -129,6 +131,7 @@ def test_batch_norm_relates_examples_where_there_is_some(name, options, wanted):
   assert related(several, *jax.eval_shape(several.init, jax.random.key(0), s, t, batch)) == wanted
 
 
+@pytest.mark.whole
 def test_a_student_with_hints_on_vectors_learns_in_parts(experiment, config):
   config.student.train.accumulate = 2
   tap = {'student': 'image/embed', 'teacher': 'image/embed'}
@@ -139,6 +142,7 @@ def test_a_student_with_hints_on_vectors_learns_in_parts(experiment, config):
     validate.check(experiment('normed'))
 
 
+@pytest.mark.whole
 def test_crd_has_a_place_for_every_example_and_says_beforehand_where_it_has_not(experiment, config):
   tap = {'student': 'image/embed', 'teacher': 'image/embed'}
   config.methods = {'crd': {'weight': 1.0, 'negatives': 4, **tap}}

@@ -190,6 +190,7 @@ def test_uld_pairs_the_valid_positions_of_two_tokenizers():
     np.testing.assert_allclose(total, wanted, rtol=1e-12)
 
 
+@pytest.mark.whole
 def test_minillm_is_on_average_the_gradient_of_the_reverse_kl_of_two_tokens():
   with jax.enable_x64(True):
     rng = np.random.default_rng(0)

@@ -105,6 +105,7 @@ def unic_case():
   return s, t, {'id': np.arange(40) * 7}
 
 
+@pytest.mark.whole
 def test_unic_by_hand():
   """Each teacher's loss, and the mean over the teachers that count, of standardised features."""
   s, t, batch = unic_case()
@@ -130,6 +131,7 @@ def test_unic_by_hand():
     np.testing.assert_allclose(new['teacher0']['mean'], stats['teacher0']['mean'], rtol=1e-8)
 
 
+@pytest.mark.whole
 def test_unic_is_the_same_however_the_batch_is_split():
   s, t, batch = unic_case()
   method = registry.make('methods', 'unic', UNIC)
