@@ -88,6 +88,41 @@ def test_the_students_answers(result):
   assert accuracy == pytest.approx(result.results['stages']['student']['values'][0])
 
 
+class NnxNet(nnx.Module):
+  def __init__(self, rngs):
+    self.hidden, self.norm = nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+    self.drop, self.out = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+
+  def __call__(self, x):
+    return self.out(self.drop(nnx.relu(self.norm(self.hidden(x.mean((1, 2)))))))
+
+
+def test_the_module_with_its_weights(result, tmp_path):
+  """Of NNX one that is called, split and saved as any other; of Linen it comes beside its variables."""
+  images = TEST[0] / np.float32(255)
+  net, variables = result.student.module()
+  np.testing.assert_allclose(
+    net.apply(variables, images), result.student.outputs(TEST[0])['logits'], atol=1e-5
+  )
+  student = run(tmp_path, (Net(8), VARIABLES), NnxNet, seeds=1).student
+  net = student.module()
+  net.eval()
+  logits = student.outputs(TEST[0])['logits']
+  np.testing.assert_allclose(net(images), logits, atol=1e-5)
+  state = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.RngState)))
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / 'orbax', state)
+    checkpointer.wait_until_finished()
+    restored = checkpointer.restore(tmp_path / 'orbax')
+  fresh = NnxNet(nnx.Rngs(5))
+  nnx.update(fresh, restored)
+  fresh.eval()
+  np.testing.assert_allclose(fresh(images), logits, atol=1e-5)
+  teacher = run(tmp_path / 'f', lambda x: {'logits': x.mean((1, 2))}, Net(), seeds=1).teacher
+  with pytest.raises(KdjaxError, match='the teacher is a function'):
+    teacher.module()
+
+
 def test_a_student_is_saved_and_loaded(result, tmp_path, monkeypatch):
   folder = result.student.save(tmp_path / 'student')
   monkeypatch.setattr('kdjax.registry.OBJECTS', {})  # as in another program

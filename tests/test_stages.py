@@ -41,6 +41,9 @@ def test_it_leaves_results_reports_and_logs(experiment, config):
     assert stage.keys() >= KEYS
     assert len(stage['values']) == (1 if name == 'teacher' else 2)
     assert stage['mean'] == pytest.approx(np.mean(stage['values']))
+    assert stage['std'] == pytest.approx(np.std(stage['values'], ddof=1) if len(stage['values']) > 1 else 0)
+    tested = exp.evaluator(name)(exp.variables(name), exp.data.test).metrics
+    assert stage['values'] == tested['top1'].tolist() and stage['others']['ece'] == tested['ece'].tolist()
   assert stored['verdict'] in ('better', 'inconclusive', 'worse')
   low, high = stored['interval']
   assert low <= stored['difference'] <= high and 'effect' in stored

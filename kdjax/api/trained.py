@@ -10,14 +10,15 @@ from flax.traverse_util import unflatten_dict
 
 from kdjax import registry
 from kdjax.errors import KdjaxError
+from kdjax.experiment import build, saved_model
 from kdjax.experiment import predict as prediction
-from kdjax.experiment import saved_model
 from kdjax.export import run as export
+from kdjax.nn import wrappers
 from kdjax.pretrained import safetensors_io
-from kdjax.runtime import files
+from kdjax.runtime import files, trust
 from kdjax.runtime.files import user_path
 
-STAGE = {'seeds': [int], 'model': {'model': str}}
+STAGE = {'seeds': [int], 'model': {'model': str}, 'fill?': dict}
 
 
 class Trained:
@@ -62,6 +63,24 @@ class Trained:
     """The weights as a dict of collections, 'params' and, where there are any, others; what is frozen is in
     'params' too."""
     return unflatten_dict(safetensors_io.read(self.weights)[0], sep='/')
+
+  def module(self) -> Any:
+    """The Flax module with its weights, for code that knows nothing of kdjax.
+
+    Returns:
+      Of NNX the module with its state, to call, to `nnx.split`, to save with Orbax. Of Linen (module,
+      variables), for `module.apply(variables, …)`; a model of kdjax takes a dict and returns its taps.
+
+    Raises:
+      KdjaxError: for a function, which is no module.
+    """
+    names = {'model': self.summary['model']}
+    trust.ask(names, self.summary.get('modules'), self.trust, self.folder / 'stage.json')
+    net = build.module(self.summary['model'], self.summary['fill'])
+    wrapped = wrappers.wrap(net)
+    if isinstance(wrapped, wrappers.Function):
+      raise KdjaxError(f'the {self.stage} is a function, and no module of Flax.')
+    return wrapped.merged(self.variables) if isinstance(wrapped, wrappers.Nnx) else (net, self.variables)
 
   def predict(self, inputs: Any, top: int = 1, batch: int = 256) -> list:
     """The most likely answers for examples, in their order.
