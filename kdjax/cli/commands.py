@@ -12,6 +12,7 @@ from absl import logging
 from kdjax import options, recipes
 from kdjax.cli import flags, recipe
 from kdjax.errors import KdjaxError
+from kdjax.runtime import topology as topologies
 from kdjax.runtime import trust
 from kdjax.runtime.files import user_path
 from kdjax.runtime.program import program
@@ -74,6 +75,17 @@ def taps(command: str) -> None:
   from kdjax.experiment import tap_listing
 
   tap_listing.show(chosen, Console())
+
+
+def plan(command: str) -> None:
+  """Plans the recipe for devices that are not here."""
+  topology = topologies.parse(flags.TOPOLOGY.value)
+  chosen = experiment(command)
+  from rich.console import Console
+
+  from kdjax.experiment import plan
+
+  plan.show(chosen, topology, Console())
 
 
 def experiment(command: str):

@@ -38,6 +38,9 @@ SCALE = flags.DEFINE_string('scale', 'cpu', 'How large: smoke, cpu or paper.')
 ONLY = flags.DEFINE_string('only', '', 'Which cells: ROW,COLUMN, patterns of both, such as "KD,*".')
 SHARD = flags.DEFINE_string('shard', '', 'i/n takes every n-th experiment, i from 0.')
 PLAN = flags.DEFINE_bool('plan', False, 'Shows what it would take, and runs nothing.')
+TOPOLOGY = flags.DEFINE_string(
+  'topology', 'v5e-8', "Devices to plan for: 'v5e-256', '8xh100', or nodes too, '4x8xh100'."
+)
 TO = flags.DEFINE_list('to', [], 'Formats, with commas: stablehlo, onnx, litert, python, web, hf.')
 MEASURE = flags.DEFINE_bool(
   'measure', True, 'Whether exports are scored on the test split, and their cost is measured.'

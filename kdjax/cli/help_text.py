@@ -23,8 +23,7 @@ The stages:
   compare   evaluates all of them, tests the difference, writes results.json, report.md, report.html
 
 Any key of a recipe can be set here:   --config.student.train.steps=500 --config.methods.kd.weight=2
-A recipe in seconds, to try it:        --config=quickstart:smoke=1
-A recipe of your own:                  --config=mine.py
+A recipe in seconds; one of your own:  --config=quickstart:smoke=1; --config=mine.py
 Your own files, with no code:          --config=own_data --config.data.path=FILE or FOLDER
 A data set of TFDS:                    --config.data.name=cifar10 --data_dir=~/tensorflow_datasets
 
@@ -42,6 +41,7 @@ EXAMPLES = (
   ('tables [FOLDER]', 'one page of all tables; docs/tables by default'),
   ('config --config=...', 'every key of a recipe: value, type, range, meaning'),
   ('data --config=...', 'what is in the data: splits, labels, duplicates, examples'),
+  ('plan --config=... --topology=v5e-256', 'memory and time on devices that are not here'),
   ('taps --config=...', 'what methods can pair: outputs of both models, with shapes'),
   ('methods [NAME]', 'also models, tasks, datasets, generators'),
   ('COMMAND --help', 'more about one command'),
@@ -89,6 +89,17 @@ COMMANDS = {
     'Lists the outputs of teacher and student that a method can pair, with their shapes: what the models '
     'return, and below it the outputs of the modules within them by path.',
     ('config', 'data_dir', 'cache'),
+  ),
+  'plan': Help(
+    '--config=RECIPE --topology=DEVICES',
+    'Says what the stages would take on devices that are not here: memory, operations and bytes sent on '
+    'each, time, what to change where it does not fit, and the line that launches it. With libtpu (pip '
+    'install libtpu) the programs are compiled for a TPU; else by a share of the batch, compiled here.',
+    ('config', 'topology', 'data_dir', 'cache'),
+    (
+      'plan --config=quickstart --topology=v5e-16',
+      'plan --config=mine.py --topology=4x8xh100 --config.run.mesh.fsdp=8 --config.run.shard.teacher=auto',
+    ),
   ),
   'predict': Help(
     '--workdir=FOLDER [ROWS]',

@@ -19,6 +19,7 @@ MOST = {
   'config': 0,
   'data': 0,
   'taps': 0,
+  'plan': 0,
   'predict': 1,
   'export': 0,
   'ship': 0,
@@ -57,6 +58,8 @@ def main(argv: Sequence[str], command: str) -> int | None:
     return commands.data()
   if name == 'taps':
     return commands.taps(command)
+  if name == 'plan':
+    return commands.plan(command)
   if name == 'predict':
     from kdjax.cli import predict
 

@@ -12,16 +12,15 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.experiment import build, redraw
 from kdjax.experiment.cohort import TRAINED
 from kdjax.experiment.experiment import PUBLISHED, Experiment
-from kdjax.experiment.validate import TRAINED_TEACHER, check
+from kdjax.experiment.stage_setup import seed_folder, setup
+from kdjax.experiment.validate import check
 from kdjax.experiment.workdir import agree, check_workdir, claim_workdir
-from kdjax.input import augment, splits
+from kdjax.input import splits
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
-from kdjax.training import optimizers, quantize, streams, tracking, trainer
-from kdjax.training.loss_weights import combine
-from kdjax.training.schemes import on_policy
-from kdjax.training.setup import Average, LoopConfig, Member, Setup
+from kdjax.training import quantize, tracking, trainer
+from kdjax.training.setup import LoopConfig
 
 STAGES = (*TRAINED, 'compare')
 
@@ -83,87 +82,6 @@ def _run_stages(experiment, stages, tracker):
   return compare.run(experiment)  # outside `listening`: it has nothing to save, a signal ends it at once
 
 
-def setup(
-  experiment: Experiment, stage: str, members: Mapping[str, Experiment] | None = None, i: int | None = None
-) -> Setup:
-  """The `Setup` of one stage; those of baseline and ceiling are the student's without a teacher.
-
-  Args:
-    experiment: the experiment, not a member of its cohort.
-    stage: one of `TRAINED`.
-    members: name -> the members to train; None for all.
-    i: the index of one seed; None for all seeds.
-  """
-  config, data = experiment.config, experiment.data
-  train_config, seeds = experiment.stage_config(stage)['train'], experiment.seeds(stage)
-  source = experiment.source(stage, i or 0)
-  members = members or experiment.members
-  sources = {m.config['teacher']['source'] for m in members.values()}
-  live = stage == 'student' and bool(sources & set(TRAINED_TEACHER))
-  return Setup(
-    name=stage,
-    members={name: _member(m, stage, len(source), i) for name, m in members.items()},
-    task=experiment.task,
-    augment=_augmentation(experiment, stage),
-    teacher=quantize.model(experiment.model('teacher'), config['teacher']['weights']) if live else None,
-    teacher_variables=quantize.variables(experiment.one_teacher(i or 0), config['teacher']['weights'])
-    if live
-    else {},
-    source=source,
-    validation=data.validation,
-    seeds=streams.seeds(seeds if i is None else seeds[i : i + 1], stage, experiment.protocol),
-    cohort=bool(config['cohort']) and stage != 'teacher',
-    steps=train_config['steps'],
-    batch_size=train_config['batch_size'],
-  )
-
-
-def _augmentation(experiment, stage):
-  """The augmentation of a stage; without a teacher as many views of an example as the student of a store."""
-  config, train_config = experiment.config, experiment.stage_config(stage)['train']
-  views = config['student']['views'] if stage == 'student' else {}  # of no use to others
-  augmentation = build.make_augment(train_config, config['seed'], views)
-  from_store = augment.of_store(m.config for m in experiment.members.values())
-  if stage in ('baseline', 'ceiling') and from_store and experiment.protocol > 1:
-    return augment.repeated(augmentation, config['store']['views'])
-  return augmentation
-
-
-def _member(experiment, stage, examples, i):
-  config = experiment.config
-  train_config, is_student = experiment.stage_config(stage)['train'], stage == 'student'
-  self_distilled = is_student and config['teacher']['source'] not in TRAINED_TEACHER
-  epoch, steps = -(-examples // train_config['batch_size']), train_config['steps']
-  generator = config['generator']
-  image_generator = (
-    build.image_generator(generator, experiment.data, steps) if generator and is_student else None
-  )
-  steps *= image_generator.loss.student_steps if image_generator else 1
-  return Member(
-    model=experiment.model(stage),
-    method=experiment.method() if is_student else combine({}),
-    tx=optimizers.optimiser(train_config['optimiser'], steps),
-    task_weight=config['task_weight'] if is_student else 1.0,
-    average=Average(
-      ema=train_config['ema'],
-      warmup=experiment.protocol > 1,
-      previous_epoch=epoch if self_distilled and config['teacher']['source'] == 'previous_epoch' else 0,
-    ),
-    self_teacher=self_distilled,
-    image_generator=image_generator,
-    writer=on_policy.writer(config, experiment.data.tokenizer) if is_student else None,
-    folder=_seed_folder(experiment, stage, i, experiment.folder(stage)),
-    parts=train_config['accumulate'],
-    remat=train_config['remat'],
-    start=experiment.start(stage, i or 0),
-  )
-
-
-def _seed_folder(experiment, stage, i, folder):
-  """The folder of the log and the checkpoints of seed i; of all seeds for None."""
-  return folder if i is None else folder / f'seed_{experiment.seeds(stage)[i]}'
-
-
 def train_stage(
   experiment: Experiment,
   stage: str,
@@ -222,7 +140,7 @@ def _train(experiment, stage, members, how, folder, i, stopped):
   """The results of `trainer.train`, of seed i or for None of all seeds."""
   training, weights = setup(experiment, stage, members, i), experiment.config['teacher']['weights']
   quantization = {}
-  folder = _seed_folder(experiment, stage, i, folder)
+  folder = seed_folder(experiment, stage, i, folder)
   if i is not None:
     progress.say(f'{stage}: seed {i + 1} of {len(experiment.seeds(stage))}')
   if training.teacher and weights != 'float32':

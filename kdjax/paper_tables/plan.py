@@ -18,7 +18,7 @@ from kdjax.experiment.experiment import Experiment
 from kdjax.input import pipeline
 from kdjax.paper_tables.table import Table
 from kdjax.paper_tables.units import Unit, done
-from kdjax.runtime import files
+from kdjax.runtime import files, topology
 from kdjax.runtime.config_tree import digest
 from kdjax.runtime.program import program
 from kdjax.runtime.progress import counted, duration, say
@@ -28,9 +28,8 @@ from kdjax.training.setup import LoopConfig
 
 REPEATS = 3
 STEP = {'step_s': files.NUMBER, 'start_s': files.NUMBER}
-# bf16 peak in FLOP/s of an accelerator's data sheet, and the share of it that is assumed to be reached.
-CARDS = {'A100': 312e12, 'H100': 989e12, 'TPU v5e': 197e12}
-UTILISATION = 0.2
+CARDS = ('a100', 'h100', 'v5e')
+UTILISATION = 0.2  # the share of a card's peak that is assumed to be reached
 
 
 def plan(table: Table, units: Mapping[str, Unit], cells: Mapping, scale: str, workdir: Path) -> Group:
@@ -80,7 +79,8 @@ def plan(table: Table, units: Mapping[str, Unit], cells: Mapping, scale: str, wo
 
 def launch(table: Table, flops: float) -> list[str]:
   """The time on known accelerators, and the commands to start it there."""
-  hours = ', '.join(f'{flops / (UTILISATION * peak) / 3600:.3g} {c} hours' for c, peak in CARDS.items())
+  cards = (topology.DEVICES[name] for name in CARDS)
+  hours = ', '.join(f'{flops / (UTILISATION * card.flops) / 3600:.3g} {card.name} hours' for card in cards)
   command = f'{program()} table configs/tables/{table.name}.py --scale=paper --workdir=W'
   return [
     f'{flops / 1e15:.3g} PFLOP. Estimated, not measured: {hours}, at {UTILISATION:.0%} of the peak in bf16.',

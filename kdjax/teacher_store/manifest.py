@@ -16,9 +16,9 @@ from kdjax.runtime.config_tree import digest, flat
 from kdjax.runtime.described import described
 from kdjax.runtime.program import program
 from kdjax.teacher_store import record
-from kdjax.training.compiled_step import taps_read
 from kdjax.training.setup import Setup
 from kdjax.training.step import make_teacher_forward
+from kdjax.training.traced import taps_read
 
 FORMAT = 1
 NAME = 'manifest.json'

@@ -28,7 +28,7 @@ class Int8(NamedTuple):
   scale: Array | np.ndarray
 
 
-def variables(full: Mapping, weights: str) -> Mapping:
+def variables(full: Mapping, weights: str, xp: Any = np) -> Mapping:
   """Variables with kernels and embeddings in fewer bits; biases, norms and statistics are unchanged.
 
   int8 is symmetric: the largest value of a channel (an output of a kernel, a token's embedding) is 127.
@@ -36,6 +36,7 @@ def variables(full: Mapping, weights: str) -> Mapping:
   Args:
     full: the variables in float32.
     weights: one of `WEIGHTS`.
+    xp: numpy, or jax.numpy within a program.
   """
 
   def quantized(path, x):
@@ -44,8 +45,8 @@ def variables(full: Mapping, weights: str) -> Mapping:
       return x
     if weights == 'bfloat16':
       return x.astype(jnp.bfloat16)
-    scale = channel_scale(x, axis, 127).astype(np.float32)
-    return Int8(np.round(x / scale).astype(np.int8), scale)
+    scale = channel_scale(x, axis, 127, xp).astype(np.float32)
+    return Int8(xp.round(x / scale).astype(np.int8), scale)
 
   return jax.tree_util.tree_map_with_path(quantized, full)
 

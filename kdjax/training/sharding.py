@@ -25,7 +25,26 @@ def make_mesh(sizes: Mapping[str, int] = {}, devices: Sequence[Any] | None = Non
   Raises:
     KdjaxError: where the sizes do not multiply to the devices, or the axis 'tensor' crosses processes.
   """
-  n = len(devices) if devices is not None else jax.device_count()
+  shape = axis_sizes(sizes, len(devices) if devices is not None else jax.device_count())
+  axes = list(shape)
+  # Auto axes: Linen's Dropout fails under the default, Explicit.
+  types = (AxisType.Auto,) * len(axes)
+  mesh = jax.make_mesh([shape[a] for a in axes], axes, axis_types=types, devices=devices)
+  hosts = [{d.process_index for d in row} for row in mesh.devices.reshape(batch_parts(mesh), -1)]
+  if any(len(one) > 1 for one in hosts):
+    raise KdjaxError(
+      f'run.mesh.tensor is {shape["tensor"]}, which crosses processes, and each reads rows of a batch of its '
+      'own: lower it, and raise run.mesh.fsdp.'
+    )
+  return mesh
+
+
+def axis_sizes(sizes: Mapping[str, int], n: int) -> dict[str, int]:
+  """Axis -> its size, of 'data' and the others above 1, for n devices.
+
+  Raises:
+    KdjaxError: where the sizes do not multiply to n.
+  """
   shape = {AXIS: -1, 'fsdp': 1, 'tensor': 1} | dict(sizes)
   rest, known = (
     [a for a, size in shape.items() if size == -1],
@@ -38,17 +57,12 @@ def make_mesh(sizes: Mapping[str, int] = {}, devices: Sequence[Any] | None = Non
       '-1 for the rest.'
     )
   shape |= {axis: n // known for axis in rest}
-  axes = [axis for axis in AXES if axis == AXIS or shape[axis] > 1]
-  # Auto axes: Linen's Dropout fails under the default, Explicit.
-  types = (AxisType.Auto,) * len(axes)
-  mesh = jax.make_mesh([shape[a] for a in axes], axes, axis_types=types, devices=devices)
-  hosts = [{d.process_index for d in row} for row in mesh.devices.reshape(batch_parts(mesh), -1)]
-  if any(len(one) > 1 for one in hosts):
-    raise KdjaxError(
-      f'run.mesh.tensor is {shape["tensor"]}, which crosses processes, and each reads rows of a batch of its '
-      'own: lower it, and raise run.mesh.fsdp.'
-    )
-  return mesh
+  return {axis: shape[axis] for axis in AXES if axis == AXIS or shape[axis] > 1}
+
+
+def on_cpu(mesh: Mesh) -> bool:
+  """Whether its devices are those of a CPU."""
+  return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'cpu'
 
 
 def batch_axes(mesh: Mesh) -> str | tuple[str, ...]:
