@@ -106,7 +106,7 @@ def test_what_does_not_divide_is_one_line(experiment, config):
 
 @pytest.mark.whole
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
-def test_libtpu_counts_as_this_machine_does(experiment):
+def test_libtpu_counts_as_this_machine_does(experiment, eight_devices):
   compiled, by = plan.stages(experiment('a'), topology.parse('v5e-8'))
   estimated, _ = plan.stages(experiment('b'), topology.parse('8xh100'))
   assert by == 'libtpu'
