@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from kdjax.errors import KdjaxError
 from kdjax.experiment import stages
 from kdjax.runtime import files, signals
+from kdjax.training import checkpoint
 from kdjax.training.metrics_log import read_log
 
 ROOT = Path(__file__).parents[1]
@@ -134,14 +135,21 @@ def test_when_no_checkpoint_can_be_read_nothing_is_overwritten(experiment):
   assert {p.name for p in (exp.folder('baseline') / 'checkpoints').iterdir()} == {'4', '6'}
 
 
-def test_a_signal_in_the_last_step_is_heard(experiment, config):
+def test_a_signal_in_the_last_step_is_heard(experiment, config, monkeypatch):
   exp = experiment()
   last = iter([False] * (config.teacher.train.steps - 1) + [True] * 9)
   with pytest.raises(signals.Interrupted, match='saved at step 6'):
     stages.train_stage(exp, 'teacher', stopped=lambda: next(last))
   assert not exp.done('teacher')
+  restore = checkpoint.Checkpoints.restore
+
+  def after_an_hour(self, target):
+    restored = restore(self, target)
+    return restored._replace(data=restored.data | {'wall_time_s': 3600.0})
+
+  monkeypatch.setattr(checkpoint.Checkpoints, 'restore', after_an_hour)
   stages.run(exp, ('teacher',))
-  assert exp.done('teacher')
+  assert exp.done('teacher') and exp.summary('teacher')['wall_time_s'] > 3600
 
 
 def test_a_file_is_swapped_in_whole(tmp_path):
