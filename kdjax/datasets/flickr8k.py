@@ -171,7 +171,8 @@ def flickr8k(*, data_dir: str | None = None, path: str = '', side: Size | None =
   builder = tfds_source.prepare(make)
 
   def convert(record, index):
-    return {'image': record['image'], 'captions': [c.decode() for c in record['captions']]}
+    texts = [c.decode() for c in record['captions']]
+    return {'image': record['image'], 'captions': texts, 'name': record['image/filename'].decode()}
 
   photos = {split: tfds_source.TfdsSource(builder, split, convert) for split in builder.info.splits}
   metadata = dict(builder.info.metadata)  # empty where an earlier version prepared them

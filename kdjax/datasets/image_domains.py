@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kdjax.errors import KdjaxError, unknown
 from kdjax.input import class_folders, draw, images, numpy_arrays
 from kdjax.input.content import marks
@@ -48,15 +46,13 @@ def from_arrays(path: Path) -> list[Picture]:
   arrays = numpy_arrays.read_npz(path, 'file of images', 100)
   if missing := {'jpeg', 'offset', 'domain', 'label'} - arrays.keys():
     raise KdjaxError(f'{path} has no array {sorted(missing)[0]!r}: it has {", ".join(arrays)}.')
-  content, offset = arrays['jpeg'].tobytes(), arrays['offset']
-  n = len(arrays['label'])
-  fits = offset.shape == (n + 1,) and offset.dtype.kind in 'iu' and len(arrays['domain']) == n
-  if not fits or offset[0] < 0 or np.any(np.diff(offset) < 1) or offset[-1] > len(content):
-    raise KdjaxError(f'{path}: its offsets are not where {n:,} images begin and end.')
-  parts = [content[offset[i] : offset[i + 1]] for i in range(n)]
+  domains, labels = arrays['domain'], arrays['label']
+  parts = numpy_arrays.packed_files(arrays, path, len(labels))
+  if len(domains) != len(labels):
+    raise KdjaxError(f'{path}: it has {len(labels):,} labels and {len(domains):,} domains.')
   return [
     Picture(part, str(domain), str(label), files.fingerprint(part.hex()))
-    for part, domain, label in zip(parts, arrays['domain'], arrays['label'], strict=True)
+    for part, domain, label in zip(parts, domains, labels, strict=True)
   ]
 
 
@@ -74,11 +70,13 @@ class Pictures(Sequence):
     row = int(self.rows[index])
     source, domain, label, _ = self.pictures[row]
     where = str(source) if isinstance(source, Path) else f'image {row}'
-    pixels = (
-      images.read_image(source, where) if isinstance(source, Path) else images.decode_image(source, where)
-    )
     known = -1 if domain == self.hidden else self.classes.index(label)
-    return {'image': pixels, 'label': known, 'domain': self.domains.index(domain), 'id': row}
+    return {
+      'image': images.from_source(source, where),
+      'label': known,
+      'domain': self.domains.index(domain),
+      'id': row,
+    }
 
 
 def image_domains(*, path: str = '', target: Name = 'sketch', unlabelled: Share = 0.5) -> DataSet:

@@ -51,6 +51,11 @@ def read_image(path: Path, where: str) -> np.ndarray:
   raise KdjaxError(f'{where}: there is no image {path}{hint}.')
 
 
+def from_source(source: Path | bytes, where: str) -> np.ndarray:
+  """`read_image` of a file, or `decode_image` of its content."""
+  return read_image(source, where) if isinstance(source, Path) else decode_image(source, where)
+
+
 def decode_image(content: bytes, where: str) -> np.ndarray:
   """u8 [H, W, 3] of an encoded image, by the rules of `read_image`.
 

@@ -3,7 +3,7 @@
 import io
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -78,3 +78,16 @@ def read_npy(source: Path | bytes, where: str) -> np.ndarray:
   except Exception as e:  # as above
     reason = ' '.join(str(e).split())[:160] or type(e).__name__
     raise KdjaxError(f'{where}: cannot read the array ({reason}).') from e
+
+
+def packed_files(arrays: Mapping[str, np.ndarray], path: Path, n: int) -> list[bytes]:
+  """The n files of a .npz that has them in a row: 'jpeg' u8, and where each begins, 'offset' [n + 1].
+
+  Raises:
+    KdjaxError: if the offsets are not those of n files.
+  """
+  content, offset = arrays['jpeg'].tobytes(), arrays['offset']
+  fits = offset.shape == (n + 1,) and offset.dtype.kind in 'iu'
+  if not fits or offset[0] < 0 or np.any(np.diff(offset) < 1) or offset[-1] > len(content):
+    raise KdjaxError(f'{path}: its offsets are not where {n:,} images begin and end.')
+  return [content[offset[i] : offset[i + 1]] for i in range(n)]
