@@ -19,7 +19,7 @@ TOLERANCE = {'bit_resnet': 1e-4}
 # One of each kind; the others are long checks.
 FAST = """
   bag_of_words bert cifar_resnet cifar_shufflenet_v1 convnext ensemble feature_encoder gpt2 hashed_words llama
-  maxout mel_cnn mlp
+  maxout mel_cnn mlp mobilenet_v3
 """
 CASES = [n if n in FAST.split() else pytest.param(n, marks=pytest.mark.slow) for n in model_cases.CASES]
 

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 
 import hf_folders
-from hf_folders import bert, convnext, dense, dinov2, llama, modernbert, swin, wav2vec2
+import mobile_folders
+from hf_folders import bert, convnext, dense, dinov2, eva02, llama, modernbert, swin, wav2vec2
 
 IMAGE = {'image': jnp.zeros((1, 16, 24, 3), jnp.uint8)}
 TEXT = {'text': jnp.array([[0, 5, 6, 2, 1, 1]]), 'text/mask': jnp.array([[1, 1, 1, 1, 0, 0]])}
@@ -103,6 +104,22 @@ CASES['swin'] = (
   swin(),
   {'model_type': 'swin', 'embed_dim': 8, 'depths': [1, 2], 'num_heads': [2, 2], 'window_size': 3},
   {'image': jnp.zeros((1, 36, 32, 3), jnp.uint8)},
+  3,
+)
+EVA = {'embed_dim': 8, 'depth': 1, 'num_heads': 2, 'patch_size': 8, 'img_size': [16, 16]}
+EVA = {'architecture': 'eva02_base_patch16_clip_224', 'num_classes': 3, 'model_args': EVA}
+CASES['eva02'] = 'eva02', eva02(), EVA, IMAGE, 3
+for kind, architecture in (
+  ('mobilenet_v3', 'mobilenetv3_small_050'),
+  ('mobilenet_v4', 'mobilenetv4_conv_small_035'),
+):
+  shapes = getattr(mobile_folders, kind)()
+  CASES[kind] = kind, shapes, {'architecture': architecture, 'num_classes': 3}, IMAGE, 3
+CASES['efficientnet'] = (
+  'efficientnet',
+  mobile_folders.efficientnet(),
+  {'model_type': 'efficientnet', 'width_coefficient': 0.5, 'depth_coefficient': 0.25},
+  {'image': jnp.zeros((1, 32, 40, 3), jnp.uint8)},
   3,
 )
 LEFT_OUT = ('mask_token', 'masked_spec_embed')

@@ -51,6 +51,19 @@ def dinov2(prefix, registers=0, gated=False):
   return tensors | patch | dense('classifier', into=16, out=3)
 
 
+def eva02():
+  """One layer of EVA-02-CLIP for images of 16×16 in patches of 8×8, and three classes."""
+  at = 'blocks.0.'
+  tensors = dense(*(f'{at}attn.{k}_proj' for k in 'qv'), f'{at}attn.proj') | {
+    f'{at}attn.k_proj.weight': (8, 8)
+  }
+  tensors |= norms(f'{at}norm1', f'{at}norm2', f'{at}attn.norm', 'norm') | norms(f'{at}mlp.norm', width=21)
+  tensors |= dense(f'{at}mlp.fc1_g', f'{at}mlp.fc1_x', out=21) | dense(f'{at}mlp.fc2', into=21)
+  tensors |= {'cls_token': (1, 1, 8), 'pos_embed': (1, 5, 8)}
+  patch = {'patch_embed.proj.weight': (8, 3, 8, 8), 'patch_embed.proj.bias': (8,)}
+  return tensors | patch | dense('head', out=3)
+
+
 def convnext(second=False):
   """Two stages, 8 and 16 wide, of one block each."""
   tensors = {'convnext.embeddings.patch_embeddings.weight': (8, 3, 4, 4)}
@@ -151,12 +164,19 @@ def write(folder, shapes, config_json, files=()):
   """Random weights of these shapes, as a folder; the tensors."""
   rng = np.random.default_rng(0)
   tensors = {k: rng.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+  tensors |= {k: x / np.float32(np.sqrt(x[0].size)) for k, x in tensors.items() if x.ndim == 4}
+  tensors |= {k: 1 + np.abs(x) for k, x in tensors.items() if k.endswith('running_var')}
   folder.mkdir(exist_ok=True)
   save_file(tensors, folder / 'model.safetensors')
   (folder / 'config.json').write_text(json.dumps(config_json))
   for name, content in dict(files).items():
     (folder / name).write_text(json.dumps(content))
   return tensors
+
+
+def shapes(model, batch):
+  """The variables of a model, as shapes."""
+  return jax.eval_shape(build.module(model, {}).init, jax.random.key(0), batch)
 
 
 def load(folder, batch, classes=None):

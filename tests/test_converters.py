@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from hf_folders import shapes
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build
 from kdjax.pretrained import efficientnet_lite, resnet_imagenet, safetensors_io, vit_class_token
-from torch_files import state, stream, tensor, zipped
+from torch_files import entry, state, stream, zipped
 
 RNG = np.random.default_rng(0)
-
-
-def shapes(model, batch):
-  return jax.eval_shape(build.module(model, {}).init, jax.random.key(0), batch)
 
 
 def drawn(wanted):
@@ -90,12 +87,6 @@ def test_both_names_of_efficientnet_lite():
 
 def test_a_torch_file_of_efficientnet_lite(tmp_path):
   tensors = lite_tensors(False)
-
-  def entry(key, x):
-    kind = 'LongStorage' if x.dtype == np.int64 else 'FloatStorage'
-    strides = tuple(n // x.itemsize for n in np.ascontiguousarray(x).strides)
-    return tensor(key, kind, x.size, 0, x.shape, strides[: x.ndim])
-
   body = state(**{k: entry(k, x) for k, x in tensors.items()})
   like = lite_shapes()
   for write in (zipped, stream):

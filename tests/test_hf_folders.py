@@ -41,6 +41,11 @@ TIMM = {
   'swin_base_patch4_window12_384.ms_in1k': 'swin',
   'resnetv2_50x1_bit': 'bit_resnet',
   'tf_efficientnet_lite0': 'efficientnet_lite',
+  'eva02_large_patch14_448.mim_m38m_ft_in22k_in1k': 'eva02',
+  'tf_efficientnet_b7.ns_jft_in1k': 'efficientnet',
+  'tf_mobilenetv3_large_minimal_100.in1k': 'mobilenet_v3',
+  'mobilenet_v3_large': 'mobilenet_v3',
+  'mobilenetv4_conv_large.e600_r384_in1k': 'mobilenet_v4',
 }
 
 

@@ -1,4 +1,4 @@
-"""DINOv2, ConvNeXt, Swin and wav2vec 2.0: positions, windows, padding, and what is refused."""
+"""DINOv2, EVA-02, ConvNeXt, Swin and wav2vec 2.0: positions, windows, padding, and what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.models.audio import wav2vec2 as wav2vec2_model
 from kdjax.models.vision import dinov2 as dinov2_model
+from kdjax.models.vision import eva02 as eva02_model
 from kdjax.models.vision import swin as swin_model
 from kdjax.pretrained import initialize
 
@@ -42,6 +43,15 @@ def test_the_positions_of_dinov2():
       'dims is 3; it has to be a list',
     ),
     ('convnext', {'architecture': 'convnext_tiny', 'model_args': {'stem_type': 'x'}}, 'stem_type'),
+    (
+      'eva02',
+      {'architecture': 'eva02_enormous_patch14_clip_224'},
+      'unknown architecture for the model eva02',
+    ),
+    ('eva02', {'architecture': 'eva02_base_patch14_448', 'global_pool': 'token'}, "global_pool 'token' for"),
+    ('eva02', {'global_pool': 'avg'}, "global_pool 'avg' for eva02_base_patch16_clip_224"),
+    ('eva02', {'model_args': {'num_heads': 0}}, 'num_heads is 0; it has to be a whole number from 1'),
+    ('eva02', {'model_args': {'qkv_fused': True}}, 'qkv_fused True for eva02_base_patch16_clip_224'),
   ],
 )
 def test_a_config_of_images_that_is_refused(tmp_path, name, changes, match):
@@ -50,6 +60,26 @@ def test_a_config_of_images_that_is_refused(tmp_path, name, changes, match):
   with pytest.raises(KdjaxError, match=match) as error:
     pretrained.complete(str(tmp_path), {'model': model})
   assert '\n' not in str(error.value)
+
+
+def test_the_rotary_positions_of_eva02(tmp_path):
+  """By row and column, on a scale of its own; both orders of a head's features have the same scores."""
+  angles = eva02_model.grid_angles((2, 4), 8, 8)
+  assert angles.shape == (9, 4) and not angles[0].any()
+  np.testing.assert_allclose(angles[1:, 0], [0, 0, 0, 0, 4, 4, 4, 4])
+  np.testing.assert_allclose(angles[1:, 2], [0, 2, 4, 6, 0, 2, 4, 6])
+  np.testing.assert_allclose(angles[:, 1], angles[:, 0] / 100)
+  _, tensors, batch, classes = saved(tmp_path, 'eva02')
+  config, net, variables = hf_folders.load(tmp_path, batch, classes)
+  attention = variables['params']['block1']['attention']
+  kernel, weight = (np.asarray(attention['query']['kernel']).T, tensors['blocks.0.attn.q_proj.weight'])
+  np.testing.assert_array_equal(kernel[[0, 2, 1, 3, 4, 6, 5, 7]], weight)
+  np.testing.assert_array_equal(attention['value']['kernel'].T, tensors['blocks.0.attn.v_proj.weight'])
+  like = hf_folders.shapes(config | {'num_classes': classes}, batch)
+  with pytest.raises(KdjaxError, match="has the pool 'first', and the model 'mean': set its pool to 'first'"):
+    pretrained.load(str(tmp_path), config | {'pool': 'mean', 'num_classes': classes}, like)
+  with pytest.raises(KdjaxError, match='width is 8; it has to be a multiple of 16, four times its heads'):
+    hf_folders.shapes(config | {'heads': 4}, batch)
 
 
 def test_the_windows_of_swin(tmp_path):

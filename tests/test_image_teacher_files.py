@@ -131,6 +131,17 @@ def test_the_size_of_a_network_without_positions_is_said(folder, capsys):
     (PRE, {'image_mean': [0.1] * 3, 'image_std': [0.2] * 3}, (0.1, 0.2)),
     (OF_ALL, {'image_processor': {'image_mean': [0.1] * 3, 'image_std': [0.2] * 3}}, (0.1, 0.2)),
     (PRE, {'do_normalize': False}, (0, 1)),
+    (PRE, {'image_mean': [0.1] * 3, 'image_std': [0.2] * 3, 'include_top': True}, (0.1, 0.04)),
+    (
+      PRE,
+      {'image_std': [0.2] * 3, 'do_normalize': False, 'image_processor_type': 'EfficientNetImageProcessor'},
+      (0, 0.2),
+    ),
+    (
+      PRE,
+      {'image_mean': [1] * 3, 'image_std': [0.5] * 3, 'include_top': True, 'rescale_factor': 1 / 127.5},
+      (0.5, 0.125),
+    ),
     (PRE, {'do_rescale': False, 'do_normalize': False}, (0, 1 / 255)),
     (PRE, {'do_rescale': False, 'image_mean': [51.0] * 3, 'image_std': [51.0] * 3}, (0.2, 0.2)),
     (PRE, {'rescale_factor': 1 / 127.5, 'image_mean': [1] * 3, 'image_std': [1] * 3}, (0.5, 0.5)),

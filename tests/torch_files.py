@@ -4,6 +4,8 @@ import pickle
 import struct
 import zipfile
 
+import numpy as np
+
 from kdjax.pretrained import torch_file
 
 SYSTEM = {'protocol_version': 1001, 'little_endian': True, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
@@ -36,6 +38,13 @@ def tensor(key='0', kind='FloatStorage', size=12, offset=0, shape=(12,), strides
   return called(
     name('torch._utils', '_rebuild_tensor_v2'), storage, number(offset), shape, strides, b'\x89', hooks
   )
+
+
+def entry(key, x):
+  """The tensor that is the whole of an array's storage."""
+  kind = 'LongStorage' if x.dtype == np.int64 else 'FloatStorage'
+  strides = tuple(n // x.itemsize for n in np.ascontiguousarray(x).strides)
+  return tensor(key, kind, x.size, 0, x.shape, strides[: x.ndim])
 
 
 def state(**tensors):

@@ -12,12 +12,22 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.types import Array, meaning
 
 Activation = Literal[
-  'relu', 'relu6', 'silu', 'tanh', 'identity', 'gelu', 'gelu_new', 'gelu_pytorch_tanh', 'quick_gelu'
+  'relu',
+  'relu6',
+  'silu',
+  'hard_swish',
+  'tanh',
+  'identity',
+  'gelu',
+  'gelu_new',
+  'gelu_pytorch_tanh',
+  'quick_gelu',
 ]
 ACTIVATIONS = {
   'relu': nn.relu,
   'relu6': nn.relu6,
   'silu': nn.silu,
+  'hard_swish': nn.hard_swish,
   'tanh': jnp.tanh,
   'identity': lambda x: x,
   'gelu': partial(nn.gelu, approximate=False),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.pretrained import images
+from kdjax.pretrained.block_names import ROW, in_one_row
 from kdjax.pretrained.rename import rename, timm
 
 ARCHITECTURE = re.compile(r'(tf_)?efficientnet_lite(\d).*')
@@ -22,33 +23,16 @@ MODULES = {
   r'_blocks\.(\d+)\._bn0': r'block<\1>/expand_norm',
   r'_blocks\.(\d+)\._bn1': r'block<\1>/depthwise_norm',
   r'_blocks\.(\d+)\._bn2': r'block<\1>/project_norm',
-  # timm's: the first stage has no expansion, and there conv_pw is the projection.
+  # timm's.
   'bn1': 'stem_norm',
   'bn2': 'last_norm',
-  r'blocks\.0\.(\d+)\.conv_pw': r'block<\1>/project',
-  r'blocks\.0\.(\d+)\.bn1': r'block<\1>/depthwise_norm',
-  r'blocks\.0\.(\d+)\.bn2': r'block<\1>/project_norm',
-  r'blocks\.(\d+)\.conv_pw': r'block<\1>/expand',
-  r'blocks\.(?:0\.)?(\d+)\.conv_dw': r'block<\1>/depthwise',
-  r'blocks\.(\d+)\.conv_pwl': r'block<\1>/project',
-  r'blocks\.(\d+)\.bn1': r'block<\1>/expand_norm',
-  r'blocks\.(\d+)\.bn2': r'block<\1>/depthwise_norm',
-  r'blocks\.(\d+)\.bn3': r'block<\1>/project_norm',
-}
-NESTED = re.compile(r'blocks\.([1-9]\d*)\.(\d+)\.')
+} | ROW
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.vision.efficientnet_lite`, with the classifier where the model has one."""
-  first = {int(m[1]) for name in tensors if (m := re.match(r'blocks\.0\.(\d+)\.', name))}
-  later = sorted({(int(m[1]), int(m[2])) for name in tensors if (m := NESTED.match(name))})
-  block_index = {key: len(first) + i for i, key in enumerate(later)}
-
-  def flat_name(match):
-    return f'blocks.{block_index[int(match[1]), int(match[2])]}.'
-
-  flat = {NESTED.sub(flat_name, name): x for name, x in tensors.items()}
-  return rename(flat, MODULES, ignored='' if attributes['num_classes'] else r'(_fc|classifier)\..*')
+  head = '' if attributes['num_classes'] else r'(_fc|classifier)\..*'
+  return rename(in_one_row(tensors), MODULES, ignored=head)
 
 
 def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:

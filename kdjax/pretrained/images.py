@@ -19,7 +19,7 @@ UNDONE = ('do_flip_channel_order', 'do_color_quantize', 'do_grayscale', 'rescale
 FILTERS = ('nearest', 'lanczos', 'bilinear', 'bicubic', 'box', 'hamming')  # as Pillow numbers them
 
 
-MAPS = ('convnext', 'dinov2', 'swin')  # models with patches that take images of any size
+MAPS = ('convnext', 'dinov2', 'eva02', 'swin')  # models with patches that take images of any size
 
 
 class Reading(NamedTuple):
@@ -101,9 +101,11 @@ def _transformers(settings, path):
   for key in UNDONE:
     if settings.get(key):
       raise KdjaxError(f'{path} has {key}, which is not done here: take another checkpoint.')
-  moments = _channels(settings, {'mean': 'image_mean', 'std': 'image_std'}, path)
-  if settings.get('do_normalize') is False:
-    moments = {'mean': (0.0,) * 3, 'std': (1.0,) * 3}
+  given = _channels(settings, {'mean': 'image_mean', 'std': 'image_std'}, path)
+  moments = {'mean': (0.0,) * 3, 'std': (1.0,) * 3} if settings.get('do_normalize') is False else dict(given)
+  twice = settings.get('include_top', 'EfficientNet' in str(settings.get('image_processor_type')))
+  if twice and 'std' in given:  # EfficientNet's processor divides by the deviations once more
+    moments['std'] = tuple(x * y for x, y in zip(moments['std'], given['std'], strict=False))
   factor = settings.get('rescale_factor', 1 / 255) if settings.get('do_rescale', True) else 1.0
   factor = 255 * _validated(factor, options.Positive, path, 'rescale_factor')  # of channels in [0, 1]
   if abs(factor - 1) > 1e-6:

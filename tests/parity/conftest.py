@@ -108,10 +108,11 @@ def agree():
 def randomised():
   """`randomised(module, least)`: every weight and statistic drawn anew, so that none is left at 0 or 1.
 
-  The standard deviation of a weight is `least` or more.
+  The standard deviation of a weight is `least` or more, or with a `gain` that over √(its inputs), with which
+  a signal passes through many convolutions.
   """
 
-  def draw(module, least=0.02):
+  def draw(module, least=0.02, gain=0.0):
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
       for name, x in module.state_dict().items():
@@ -123,7 +124,7 @@ def randomised():
         elif x.ndim < 2:  # scales are near 1, biases and means near 0
           x.copy_(x + 0.1 * noise)
         else:
-          x.copy_(x.std().clamp(least) * noise)
+          x.copy_((gain / x[0].numel() ** 0.5 if gain else x.std().clamp(least)) * noise)
     return module.eval()
 
   return draw

@@ -83,7 +83,12 @@ def spread(module, x):
     ('resnet18', 'resnet_imagenet', 32, {}),
     ('efficientnet_lite0', 'efficientnet_lite', 64, {}),
     ('tf_efficientnet_lite0', 'efficientnet_lite', 64, {}),
+    ('efficientnet_b0', 'efficientnet', 64, {}),
+    ('tf_efficientnet_b0', 'efficientnet', 64, {}),
+    ('mobilenetv3_small_050', 'mobilenet_v3', 64, {}),
+    ('mobilenetv4_conv_small_050', 'mobilenet_v4', 64, {}),
     ('resnetv2_50x1_bit', 'bit_resnet', 32, {}),
+    ('eva02_tiny_patch14_224', 'eva02', 56, {'img_size': 56, 'depth': 2}),
     ('vit_tiny_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
     ('deit_tiny_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
     ('deit_tiny_distilled_patch16_224', 'vit_class_token', 32, {'img_size': 32, 'depth': 2}),
@@ -98,13 +103,20 @@ def test_timm(tmp_path, randomised, name, model, side, options):
   check(tmp_path, tmp_path / 'model', {'model': model}, image, logits)
 
 
-def test_torchvision(tmp_path, randomised):
+@pytest.mark.parametrize(
+  ('name', 'model'),
+  [
+    ('resnet18', {'model': 'resnet_imagenet', 'depth': 18}),
+    ('mobilenet_v3_small', {'model': 'mobilenet_v3', 'size': 'small'}),
+    ('efficientnet_b0', {'model': 'efficientnet', 'torch': True, 'eps': 1e-5}),
+  ],
+)
+def test_torchvision(tmp_path, randomised, name, model):
   pytest.importorskip('torchvision')
   models = importlib.import_module('torchvision.models')
-  module, image = randomised(models.resnet18(num_classes=CLASSES)), pictures(32)
+  module, image = randomised(getattr(models, name)(num_classes=CLASSES)), pictures(32)
   logits = spread(module, scaled(image, *IMAGENET))
   torch.save(module.state_dict(), tmp_path / 'model.pth')
-  model = {'model': 'resnet_imagenet', 'depth': 18}
   check(tmp_path, tmp_path / 'model.pth', model, image, logits)
 
 
@@ -121,6 +133,20 @@ def test_resnets_of_transformers(tmp_path, randomised, layer):
   module.save_pretrained(tmp_path / 'model')
   reader.save_pretrained(tmp_path / 'model')
   check(tmp_path, tmp_path / 'model', {'model': 'resnet_imagenet'}, image, logits)
+
+
+def test_efficientnet_of_transformers(tmp_path, randomised):
+  """Its processor divides by the deviations twice."""
+  transformers = pytest.importorskip('transformers')
+  sizes = {'width_coefficient': 0.5, 'depth_coefficient': 0.5, 'hidden_dim': 640}
+  config = transformers.EfficientNetConfig(**sizes, num_labels=CLASSES)
+  module, image = randomised(transformers.EfficientNetForImageClassification(config), 0.2), pictures(64)
+  scaling = {'image_mean': [0.4, 0.5, 0.3], 'image_std': [0.5, 0.6, 0.55]}
+  reader = transformers.EfficientNetImageProcessor(size={'height': 64, 'width': 64}, **scaling)
+  logits = spread(module, reader(list(image), return_tensors='pt').pixel_values)
+  module.save_pretrained(tmp_path / 'model')
+  reader.save_pretrained(tmp_path / 'model')
+  check(tmp_path, tmp_path / 'model', {'model': 'efficientnet'}, image, logits)
 
 
 @pytest.mark.parametrize('kind', ['ViT', 'DeiT', 'DeiTWithTeacher'])
