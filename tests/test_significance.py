@@ -103,3 +103,10 @@ def test_a_score_that_is_not_finite_is_last_and_never_worse():
   rows = ranking.rank(results, {}, ())['rows']
   assert [r['name'] for r in rows] == ['a', 'lost'] and rows[1]['verdict'] == 'inconclusive'
   assert significance.verdict(0.001, NAN, True) == 'inconclusive'
+
+
+def test_the_lowest_is_first_where_low_is_good():
+  results = {'high': result([3.1, 3.2, 3.0]), 'low': result([2.1, 2.2, 2.0])}
+  low = {name: r | {'higher_is_better': False} for name, r in results.items()}
+  for each, first in ((results, 'high'), (low, 'low')):
+    assert ranking.rank(ranking.corrected(each), {}, ())['rows'][0]['name'] == first

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
-from kdjax.training import sharding, step
+from kdjax.input import splits
+from kdjax.training import evaluate, sharding, step
 from kdjax.types import Method, Model
 
 BATCH = {'x': jnp.arange(8.0)}
@@ -79,6 +81,20 @@ def test_a_student_that_teaches_itself_answers_in_evaluation_mode():
   new, losses = step.with_self_teacher(plain, model())(state, {}, BATCH)
   assert float(losses['one'][0]) == 2 * 140  # the squares of the inputs add up to 140
   assert float(new.params['student']['w']) == 1 - 2 * 140
+
+
+def test_a_metric_is_a_mean_over_what_it_counts():
+  """Examples without a label are not among them, and padding is not."""
+  source = splits.InMemorySplit({'label': np.array([1, -1, 0, 1, -1], np.int32)})
+
+  def forward(batch):
+    known = (batch['label'] >= 0) & (batch['mask'] > 0)
+    sums = [np.array([x.sum()]) for x in (batch['label'] * known, known)]
+    return {'top1': sums}, {}, {'mask': batch['mask']}
+
+  metric = SimpleNamespace(metric='top1')
+  for size in (2, 5, 8):
+    assert evaluate.over_batches(forward, metric, source, size).metrics['top1'] == pytest.approx(2 / 3)
 
 
 def test_devices_draw_apart_and_share_their_statistics(eight_devices):
