@@ -151,6 +151,8 @@ def test_batches_are_a_function_of_seed_and_step(experiment):
   for a, b in zip(seen, first + [next(resumed) for _ in range(9)], strict=True):
     np.testing.assert_array_equal(a['id'], b['id'])
     np.testing.assert_array_equal(a['epoch'], b['epoch'])
+  other = next(pipeline.train_batches(source, 7, seed=4))
+  assert not np.array_equal(other['id'], seen[0]['id'])
   n = len(source)
   ids = np.concatenate([b['id'] for b in seen])[: 2 * n]
   assert len(set(ids[:n])) == n and len(set(ids[n:])) == n and (ids[:n] != ids[n:]).any()
