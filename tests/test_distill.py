@@ -106,7 +106,6 @@ def test_the_module_with_its_weights(result, tmp_path):
   )
   student = run(tmp_path, (Net(8), VARIABLES), NnxNet, seeds=1).student
   net = student.module()
-  net.eval()
   logits = student.outputs(TEST[0])['logits']
   np.testing.assert_allclose(net(images), logits, atol=1e-5)
   state = nnx.to_pure_dict(nnx.state(net, nnx.Not(nnx.RngState)))

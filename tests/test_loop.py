@@ -30,7 +30,7 @@ def evaluating(higher):
 
 @pytest.mark.parametrize('higher', [True, False])
 def test_each_seed_keeps_its_best(higher):
-  """Of the average, where there is one; the first of several that are equal."""
+  """By what the member evaluates; the first of several that are equal."""
   sign = 1 if higher else -1
   start = {'w': jnp.zeros(3), 'step': jnp.zeros((3, 2))}
   tree = {'best': {'student': {'variables': start, 'score': jnp.full(3, -jnp.inf)}}}

@@ -15,6 +15,7 @@ ASKED = [  # image, question, answer, split
   *((f'image{i}', 'what is on the table', 'cup' if i % 3 else 'lamp', 'train') for i in range(1, 25)),
   ('image2', 'how many chairs are there', '2', 'train'),
   ('image3', 'what is red', 'cup, chair', 'train'),
+  ('image4', 'what colour has the train', 'lamp', 'train'),
   ('image30', 'what is on the table', 'cup', 'test'),
   ('image31', 'what is blue', 'lamp', 'test'),
   ('image31', 'what is left', 'sofa', 'test'),
@@ -64,7 +65,8 @@ def test_the_most_frequent_single_answers_are_the_classes(daquar):
   assert [int(e['image'][0, 0, 0]) for e in test] == [30, 31] and test[0]['image'].shape == (4, 6, 3)
   groups = [{e['group'] for e in data.splits[s]} for s in ('train', 'validation', 'test')]
   assert all(groups) and sum(map(len, groups)) == len(set.union(*groups))  # no photo is in two splits
-  assert sum(len(data.splits[s]) for s in ('train', 'validation')) == 24
+  assert sum(len(data.splits[s]) for s in ('train', 'validation')) == 25
+  assert 'what colour has the train' in {e['text'] for s in ('train', 'validation') for e in data.splits[s]}
   rule = data.heuristics['answer to the same words']
   np.testing.assert_array_equal(rule({'id': np.arange(2)}), [0, 0])
   assert make('daquar', daquar).classes == ('cup', 'lamp', '2')
@@ -84,6 +86,11 @@ def test_a_folder_without_questions_is_one_line(tmp_path):
   for split in ('train', 'test'):
     (tmp_path / f'qa.37.raw.{split}.txt').write_text('what is red in the image1 ?\ncup\n')
   with pytest.raises(KdjaxError, match="no question with an image for the split 'train'"):
+    make('daquar', tmp_path)
+  (tmp_path / 'image1.JPG').write_bytes(photo(1, 'jpeg'))
+  text = 'what is red in the image1 ?\ncup\n'
+  (tmp_path / 'qa.37.raw.train.txt').write_text(text, encoding='utf-8-sig')
+  with pytest.raises(KdjaxError, match="for the split 'validation'"):
     make('daquar', tmp_path)
 
 

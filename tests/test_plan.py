@@ -8,8 +8,11 @@ import pytest
 from rich.console import Console
 
 from kdjax.errors import KdjaxError
-from kdjax.experiment import plan
+from kdjax.experiment import plan, plan_table
 from kdjax.runtime import topology
+from kdjax.training import memory
+
+COMMAND = 'python run.py plan --config=a.py --topology=2x4xt4 --config.seeds=1'
 
 
 @pytest.mark.parametrize(
@@ -30,7 +33,8 @@ def test_names_of_devices(text, count, nodes, described, libtpu):
 
 
 @pytest.mark.parametrize(
-  'text', ['', 'h100', 'v5e-6', 'v5p-7', '8xv5e', '0x8xh100', '8x8x8xh100', 'v9-8', '8xgtx']
+  'text',
+  ['', 'h100', 'v5e-6', 'v5p-7', '8xv5e', '0x8xh100', '64xh100', '8x8x8xh100', 'v5p-24', 'v9-8'],
 )
 def test_a_name_that_is_none_is_one_line(text):
   with pytest.raises(KdjaxError, match='the devices are v4, v5e') as caught:
@@ -40,29 +44,28 @@ def test_a_name_that_is_none_is_one_line(text):
 
 @pytest.mark.whole
 def test_weights_that_are_split_take_their_share(experiment, config):
-  whole, compiled = plan.stages(experiment('whole'), topology.parse('8xh100'))
-  assert [stage.name for stage in whole] == ['teacher', 'student'] and not compiled
+  whole = plan.plan(experiment('whole'), topology.parse('8xh100')).stages
   config.run.mesh.fsdp = 4
   config.run.shard.teacher = 'auto'
-  split, _ = plan.stages(experiment('split'), topology.parse('8xh100'))
+  split = plan.plan(experiment('split'), topology.parse('8xh100')).stages
   key = "for the teacher's weights"
-  assert whole[1].needs[key] / 4 <= split[1].needs[key] < 0.6 * whole[1].needs[key]
-  assert whole[1].split == 0 and split[1].split > 0 and split[0].gradients < whole[0].gradients
+  assert whole[-1].needs[key] / 4 <= split[-1].needs[key] < 0.6 * whole[-1].needs[key]
+  assert whole[-1].split == 0 and split[-1].split > 0 and split[0].gradients < whole[0].gradients
   for a, b in zip(whole, split, strict=True):
-    assert a.flops == b.flops > 0 and a.needs[plan.PROGRAM] == b.needs[plan.PROGRAM] > 0
+    assert a.flops == b.flops > 0 and a.needs[memory.TEMPORARY] == b.needs[memory.TEMPORARY] > 0
   config.seeds = 3
-  more, _ = plan.stages(experiment('seeds'), topology.parse('8xh100'))
-  assert more[1].gradients == pytest.approx(3 * whole[1].gradients) and more[0].flops == whole[0].flops
+  more = plan.plan(experiment('seeds'), topology.parse('8xh100')).stages
+  assert more[-1].gradients == pytest.approx(3 * whole[-1].gradients) and more[0].flops == whole[0].flops
 
 
 @pytest.mark.whole
 def test_twice_the_devices_have_half_of_a_batch(experiment):
-  few, many = (plan.stages(experiment(), topology.parse(name))[0][1] for name in ('4xh100', '8xh100'))
+  few, many = (plan.plan(experiment(), topology.parse(name)).stages[-1] for name in ('4xh100', '8xh100'))
   assert many.flops == pytest.approx(few.flops / 2, rel=0.2) and many.steps == few.steps
 
 
 def test_gradients_and_weights_that_are_sent():
-  """By hand: 1,000 numbers on 8 devices, whole, and split over 4 of them."""
+  """By hand: 8,000 numbers on 8 devices, whole, and split over 4 of them."""
   mesh = jax.sharding.AbstractMesh((2, 4), ('data', 'fsdp'))
   x = jax.ShapeDtypeStruct((1000, 8), jnp.float32)
   spec = jax.sharding.PartitionSpec
@@ -84,31 +87,51 @@ def test_gradients_and_weights_that_are_sent():
 def test_it_is_printed_with_what_to_change(experiment, capsys):
   small = topology.parse('2x4xt4')
   small = small._replace(device=small.device._replace(memory=1e4))
-  plan.show(experiment(), small, Console(width=140))
+  plan_table.show(experiment(command=COMMAND), small, Console(width=140))
   text = capsys.readouterr().out
   assert 'made on 2 nodes of 4 T4' in text and 'Estimated, not measured' in text
   assert (
     "teacher: does not fit T4: raise run.mesh.fsdp (1) and set run.shard.teacher to 'auto', or lower" in text
   )
-  assert 'sbatch --nodes=2 --gpus-per-node=4 launch/slurm.sh' in text
+  assert (
+    'sbatch --nodes=2 --gpus-per-node=4 launch/slurm.sh --config=a.py --config.seeds=1 --workdir=' in text
+  )
+  assert [c for c in ('teacher', 'baseline', 'student') if f' {c} ' not in text] == []
 
 
 def test_what_does_not_divide_is_one_line(experiment, config):
   config.run.mesh.fsdp = 3
   with pytest.raises(KdjaxError, match='there are 8 devices'):
-    plan.stages(experiment(), topology.parse('8xh100'))
-  config.run.mesh.fsdp = 1
+    plan.plan(experiment(), topology.parse('8xh100'))
+  config.run.mesh.update(fsdp=1, tensor=16)
+  with pytest.raises(KdjaxError, match='run.mesh.tensor is 16, and a process has 8 devices'):
+    plan.plan(experiment(), topology.parse('4x8xh100'))
+  config.run.mesh.tensor = 1
+  config.teacher.source = 'ema'
+  with pytest.raises(KdjaxError, match="teacher.source is 'ema' and student.train.ema is 0"):
+    plan.plan(experiment(), topology.parse('8xh100'))
+  config.teacher.source = 'live'
   with pytest.raises(
     KdjaxError, match='teacher.train.batch_size is 16, which does not divide over 64 devices'
   ):
-    plan.stages(experiment(), topology.parse('8x8xh100'))
+    plan.plan(experiment(), topology.parse('8x8xh100'))
 
 
 @pytest.mark.whole
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='needs libtpu')
 def test_libtpu_counts_as_this_machine_does(experiment, eight_devices):
-  compiled, by = plan.stages(experiment('a'), topology.parse('v5e-8'))
-  estimated, _ = plan.stages(experiment('b'), topology.parse('8xh100'))
-  assert by == 'libtpu'
-  for a, b in zip(compiled, estimated, strict=True):
-    assert a.flops == pytest.approx(b.flops, rel=0.2) and a.needs[plan.PROGRAM] > 0
+  compiled = plan.plan(experiment('a'), topology.parse('v5e-8'))
+  estimated = plan.plan(experiment('b'), topology.parse('8xh100'))
+  assert 'by libtpu' in compiled.compiled
+  for a, b in zip(compiled.stages, estimated.stages, strict=True):
+    assert a.flops == pytest.approx(b.flops, rel=0.2) and a.needs[memory.TEMPORARY] > 0
+
+
+@pytest.mark.whole
+def test_tensor_divides_the_work_of_weights_that_it_splits(experiment, config):
+  one = plan.plan(experiment('one'), topology.parse('1xh100')).stages[-1]
+  config.run.mesh.tensor = 4
+  alike = plan.plan(experiment('alike'), topology.parse('4xh100')).stages[-1]
+  config.run.shard.update(teacher='auto', student='auto')
+  split = plan.plan(experiment('split'), topology.parse('4xh100')).stages[-1]
+  assert alike.flops == one.flops == 4 * split.flops

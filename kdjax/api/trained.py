@@ -17,8 +17,9 @@ from kdjax.nn import wrappers
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, trust
 from kdjax.runtime.files import user_path
+from kdjax.training import quantization_aware
 
-STAGE = {'seeds': [int], 'model': {'model': str}, 'fill?': dict}
+STAGE = {'seeds': [int], 'model': {'model': str}}
 
 
 class Trained:
@@ -68,19 +69,28 @@ class Trained:
     """The Flax module with its weights, for code that knows nothing of kdjax.
 
     Returns:
-      Of NNX the module with its state, to call, to `nnx.split`, to save with Orbax. Of Linen (module,
-      variables), for `module.apply(variables, …)`; a model of kdjax takes a dict and returns its taps.
+      Of NNX the module with its state, in evaluation mode, to call, to `nnx.split`, to save with Orbax. Of
+      Linen (module, variables), for `module.apply(variables, …)`; a model of kdjax takes a dict and returns
+      its taps.
 
     Raises:
       KdjaxError: for a function, which is no module.
     """
-    names = {'model': self.summary['model']}
-    trust.ask(names, self.summary.get('modules'), self.trust, self.folder / 'stage.json')
-    net = build.module(self.summary['model'], self.summary['fill'])
+    section, path = 'teacher' if self.stage == 'teacher' else 'student', self.folder / 'stage.json'
+    summary = files.read_json(path, STAGE | {'fill': dict}, saved_model.ANEW)
+    config = files.read_json(self.workdir / 'config.json', {section: dict}, saved_model.ANEW)
+    trust.ask({'model': summary['model']}, summary.get('modules'), self.trust, path)
+    net = build.module(summary['model'], summary['fill'])
     wrapped = wrappers.wrap(net)
     if isinstance(wrapped, wrappers.Function):
       raise KdjaxError(f'the {self.stage} is a function, and no module of Flax.')
-    return wrapped.merged(self.variables) if isinstance(wrapped, wrappers.Nnx) else (net, self.variables)
+    bits = build.rounding(config[section])['weight_bits']
+    variables = dict(quantization_aware.weights(self.variables, bits))
+    if not isinstance(wrapped, wrappers.Nnx):
+      return net, variables
+    module = wrapped.merged(variables)
+    module.eval()
+    return module
 
   def predict(self, inputs: Any, top: int = 1, batch: int = 256) -> list:
     """The most likely answers for examples, in their order.

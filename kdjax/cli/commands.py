@@ -83,9 +83,9 @@ def plan(command: str) -> None:
   chosen = experiment(command)
   from rich.console import Console
 
-  from kdjax.experiment import plan
+  from kdjax.experiment import plan_table
 
-  plan.show(chosen, topology, Console())
+  plan_table.show(chosen, topology, Console())
 
 
 def experiment(command: str):

@@ -16,8 +16,9 @@ from kdjax.runtime import files
 from kdjax.types import DataSet
 
 LISTS = {'train': 'qa.*.train.txt', 'test': 'qa.*.test.txt'}  # the authors'
+SUFFIXES = '.png', '.jpg', '.jpeg'
 ROW = {'image': str, 'question': str, 'answer': str, 'split': str}
-IN_IMAGE = re.compile(r'\s*(?:in|of|on)?\s*(?:the)?\s*(image\d+)\s*\??\s*$')
+IN_IMAGE = re.compile(r'\s+(?:(?:in|of|on)\s+)?(?:the\s+)?(image\d+)\s*\??\s*$')
 
 
 class Question(NamedTuple):
@@ -37,7 +38,7 @@ def read(root: Path) -> tuple[list[Question], Mapping[str, Path | bytes]]:
   table = next(iter(sorted(root.rglob('daquar*.jsonl'))), None)
   if all(tables.values()):
     asked = [q for split, path in tables.items() if path for q in _pairs(path, split)]
-    return asked, {p.stem: p for kind in ('png', 'jpg') for p in sorted(root.rglob(f'image*.{kind}'))}
+    return asked, {p.stem: p for p in sorted(root.rglob('image*')) if p.suffix.lower() in SUFFIXES}
   arrays_path = next(iter(sorted(root.rglob('daquar*.npz'))), None)
   if table is None or arrays_path is None:
     raise KdjaxError(
@@ -47,14 +48,14 @@ def read(root: Path) -> tuple[list[Question], Mapping[str, Path | bytes]]:
   arrays = numpy_arrays.read_npz(arrays_path, 'file of images', 100)
   if missing := {'jpeg', 'offset', 'name'} - arrays.keys():
     raise KdjaxError(f'{arrays_path} has no array {sorted(missing)[0]!r}: it has {", ".join(arrays)}.')
-  names = [str(name) for name in arrays['name']]
+  names = [str(name) for name in np.atleast_1d(arrays['name'])]
   content = numpy_arrays.packed_files(arrays, arrays_path, len(names))
   return _rows(table), dict(zip(names, content, strict=True))
 
 
 def _lines(path):
   try:
-    text = files.regular_file(path, 'file of questions').read_text(encoding='utf-8')
+    text = files.regular_file(path, 'file of questions').read_text(encoding='utf-8-sig')
   except (OSError, UnicodeDecodeError) as e:
     raise KdjaxError(f'cannot read the questions {path} ({files.first_line(e)}).') from e
   return [line.strip() for line in text.split('\n') if line.strip()]
@@ -79,6 +80,8 @@ def _rows(path):
       raise KdjaxError(f'{path}, line {number}: it is no JSON ({files.first_line(e)}).') from e
     if wrong := files.misfit(row, ROW):
       raise KdjaxError(f'{path}, line {number}: {wrong}.')
+    if row['split'] not in LISTS:
+      raise KdjaxError(f'{path}, line {number}: the split is {row["split"]!r}; it is train or test.')
     questions.append(Question(row['image'], row['question'], row['answer'], row['split']))
   return questions
 
@@ -120,8 +123,9 @@ def daquar(*, path: str = '', answers: Count = 100) -> DataSet:
   """`image`, `text` and the answer, one of the most frequent; 'group' is the photograph.
 
   Questions with another answer, or several, are left out of every split, as is usual for classifiers: 4,236
-  of the 5,673 test questions have one of 100. The split is the published one, by photograph; an eighth of
-  the training photographs is for validation. Photographs that are missing are left out with their questions.
+  of the 5,673 test questions have one of 100, four of them about two photographs that later copies lack. The
+  split is the published one, by photograph; an eighth of the training photographs is for validation.
+  Photographs that are missing are left out with their questions.
 
   Args:
     path: the folder of qa.894.raw.train.txt, qa.894.raw.test.txt and the images, at any depth; or of

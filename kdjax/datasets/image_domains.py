@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from kdjax.errors import KdjaxError, unknown
 from kdjax.input import class_folders, draw, images, numpy_arrays
 from kdjax.input.content import marks
@@ -46,7 +48,7 @@ def from_arrays(path: Path) -> list[Picture]:
   arrays = numpy_arrays.read_npz(path, 'file of images', 100)
   if missing := {'jpeg', 'offset', 'domain', 'label'} - arrays.keys():
     raise KdjaxError(f'{path} has no array {sorted(missing)[0]!r}: it has {", ".join(arrays)}.')
-  domains, labels = arrays['domain'], arrays['label']
+  domains, labels = np.atleast_1d(arrays['domain']), np.atleast_1d(arrays['label'])
   parts = numpy_arrays.packed_files(arrays, path, len(labels))
   if len(domains) != len(labels):
     raise KdjaxError(f'{path}: it has {len(labels):,} labels and {len(domains):,} domains.')

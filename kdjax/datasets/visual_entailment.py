@@ -15,6 +15,7 @@ from kdjax.types import DataSet
 CLASSES = ('entailment', 'neutral', 'contradiction')
 TABLES = {'train': 'esnlive_train.csv', 'validation': 'esnlive_dev.csv', 'test': 'esnlive_test.csv'}
 COLUMNS = {'image': 'Flickr30kID', 'text': 'hypothesis', 'label': 'gold_label'}
+SUFFIXES = '.jpg', '.jpeg', '.png'
 ROW = {'image': str, 'text': str, 'label': str}
 
 
@@ -41,7 +42,7 @@ def read_csv(path: Path) -> list[Row]:
     KdjaxError: if it lacks a column, or a label is none of the three.
   """
   try:
-    with files.regular_file(path, 'table').open(encoding='utf-8', newline='') as file:
+    with files.regular_file(path, 'table').open(encoding='utf-8-sig', newline='') as file:
       table = list(csv.DictReader(file))
   except (OSError, UnicodeDecodeError, csv.Error) as e:
     raise KdjaxError(f'cannot read the table {path} ({files.first_line(e)}).') from e
@@ -120,7 +121,8 @@ def visual_entailment(*, data_dir: str | None = None, path: str = '') -> DataSet
     if missing := [TABLES[split] for split, table in tables.items() if table is None]:
       raise KdjaxError(f'{root} has no {missing[0]}.')
     by_split = {split: read_csv(table) for split, table in tables.items() if table}
-    at: Mapping[str, Any] = {p.name: p for p in sorted(root.rglob('*.jpg'))}
+    photos = [p for p in sorted(root.rglob('*')) if p.suffix.lower() in SUFFIXES]
+    at: Mapping[str, Any] = {f'{p.stem}.jpg': p for p in photos}
     named = (*filter(None, tables.values()), *at.values())
   else:
     rows, by_split = read_json(root), {split: [] for split in TABLES}

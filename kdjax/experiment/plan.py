@@ -1,6 +1,7 @@
 """What a recipe takes on devices that are not here: memory, operations, time. The command `plan`."""
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -8,25 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import topologies
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from kdjax.experiment import stage_setup
+from kdjax.errors import KdjaxError
+from kdjax.experiment import redraw, stage_setup
+from kdjax.experiment.cohort import TRAINED
 from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
+from kdjax.input import splits
 from kdjax.nn import conv
 from kdjax.runtime import progress
 from kdjax.runtime.files import first_line
-from kdjax.runtime.program import program
 from kdjax.runtime.topology import Topology
-from kdjax.training import loss_weights, memory, partition, sharding
+from kdjax.training import loss_weights, memory, multi_step, partition, sharding
 from kdjax.training import step as steps
 from kdjax.training.setup import LoopConfig, Setup
 from kdjax.training.traced import Traced, member_functions, memory_advice, trace
-
-UTILISATION = 0.4  # the share of the peak of the operations that is assumed to be reached
-PROGRAM = 'for what a step makes on its way'
-LIBTPU = ', for want of libtpu: pip install libtpu'
 
 
 class Stage(NamedTuple):
@@ -55,40 +52,75 @@ class Stage(NamedTuple):
     return sum(self.needs.values())
 
 
-def stages(experiment: Experiment, topology: Topology) -> tuple[list[Stage], str]:
-  """(the stages that train, how their programs were compiled).
+class Plan(NamedTuple):
+  """The stages of a recipe on a topology, in the order in which they train.
+
+  Attributes:
+    stages: of them.
+    compiled: how the programs were compiled, in words.
+    uncounted: what the operations leave out, '' for nothing.
+  """
+
+  stages: list[Stage]
+  compiled: str
+  uncounted: str
+
+
+def plan(experiment: Experiment, topology: Topology) -> Plan:
+  """Plans all stages that train.
 
   Raises:
-    KdjaxError: where the sizes of the mesh, or a batch, do not fit the topology.
+    KdjaxError: as `validate.check` does, for these devices.
   """
   config = experiment.config
   how = LoopConfig.of(config['select'], config['run'])
-  mesh, compiled = _mesh(how, topology)
-  names = [] if experiment.teacher_is_published else ['teacher']
-  planned = []
+  mesh, reason = _mesh(how, topology)
+  check(experiment, mesh)
+  names = [stage for stage in TRAINED if stage != 'ceiling']
+  planned = {}
   with conv.portable(True):  # no convolutions of this CPU
-    for name in [*names, 'student']:
-      setup = stage_setup.setup(experiment, name, shapes_only=True)
-      section = 'teacher' if name == 'teacher' else 'student'
-      sharding.check_batch(setup.batch_size, mesh, f'{section}.train.batch_size')
-      planned.append(_stage(setup, how, mesh, compiled))
-  return planned, compiled
+    for name in names[experiment.teacher_is_published :]:
+      planned[name] = _stage(_setup(experiment, name), how, mesh)
+  if experiment.has_ceiling:
+    planned['ceiling'] = planned['baseline']._replace(name='ceiling')
+  whole = 'compiled for these devices by libtpu'
+  share = f"of a device's share of a batch, compiled for this machine{reason}"
+  loops = config['generator'] or config['on_policy']['share'] or config['generation']['seeds']
+  return Plan(
+    [planned[name] for name in TRAINED if name in planned],
+    whole if isinstance(mesh, jax.sharding.Mesh) else share,
+    'what is written or generated in training' * bool(loops),
+  )
+
+
+def _setup(experiment: Experiment, name: str) -> Setup:
+  """Of the members and seeds that train together."""
+  members = dict(list(experiment.members.items())[: experiment.config['run']['members_per_program']])
+  if name == 'teacher':
+    members = {'teacher': experiment}
+  i = 0 if redraw.apart(experiment.config, name) else None
+  return stage_setup.setup(experiment, name, members, i, shapes_only=True)
 
 
 def _mesh(how: LoopConfig, topology: Topology) -> tuple[Any, str]:
-  """(the mesh of the topology, what compiles for it: 'libtpu', or '' where none does)."""
-  sizes = sharding.axis_sizes(how.mesh, topology.count)
+  """(the mesh of the topology, why it is an abstract one): the latter where nothing here compiles for it."""
+  sizes, reason = sharding.axis_sizes(how.mesh, topology.count), ''
+  if sizes.get('tensor', 1) > topology.per_node:
+    raise KdjaxError(
+      f'run.mesh.tensor is {sizes["tensor"]}, and a process has {topology.per_node} devices of '
+      f'{topology.describe()}: lower it, and raise run.mesh.fsdp.'
+    )
   if topology.libtpu:
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')  # there is no TPU to ask
     try:
       with _quiet():
         devices = topologies.get_topology_desc(topology.libtpu, 'tpu').devices
-      return sharding.make_mesh(how.mesh, devices), 'libtpu'
+      return sharding.make_mesh(how.mesh, devices), ''
     except (RuntimeError, ImportError, NotImplementedError, ValueError) as e:
-      if 'libtpu' not in str(e):
-        progress.say(f'plan: libtpu cannot compile for {topology.describe()} ({first_line(e)})')
+      missing = not importlib.util.find_spec('libtpu')
+      reason = ', for want of libtpu: pip install libtpu' if missing else f' ({first_line(e)})'
   types = (jax.sharding.AxisType.Auto,) * len(sizes)
-  return jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types), ''
+  return jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types), reason
 
 
 @contextlib.contextmanager
@@ -110,23 +142,32 @@ def _batch(source: Any, size: int) -> dict[str, Any]:
   return {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in first.items()}
 
 
-def _stage(setup: Setup, how: LoopConfig, mesh: Any, compiled: str) -> Stage:
-  batch, tensor = _batch(setup.source, setup.batch_size), mesh.shape.get('tensor', 1)
-  traced = trace(setup, how, mesh, batch)
-  if compiled:
-    with progress.compiling(setup.name, f'for {mesh.size} devices, by {compiled}'):
+def _stage(setup: Setup, how: LoopConfig, mesh: Any) -> Stage:
+  batch = _batch(setup.source, setup.batch_size)
+  traced = trace(setup, how, mesh, batch, _resident(setup, how))
+  if isinstance(mesh, jax.sharding.Mesh):
+    with progress.compiling(setup.name, f'for {mesh.size} devices, by libtpu'):
       temporary, flops = _programs(traced, how, mesh, batch)
     flops /= mesh.size
-  else:  # a device's share of the batch, on one device of this machine, where seeds are trained one by one
+  else:  # a device's share of the batch, on one device of this machine
     one = setup._replace(batch_size=setup.batch_size // sharding.batch_parts(mesh))
-    here, share = sharding.make_mesh({}, jax.devices()[:1]), _batch(setup.source, one.batch_size)
-    alone = how._replace(mesh={}, shard={})
+    here, share = sharding.make_mesh({}, jax.devices('cpu')[:1]), _batch(setup.source, one.batch_size)
+    alone, specs = how._replace(mesh={}, shard={}), (traced.specs, traced.teacher_specs)
     with progress.compiling(setup.name, f'{progress.counted(one.batch_size, "example")}, on this machine'):
-      temporary, flops = (x / tensor for x in _programs(trace(one, alone, here, share), alone, here, share))
-    temporary *= len(setup.seeds)
+      temporary, flops = _programs(trace(one, alone, here, share), alone, here, share)
+    leaves = jax.tree.leaves(specs, is_leaf=_is_spec)
+    if any('tensor' in spec for spec in leaves):  # else each of its devices does the same
+      temporary, flops = temporary / mesh.shape['tensor'], flops / mesh.shape['tensor']
   gradients, split = _sent(traced, mesh)
-  needs = traced.needs | {PROGRAM: temporary}
+  needs = traced.needs | {memory.TEMPORARY: temporary}
   return Stage(setup.name, needs, flops, gradients, split, setup.steps, _advice(setup, how, mesh))
+
+
+def _resident(setup: Setup, how: LoopConfig) -> Mapping:
+  """The training data, where an accelerator of 16 GB would hold them."""
+  arrays = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) else None
+  small = arrays is not None and memory.size(arrays) < multi_step.SHARE * 16e9
+  return arrays if arrays is not None and (how.resident == 'yes' or small and how.resident == 'auto') else {}
 
 
 def _programs(traced: Traced, how: LoopConfig, mesh: Any, batch: Mapping) -> tuple[float, float]:
@@ -159,7 +200,7 @@ def _programs(traced: Traced, how: LoopConfig, mesh: Any, batch: Mapping) -> tup
     if member.parts > 1:  # a loop over parts is counted as one of them
       whole = lower(member_functions(setup, member._replace(parts=1), mesh=mesh)[1])
       operations = _compiled(whole, mesh)[1]
-    temporary = max(temporary, buffers)
+    temporary = max(temporary, buffers * (seeds if loops else 1))  # an accelerator trains seeds together
     flops += operations * (seeds if loops else 1)
   return temporary, flops
 
@@ -197,8 +238,11 @@ def _sent(traced: Traced, mesh: Any) -> tuple[float, float]:
 
 
 def _arrays(tree: Any, specs: Any) -> list[tuple[Any, Any]]:
-  leaves = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
-  return list(zip(jax.tree.leaves(tree), leaves, strict=True))
+  return list(zip(jax.tree.leaves(tree), jax.tree.leaves(specs, is_leaf=_is_spec), strict=True))
+
+
+def _is_spec(x: Any) -> bool:
+  return isinstance(x, jax.sharding.PartitionSpec)
 
 
 def _advice(setup: Setup, how: LoopConfig, mesh: Any) -> str:
@@ -209,62 +253,3 @@ def _advice(setup: Setup, how: LoopConfig, mesh: Any) -> str:
   advice = f'raise run.mesh.fsdp ({fsdp})' if fsdp < mesh.size else ''
   advice += f'{" and " * bool(advice)}set {" and ".join(whole)}' if whole else ''
   return ', or '.join(filter(None, [advice, memory_advice(setup, how)]))
-
-
-def step_seconds(stage: Stage, topology: Topology, fsdp: int) -> tuple[float, float]:
-  """(seconds of the operations of a step, of what is sent): the larger is the step, if they overlap.
-
-  Within a node, or a TPU's slice, devices send by their links; a group of 'fsdp' within a node too.
-  """
-  device = topology.device
-  far = device.network if topology.nodes > 1 and device.network else device.link
-  near = device.link if fsdp <= topology.per_node else far
-  return stage.flops / (UTILISATION * device.flops), stage.gradients / far + stage.split / near
-
-
-def show(experiment: Experiment, topology: Topology, console: Console) -> None:
-  """Prints the plan of every stage that trains, and the line that launches it."""
-  planned, compiled = stages(experiment, topology)
-  fsdp = sharding.axis_sizes(experiment.config['run']['mesh'], topology.count).get('fsdp', 1)
-  table = Table(box=box.SIMPLE_HEAD, title=f'{experiment.config["name"]} on {topology.describe()}')
-  table.title_justify = 'left'
-  for heading in ('on each device', *(stage.name for stage in planned)):
-    table.add_column(heading, justify='left' if heading == 'on each device' else 'right')
-  for purpose in planned[0].needs | planned[-1].needs:
-    table.add_row(purpose.removeprefix('for '), *(progress.size(s.needs.get(purpose, 0)) for s in planned))
-  table.add_section()
-  times = [step_seconds(stage, topology, fsdp) for stage in planned]
-  free = topology.device.memory
-  table.add_row('memory', *(f'{progress.size(s.memory)}, {s.memory / free:.0%}' for s in planned))
-  table.add_row('operations of a step', *(f'{s.flops / 1e12:.3g} TFLOP' for s in planned))
-  table.add_row('sent in a step', *(progress.size(s.gradients + s.split) for s in planned))
-  table.add_row('seconds of the operations', *(f'{t[0]:.3g}' for t in times))
-  table.add_row('seconds of what is sent', *(f'{t[1]:.3g}' for t in times))
-  table.add_row('steps', *(f'{s.steps:,}' for s in planned))
-  whole = [max(t) * s.steps for t, s in zip(times, planned, strict=True)]
-  table.add_row('in all', *(progress.duration(seconds) for seconds in whole))
-  console.print(table)
-  for line in _remarks(experiment, topology, planned, compiled):
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _remarks(experiment, topology, planned, compiled) -> list[str]:
-  """What the table assumes, what does not fit, and how to launch it."""
-  how = 'compiled for these devices by libtpu'
-  if not compiled:
-    how = f"of a device's share of a batch, compiled for this machine{LIBTPU * bool(topology.libtpu)}"
-  lines = [
-    f'Estimated, not measured: operations at {UTILISATION:.0%} of the peak in bfloat16, data in time, no '
-    f'evaluation. What a step makes on its way is {how}.'
-  ]
-  for stage in planned:
-    if stage.memory > topology.device.memory:
-      lines.append(f'{stage.name}: does not fit {topology.device.name}: {stage.advice}.')
-  if any(max(step_seconds(stage, topology, 1)) < 1e-3 for stage in planned):
-    lines.append('A step below a millisecond is shorter than its dispatch by the host: see run.dispatch.')
-  config = experiment.config
-  if config['teacher']['source'] == 'store':
-    lines.append("teacher.source is 'store': the student's steps are then without the teacher's operations.")
-  command = f'--config=RECIPE --workdir=/shared/runs/{config["name"]}'
-  lines.append(f'Launch: {topology.launch(program(), command)}')
-  return lines

@@ -1,6 +1,6 @@
 """Checks of an experiment before anything is written, compiled or trained."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import jax
 
@@ -28,8 +28,12 @@ from kdjax.training.schemes import on_policy
 TRAINED_TEACHER = get_args(settings.Taught)
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, mesh: Any = None) -> None:
   """Checks that an experiment can be run: its config, workdir, models and data.
+
+  Args:
+    experiment: the whole, not a member of its cohort.
+    mesh: the devices to train on; None for those here, whose memory is checked then.
 
   Raises:
     KdjaxError: for the first problem, with its config key.
@@ -39,7 +43,7 @@ def check(experiment: Experiment) -> None:
   _check_loop(experiment)
   for name, member in experiment.members.items():
     _check_redraw(member)
-    _check_models(member, f'cohort.{name}: ' if member.cohort else '')
+    _check_models(member, mesh, f'cohort.{name}: ' if member.cohort else '')
   data_checks.check(experiment)  # last: it may read for long
 
 
@@ -90,7 +94,7 @@ def _check_inputs(experiment, stage, prefix):
       experiment.cached(('size', *map(str, args)), lambda args=args: images.say_size(*args))
 
 
-def _check_models(experiment, prefix=''):
+def _check_models(experiment, planned, prefix=''):
   """Checks taps, shapes and options by tracing the models, the methods and the task."""
   if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
     task = experiment.config['task']['name']
@@ -98,7 +102,7 @@ def _check_models(experiment, prefix=''):
       f'data.labels hides class labels, and the task {task!r} has none that it can do without.'
     )
   data, config = experiment.data, experiment.config
-  mesh = sharding.make_mesh(config['run']['mesh'])
+  mesh = planned or sharding.make_mesh(config['run']['mesh'])
   sharding.check_parallel(config['run']['parallel'], mesh, config['run']['shard'])
   for stage in ('teacher', 'student'):
     _check_inputs(experiment, stage, prefix)
@@ -176,7 +180,7 @@ def _check_models(experiment, prefix=''):
       related,
       f'{prefix}{stage}',
     )
-    if stage == 'student' or not experiment.teacher_is_published:
+    if not planned and (stage == 'student' or not experiment.teacher_is_published):
       _check_memory(experiment, stage, method_state if stage == 'student' else ({}, {}), prefix)
 
 

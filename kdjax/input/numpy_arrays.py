@@ -88,6 +88,6 @@ def packed_files(arrays: Mapping[str, np.ndarray], path: Path, n: int) -> list[b
   """
   content, offset = arrays['jpeg'].tobytes(), arrays['offset']
   fits = offset.shape == (n + 1,) and offset.dtype.kind in 'iu'
-  if not fits or offset[0] < 0 or np.any(np.diff(offset) < 1) or offset[-1] > len(content):
+  if not fits or offset[0] < 0 or np.any(offset[1:] <= offset[:-1]) or offset[-1] > len(content):
     raise KdjaxError(f'{path}: its offsets are not where {n:,} images begin and end.')
   return [content[offset[i] : offset[i + 1]] for i in range(n)]

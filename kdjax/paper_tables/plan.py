@@ -29,7 +29,7 @@ from kdjax.training.setup import LoopConfig
 REPEATS = 3
 STEP = {'step_s': files.NUMBER, 'start_s': files.NUMBER}
 CARDS = ('a100', 'h100', 'v5e')
-UTILISATION = 0.2  # the share of a card's peak that is assumed to be reached
+UTILISATION = 0.2  # the share of a card's peak that is assumed to be reached: small convolutions
 
 
 def plan(table: Table, units: Mapping[str, Unit], cells: Mapping, scale: str, workdir: Path) -> Group:

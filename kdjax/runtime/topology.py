@@ -19,8 +19,7 @@ class Device(NamedTuple):
     name: as its maker writes it.
     memory: bytes.
     flops: operations a second.
-    bandwidth: of the memory, bytes a second.
-    link: bytes a second that a device sends to those of its node, or on a TPU of its slice.
+    link: bytes a second that a device sends to those of its node, or on a TPU of its slice, by all its links.
     network: bytes a second that a device sends to other nodes; 0 on a TPU, whose slice is one network.
     node: devices of a node, or of a TPU host.
     cores: of a chip, as the maker counts them in the names of slices; 0 for a GPU.
@@ -29,7 +28,6 @@ class Device(NamedTuple):
   name: str
   memory: float
   flops: float
-  bandwidth: float
   link: float
   network: float
   node: int
@@ -37,20 +35,20 @@ class Device(NamedTuple):
 
 
 DEVICES = {
-  'v4': Device('TPU v4', 32 * GB, 275 * T, 1228 * GB, 150 * GB, 0, 4, 2),
-  'v5e': Device('TPU v5e', 16 * GB, 197 * T, 819 * GB, 100 * GB, 0, 4, 1),
-  'v5p': Device('TPU v5p', 95 * GB, 459 * T, 2765 * GB, 300 * GB, 0, 4, 2),
-  'v6e': Device('TPU v6e', 32 * GB, 918 * T, 1640 * GB, 224 * GB, 0, 4, 1),
-  'a100': Device('A100', 80 * GB, 312 * T, 2039 * GB, 300 * GB, 25 * GB, 8),
-  'h100': Device('H100', 80 * GB, 989 * T, 3350 * GB, 450 * GB, 50 * GB, 8),
-  'h200': Device('H200', 141 * GB, 989 * T, 4800 * GB, 450 * GB, 50 * GB, 8),
-  'b200': Device('B200', 180 * GB, 2250 * T, 8000 * GB, 900 * GB, 50 * GB, 8),
-  'l4': Device('L4', 24 * GB, 121 * T, 300 * GB, 32 * GB, 3 * GB, 8),
-  't4': Device('T4', 16 * GB, 65 * T, 320 * GB, 16 * GB, 3 * GB, 4),
+  'v4': Device('TPU v4', 32 * GB, 275 * T, 300 * GB, 0, 4, 2),
+  'v5e': Device('TPU v5e', 16 * GB, 197 * T, 200 * GB, 0, 4, 1),
+  'v5p': Device('TPU v5p', 95 * GB, 459 * T, 600 * GB, 0, 4, 2),
+  'v6e': Device('TPU v6e', 32 * GB, 918 * T, 400 * GB, 0, 4, 1),
+  'a100': Device('A100', 80 * GB, 312 * T, 300 * GB, 25 * GB, 8),
+  'h100': Device('H100', 80 * GB, 989 * T, 450 * GB, 50 * GB, 8),
+  'h200': Device('H200', 141 * GB, 989 * T, 450 * GB, 50 * GB, 8),
+  'b200': Device('B200', 180 * GB, 2250 * T, 900 * GB, 50 * GB, 8),
+  'l4': Device('L4', 24 * GB, 121 * T, 32 * GB, 3 * GB, 8),
+  't4': Device('T4', 16 * GB, 65 * T, 16 * GB, 3 * GB, 4),
 }
 # Chips -> how libtpu lays them out, of the chips whose slices have two axes.
 FLAT = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
-EXAMPLES = "'v5e-256' (a slice as Google Cloud names it), '8xh100' (one node), '4x8xh100' (four nodes)"
+EXAMPLES = "'v5e-256' (a slice of Google Cloud), '8xh100' (a node, of at most 8), '4x8xh100' (four nodes)"
 
 
 class Topology(NamedTuple):
@@ -91,11 +89,13 @@ class Topology(NamedTuple):
 
 
 def cube(chips: int) -> tuple[int, int, int] | None:
-  """The most even three sides of a slice of so many chips, each 1, 2 or a multiple of 4; None for none."""
-  sides = [n for n in range(1, chips + 1) if chips % n == 0 and (n in (1, 2) or n % 4 == 0)]
-  shapes = [(a, b, chips // a // b) for a in sides for b in sides if a <= b <= chips // a // b in sides]
-  shapes = [s for s in shapes if s[0] * s[1] * s[2] == chips]
-  return min(shapes, key=lambda s: s[2] - s[0]) if shapes else None
+  """The three sides of a slice of v4 or v5p with so many chips, as Google Cloud lists them; None for none."""
+  if chips == 4:
+    return 2, 2, 1
+  sides = [n for n in range(2, chips + 1) if chips % n == 0 and (n == 2 or n % 4 == 0)]
+  shapes = [(a, b, chips // a // b) for a in sides for b in sides if a * b <= chips]
+  shapes = [s for s in shapes if s[0] * s[1] * s[2] == chips and s[2] in sides and s[0] <= s[1] <= s[2]]
+  return min(shapes, key=lambda s: s[2] - s[0], default=None)
 
 
 def parse(text: str) -> Topology:
@@ -108,11 +108,12 @@ def parse(text: str) -> Topology:
   if (match := re.fullmatch(r'(v\d\w?)-(\d{1,6})', name)) and (device := DEVICES.get(match[1])):
     count, extra = divmod(int(match[2]), device.cores)
     per_node = min(device.node, count)
-    flat = match[1] not in ('v5e', 'v6e') or count in FLAT
-    if count and not extra and count % per_node == 0 and flat:
+    exists = count in FLAT if device.cores == 1 else cube(count)
+    if exists and not extra:
       return Topology(device, count // per_node, per_node)
   elif match := re.fullmatch(r'(?:(\d{1,5})x)??(\d{1,3})x([a-z]\w*)', name):
     kind, nodes, per_node = match[3], int(match[1] or 1), int(match[2])
-    if kind in DEVICES and not DEVICES[kind].cores and nodes and per_node:
-      return Topology(DEVICES[kind], nodes, per_node)
+    device = DEVICES.get(kind)
+    if device and not device.cores and nodes and 0 < per_node <= device.node:
+      return Topology(device, nodes, per_node)
   raise KdjaxError(f'--topology is {text!r}: it is {EXAMPLES}; the devices are {", ".join(DEVICES)}.')

@@ -10,6 +10,8 @@ import jax
 from kdjax.errors import KdjaxError
 from kdjax.runtime import progress
 
+TEMPORARY = 'for what a step makes on its way'
+
 
 def size(tree: Any) -> int:
   """Bytes of all arrays, or shapes, of a tree."""
@@ -19,7 +21,7 @@ def size(tree: Any) -> int:
 def temporary(compiled: Any) -> dict[str, int]:
   """Bytes of the temporary buffers of a compiled step on each device; {} where the backend does not tell."""
   analysis = compiled.memory_analysis()
-  return {'for what a step makes on its way': analysis.temp_size_in_bytes} if analysis else {}
+  return {TEMPORARY: analysis.temp_size_in_bytes} if analysis else {}
 
 
 def free(mesh: jax.sharding.Mesh) -> float:
