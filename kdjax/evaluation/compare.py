@@ -13,6 +13,7 @@ import numpy as np
 from kdjax import registry, report
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import (
+  caption_metrics,
   class_results,
   cost,
   domain_results,
@@ -22,6 +23,7 @@ from kdjax.evaluation import (
   significance,
 )
 from kdjax.input import splits
+from kdjax.nn.layers import without_features
 from kdjax.runtime import files, progress
 from kdjax.tasks import classification
 from kdjax.training import sharding
@@ -132,7 +134,7 @@ def compare(experiment: Any) -> Compared:
     'metric': task.metric,
     'higher_is_better': task.higher_is_better,
     'stages': stages,
-    'references': _references(task, data),
+    'references': _references(task, data, data.dataset.splits[config['data']['test']]),
     **_significance(stages, task, len(data.test)),
     **({'modality_robustness': robustness} if robustness else {}),
     **({'exports': exported} if (exported := exports.recorded(experiment.workdir)) else {}),
@@ -189,7 +191,7 @@ def _costs(experiment, variables):
     test = experiment.data.test
     measured = {k: (model, jax.tree.map(lambda x: x[0], v)) for k, (model, v) in each.items()}
     taps = experiment.task.outputs(experiment.data.dataset)
-    return cost.measure(measured, test.take(np.arange(min(256, len(test)))), taps)
+    return cost.measure(measured, without_features(test.take(np.arange(min(256, len(test))))), taps)
 
   costs = experiment.cached(('costs', *sorted(each)), measure)
   missing = dict.fromkeys(next(iter(costs.values()), {}))
@@ -283,14 +285,14 @@ def _losses(config) -> dict[str, str]:
   return terms
 
 
-def _references(task, data) -> dict[str, float]:
+def _references(task, data, examples) -> dict[str, float]:
   """Scores of answers that need no model; {} where the data are not in memory."""
   if not all(isinstance(source, splits.InMemorySplit) for source in (data.train, data.test)):
     return {}
   train, test = data.train.arrays, data.test.arrays
   rules = data.dataset.heuristics if task.label == 'class' else {}
   scores = {k: classification.scored(rule(test), test['label'], task.metric) for k, rule in rules.items()}
-  return task.references(train, test) | scores
+  return task.references(train, test) | scores | caption_metrics.references(data, examples, task.metric)
 
 
 def hardware() -> str:

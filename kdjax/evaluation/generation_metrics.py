@@ -1,4 +1,4 @@
-"""Metrics of the responses of a language model: ROUGE-L and exact match."""
+"""Metrics of the responses of a language model: ROUGE-L and exact match; of captions those of their own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.evaluation import caption_metrics
 from kdjax.input import pipeline
 from kdjax.input import tokenizer as tokenizers
-from kdjax.nn import generate
+from kdjax.nn import beam_search, generate
 from kdjax.runtime.progress import bar
 from kdjax.training import sharding
 from kdjax.types import Model
@@ -39,18 +40,34 @@ def rouge_l(references: Sequence[str], written: Sequence[str]) -> float:
   return float(np.mean([scorer.score(a, b)['rougeL'].fmeasure for a, b in pairs]))
 
 
+def check_package(wanted: bool) -> None:
+  """Raises KdjaxError if the package rouge-score is wanted and not there."""
+  if wanted and find_spec('rouge_score') is None:
+    raise KdjaxError('generation is scored with ROUGE-L: pip install rouge-score, or set generation.seeds=()')
+
+
 def room(tokenizer: Any, settings: Mapping, prompt_length: int) -> tuple[int, int]:
   """(length of the longest prompt, of the longest response) in tokens.
 
   Raises:
-    KdjaxError: for data without text, or without the package rouge-score.
+    KdjaxError: for data without text.
   """
   if tokenizer is None:
     raise KdjaxError("generation needs examples with a 'text' and a 'response', and the data have no text.")
-  if find_spec('rouge_score') is None:
-    raise KdjaxError('generation is scored with ROUGE-L: pip install rouge-score, or set generation.seeds=()')
   longest_prompt = tokenizers.longest(tokenizer, prompt_length)
   return longest_prompt, settings['length'] or tokenizer.truncation['max_length'] - longest_prompt
+
+
+def writer(apply: Callable, tokenizer: Any, length: int, settings: Mapping) -> Callable:
+  """`generate(variables, batch, rng)` by the settings: a beam search where they have more than one beam.
+
+  This one writes no unknown words.
+  """
+  end, unknown = tokenizers.end(tokenizer), tokenizers.unknown(tokenizer)
+  if settings['beams'] > 1:
+    never = () if unknown is None else (unknown,)
+    return beam_search.make_search(apply, end, length, settings['beams'], never=never)
+  return generate.make_generate(apply, end, length, settings['temperature'])
 
 
 def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int) -> Callable:
@@ -59,7 +76,7 @@ def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
   Ids are -1 where there is no token; the variables are stacked over S seeds.
   """
   longest_prompt, length = room(tokenizer, settings, prompt_length)
-  write = generate.make_generate(model.apply, tokenizers.end(tokenizer), length, settings['temperature'])
+  write = writer(model.apply, tokenizer, length, settings)
 
   def written(variables, batch, seed):
     prompts, responses = generate.prompts(batch, longest_prompt), []
@@ -74,10 +91,11 @@ def make_write(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
 
 
 def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: int, mesh, batch_size: int):
-  """`score(variables, source, examples, title) -> {name: f64 [S]}`, of models stacked over S seeds.
+  """`score(variables, source, examples, title) -> ({name: f64 [S]}, texts)`, of models stacked over S seeds.
 
   'rouge_l' and 'exact_match', the share of responses with every token right, are means over the sampling
-  seeds; 'rouge_l (seed 10)' is of one.
+  seeds; 'rouge_l (seed 10)' is of one. Captions, examples with 'references', have `caption_metrics` instead,
+  means over the sampling seeds, and their texts str [N] of the first for each model, if all were written.
 
   Args:
     model: a language model.
@@ -97,8 +115,9 @@ def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
     n = min(settings['examples'] or len(source), len(source))
     rows = np.linspace(0, len(source) - 1, n).astype(int)
     subset: Any = RowSubset(source, rows)  # has what `eval_batches` reads
-    references = [examples[int(i)]['response'] for i in rows]
-    variables, scores = jax.device_put(variables, whole), {}
+    chosen = [{k: v for k, v in examples[int(i)].items() if k in ('response', 'references')} for i in rows]
+    references = [e['response'] for e in chosen]
+    variables, scores, captions, first = jax.device_put(variables, whole), {}, [], []
     for seed in settings['seeds']:
       texts, correct = [], []
       with bar(f'{title or "writing"}, sampling seed {seed}', n, 'example') as shown:
@@ -109,10 +128,18 @@ def make_score(model: Model, tokenizer: Any, settings: Mapping, prompt_length: i
             texts.append([tokenizers.spell(one, vocabulary) for one in written])
             correct.append([np.array_equal(one[one >= 0], truth) for one in written])
           shown.update(len(texts))
-      by_model = zip(*texts, strict=True)
+      by_model = list(zip(*texts, strict=True))
+      if 'references' in chosen[0]:
+        each = [caption_metrics.score([e['references'] for e in chosen], texts) for texts in by_model]
+        captions.append({k: np.array([one[k] for one in each]) for k in each[0]})
+        first = first or [np.array(texts) for texts in by_model]
+        continue
       scores[f'rouge_l (seed {seed})'] = np.array([rouge_l(references, each) for each in by_model])
       scores.setdefault('exact', []).append(np.mean(correct, 0))
+    if captions:
+      means = {k: np.mean([one[k] for one in captions], 0) for k in captions[0]}
+      return means, first if n == len(source) else []
     exact = {'exact_match': np.mean(scores.pop('exact'), 0)}
-    return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores
+    return {'rouge_l': np.mean(list(scores.values()), 0)} | exact | scores, []
 
   return score

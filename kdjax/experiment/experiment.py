@@ -12,7 +12,7 @@ import numpy as np
 from kdjax import pretrained, settings
 from kdjax.errors import KdjaxError, explained
 from kdjax.evaluation import generation_metrics
-from kdjax.experiment import build, initial_weights, load
+from kdjax.experiment import build, features, initial_weights, load
 from kdjax.experiment.cohort import member_config
 from kdjax.experiment.few_labels import few_labels
 from kdjax.input import pipeline, splits, tokenizer
@@ -108,6 +108,7 @@ class Experiment:
   def data(self) -> load.Data:
     if self.cohort:
       return self.cohort.data
+    attach = {'attach': features.make_attach(self.config)} if self.config['data']['features'] else {}
     data = load.data(
       self.config['data'],
       self.workdir,
@@ -116,6 +117,7 @@ class Experiment:
       self.cache,
       self.task.label,
       self.config['teacher']['outputs'],
+      **attach,
     )
     labels = getattr(data.validation, 'arrays', {}).get('label')
     if self.task.label and labels is not None and not known_labels(self.task.label, labels):
@@ -227,17 +229,21 @@ class Experiment:
     return self.cached(('evaluator', self.architecture(stage)), make)
 
   def _with_generation(self, stage, evaluate, mesh, size):
-    """`evaluate`, which on the test split also scores generated responses."""
-    config = self.config['data']
-    settings = self.data.tokenizer, self.config['generation'], config['prompt_length']
+    """`evaluate`, which on the test split also scores generated responses, and captions on any other."""
+    config, data = self.config['data'], self.data
+    settings = data.tokenizer, self.config['generation'], config['prompt_length']
     score = generation_metrics.make_score(self.model(stage), *settings, mesh, size)
 
     def evaluate_and_score(variables, source, title=''):
       evaluated = evaluate(variables, source, title)
-      if source is not self.data.test:
+      more = {} if self.task.prompted else {'validation': data.validation, **data.also}
+      known = more | {config['test']: data.test}
+      split = next((name for name, own in known.items() if own is source), None)
+      if split is None:
         return evaluated
-      examples = splits.examples_of(self.data.dataset, config['test'])
-      return evaluated._replace(metrics=evaluated.metrics | score(variables, source, examples, title))
+      scores, texts = score(variables, source, splits.examples_of(data.dataset, split), title)
+      gathered = [g | {'written': t} for g, t in zip(evaluated.gathered, texts, strict=bool(texts))]
+      return evaluated._replace(metrics=evaluated.metrics | scores, gathered=gathered or evaluated.gathered)
 
     return evaluate_and_score
 

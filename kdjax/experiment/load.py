@@ -120,10 +120,12 @@ def data(
   cache: str = '',
   label: str = 'class',
   outputs: str = '',
+  attach: Callable = lambda split: split,
 ) -> Data:
   """The data of `config.data`, read and encoded for a task that reads such a `label`.
 
-  Decoded splits are cached in `cache`; `outputs` are the `teacher.outputs`, which become keys of examples.
+  Decoded splits are cached in `cache`; `outputs` are the `teacher.outputs`, which become keys of examples,
+  and `attach` adds more of them to a split.
   """
   precomputed_ = precomputed.load(outputs, workdir / 'teacher' / 'outputs')
   source = dataset(config, data_dir, label)
@@ -147,7 +149,8 @@ def data(
     vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges, label
   )
 
-  relevant = {k: v for k, v in config.items() if k not in ('labels', 'test', 'also', 'transfer', 'memory')}
+  later = ('labels', 'test', 'also', 'transfer', 'memory', 'features')
+  relevant = {k: v for k, v in config.items() if k not in later}
   identity = (
     json.dumps(relevant, sort_keys=True),
     source.fingerprint,
@@ -161,7 +164,7 @@ def data(
   cache_path = decoded_cache.cache_path(cache, source.files, *identity)
 
   def read(split):
-    examples = splits_.read(source, split, encode, config['memory'], cache_path)
+    examples = attach(splits_.read(source, split, encode, config['memory'], cache_path))
     return (
       precomputed.attached(examples, precomputed_.of(split, examples, ranges)) if precomputed_ else examples
     )

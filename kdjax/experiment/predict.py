@@ -15,6 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from kdjax.errors import KdjaxError
+from kdjax.evaluation import generation_metrics
 from kdjax.evaluation.modality_robustness import modalities
 from kdjax.experiment import build, trained_model
 from kdjax.input import audio_files, images
@@ -275,7 +276,9 @@ def predictor(interface: Mapping[str, Any], tokenizer: Tokenizer | None, forward
     forward: `(batch) -> taps`.
   """
   example = {k: np.zeros(shape, dtype) for k, (shape, dtype) in interface['example'].items()}
+  task = build.task(interface['task'])
   keys = {m: key for m, key in modalities(interface['inputs'], example).items() if key in example}
+  keys = {m: key for m, key in keys.items() if task.prompted or key != 'text'}
   encode = encoding.make_encode(
     tokenizer, prompt_length=interface['prompt_length'], ranges=interface['ranges'] or None
   )
@@ -285,17 +288,21 @@ def predictor(interface: Mapping[str, Any], tokenizer: Tokenizer | None, forward
     classes=interface['classes'],
     rate=interface['rate'],
     tokenizer=tokenizer,
-    task=build.task(interface['task']),
+    task=task,
     encode=encode,
     forward=forward,
   )
 
 
 def _writer(apply, tokenizer, interface) -> Callable:
-  """`write(variables, batch)`: the likeliest response to each prompt, as taps for `Task.answer`."""
+  """`write(variables, batch)`: the likeliest response to each prompt, as taps for `Task.answer`.
+
+  By a beam search where the comparison has one, else a token at a time.
+  """
   prompt_length = tokenizers.longest(tokenizer, interface['prompt_length'])
   length = interface['text_length'] - prompt_length
-  write = generate.make_generate(apply, tokenizers.end(tokenizer), length, temperature=0)
+  settings = {'beams': interface.get('beams', 1), 'temperature': 0}
+  write = generation_metrics.writer(apply, tokenizer, length, settings)
 
   def forward(variables, batch):
     written = write(variables, generate.prompts(batch, prompt_length), jax.random.key(0))

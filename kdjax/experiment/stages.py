@@ -9,13 +9,14 @@ from jax.experimental import multihost_utils
 
 from kdjax import registry, teacher_store
 from kdjax.errors import KdjaxError, unknown
-from kdjax.experiment import build, redraw
+from kdjax.experiment import build, redraw, written
 from kdjax.experiment.cohort import TRAINED
 from kdjax.experiment.experiment import PUBLISHED, Experiment
 from kdjax.experiment.stage_setup import seed_folder, setup
 from kdjax.experiment.validate import check
 from kdjax.experiment.workdir import agree, check_workdir, claim_workdir
 from kdjax.input import splits
+from kdjax.nn.layers import without_features
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, progress, signals, trust, workdir_lock
 from kdjax.runtime.config_tree import digest
@@ -151,6 +152,7 @@ def _train(experiment, stage, members, how, folder, i, stopped):
     sources = {m.config['teacher']['source'] for m in members.values()}
     if 'store' in sources and not teacher_store.finished(teacher_store.folder(experiment)):
       teacher_store.build(experiment, training)
+    training = written.by_teacher(experiment, training)
     training = teacher_store.use_store(experiment, training, sources, folder)
   trained = trainer.train(training, how, folder, redraw.order(experiment.config, stage, i or 0), stopped)
   return {name: summary | quantization for name, summary in trained.items()}
@@ -180,7 +182,9 @@ def _write_summary(experiment, stage, trained):
       'classes': experiment.data.dataset.classes,
       'rate': experiment.data.dataset.rate,
       'ranges': experiment.data.ranges,
-      'example': {k: (v.shape[1:], str(v.dtype)) for k, v in experiment.data.test.take([0]).items()},
+      'example': {
+        k: (v.shape[1:], str(v.dtype)) for k, v in without_features(experiment.data.test.take([0])).items()
+      },
       'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     },
   )

@@ -31,7 +31,8 @@ class Trained(NamedTuple):
     variables: its weights.
     interface: all that stands between a user's files and the arrays of the model, as plain JSON: 'task' (the
       dict of the config), 'inputs' (model input -> batch key), 'example' (batch key -> [shape, dtype] of one
-      example), 'classes', 'rate' (of sounds), 'ranges' (of floats), 'text_length', 'prompt_length'.
+      example), 'classes', 'rate' (of sounds), 'ranges' (of floats), 'text_length', 'prompt_length',
+      'beams' (of what it writes).
     tokenizer: of texts, cut to the model's length; None for a model without.
     attributes: the dict of the model in a config.
     seed: of the training.
@@ -100,6 +101,7 @@ def load(
     'ranges': ranges,
     'text_length': config['data'].get('text_length', 0),
     'prompt_length': config['data'].get('prompt_length', 0),
+    'beams': config.get('generation', {}).get('beams', 1),
   }
   variables = finite.check(variables, str(path), 'train it anew')
   rounding = build.rounding(config[section])

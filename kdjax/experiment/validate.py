@@ -7,7 +7,7 @@ import jax
 from kdjax import settings
 from kdjax.errors import KdjaxError, explained
 from kdjax.evaluation import generation_metrics
-from kdjax.experiment import build, data_checks, redraw, validate_config
+from kdjax.experiment import build, data_checks, redraw, validate_config, written
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
@@ -145,7 +145,16 @@ def _check_models(experiment, planned, prefix=''):
   if writer := on_policy.writer(config, data.tokenizer):
     rewrite = on_policy.make_rewrite(experiment.model(writer.who), writer)
     jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+  if config['teacher']['writes']:
+    written.check(config, data)
+    if source not in TRAINED_TEACHER or config['teacher']['outputs']:
+      raise KdjaxError(f'{prefix}teacher.writes needs a teacher that is a model: set it to 0.')
+  if not experiment.task.prompted and not config['generation']['seeds']:
+    raise KdjaxError('captions are scored by what is written: set generation.seeds=(0,).')
+  if not experiment.task.prompted and any(config['modality_robustness'].values()):
+    raise KdjaxError('captions are of an image alone: set modality_robustness.subsets=False and noise=().')
   if config['generation']['seeds']:
+    generation_metrics.check_package(experiment.task.prompted)
     for stage in outputs:
       settings_ = data.tokenizer, config['generation'], config['data']['prompt_length']
       write = generation_metrics.make_write(experiment.model(stage), *settings_)

@@ -23,6 +23,7 @@ from kdjax.export import program as programs
 from kdjax.export.program import Program
 from kdjax.runtime import progress
 from kdjax.runtime.progress import say
+from kdjax.training.evaluate import primary
 from kdjax.types import modalities
 
 CALIBRATION = 200  # examples
@@ -141,11 +142,12 @@ def measured(
   for name, path in folders_of.items():
     evaluated = measure.evaluate(folders.read(path, trusted=True), task, test, f'{name}: {split}')
     compared = measure.against(task, of_float, evaluated)
+    metric, higher = primary(task, compared['metrics'])
     results[name] = {
-      'metric': task.metric,
-      'higher_is_better': task.higher_is_better,
-      'value': compared['metrics'][task.metric],
-      'float_value': compared['float_metrics'][task.metric],
+      'metric': metric,
+      'higher_is_better': higher,
+      'value': compared['metrics'][metric],
+      'float_value': compared['float_metrics'][metric],
       'stage': stage,
       'seed': trained.seed,
       **compared,

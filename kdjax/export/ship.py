@@ -79,6 +79,8 @@ def ship(
     raise KdjaxError('a cohort has several students: set --workdir to the folder of one of them.')
   if not experiment.trained('student'):
     raise KdjaxError(f'{experiment.workdir} holds no finished student: run the student first.')
+  if not experiment.task.prompted:
+    raise KdjaxError('ship scores what a model outputs, and captions are written: take the command export.')
   _check(experiment, form, trusted)
   forms = [Form('float', '', 'none', experiment.workdir, 'student')]
   forms += [Form(f'int{bits}', f'int{bits}', 'none', experiment.workdir, 'student') for bits in BITS[1:]]

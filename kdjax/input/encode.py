@@ -29,8 +29,9 @@ def make_encode(
 ) -> Callable:
   """`encode(examples) -> {key: array}`, a row an example; a text gets '<key>/mask' and `COUNTED` too.
 
-  Examples with a 'text' and a 'response' get one sequence of both, 'text', of which 'text/response' and
-  'text/target' say what belongs to the response; see `tokenizer.encode_pairs`.
+  Examples with a 'response' get one sequence of it and their 'text', if they have one: 'text', of which
+  'text/response' and 'text/target' say what belongs to the response; see `tokenizer.encode_pairs`. Other
+  responses that would be right too, 'references', are in no batch.
 
   Args:
     tokenizer: the tokenizer of texts, from `tokenizer.cut`.
@@ -87,7 +88,7 @@ def make_encode(
 
   def dialogue(prompts, responses):
     assert tokenizer is not None  # `encode` is made with one where there are texts
-    encoded = tokenizers.encode_pairs(tokenizer, prompts, responses, prompt_length)
+    encoded = tokenizers.encode_pairs(tokenizer, prompts or None, responses, prompt_length)
     arrays = {f'text{key}': value for key, value in encoded.items()}
     return arrays | counts('text', arrays['text'], arrays['text/mask'], arrays['text/cut'])
 
@@ -97,9 +98,9 @@ def make_encode(
     for name, example in zip(names, examples, strict=True):
       if example.keys() != examples[0].keys():
         raise KdjaxError(f'{name} has {", ".join(example)}, and others have {", ".join(keys)}.')
-    if 'text' in keys and 'response' in keys:
-      keys = [k for k in keys if k not in ('text', 'response')]
-      arrays |= dialogue(*([e[k] for e in examples] for k in ('text', 'response')))
+    if 'response' in keys:
+      keys = [k for k in keys if k not in ('text', 'response', 'references')]
+      arrays |= dialogue(*([e[k] for e in examples if k in e] for k in ('text', 'response')))
     for key in keys:
       arrays |= column(key, [e[key] for e in examples], names)
     return arrays
@@ -223,7 +224,7 @@ def with_vocabulary_classes(dataset: DataSet, tokenizer: Tokenizer | None, promp
   Raises:
     KdjaxError: if the tokenizer has no end, or prompts leave no room.
   """
-  if tokenizer is None or not {'text', 'response'} <= dataset.splits['train'][0].keys():
+  if tokenizer is None or 'response' not in dataset.splits['train'][0]:
     return dataset
   tokenizers.end(tokenizer)
   fingerprint = files.fingerprint(dataset.fingerprint, tokenizers.longest(tokenizer, prompt_length))

@@ -201,7 +201,7 @@ def targets(ids, response, like=np):
 
 
 def encode_pairs(
-  tokenizer: Tokenizer, prompts: Sequence[str], responses: Sequence[str], prompt_length: int = 0
+  tokenizer: Tokenizer, prompts: Sequence[str] | None, responses: Sequence[str], prompt_length: int = 0
 ) -> dict[str, np.ndarray]:
   """A prompt, its response and the end token as one text, padded on the right; for `cut` tokenizers.
 
@@ -209,6 +209,7 @@ def encode_pairs(
   is too long has no end token.
 
   Args:
+    prompts: None for responses to something else, such as an image: each then begins with the end token.
     prompt_length: the longest prompt in tokens; 0 for half of a text.
 
   Returns:
@@ -220,12 +221,16 @@ def encode_pairs(
   """
   max_prompt, length = longest(tokenizer, prompt_length), max_length(tokenizer)
   pad_id, end_id = _pad_id(tokenizer), end(tokenizer)
-  ids = np.full((len(prompts), length), pad_id, np.int32)
+  ids = np.full((len(responses), length), pad_id, np.int32)
   mask, response = np.zeros((2, *ids.shape), bool)
-  cut = np.zeros(len(prompts), bool)
-  encodings = (_encoded(tokenizer, texts, add_special_tokens=False) for texts in (prompts, responses))
-  for row, (full_prompt, response_ids) in enumerate(zip(*map(_whole, encodings), strict=True)):
-    if not full_prompt:
+  cut = np.zeros(len(responses), bool)
+
+  def whole(texts):
+    return _whole(_encoded(tokenizer, texts, add_special_tokens=False))
+
+  full_prompts = [[end_id]] * len(responses) if prompts is None else whole(prompts)
+  for row, (full_prompt, response_ids) in enumerate(zip(full_prompts, whole(responses), strict=True)):
+    if prompts and not full_prompt:
       raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')
     prompt_ids = full_prompt[-max_prompt:]
     sequence = [*prompt_ids, *response_ids, end_id]

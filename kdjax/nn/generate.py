@@ -1,4 +1,7 @@
-"""Generation by a language model: prompts padded on the right, each row continued from its own length."""
+"""Generation by a language model: prompts padded on the right, each row continued from its own length.
+
+`make_generate` draws tokens, or takes the likeliest; `kdjax.nn.beam_search` looks for the likeliest text.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -26,18 +29,49 @@ class Written(NamedTuple):
 
 
 def prompts(batch: Batch, most: int) -> dict:
-  """The prompts of a batch of prompts and responses: 'text' and 'text/mask' [B, most], and 'id'."""
+  """The prompts of a batch of prompts and responses: 'text' and 'text/mask' [B, most], and other inputs."""
   mask = batch['text/mask'] > 0
   prompt_mask = mask & ~(batch['text/response'] > 0)
-  return {'text': batch['text'][:, :most], 'text/mask': prompt_mask[:, :most], 'id': batch['id']}
+  others = {k: v for k, v in batch.items() if k.partition('/')[0] != 'text'}
+  return others | {'text': batch['text'][:, :most], 'text/mask': prompt_mask[:, :most]}
+
+
+def make_forward(apply: Callable) -> Callable:
+  """`forward(variables, inputs) -> (logits f32 [B, V], cache)` of a model that goes on with a text.
+
+  Raises:
+    KdjaxError: from `forward`, for a model that cannot.
+  """
+
+  def forward(variables, inputs):
+    taps, _ = apply(variables, inputs)
+    if 'cache' not in taps:
+      raise KdjaxError('the model cannot go on with a text: it takes no text/at. gpt2 and llama do.')
+    return taps['logits'].astype(jnp.float32), taps['cache']
+
+  return forward
+
+
+def begun(batch: Batch, length: int) -> dict:
+  """The inputs of a forward pass of `prompts` with a cache for so many tokens more."""
+  rows, most = batch['text'].shape
+  at = jnp.broadcast_to(jnp.arange(most), (rows, most))
+  return dict(batch) | {'text/at': at, 'text/room': jnp.zeros((rows, most + length))}
+
+
+def after(token: Array, at: Array, cache) -> dict:
+  """The inputs of a forward pass of one token [B] more, which stands at the position `at` [B]."""
+  one = {'text': token[:, None], 'text/mask': jnp.ones((len(token), 1), bool), 'text/at': at[:, None]}
+  return one | {'text/cache': cache}
 
 
 def make_generate(apply: Callable, end: int, length: int, temperature: float = 1.0) -> Callable:
   """`generate(variables, batch, rng, enabled=True) -> Written`, a pure function.
 
-  The batch has 'text' i32 [B, P] and 'text/mask', valid from the left, and 'id' [B]. A token is drawn with
-  the key of `rng`, the example's id and the position, so that a text does not depend on its batch, up to
-  rounding. `enabled` [] False generates nothing, and takes no time beyond the forward pass of the prompt.
+  The batch has 'text' i32 [B, P] and 'text/mask', valid from the left, 'id' [B], and other inputs.
+  A token is drawn with the key of `rng`, the example's id and the position, so that a text does not depend on
+  its batch, up to rounding. `enabled` [] False generates nothing, and takes no time beyond the forward pass
+  of the prompt.
 
   Args:
     apply: `(variables, batch) -> (taps, stats)` of a model that takes 'text/at', as `models.text.gpt2` does.
@@ -49,12 +83,7 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     KdjaxError: from `generate`, for a model that cannot go on with a text.
   """
 
-  def forward(variables, ids, mask, at, cache):
-    inputs = {'text': ids, 'text/mask': mask, 'text/at': at} | cache
-    taps, _ = apply(variables, inputs)
-    if 'cache' not in taps:
-      raise KdjaxError('the model cannot go on with a text: it takes no text/at. gpt2 and llama do.')
-    return taps['logits'].astype(jnp.float32), {'text/cache': taps['cache']}
+  forward = make_forward(apply)
 
   def draw(rng, ids, at, logits):
     if not temperature:
@@ -67,12 +96,8 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
     return jax.vmap(draw_one)(ids, at, logits).astype(jnp.int32)
 
   def generate(variables, batch: Batch, rng, enabled=True) -> Written:
-    text, mask = batch['text'], batch['text/mask']
-    rows, most = text.shape
-    start = mask.sum(1).astype(jnp.int32)
-    room = {'text/room': jnp.zeros((rows, most + length))}
-    at = jnp.broadcast_to(jnp.arange(most), text.shape)
-    logits, cache = forward(variables, text, mask, at, room)
+    rows, start = len(batch['text']), batch['text/mask'].sum(1).astype(jnp.int32)
+    logits, cache = forward(variables, begun(batch, length))
     zeros = jnp.zeros((rows, length))
     written = Written(zeros.astype(jnp.int32), zeros > 0, zeros)
     active = jnp.broadcast_to(enabled, (rows,))
@@ -87,8 +112,7 @@ def make_generate(apply: Callable, end: int, length: int, temperature: float = 1
 
     def step(carry):
       n, written, active, token, cache = carry
-      valid = jnp.ones((rows, 1), bool)
-      logits, cache = forward(variables, token[:, None], valid, (start + n)[:, None], cache)
+      logits, cache = forward(variables, after(token, start + n, cache))
       return n + 1, *append(n + 1, written, active, logits), cache
 
     def unfinished(carry):

@@ -50,6 +50,12 @@ def activation(name: str) -> Callable:
 
 # '<input>/computed' is of the type that a model computes in, where it gets that input in float32.
 COMPUTED = '/computed'
+FEATURES = '/features'  # '<input>/features' is what a frozen encoder gives of an input, computed once
+
+
+def without_features(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """The arrays of a batch as a user brings them, without `FEATURES`."""
+  return {k: v for k, v in arrays.items() if FEATURES not in k}
 
 
 def read(inputs: Mapping[str, Array], key: str, axes: str = '') -> Array:

@@ -12,7 +12,7 @@ DASH = '–'
 STAGES = ('teacher', 'ceiling', 'baseline', 'student')  # as columns stand
 _SHARE = re.compile(
   r'(^|[_/ -])(top-?\d+|acc|accuracy|exact_match|em|f1|precision|recall|auc|map|'
-  r'mean_recall|rouge_l|(r|recall|p|precision|hit|map)@\d+|agreement)$',
+  r'mean_recall|rouge_l|bleu_4|(r|recall|p|precision|hit|map)@\d+|agreement)$',
   re.IGNORECASE,
 )
 

@@ -14,6 +14,11 @@ from kdjax.training import partition, sharding
 from kdjax.types import Model, Task
 
 
+def primary(task: Task, metrics: Mapping) -> tuple[str, bool]:
+  """(the name of the metric of a task, whether higher is better); the loss where no captions are written."""
+  return (task.metric, task.higher_is_better) if task.metric in metrics else ('loss', False)
+
+
 class Evaluation(NamedTuple):
   metrics: dict[str, np.ndarray]  # name -> f64 [S], one value a seed
   gathered: list[dict[str, np.ndarray]]  # for each seed the outputs and labels of `Task.gather`, [N, ...]

@@ -12,7 +12,7 @@ from kdjax.runtime import progress
 from kdjax.runtime.signals import Interrupted, StopChecks
 from kdjax.training import multi_step, prefetch
 from kdjax.training.compiled_step import CompiledStep
-from kdjax.training.evaluate import make_evaluate
+from kdjax.training.evaluate import make_evaluate, primary
 from kdjax.training.metrics_log import Log
 from kdjax.training.setup import LoopConfig, Setup
 
@@ -196,10 +196,11 @@ class TrainLoop:
       title = f'{name if len(self.setup.members) > 1 else self.setup.name}: validation'
       metrics = self.evaluators[member.model](variables, self.setup.validation, title).metrics
       self.logs[name].write(n, {f'eval/{k}': v for k, v in metrics.items()})
-      score = metrics[task.metric]
-      self.note(bar, f'validation {task.metric}', name, score)
+      key, higher = primary(task, metrics)
+      score = metrics[key]
+      self.note(bar, f'validation {key}', name, score)
       if self.how.select == 'best':
-        sign = 1 if task.higher_is_better else -1
+        sign = 1 if higher else -1
         tree['best'][name] = _better(tree['best'][name], variables, jnp.asarray(sign * score, jnp.float32))
     return tree
 

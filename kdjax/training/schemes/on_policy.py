@@ -58,7 +58,7 @@ def writer(config: Mapping, tokenizer: Any) -> Writer | None:
   if settings['writer'] not in WHO:
     raise unknown('on_policy.writer', settings['writer'], WHO)
   for key, value, required in (
-    ('task.name', config['task']['name'], 'language_modelling'),
+    ('task.name', config['task']['name'].replace('captioning', 'language_modelling'), 'language_modelling'),
     ('teacher.source', config['teacher']['source'], 'live'),
     ('run.parallel', config['run']['parallel'], 'jit'),
     ('generator', dict(config['generator']), {}),
