@@ -19,6 +19,10 @@ MEL = {'preset': 'whisper', 'mels': 16, 'length': 24}
 VIT = {'model': 'vit_class_token', **ENCODER, 'patch': 8, 'clip': True}
 SMALL = {'width': 16, 'depth': 1, 'heads': 2}
 CLIP_TEXT = {'model': 'clip_text', **ENCODER}
+HTSAT = {'side': 64, 'width': 8, 'depths': (2, 2), 'heads': (2, 2), 'window': 4}
+HTSAT |= {
+  'mel': {'preset': 'clap', 'rate': 8000, 'hop': 80, 'n_fft': 512, 'mels': 16, 'high': 4000, 'length': 60}
+}
 CASES = {
   'ast': (
     {
@@ -30,6 +34,7 @@ CASES = {
     },
     SOUND,
   ),
+  'htsat': (HTSAT, SOUND),
   'mel_cnn': ({'widths': (8, 16), 'blocks': (1, 1)}, SOUND),
   'wav2vec2': (
     {
@@ -43,6 +48,14 @@ CASES = {
     SOUND,
   ),
   'whisper_encoder': ({**ENCODER, 'positions': 12, 'mel': MEL}, SOUND),
+  'clap': (
+    {
+      'audio': {'model': 'htsat', **HTSAT},
+      'text': {'model': 'bert', **ENCODER, 'positions': 16, 'pool': 'tanh'},
+      'width': 8,
+    },
+    SOUND | {'audio/mask': ((4000,), 'bool')} | TEXT,
+  ),
   'clip': ({'image': VIT, 'text': CLIP_TEXT, 'width': 8}, IMAGE | TEXT),
   'ensemble': (
     {'members': {'one': {'model': 'mlp', 'hidden': (8,)}, 'two': {'model': 'mlp', 'hidden': (6,)}}},
@@ -73,6 +86,15 @@ CASES = {
       'image': {'model': 'vit', 'width': 16, 'depth': 1, 'heads': 2},
       'text': {'model': 'transformer', 'width': 16, 'depth': 1, 'heads': 2},
       'width': 8,
+    },
+    IMAGE | TEXT,
+  ),
+  'vision_language': (
+    {
+      'image': {'model': 'siglip_image', **ENCODER, 'patch': 8, 'pool': 'mean'},
+      'text': {'model': 'llama', **ENCODER, 'heads': 4, 'groups': 2, 'positions': 16},
+      'shuffle': 2,
+      'image_token': 3,
     },
     IMAGE | TEXT,
   ),
@@ -152,5 +174,5 @@ def program(name):
     return functions_.apply(variables, batch, train=False)[0]
 
   return export_program.make(
-    apply, variables, example, ('logits', 'image/embed', 'text/embed', 'scale', 'embed')
+    apply, variables, example, ('logits', 'image/embed', 'audio/embed', 'text/embed', 'scale', 'embed')
   )

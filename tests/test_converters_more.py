@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import hf_folders
 from kdjax import pretrained
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build
 from kdjax.models.audio.whisper_encoder import sinusoids
 from kdjax.nn import functional
-from kdjax.pretrained import ast, gpt2, siglip, whisper_encoder
+from kdjax.pretrained import ast, gpt2, images, siglip, whisper_encoder
 
 RNG = np.random.default_rng(0)
 
@@ -179,6 +180,29 @@ def test_siglip(tmp_path):
   with pytest.raises(KdjaxError, match='a text of 7 tokens is longer than the 6 positions'):
     long = IMAGE | {'text': jnp.ones((1, 7), jnp.int32)}
     jax.eval_shape(build.module(model, {}).init, jax.random.key(0), long)
+
+
+def test_the_naflex_of_siglip_2(tmp_path):
+  """Its patches are rows of pixels, red, green and blue of each, through a dense layer."""
+  changes = {'model_type': 'siglip2', 'vision_config': SIGLIP['vision_config'] | {'num_patches': 4}}
+  name = 'vision_model.embeddings.patch_embedding.weight'
+  tensors = {k: RNG.normal(size=shape).astype(np.float32) for k, shape in siglip_tensors().items()}
+  tensors[name] = RNG.normal(size=(8, 8 * 8 * 3)).astype(np.float32)
+  hf_folders.write(tmp_path, {'x': (1,)}, SIGLIP | changes)
+  save_file(tensors, tmp_path / 'model.safetensors')
+  preprocessor = {'max_num_patches': 4, 'patch_size': 8, 'resample': 2, 'image_mean': [0.4] * 3}
+  (tmp_path / 'preprocessor_config.json').write_text(json.dumps(preprocessor))
+  assert pretrained.architecture(str(tmp_path)) == {'model': 'siglip'}
+  config, _, variables = hf_folders.load(tmp_path, IMAGE | TEXT)
+  assert config['image']['mean'] == (0.4,) * 3
+  kernel = variables['params']['image']['patch']['kernel']
+  np.testing.assert_array_equal(kernel[2, 5, 1], tensors[name][:, (2 * 8 + 5) * 3 + 1])
+  reading = images.read({}, tmp_path)
+  assert reading.size == (16, 16) and reading.resizing == 'bilinear, with the proportions kept'
+  with pytest.raises(KdjaxError, match='has positions for 4 patches .* have 6: set data.image_size=16'):
+    hf_folders.load(tmp_path, TEXT | {'image': jnp.zeros((1, 16, 24, 3))})
+  with pytest.raises(KdjaxError, match='num_patches 5, which are no square: take a SigLIP 2 of one'):
+    siglip.config({'model_type': 'siglip2', 'vision_config': {'num_patches': 5}}, tmp_path)
 
 
 def test_gpt2(tmp_path):

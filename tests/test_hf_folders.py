@@ -57,8 +57,12 @@ def test_a_folder_of_timm_is_inferred(tmp_path, architecture):
 
 KINDS = {
   'siglip': 'siglip',
+  'siglip2': 'siglip',
+  'clap': 'clap',
   'clip': 'clip',
   'gpt2': 'gpt2',
+  'idefics3': 'vision_language',
+  'smolvlm': 'vision_language',
   'whisper': 'whisper_encoder',
   'audio-spectrogram-transformer': 'ast',
   'vit': 'vit_class_token',

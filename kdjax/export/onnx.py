@@ -90,7 +90,7 @@ def _model(onnx: ModuleType, program: Program, file: File, outputs: Mapping[str,
     for op, inputs, output, attributes in listed
   ]
   arrays = [
-    onnx.numpy_helper.from_array(np.ascontiguousarray(a), n) for n, a in file.arrays.items() if n in read
+    onnx.numpy_helper.from_array(np.asarray(a, order='C'), n) for n, a in file.arrays.items() if n in read
   ]
   infos = [
     [_info(onnx, key, value, GIVEN) for key, value in program.inputs.items()],

@@ -31,6 +31,9 @@ class Mel(NamedTuple):
     span: dynamic range below the loudest value of an example, in powers of ten; 0 for no limit.
     levelled: whether the loudest value of every example becomes 1, so that loudness is lost.
     length: frames, of the sound cut or padded with silence; 0 for all frames of the sound.
+    end: whether there is one more frame, whose middle is at the end of the sound.
+    repeat: whether a sound shorter than `length` is repeated, as many whole times as fit, before the silence.
+    decibel: whether the logarithm is taken times ten.
   """
 
   rate: int = 16_000
@@ -45,6 +48,9 @@ class Mel(NamedTuple):
   span: float = 8.0
   levelled: bool = False
   length: int = 0
+  end: bool = False
+  repeat: bool = False
+  decibel: bool = False
 
 
 class Fbank(NamedTuple):
@@ -78,10 +84,12 @@ class Fbank(NamedTuple):
 
 
 # whisper: Radford et al., 2212.04356, section 2.2, and the code they published.
+# clap: the unfused CLAP of LAION (Wu et al., 2211.06687), for 10 s; the sound's beginning, not a random part.
 # digits: for short words at 8 kHz from speakers of very different loudness.
 PRESETS = {
   'whisper': Mel(),
   'ast': Fbank(),
+  'clap': Mel(48_000, 1024, 480, 64, 50, 14_000, span=0.0, length=1000, end=True, repeat=True, decibel=True),
   'digits': Mel(8000, 256, 128, 40, scale='htk', area=False, span=4.0, levelled=True),
 }
 
@@ -187,13 +195,13 @@ def mel_power(windowed: Array, config: Mel | Fbank) -> Array:
 
 
 def log_mel(audio: Array, config: Mel) -> Array:
-  """The log-mel spectrogram `[B, T, M]` of sound `[B, N]` in [-1, 1], T = N // hop, in >= float32.
+  """The log-mel spectrogram `[B, T, M]` of sound `[B, N]` in [-1, 1], T = N // hop + end, in >= float32.
 
   Frame t has its middle at sample t · hop; past its ends the sound is mirrored. Base 10, of the power
   under a periodic Hann window. With a `span` of s, what lies more than s under the loudest of its
   example is raised to that; then (x + s / 2) / (s / 2), which for s = 8 is Whisper's (x + 4) / 4.
   `levelled` subtracts the loudest of the example before: all values lie in [-1, 1]. With a
-  `length`, T is that.
+  `length`, T is that + `end`.
 
   Raises:
     KdjaxError: for settings or a length that make no spectrogram.
@@ -203,10 +211,10 @@ def log_mel(audio: Array, config: Mel) -> Array:
   n = config.length * config.hop or x.shape[1]
   x = jnp.pad(x, ((0, 0), (0, max(n - x.shape[1], 0))))[:, :n]
   x = jnp.pad(x, ((0, 0), (half, half)), 'reflect')
-  x = frames(x, config.n_fft, config.hop, n // config.hop)
+  x = frames(x, config.n_fft, config.hop, n // config.hop + config.end)
   window = np.hanning(config.n_fft + 1)[:-1]
   x = mel_power(x * jnp.asarray(window, x.dtype), config)
-  x = jnp.log10(jnp.maximum(x, config.floor))
+  x = jnp.log10(jnp.maximum(x, config.floor)) * (10 if config.decibel else 1)
   loudest = jnp.max(x, (1, 2), keepdims=True)
   x = jnp.maximum(x, loudest - config.span) if config.span else x
   x = x - loudest if config.levelled else x
@@ -233,11 +241,26 @@ def fbank(audio: Array, config: Fbank) -> Array:
   return (x - config.mean) / (2 * config.std)
 
 
+def repeated(audio: Array, mask: Array | None, size: int) -> tuple[Array, Array | None]:
+  """Sound `[B, N]` as many whole times as `size` samples hold, then silence, and its validity, `[B, size]`.
+
+  Without a mask all of it is valid, and the result may be shorter, or longer than `size`.
+  """
+  if mask is None:
+    b, length = audio.shape
+    return jnp.broadcast_to(audio[:, None], (b, max(size // length, 1), length)).reshape(b, -1), None
+  count = jnp.clip((mask > 0).sum(1, dtype=jnp.int32), 1, min(size, audio.shape[1]))[:, None]
+  index = jnp.arange(size, dtype=jnp.int32)
+  valid = index < count * (size // count)
+  return jnp.where(valid, jnp.take_along_axis(audio, index % count, 1), 0), valid
+
+
 def frame_mask(mask: Array, config: Mel | Fbank) -> Array:
   """Validity of frames `[B, T]`, that of the sample in the middle of each, from `mask` `[B, N]`."""
   if isinstance(config, Mel):
-    frames = mask[:, :: config.hop][:, : config.length or mask.shape[1] // config.hop]
-    return jnp.pad(frames, ((0, 0), (0, max(config.length - frames.shape[1], 0))))
+    count = (config.length or mask.shape[1] // config.hop) + config.end
+    frames = mask[:, :: config.hop][:, :count]
+    return jnp.pad(frames, ((0, 0), (0, count - frames.shape[1])))
   count = 1 + (mask.shape[1] - config.window) // config.hop
   frames = mask[:, config.window // 2 :: config.hop][:, :count]
   length = config.length or count
@@ -255,6 +278,8 @@ def read_mel(inputs: Mapping[str, Array], config: Mel | Fbank) -> tuple[Array, A
   if 'mel' in inputs:
     return inputs['mel'], inputs.get('mel/mask')
   audio, mask = read(inputs, 'audio'), inputs.get('audio/mask')
-  mel = log_mel(audio, config) if isinstance(config, Mel) else fbank(audio, config)
-  mel = mel.astype(inputs.get(f'audio{COMPUTED}', audio).dtype)
+  dtype = inputs.get(f'audio{COMPUTED}', audio).dtype
+  if isinstance(config, Mel) and config.repeat:
+    audio, mask = repeated(audio, mask, config.length * config.hop)
+  mel = (log_mel(audio, config) if isinstance(config, Mel) else fbank(audio, config)).astype(dtype)
   return mel, None if mask is None else frame_mask(mask, config)

@@ -1,7 +1,6 @@
 """Published checkpoints as Flax variables, with no torch: safetensors, torch files, .npz, each architecture
 through `kdjax/pretrained/<model>.py`, which has `convert` and, where there is a config.json, `config`."""
 
-import contextlib
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import tokenizer as tokenizers
 from kdjax.nn import log_mel
 from kdjax.pretrained import classes as classes_
-from kdjax.pretrained import images, safetensors_io, tensors, texts
+from kdjax.pretrained import hf_config, images, safetensors_io, tensors, texts
 from kdjax.pretrained.find import Files, companion, files, read_json
 from kdjax.runtime import progress
 from kdjax.runtime.files import fingerprint, user_path
@@ -40,20 +39,26 @@ def architecture(init: str) -> dict[str, Any]:
     init: as in `load`.
 
   Raises:
-    KdjaxError: if neither says it.
+    KdjaxError: if neither says it, or the model of that kind has not what it says.
   """
   paths = files(init)
   if stage := companion(paths.weights[0].parent, 'stage.json').get('model'):
     return {k: _tuples(v) for k, v in stage.items() if k not in ('init', 'frozen')}
   config_json = read_json(paths.config) if paths.config else {}
-  kind, fitting = config_json.get('architecture') or config_json.get('model_type'), []
+  kind, fitting, refusals = hf_config.name(config_json), [], {}
   for name in architectures() if kind else ():
-    with contextlib.suppress(KdjaxError):
+    try:
       if hasattr(_converter(name), 'config'):
         _converter(name).config(config_json, paths.weights[0].parent)
         fitting.append(name)
+    except hf_config.OtherKind:
+      continue
+    except KdjaxError as e:  # of this kind, with what the model has not
+      refusals[str(e)] = e
   if len(fitting) == 1:
     return {'model': fitting[0]}
+  if len(refusals) == 1 and not fitting:
+    raise next(iter(refusals.values()))
   said = f'its config.json says {kind!r}' if kind else 'it has no config.json that says it'
   raise KdjaxError(
     f'of which architecture is {init}? {said}: name one of {", ".join(architectures())}, model=...'
@@ -172,7 +177,9 @@ def tokenizer(init: str) -> Path:
     return user_path(init)
   paths = files(init)
   if paths.tokenizer is None:
-    raise KdjaxError(f'{init} has no tokenizer.json beside {paths.weights[0].name}.')
+    theirs = texts.named(paths)
+    hint = f': fetch that of hf:{theirs} into its folder.' if theirs else '.'
+    raise KdjaxError(f'{init} has no tokenizer.json beside {paths.weights[0].name}{hint}')
   return paths.tokenizer
 
 

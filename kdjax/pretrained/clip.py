@@ -1,4 +1,4 @@
-"""CLIP checkpoints in the names of Hugging Face transformers, to models.multimodal.clip."""
+"""CLIP checkpoints in the names of transformers and open_clip, to models.multimodal.clip."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.pretrained import hf_config, images
+from kdjax.pretrained import hf_config, images, open_clip
 from kdjax.pretrained.rename import rename
 from kdjax.pretrained.vit_class_token import NAMES
 
@@ -20,9 +20,7 @@ IMAGE = {  # the defaults of transformers, and OpenAI's scaling of images
   'patch': 32,
   'act': 'quick_gelu',
   'eps': 1e-5,
-  'mean': (0.48145466, 0.4578275, 0.40821073),
-  'std': (0.26862954, 0.26130258, 0.27577711),
-}
+} | open_clip.OPENAI
 LAYER = r'(vision|text)_model\.encoder\.layers\.(\d+)\.'
 MODULES = {
   r'vision_model\.embeddings\.patch_embedding': 'image/patch',
@@ -47,6 +45,8 @@ WHOLE = {
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.multimodal.clip`."""
+  if open_clip.named(tensors):
+    return open_clip.convert(tensors)
   variables = rename(tensors, MODULES, WHOLE, r'(text|vision)_model\.embeddings\.position_ids')
   variables = {name.replace('params/vision/', 'params/image/'): x for name, x in variables.items()}
   shapes = {'params/image/class': (1, 1, -1), 'params/image/position': (1, -1, attributes['image']['width'])}
@@ -59,7 +59,8 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   Raises:
     KdjaxError: for another kind of model.
   """
-  hf_config.kind(config_json, 'clip', ('clip',), 'clip')
+  if hf_config.kind(config_json, 'clip', ('clip', hf_config.OPEN_CLIP), 'clip') == hf_config.OPEN_CLIP:
+    return open_clip.clip(config_json, folder)
   image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
   end = text.get('eos_token_id')  # older files have 2, which was not used
   ends = {} if end in (None, 2, text.get('vocab_size', 0) - 1) else {'end': end}

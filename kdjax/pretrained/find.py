@@ -14,7 +14,13 @@ from kdjax.runtime.progress import counted
 
 TORCH = ('.bin', '.pth', '.pt')
 PATTERNS = ('*.safetensors', '*.json', '*.txt')
-NAMES = ('model.safetensors', 'pytorch_model.bin')
+NAMES = (
+  'model.safetensors',
+  'pytorch_model.bin',
+  'open_clip_model.safetensors',
+  'open_clip_pytorch_model.bin',
+)
+CONFIGS = ('config.json', 'open_clip_config.json')
 SHARD = re.compile(r'(.+)-(\d+)-of-(\d+)\.\w+')
 # Trainer state beside a model.
 TRAINER = re.compile(r'(optimizer|scheduler|scaler|rng_state.*|training_args)\.(pt|pth|bin)')
@@ -26,7 +32,7 @@ class Files(NamedTuple):
 
   Attributes:
     weights: one file, or the shards of one model.
-    config: its config.json, or None.
+    config: its config.json, or open_clip_config.json, or None.
     tokenizer: its tokenizer.json, or None.
   """
 
@@ -136,8 +142,12 @@ def transformer(folder: Path) -> str:
 
 
 def _with_companions(weights: tuple[Path, ...]) -> Files:
-  config, tokenizer = (weights[0].with_name(name) for name in ('config.json', 'tokenizer.json'))
-  return Files(weights, config if config.is_file() else None, tokenizer if tokenizer.is_file() else None)
+  """A folder may hold one model in the names of transformers and of open_clip, with a config of each."""
+  first = weights[0]
+  names = CONFIGS[::-1] if first.name.startswith('open_clip') else CONFIGS
+  config = next((path for name in names if (path := first.with_name(name)).is_file()), None)
+  tokenizer = first.with_name('tokenizer.json')
+  return Files(weights, config, tokenizer if tokenizer.is_file() else None)
 
 
 def _installed(name: str) -> list[Path]:

@@ -5,9 +5,21 @@ from typing import Any
 
 from kdjax.errors import KdjaxError, unknown
 
+OPEN_CLIP = 'open_clip'  # the kind of an open_clip_config.json
+
+
+class OtherKind(KdjaxError):
+  """A checkpoint of another kind than a converter reads."""
+
+
+def name(config_json: Mapping[str, Any]) -> Any:
+  """The architecture of timm or the model_type of transformers that it names, 'open_clip', or None."""
+  named = config_json.get('architecture') or config_json.get('model_type')
+  return OPEN_CLIP if named is None and 'model_cfg' in config_json else named
+
 
 def kind(config_json: Mapping[str, Any], model: str, kinds: Iterable[str], default: str = '') -> str:
-  """The model_type.
+  """The model_type, or 'open_clip'.
 
   Args:
     config_json: of the checkpoint.
@@ -16,14 +28,14 @@ def kind(config_json: Mapping[str, Any], model: str, kinds: Iterable[str], defau
     default: for a config.json without one, '' to refuse it.
 
   Raises:
-    KdjaxError: for another one, and for a config.json of timm, which has an architecture.
+    OtherKind: for another one, and for a config.json of timm, which has an architecture.
   """
   found = config_json.get('model_type')
   if found is None and isinstance(config_json.get('architecture'), str):
-    raise unknown(f'architecture for the model {model}', config_json['architecture'], kinds)
-  found = default if found is None else found
+    raise OtherKind(unknown(f'architecture for the model {model}', config_json['architecture'], kinds))
+  found = (name(config_json) or default) if found is None else found
   if not isinstance(found, str) or found not in kinds:
-    raise unknown(f'model_type for the model {model}', str(found), kinds)
+    raise OtherKind(unknown(f'model_type for the model {model}', str(found), kinds))
   return found
 
 
@@ -32,12 +44,14 @@ def attributes(config_json: Mapping[str, Any], names: Mapping[str, str]) -> dict
   return {ours: config_json[theirs] for ours, theirs in names.items() if config_json.get(theirs) is not None}
 
 
-def plain(config_json: Mapping[str, Any], values: Mapping[str, Any], model: str) -> None:
+def plain(
+  config_json: Mapping[str, Any], values: Mapping[str, Any], model: str, file: str = 'config.json'
+) -> None:
   """Raises KdjaxError for a key that differs from the only value that a model has; null is for that value."""
   for key, value in values.items():
     found = config_json.get(key)
     if found is not None and found != value:
-      raise KdjaxError(f'config.json has {key} {found!r}; the model {model} has {value!r} only.')
+      raise KdjaxError(f'{file} has {key} {found!r}; the model {model} has {value!r} only.')
 
 
 def heads(config_json: Mapping[str, Any]) -> tuple[str, ...]:

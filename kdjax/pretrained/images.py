@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdjax import options
-from kdjax.errors import KdjaxError
-from kdjax.pretrained.find import Files, companion, files, read_json
+from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained.find import CONFIGS, Files, companion, files, read_json
 from kdjax.runtime.progress import say
 
 IMAGENET = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
 TIMM = 'pretrained_cfg'
+OPEN_CLIP = 'preprocess_cfg'
 TIMM_KEYS = ('mean', 'std', 'input_size', 'crop_pct', 'crop_mode', 'interpolation')
 # Steps of transformers that change pixel values and are not in kdjax.
 UNDONE = ('do_flip_channel_order', 'do_color_quantize', 'do_grayscale', 'rescale_offset', 'offset')
@@ -39,7 +40,7 @@ class Reading(NamedTuple):
 
 
 def read(config: Mapping[str, Any], folder: Path) -> Reading:
-  """The preprocessing in a config.json of timm, or a preprocessor_config.json of transformers in its folder.
+  """The preprocessing in a config.json of timm or open_clip, or a preprocessor_config.json of transformers.
 
   Raises:
     KdjaxError: if one of them cannot be read, holds anything else in a key, or names a step that changes
@@ -52,6 +53,8 @@ def read(config: Mapping[str, Any], folder: Path) -> Reading:
         f'{folder / "config.json"} has {TIMM} {options.shown(settings)}; it has to be an object.'
       )
     return _timm(settings, folder / 'config.json')
+  if isinstance(config.get('model_cfg'), Mapping):
+    return _open_clip(config, folder / CONFIGS[1])
   for name, key in (('preprocessor_config.json', ''), ('processor_config.json', 'image_processor')):
     settings = companion(folder, name)
     settings = settings.get(key) if key else settings.get(TIMM, settings)
@@ -97,6 +100,19 @@ def _timm(settings, path):
   return Reading(path, moments, size, ', '.join(parts) if size else '')
 
 
+def _open_clip(config, path):
+  settings, towers = config.get(OPEN_CLIP) or {}, config['model_cfg'].get('vision_cfg')
+  if not isinstance(settings, Mapping) or not isinstance(towers, Mapping):
+    raise KdjaxError(f'{path} has {OPEN_CLIP} {options.shown(settings)}; it has to be an object.')
+  moments, side = _channels(settings, {'mean': 'mean', 'std': 'std'}, path), towers.get('image_size', 224)
+  modes = {'shortest': 'the middle square', 'longest': 'with the proportions kept', 'squash': ''}
+  interpolation, mode = settings.get('interpolation') or 'bicubic', settings.get('resize_mode') or 'shortest'
+  if mode not in modes:
+    raise unknown(f'resize_mode in {path}', str(mode), modes)
+  parts = ['' if interpolation in ('bicubic', 'random') else str(interpolation), modes[mode]]
+  return Reading(path, moments, _sides(side, path), ', '.join(filter(None, parts)))
+
+
 def _transformers(settings, path):
   for key in UNDONE:
     if settings.get(key):
@@ -113,11 +129,16 @@ def _transformers(settings, path):
       raise KdjaxError(f'{path} has rescale_factor {factor / 255:g} and no image_mean and image_std.')
     moments = {k: tuple(x / factor for x in v) for k, v in moments.items()}
   crop, size = settings.get('do_center_crop') and settings.get('crop_size'), None
-  resize = settings.get('size') if settings.get('do_resize', True) else None
+  resize = settings.get('max_image_size') or settings.get('size')
+  resize = resize if settings.get('do_resize', True) else None
   if settings.get('do_center_crop') and not crop:
     crop = resize
   if target := crop or resize:
     size = _sides(target, path)
+  if settings.get('max_num_patches') and not target:  # of NaFlex
+    patches = _validated(settings['max_num_patches'], options.Size, path, 'max_num_patches')
+    side = math.isqrt(patches) * _validated(settings.get('patch_size', 16), options.Size, path, 'patch_size')
+    size, resize = (side, side), {'shortest_edge': side}
   parts = [_filter(settings, path)] if resize else []
   if resize and (
     crop or settings.get('crop_pct') or (isinstance(resize, Mapping) and 'shortest_edge' in resize)
@@ -125,6 +146,8 @@ def _transformers(settings, path):
     parts.append('the middle' if crop or settings.get('crop_pct') else 'with the proportions kept')
   elif crop and not resize:
     parts.append('the middle')
+  if settings.get('do_image_splitting'):
+    parts.append('in parts and as a whole')
   return Reading(path, moments, size, ', '.join(filter(None, parts)))
 
 

@@ -1,12 +1,13 @@
 """From the names and layouts of torch to those of Flax."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdjax.errors import KdjaxError, unknown
+from kdjax.pretrained.hf_config import OtherKind
 
 COUNTED = re.compile(r'<(\d+)>')
 LEAVES = {
@@ -39,12 +40,13 @@ def timm(
     known: further `model_args` that the converter reads, or the shapes of the weights show.
 
   Raises:
-    KdjaxError: for another architecture, it names the `choices`; and for one that was changed.
+    OtherKind: for another architecture, it names the `choices`.
+    KdjaxError: for one that was changed.
   """
   name = config_json.get('architecture') or config_json.get('model_type', '')
   match = pattern.fullmatch(name) if isinstance(name, str) else None
   if match is None:
-    raise unknown(f'architecture for the model {model}', str(name), choices)
+    raise OtherKind(unknown(f'architecture for the model {model}', str(name), choices))
   model_args, global_pool = config_json.get('model_args') or {}, config_json.get('global_pool')
   if not isinstance(model_args, Mapping):
     raise KdjaxError(f'config.json has model_args {model_args!r}; it has to be an object.')
@@ -72,6 +74,20 @@ def _leaf(module: str, kind: str, x: np.ndarray) -> tuple[str, np.ndarray] | Non
   if x.ndim == 1:
     return f'params/{module}/scale', x
   return f'params/{module}/kernel', x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.swapaxes(-1, -2)
+
+
+def within(tensors: Mapping[str, np.ndarray], prefix: str, path: str, convert: Callable) -> dict[str, Any]:
+  """What `convert` makes of the tensors of one part of a model, below `path` of each collection.
+
+  Args:
+    tensors: of the whole model.
+    prefix: of the part's names; a tensor that `convert` leaves as it is gets it back.
+    path: of the part among the variables.
+    convert: tensors -> flat variables.
+  """
+  part = convert({k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)})
+  moved = {k: re.sub(r'^(params|batch_stats|buffers)/', rf'\1/{path}/', k) for k in part}
+  return {new if new != k else prefix + k: part[k] for k, new in moved.items()}
 
 
 def rename(

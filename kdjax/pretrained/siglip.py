@@ -1,17 +1,21 @@
-"""SigLIP checkpoints in the names of Hugging Face transformers, to models.multimodal.siglip."""
+"""SigLIP and SigLIP 2 in the names of transformers and open_clip, to models.multimodal.siglip."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdjax import options
 from kdjax.errors import KdjaxError
-from kdjax.pretrained import hf_config, images
+from kdjax.pretrained import hf_config, images, open_clip
 from kdjax.pretrained.clip import TEXT
 from kdjax.pretrained.rename import rename
-from kdjax.pretrained.vit_class_token import NAMES, split
+from kdjax.pretrained.vit_class_token import NAMES, split, unfused
 
+KINDS = ('siglip', 'siglip2', hf_config.OPEN_CLIP)
+PATCH = 'vision_model.embeddings.patch_embedding.weight'
 LAYER = r'(vision|text)_model\.encoder\.layers\.(\d+)\.'
 MODULES = {
   r'vision_model\.embeddings\.patch_embedding': 'vision/patch',
@@ -38,14 +42,14 @@ WHOLE = {
 
 
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Flat variables of `models.multimodal.siglip`."""
-  # torch fuses the pool's three projections into one tensor, whose length divides by three.
-  fused = {k: k.replace('.in_proj_', '.qkv.') for k, x in tensors.items() if len(x.shape) and not len(x) % 3}
+  """Flat variables of `models.multimodal.siglip`; NaFlex has a dense layer of a patch's pixels."""
+  if open_clip.named(tensors):
+    return open_clip.convert(tensors)
+  kernel, side = tensors.get(PATCH), attributes['image']['patch']
+  if kernel is not None and kernel.ndim == 2 and not kernel.size % (len(kernel) * side**2):
+    tensors = dict(tensors) | {PATCH: kernel.reshape(len(kernel), side, side, -1).transpose(0, 3, 1, 2)}
   variables = rename(
-    split({fused.get(name, name): x for name, x in tensors.items()}),
-    MODULES,
-    WHOLE,
-    r'(text|vision)_model\.embeddings\.position_ids',
+    split(unfused(tensors)), MODULES, WHOLE, r'(text|vision)_model\.embeddings\.position_ids'
   )
   variables = {name.replace('params/vision/', 'params/image/'): x for name, x in variables.items()}
   for name, x in variables.items():
@@ -59,13 +63,25 @@ def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) ->
 def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   """The attributes of the two towers in a config.json.
 
+  The NaFlex of SigLIP 2 reads square images of the number of patches that it was trained on, whose positions
+  are those of its table; others would need positions of other sizes.
+
   Raises:
-    KdjaxError: for another kind of model, and for an image tower that is not pooled.
+    OtherKind: for another kind of model.
+    KdjaxError: for an image tower that is not pooled, and for a NaFlex whose table is of no square.
   """
-  hf_config.kind(config_json, 'siglip', ('siglip',), 'siglip')
+  kind = hf_config.kind(config_json, 'siglip', KINDS, 'siglip')
+  if kind == hf_config.OPEN_CLIP:
+    return open_clip.siglip(config_json, folder)
   image, text = config_json.get('vision_config', {}), config_json.get('text_config', {})
   if not image.get('vision_use_head', True):
     raise KdjaxError('vision_use_head is false in the config.json; the model siglip has its pooling head.')
+  patches = image.get('num_patches', 256)
+  if kind == 'siglip2' and math.isqrt(options.check(patches, options.Size, 'num_patches')) ** 2 != patches:
+    raise KdjaxError(
+      f'config.json has num_patches {patches}, which are no square: take a SigLIP 2 of one resolution, such '
+      'as google/siglip2-base-patch16-256.'
+    )
   text_tower = {'model': 'siglip_text'} | {k: text[v] for k, v in TEXT.items() if v in text}
   if text.get('projection_size') not in (None, text.get('hidden_size', 768)):
     text_tower['project'] = text['projection_size']

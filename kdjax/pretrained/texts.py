@@ -5,16 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 
 from kdjax.errors import KdjaxError
 from kdjax.input import tokenizer as tokenizers
 from kdjax.pretrained import sentence
-from kdjax.pretrained.find import Files, companion, files
+from kdjax.pretrained.find import CONFIGS, Files, companion, files, read_json
 
 WHOLE = ('siglip_text',)  # models that were trained on texts padded to all their positions
+CLIP = 'openai/clip-vit-base-patch32'  # whose tokenizer open_clip has in its code
 PROBE = 'The CAT sat, 12 mats & an Élan!'  # shows lower-casing, accents, punctuation and special tokens
 VOCABULARIES = ('vocab.txt', 'vocab.json')  # of slow tokenizers: a token a line, or token -> id
+GEMMAS = ('Gemma', 'Siglip2')  # tokenizers of SigLIP 2, which was trained on lower case
 BERTS = ('Bert', 'DistilBert')  # whose tokenizers in transformers overrule the case of tokenizer.json
 
 
@@ -26,7 +28,7 @@ def load(path: Path) -> Tokenizer:
   """
   tokenizer, folder = tokenizers.load(path), path.parent
   settings = companion(folder, 'tokenizer_config.json')
-  tokenizer = _with_case(tokenizer, settings, _sentence(folder))
+  tokenizer = _with_case(tokenizer, settings, folder)
   pad_tokens = (x.get('pad_token') for x in (settings, companion(folder, 'special_tokens_map.json')))
   pad_token = next((t.get('content') if isinstance(t, dict) else t for t in pad_tokens if t), None)
   pad_id = tokenizer.token_to_id(pad_token) if isinstance(pad_token, str) else None
@@ -38,6 +40,13 @@ def load(path: Path) -> Tokenizer:
   return tokenizer
 
 
+def named(paths: Files) -> str:
+  """The repository that an open_clip checkpoint's tokenizer is in; '' for other checkpoints."""
+  model = (read_json(paths.config) if paths.config else {}).get('model_cfg')
+  text = model.get('text_cfg') if isinstance(model, Mapping) else None
+  return str(text.get('hf_tokenizer_name') or CLIP) if isinstance(text, Mapping) else ''
+
+
 def _sentence(folder):
   """Text settings of a sentence encoder: max_seq_length, do_lower_case."""
   return companion(folder, 'sentence_bert_config.json') or companion(
@@ -45,7 +54,20 @@ def _sentence(folder):
   )
 
 
-def _with_case(tokenizer, settings, encoder):
+def _lower(folder, kind):
+  """What is done to a text before its tokenizer: said by the files beside it, or in its library's code."""
+  model_type, text = companion(folder, CONFIGS[0]).get('model_type'), companion(folder, CONFIGS[1])
+  text = (text.get('model_cfg') or {}).get('text_cfg') or {}
+  if model_type is None and (text.get('tokenizer_kwargs') or {}).get('clean') == 'canonicalize':
+    marks = normalizers.Replace(Regex(r'[!-/:-@\[-^`{-~]'), '')  # all of ASCII but _, which becomes a space
+    space, spaces = normalizers.Replace('_', ' '), normalizers.Replace(Regex(r'\s+'), ' ')
+    return [space, marks, normalizers.Lowercase(), spaces, normalizers.Strip()]
+  lower = _sentence(folder).get('do_lower_case') is True
+  lower |= kind.startswith(GEMMAS) and model_type in ('siglip', 'siglip2')
+  return [normalizers.Lowercase()] if lower else []
+
+
+def _with_case(tokenizer, settings, folder):
   lower, kind = settings.get('do_lower_case'), str(settings.get('tokenizer_class', ''))
   state = json.loads(tokenizer.to_str())
   config = state['normalizer'] or {}
@@ -54,9 +76,9 @@ def _with_case(tokenizer, settings, encoder):
     for normalizer in berts:
       normalizer['lowercase'] = lower
     tokenizer = Tokenizer.from_str(json.dumps(state))
-  if encoder.get('do_lower_case') is True:
+  if steps := _lower(folder, kind):
     existing = [tokenizer.normalizer] if tokenizer.normalizer else []
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *existing])
+    tokenizer.normalizer = normalizers.Sequence([*steps, *existing])
   return tokenizer
 
 

@@ -62,6 +62,12 @@ def split(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   return unfused
 
 
+def unfused(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """torch's fused `in_proj_` of attentions under names that `split` reads, if its length divides by 3."""
+  whole = {k for k, x in tensors.items() if len(x.shape) and not len(x) % 3}
+  return {k.replace('.in_proj_', '.qkv.') if k in whole else k: x for k, x in tensors.items()}
+
+
 def convert(tensors: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Flat variables of `models.vision.vit_class_token`, with the classifier where the model has one."""
   bare = {re.sub(r'^(vit|deit)\.', '', name): x for name, x in tensors.items()}

@@ -1,4 +1,4 @@
-"""SigLIP against transformers."""
+"""SigLIP and SigLIP 2 against transformers."""
 
 import numpy as np
 import pytest
@@ -34,12 +34,17 @@ def test_every_tap(saved, agree, randomised, wider):
     vision_config=SIZES | {'image_size': 24, 'patch_size': 8, 'num_hidden_layers': 3},
   )
   module = randomised(transformers.SiglipModel(config))
+  compared(saved, agree, module, {})
+
+
+def compared(saved, agree, module, changes):
+  """`changes` are the arguments of the image tower that differ from those of SigLIP."""
   taps, vision, text = {}, module.vision_model, module.text_model
   scores = {'image': tower(vision, 'image', taps), 'text': tower(text, 'text', taps)}
-  pixels = torch.tensor(IMAGE.transpose(0, 3, 1, 2) / 127.5 - 1).float()
+  pixels = {'pixel_values': torch.tensor(IMAGE.transpose(0, 3, 1, 2) / 127.5 - 1).float()} | changes
   with torch.no_grad():
-    seen, read = vision(pixels), text(torch.tensor(IDS).long())
-    pairs = module(input_ids=torch.tensor(IDS).long(), pixel_values=pixels).logits_per_image
+    pairs = module(input_ids=torch.tensor(IDS).long(), **pixels).logits_per_image
+    seen, read = vision(**pixels), text(torch.tensor(IDS).long())
   for name, result in (('image', seen), ('text', read)):
     taps |= {f'{name}/tokens': result.last_hidden_state, f'{name}/embed': result.pooler_output}
     taps |= {f'{name}/{k}': v for k, v in scores[name]().items()}
@@ -50,3 +55,24 @@ def test_every_tap(saved, agree, randomised, wider):
   cosine = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
   logits = np.exp(ours['logit_scale']) * cosine + ours['logit_bias']
   np.testing.assert_allclose(logits, pairs.numpy(), atol=1e-4)
+
+
+def test_every_tap_of_siglip2(saved, agree, randomised, tmp_path):
+  """The checkpoints of one resolution are SigLIP's, with a vocabulary of Gemma's size."""
+  words = {'vocab_size': 256_000, 'max_position_embeddings': 12, 'hidden_size': 8, 'projection_size': 32}
+  config = transformers.SiglipConfig(
+    text_config=SIZES | words, vision_config=SIZES | {'image_size': 24, 'patch_size': 8}
+  )
+  compared(saved, agree, randomised(transformers.SiglipModel(config)), {})
+
+
+def test_every_tap_of_naflex(saved, agree, randomised):
+  """Patches in place of images, of a square of as many as it was trained on."""
+  config = transformers.Siglip2Config(
+    text_config=SIZES | {'vocab_size': 50, 'max_position_embeddings': 12},
+    vision_config=SIZES | {'num_patches': 9, 'patch_size': 8},
+  )
+  module = randomised(transformers.Siglip2Model(config))
+  patches = (IMAGE / 127.5 - 1).reshape(3, 3, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(3, 9, -1)
+  changes = {'pixel_values': torch.tensor(patches).float(), 'spatial_shapes': torch.tensor([[3, 3]] * 3)}
+  compared(saved, agree, module, changes | {'pixel_attention_mask': torch.ones(3, 9).long()})

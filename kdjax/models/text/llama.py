@@ -87,7 +87,8 @@ class Llama(nn.Module):
   `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L].
 
   They are those of the model `gpt2`, and so is the way it goes on with a text. The attentions are scores
-  before the mask and the softmax. Texts are padded on the right. The defaults are those of SmolLM-135M.
+  before the mask and the softmax. Texts are padded on the right. Where 'text/vectors/mask' [B, L] is set,
+  'text/vectors' [B, L, D] stand in the place of the words. The defaults are those of SmolLM-135M.
 
   Attributes:
     vocab_size: rows of the word embedding, V unless `tokens` is less; filled in from the tokenizer when
@@ -170,6 +171,8 @@ class Llama(nn.Module):
     words = nn.Embed(self.vocab_size, self.width, embedding_init=nn.initializers.normal(0.02), name='words')
     x = words(ids)
     x *= jnp.asarray(math.sqrt(self.width), x.dtype) if self.scaled_words else 1
+    if (vectors := inputs.get('text/vectors')) is not None:
+      x = jnp.where(inputs['text/vectors/mask'][..., None], vectors.astype(x.dtype), x)
     taps, new_cache = {'embeddings': x}, []
     x = nn.Dropout(self.dropout, deterministic=not train)(x)
     for i in range(1, self.depth + 1):

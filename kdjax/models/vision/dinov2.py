@@ -18,11 +18,14 @@ Pool = Literal['first', 'first_and_mean']
 SHARPNESS = -0.75  # of torch's cubic interpolation without antialiasing
 
 
-def cubic(rows: int, size: int) -> np.ndarray:
-  """f64 [size, rows]: the weights of cubic interpolation of `rows` values, the first and last repeated."""
+def cubic(rows: int, size: int, aligned: bool = False) -> np.ndarray:
+  """f64 [size, rows]: the weights of cubic interpolation of `rows` values, the first and last repeated.
+
+  The values are the middles of `rows` pieces of a whole, or `aligned`, with the first and last at its ends.
+  """
   weights = np.zeros((size, rows))
   for i in range(size):
-    center = (i + 0.5) * rows / size - 0.5
+    center = i * (rows - 1) / max(size - 1, 1) if aligned else (i + 0.5) * rows / size - 0.5
     first = math.floor(center)
     for j in range(first - 1, first + 3):
       x, a = abs(center - j), SHARPNESS

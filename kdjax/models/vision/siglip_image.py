@@ -1,5 +1,7 @@
 """SigLIP's image tower: a ViT with no class token, pooled by one learned query (Zhai et al., 2303.15343)."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ class SiglipImage(nn.Module):
   `embed` [B, D], and optionally `logits` [B, C].
 
   The attentions are scores before the softmax; `tokens` come out of the last norm, and `embed` is
-  what the learned query makes of them. The defaults are those of ViT-B/16 for 224 pixels.
+  what the learned query makes of them, or their mean. The defaults are those of ViT-B/16 for 224 pixels.
 
   Attributes:
     width: D.
@@ -26,6 +28,7 @@ class SiglipImage(nn.Module):
     act: activation of the MLPs.
     eps: of the layer norms.
     dropout: probability, after attention and after the MLP.
+    pool: 'probe' for the learned query, 'mean' for the towers of language models, which have none.
     mean: of the channels of an image in [0, 1], subtracted from it.
     std: what the difference is divided by.
     num_classes: None for an encoder without `logits`.
@@ -39,6 +42,7 @@ class SiglipImage(nn.Module):
   act: Activation = 'gelu_pytorch_tanh'
   eps: Eps = 1e-6
   dropout: Rate = 0.0
+  pool: Literal['probe', 'mean'] = 'probe'
   mean: Means = (0.5, 0.5, 0.5)
   std: Scales = (0.5, 0.5, 0.5)
   num_classes: Size | None = None
@@ -58,7 +62,10 @@ class SiglipImage(nn.Module):
       x, taps[f'attention{i}'] = block(x, train=train)
       taps[f'block{i}'] = x
     taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
-    taps['embed'] = Pool(self.heads, self.mlp, self.eps, self.act, name='pool')(x)
+    if self.pool == 'probe':
+      taps['embed'] = Pool(self.heads, self.mlp, self.eps, self.act, name='pool')(x)
+    else:
+      taps['embed'] = x.mean(1)
     return Classifier(self.num_classes, name='head')(taps)
 
 

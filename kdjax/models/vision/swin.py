@@ -1,5 +1,7 @@
 """Swin Transformer, attention in windows that shift from block to block (Liu et al., 2103.14030)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,50 @@ class WindowBlock(nn.Module):
     return x + drop(nn.Dense(c, name='mlp_out')(y))
 
 
+def merged(x: Array, name: str) -> Array:
+  """2×2 patches as one, of twice the channels; a map of odd sides is padded with zeros."""
+  x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+  x = jnp.concatenate([x[:, row::2, column::2] for column in range(2) for row in range(2)], -1)
+  x = nn.LayerNorm(EPS, name=f'{name}_norm')(x)
+  return nn.Dense(x.shape[-1] // 2, False, name=f'{name}_down')(x)
+
+
+def stages(module: Any, x: Array, train: bool, model: str, hint: str) -> dict[str, Array]:
+  """The taps `stage1` ... [B, H, W, C] over the patches [B, H, W, C], each before its patches are merged.
+
+  Args:
+    module: the one that has the layers, with `width`, `depths`, `heads`, `window`, `patch`, `mlp`, `act`,
+      `eps` and `dropout`.
+    x: the patches.
+    train: for dropout.
+    model: for messages.
+    hint: what to do about a map that is too small, with {0} for the side that is large enough.
+
+  Raises:
+    KdjaxError: for heads that do not divide the channels, and for a stage smaller than a window.
+  """
+  depths, taps = module.depths, {}
+  if len(depths) != len(module.heads) or any(module.width * 2**i % n for i, n in enumerate(module.heads)):
+    raise KdjaxError(
+      f'{model} has {len(depths)} depths, heads {tuple(module.heads)} and width {module.width}: each stage '
+      'has heads that divide its channels, width · 2 to the power of its number.'
+    )
+  for i, (depth, heads) in enumerate(zip(depths, module.heads, strict=True), 1):
+    x = merged(x, f'stage{i}') if i > 1 else x
+    if (least := min(x.shape[1:3])) < module.window:
+      side = module.patch * module.window * 2 ** (len(depths) - 1)
+      raise KdjaxError(
+        f'stage {i} of {model} has {least} patches a side, and its windows {module.window}: '
+        f'{hint.format(side)}.'
+      )
+    shift = module.window // 2 if least > module.window else 0
+    for j in range(1, depth + 1):
+      args = heads, module.window, 0 if j % 2 else shift, module.mlp, module.act, module.eps, module.dropout
+      x = WindowBlock(*args, name=f'stage{i}_block{j}')(x, train)
+    taps[f'stage{i}'] = x
+  return taps
+
+
 class Swin(nn.Module):
   """Taps: `stem`, `stage1` ... and `tokens` [B, H, W, C], `embed` [B, D], and optionally `logits` [B, C].
 
@@ -120,38 +166,13 @@ class Swin(nn.Module):
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
-    if len(self.depths) != len(self.heads) or any(self.width * 2**i % n for i, n in enumerate(self.heads)):
-      raise KdjaxError(
-        f'swin has {len(self.depths)} depths, heads {tuple(self.heads)} and width {self.width}: each stage '
-        'has heads that divide its channels, width · 2 to the power of its number.'
-      )
     x = standardised(inputs, self.mean, self.std)
     b, h, w, _ = x.shape
     if h % self.patch or w % self.patch:
       raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
     sides = (self.patch, self.patch)
     x = nn.LayerNorm(EPS, name='stem_norm')(Conv(self.width, sides, sides, 'VALID', name='stem')(x))
-    taps = {'stem': x}
-    for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True), 1):
-      x = self.merged(x, i) if i > 1 else x
-      if (least := min(x.shape[1:3])) < self.window:
-        side = self.patch * self.window * 2 ** (len(self.depths) - 1)
-        raise KdjaxError(
-          f'stage {i} of swin has {least} patches a side, and its windows {self.window}: give it images of '
-          f'{side}×{side} or more.'
-        )
-      shift = self.window // 2 if least > self.window else 0
-      for j in range(1, depth + 1):
-        args = heads, self.window, 0 if j % 2 else shift, self.mlp, self.act, self.eps, self.dropout
-        x = WindowBlock(*args, name=f'stage{i}_block{j}')(x, train)
-      taps[f'stage{i}'] = x
-    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(x)
+    taps = {'stem': x} | stages(self, x, train, 'swin', 'give it images of {0}×{0} or more')
+    taps['tokens'] = x = nn.LayerNorm(self.eps, name='norm')(taps[f'stage{len(self.depths)}'])
     taps['embed'] = x.mean((1, 2))
     return Classifier(self.num_classes, name='head')(taps)
-
-  def merged(self, x, i):
-    """2×2 patches as one, of twice the channels; a map of odd sides is padded with zeros."""
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
-    x = jnp.concatenate([x[:, row::2, column::2] for column in range(2) for row in range(2)], -1)
-    x = nn.LayerNorm(EPS, name=f'stage{i}_norm')(x)
-    return nn.Dense(x.shape[-1] // 2, False, name=f'stage{i}_down')(x)
