@@ -155,7 +155,16 @@ def test_batches_are_a_function_of_seed_and_step(experiment):
   assert not np.array_equal(other['id'], seen[0]['id'])
   n = len(source)
   ids = np.concatenate([b['id'] for b in seen])[: 2 * n]
+  np.testing.assert_array_equal(np.concatenate([b['epoch'] for b in seen])[: 2 * n], np.repeat([0, 1], n))
   assert len(set(ids[:n])) == n and len(set(ids[n:])) == n and (ids[:n] != ids[n:]).any()
+
+
+def test_an_evaluation_reads_in_order_and_marks_its_padding(experiment):
+  source = experiment().data.train
+  batches = list(pipeline.eval_batches(source, 7))
+  masks, ids = (np.concatenate([b[k] for b in batches]) for k in ('mask', 'id'))
+  np.testing.assert_array_equal(ids[masks > 0], source.arrays['id'])
+  assert len(masks) % 7 == 0 and masks.sum() == len(source) and not masks[len(source) :].any()
 
 
 def test_a_view_is_a_function_of_seed_epoch_and_id(experiment):
