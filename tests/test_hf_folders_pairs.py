@@ -109,8 +109,12 @@ def test_the_files_of_open_clip(tmp_path):
   """Beside the files of transformers, those are read; a path chooses the others, with their own config."""
   saved(tmp_path, 'clip')
   theirs = tmp_path / 'open_clip_config.json'
+  (tmp_path / 'open_clip_pytorch_model.bin').write_bytes(b'')
   files = find.files(str(tmp_path))
   assert files.weights[0].name == 'open_clip_model.safetensors' and files.config == theirs
+  (tmp_path / 'open_clip_model.safetensors').rename(tmp_path / 'a.safetensors')
+  assert find.files(str(tmp_path)).weights[0].name == 'open_clip_pytorch_model.bin'
+  (tmp_path / 'a.safetensors').rename(tmp_path / 'open_clip_model.safetensors')
   with pytest.raises(KdjaxError, match='has no tokenizer.json .* fetch that of hf:openai/clip-vit-base'):
     pretrained.tokenizer(str(tmp_path))
   hf_folders.write(tmp_path, {'x': (1,)}, {'model_type': 'clip'})
@@ -234,7 +238,7 @@ def test_a_folder_of_clap(tmp_path):
     ({'enable_patch_layer_norm': False}, {}, 'enable_patch_layer_norm False; the model clap has True only'),
     ({}, {'truncation': 'fusion'}, "truncation 'fusion': take one without fusion"),
     ({}, {'padding': 'repeat'}, "padding 'repeat'; it has to be 'repeatpad' or 'pad'"),
-    ({}, {'sampling_rate': 0}, 'sampling_rate, hop_length is 0; it has to be a whole number from 1'),
+    ({}, {'sampling_rate': 0}, 'sampling_rate is 0; it has to be a whole number from 1'),
   ],
 )
 def test_a_config_of_clap_that_is_refused(tmp_path, changes, files, match):

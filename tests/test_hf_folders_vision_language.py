@@ -87,7 +87,7 @@ def test_the_places_of_an_image(tmp_path):
     {k: x for k, x in within.items() if not k.startswith('image')}, COUNT
   ).items():
     np.testing.assert_allclose(before[name], x, atol=1e-5, err_msg=name)
-  with pytest.raises(KdjaxError, match='a text of 13 tokens is longer than the 12 positions'):
+  with pytest.raises(KdjaxError, match='a text of 9 tokens behind the 4 of its image .* to 8 or less'):
     jax.eval_shape(apply, variables, IMAGE | {'text': ids, 'text/mask': mask})
   other = IMAGE | {'image': IMAGE['image'][::-1]}
   assert np.abs(apply(variables, other | TEXT)['logits'] - before['logits']).max() > 1e-3
@@ -115,6 +115,9 @@ def test_what_is_refused(tmp_path):
     loaded(tmp_path, IMAGE | TEXT)
   hf_folders.write(tmp_path, {'x': (1,)}, CONFIG | {'vision_config': {'num_channels': 1}})
   with pytest.raises(KdjaxError, match='num_channels 1; the model vision_language has 3 only'):
+    pretrained.architecture(str(tmp_path))
+  hf_folders.write(tmp_path, {'x': (1,)}, CONFIG | {'text_config': {'model_type': 'mamba'}})
+  with pytest.raises(KdjaxError, match="text_config: unknown model_type for the model llama: 'mamba'"):
     pretrained.architecture(str(tmp_path))
 
 

@@ -98,9 +98,9 @@ def _mel(audio, folder):
   if padding not in ('repeatpad', 'pad'):
     raise KdjaxError(f"{path} has padding {padding!r}; it has to be 'repeatpad' or 'pad'.")
   mel |= hf_config.attributes(preprocessor, MEL) | {'repeat': padding == 'repeatpad'}
+  counts = {'sampling_rate': 48_000, 'hop_length': 480} | preprocessor
+  rate, hop = (
+    options.check(counts[k], options.Count, f'{path}: {k}') for k in ('sampling_rate', 'hop_length')
+  )
   seconds = options.check(preprocessor.get('max_length_s', 10), options.Positive, f'{path}: max_length_s')
-  rate, hop = mel.get('rate', 48_000), mel.get('hop', 480)
-  for key in (rate, hop):
-    options.check(key, options.Count, f'{path}: sampling_rate, hop_length')
-  samples = preprocessor.get('nb_max_samples', int(seconds * rate))
-  return mel | {'length': samples // hop}
+  return mel | {'length': int(seconds * rate) // hop}

@@ -198,7 +198,7 @@ def _size(part, key, path, kind=options.Size):
 def _tower(sizes, quick, path):
   """The attributes that both towers have."""
   width, ratio = _size(sizes, 'width', path), sizes.get('mlp_ratio', 4.0)
-  norm, act = sizes.get('norm_kwargs') or {}, sizes.get('act_kwargs') or {}
+  norm, act = (options.check(sizes.get(k) or {}, dict, f'{path}: {k}') for k in ('norm_kwargs', 'act_kwargs'))
   gelu = 'gelu_pytorch_tanh' if act.get('approximate') == 'tanh' else 'gelu'
   return {
     'width': width,

@@ -42,9 +42,15 @@ def load(path: Path) -> Tokenizer:
 
 def named(paths: Files) -> str:
   """The repository that an open_clip checkpoint's tokenizer is in; '' for other checkpoints."""
-  model = (read_json(paths.config) if paths.config else {}).get('model_cfg')
+  text = _open_clip(read_json(paths.config) if paths.config else {})
+  return '' if text is None else str(text.get('hf_tokenizer_name') or CLIP)
+
+
+def _open_clip(config):
+  """The text tower in an open_clip_config.json, None in another file."""
+  model = config.get('model_cfg')
   text = model.get('text_cfg') if isinstance(model, Mapping) else None
-  return str(text.get('hf_tokenizer_name') or CLIP) if isinstance(text, Mapping) else ''
+  return text if isinstance(text, Mapping) else None
 
 
 def _sentence(folder):
@@ -56,9 +62,9 @@ def _sentence(folder):
 
 def _lower(folder, kind):
   """What is done to a text before its tokenizer: said by the files beside it, or in its library's code."""
-  model_type, text = companion(folder, CONFIGS[0]).get('model_type'), companion(folder, CONFIGS[1])
-  text = (text.get('model_cfg') or {}).get('text_cfg') or {}
-  if model_type is None and (text.get('tokenizer_kwargs') or {}).get('clean') == 'canonicalize':
+  model_type = companion(folder, CONFIGS[0]).get('model_type')
+  steps = (_open_clip(companion(folder, CONFIGS[1])) or {}).get('tokenizer_kwargs')
+  if model_type is None and isinstance(steps, Mapping) and steps.get('clean') == 'canonicalize':
     marks = normalizers.Replace(Regex(r'[!-/:-@\[-^`{-~]'), '')  # all of ASCII but _, which becomes a space
     space, spaces = normalizers.Replace('_', ' '), normalizers.Replace(Regex(r'\s+'), ' ')
     return [space, marks, normalizers.Lowercase(), spaces, normalizers.Strip()]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kdjax.errors import KdjaxError
 from kdjax.pretrained import hf_config, images, llama, siglip
 from kdjax.pretrained.rename import rename, within
 
@@ -45,9 +46,13 @@ def config(config_json: Mapping[str, Any], folder: Path) -> dict[str, Any]:
   tower = {'model': 'siglip_image', 'pool': 'mean'} | hf_config.attributes(image, siglip.NAMES)
   text = {'model_type': 'llama', 'rms_norm_eps': 1e-5} | dict(text)
   text |= {'tie_word_embeddings': bool(config_json.get('tie_word_embeddings', False))}
+  try:
+    words = llama.config(text, folder)
+  except hf_config.OtherKind as e:  # of the language model, not of this one
+    raise KdjaxError(f'{folder / "config.json"}: text_config: {e}') from e
   return {
     'shuffle': config_json.get('scale_factor', 2),
     'image_token': config_json.get('image_token_id', 128_257),
     'image': tower | images.scaling({}, folder),
-    'text': {'model': 'llama'} | llama.config(text, folder),
+    'text': {'model': 'llama'} | words,
   }

@@ -1,8 +1,12 @@
 """SigLIP and SigLIP 2 against transformers."""
 
+import json
+
 import numpy as np
 import pytest
 from attention_scores import watch
+
+from kdjax.pretrained import texts
 
 torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
@@ -76,3 +80,22 @@ def test_every_tap_of_naflex(saved, agree, randomised):
   patches = (IMAGE / 127.5 - 1).reshape(3, 3, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(3, 9, -1)
   changes = {'pixel_values': torch.tensor(patches).float(), 'spatial_shapes': torch.tensor([[3, 3]] * 3)}
   compared(saved, agree, module, changes | {'pixel_attention_mask': torch.ones(3, 9).long()})
+
+
+def test_the_texts_of_siglip2(tmp_path):
+  """As published: the tokenizer.json of Gemma, and a library that makes the texts lower case."""
+  words = ['<pad>', '<eos>', '<bos>', '<unk>', '<mask>', '▁', *'abcdert', 'at', 'cat', 'red']
+  merges = [('a', 't'), ('c', 'at'), ('r', 'e'), ('re', 'd')]
+  vocabulary = {w: i for i, w in enumerate([*words, 're'])}
+  theirs = transformers.Siglip2Tokenizer(vocab=vocabulary, merges=merges)
+  theirs.save_pretrained(tmp_path)
+  state = json.loads((tmp_path / 'tokenizer.json').read_text())
+  state['normalizer'] = {'type': 'Replace', 'pattern': {'String': ' '}, 'content': '▁'}
+  (tmp_path / 'tokenizer.json').write_text(json.dumps(state))
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'siglip'}))
+  for kind in ('GemmaTokenizer', 'Siglip2Tokenizer'):
+    settings = {'tokenizer_class': kind, 'pad_token': '<pad>'}
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    ours = texts.load(tmp_path / 'tokenizer.json')
+    for text in ('A Red CAT', 'the cat', 'RED'):
+      assert ours.encode(text).ids == theirs(text).input_ids

@@ -69,6 +69,7 @@ class VisionLanguage(nn.Module):
     order = jnp.clip(jnp.cumsum(placed, 1) - 1, 0, count - 1)
     vectors = jnp.take_along_axis(x, order[..., None], 1)
     if self.prefix:
+      self.check_length(ids.shape[1], count)
       first = jnp.broadcast_to(~placed.any(1, keepdims=True), (b, count))
       vectors, placed = jnp.concatenate([x, vectors], 1), jnp.concatenate([first, placed], 1)
       ids, mask = jnp.pad(ids, ((0, 0), (count, 0))), jnp.concatenate([first, mask], 1)
@@ -76,6 +77,16 @@ class VisionLanguage(nn.Module):
     taps = self.text(text, train=train)
     taps = without_prefix(taps, count) if self.prefix else taps
     return {f'image/{tap}': y for tap, y in seen.items()} | {'image_tokens': x} | taps
+
+  def check_length(self, length, count):
+    """Raises KdjaxError for a text that has no room behind its image."""
+    positions = getattr(self.text, 'positions', length + count)
+    if length + count > positions:
+      raise KdjaxError(
+        f'a text of {length} tokens behind the {count} of its image is longer than {positions} positions: '
+        f'set data.text_length to {positions - count} or less, or prefix to False where texts have image '
+        'tokens.'
+      )
 
 
 def read_width(text: Module) -> int:
