@@ -131,6 +131,12 @@ def test_a_learning_rate_rises_and_falls(schedule):
   assert values[100] == pytest.approx(end, abs=0.02)
 
 
+def test_boundaries_are_shares_of_the_whole_training():
+  """Also after a warm-up."""
+  rate = schedules.learning_rate(1.0, 100, schedule='steps', warmup=0.1, boundaries=(0.5, 0.8))
+  assert [round(float(rate(n)), 6) for n in (0, 5, 10, 49, 51, 79, 81)] == [0, 0.5, 1, 1, 0.1, 0.1, 0.01]
+
+
 def test_only_kernels_decay():
   params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   for name in ('adamw', 'sgd'):
