@@ -137,6 +137,15 @@ def test_boundaries_are_shares_of_the_whole_training():
   assert [round(float(rate(n)), 6) for n in (0, 5, 10, 49, 51, 79, 81)] == [0, 0.5, 1, 1, 0.1, 0.1, 0.01]
 
 
+def test_a_large_gradient_is_clipped():
+  params, gradient = {'w': jnp.zeros(4)}, {'w': jnp.full(4, 5.0)}
+  for clip, norm in ((1.0, 1.0), (20.0, 10.0), (0.0, 10.0)):
+    config = {'name': 'sgd', 'lr': 1.0, 'schedule': 'constant', 'clip': clip}
+    tx = optimizers.optimiser(config, 10)
+    update, _ = tx.update(gradient, tx.init(params), params)
+    assert float(jnp.linalg.norm(update['w'])) == pytest.approx(norm)
+
+
 def test_only_kernels_decay():
   params = {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}
   for name in ('adamw', 'sgd'):
