@@ -10,7 +10,7 @@ import pytest
 import taps
 from kdjax.experiment import build, stages
 from kdjax.experiment.workdir import claim_workdir
-from kdjax.training import optimizers, schedules, step, streams
+from kdjax.training import optimizers, schedules, setup, step, streams
 
 
 def data_of(key):
@@ -100,3 +100,8 @@ def test_the_average_of_a_training_follows_it():
     losses.append([float(task.loss(student.apply(v, batch)[0], batch)[0] / first) for v in (state.ema, now)])
   (warm, trained), (cold, _) = losses
   assert trained < warm < 0.5 * (1 + trained) < 0.9 < cold
+
+
+def test_a_copy_of_the_previous_epoch_is_taken_at_its_end():
+  decay = setup.Average(previous_epoch=5).decay()
+  assert [float(decay(step)) for step in range(6)] == [1, 1, 1, 1, 0, 1]
