@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.errors import KdjaxError
-from kdjax.input import images, numpy_arrays
+from kdjax.input import images, numpy_arrays, table_file
 from kdjax.options import Count
 from kdjax.runtime import files
 from kdjax.types import DataSet
@@ -73,11 +73,8 @@ def _pairs(path, split):
 
 def _rows(path):
   questions = []
-  for number, line in enumerate(_lines(path), 1):
-    try:
-      row = files.parse(line.encode())
-    except ValueError as e:
-      raise KdjaxError(f'{path}, line {number}: it is no JSON ({files.first_line(e)}).') from e
+  for row in table_file.rows(path):
+    number = row['#']
     if wrong := files.misfit(row, ROW):
       raise KdjaxError(f'{path}, line {number}: {wrong}.')
     if row['split'] not in LISTS:

@@ -1,6 +1,5 @@
 """Visual entailment: does a photo say that a sentence is true, that it is false, or neither?"""
 
-import csv
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 
 from kdjax import registry
 from kdjax.errors import KdjaxError
-from kdjax.input import images
+from kdjax.input import images, table_file
 from kdjax.runtime import files
 from kdjax.types import DataSet
 
@@ -41,18 +40,15 @@ def read_csv(path: Path) -> list[Row]:
   Raises:
     KdjaxError: if it lacks a column, or a label is none of the three.
   """
-  try:
-    with files.regular_file(path, 'table').open(encoding='utf-8-sig', newline='') as file:
-      table = list(csv.DictReader(file))
-  except (OSError, UnicodeDecodeError, csv.Error) as e:
-    raise KdjaxError(f'cannot read the table {path} ({files.first_line(e)}).') from e
+  table = table_file.rows(path)
   for column in COLUMNS.values():
     if not table or column not in table[0]:
       raise KdjaxError(f'{path} has no column {column!r}, or no row.')
   rows = []
-  for i, cells in enumerate(table, 2):
-    image, text, label = (cells[column] or '' for column in COLUMNS.values())
-    rows.append(_checked(Row(image if image.endswith('.jpg') else f'{image}.jpg', text, label), path, i))
+  for cells in table:
+    image, text, label = (cells[column] for column in COLUMNS.values())
+    row = Row(image if image.endswith('.jpg') else f'{image}.jpg', text, label)
+    rows.append(_checked(row, path, cells['#']))
   return rows
 
 

@@ -76,12 +76,12 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
   how = LoopConfig.of(config['select'], config['run'])
   mesh, reason = _mesh(how, topology)
   check(experiment, mesh)
-  names = [stage for stage in TRAINED if stage != 'ceiling']
+  apart = ('ceiling', 'teacher') if experiment.teacher_is_published else ('ceiling',)
   planned = {}
   with conv.portable(True):  # no convolutions of this CPU
-    for name in names[experiment.teacher_is_published :]:
-      planned[name] = _stage(_setup(experiment, name), how, mesh)
-  if experiment.has_ceiling:
+    for name in (stage for stage in TRAINED if stage not in apart):
+      planned[name] = _stage(_setup(experiment, name), how, mesh, topology.device.memory)
+  if experiment.has_ceiling:  # it is the baseline on other examples
     planned['ceiling'] = planned['baseline']._replace(name='ceiling')
   whole = 'compiled for these devices by libtpu'
   share = f"of a device's share of a batch, compiled for this machine{reason}"
@@ -142,9 +142,9 @@ def _batch(source: Any, size: int) -> dict[str, Any]:
   return {k: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for k, v in first.items()}
 
 
-def _stage(setup: Setup, how: LoopConfig, mesh: Any) -> Stage:
+def _stage(setup: Setup, how: LoopConfig, mesh: Any, free: float) -> Stage:
   batch = _batch(setup.source, setup.batch_size)
-  traced = trace(setup, how, mesh, batch, _resident(setup, how))
+  traced = trace(setup, how, mesh, batch, _resident(setup, how, free))
   if isinstance(mesh, jax.sharding.Mesh):
     with progress.compiling(setup.name, f'for {mesh.size} devices, by libtpu'):
       temporary, flops = _programs(traced, how, mesh, batch)
@@ -163,11 +163,11 @@ def _stage(setup: Setup, how: LoopConfig, mesh: Any) -> Stage:
   return Stage(setup.name, needs, flops, gradients, split, setup.steps, _advice(setup, how, mesh))
 
 
-def _resident(setup: Setup, how: LoopConfig) -> Mapping:
-  """The training data, where an accelerator of 16 GB would hold them."""
-  arrays = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) else None
-  small = arrays is not None and memory.size(arrays) < multi_step.SHARE * 16e9
-  return arrays if arrays is not None and (how.resident == 'yes' or small and how.resident == 'auto') else {}
+def _resident(setup: Setup, how: LoopConfig, free: float) -> Mapping:
+  """The training data, where they would live on an accelerator with so many free bytes."""
+  arrays = setup.source.arrays if isinstance(setup.source, splits.InMemorySplit) else {}
+  small = how.resident == 'auto' and memory.size(arrays) < multi_step.SHARE * free
+  return arrays if how.resident == 'yes' or small else {}
 
 
 def _programs(traced: Traced, how: LoopConfig, mesh: Any, batch: Mapping) -> tuple[float, float]:
@@ -247,7 +247,7 @@ def _is_spec(x: Any) -> bool:
 
 def _advice(setup: Setup, how: LoopConfig, mesh: Any) -> str:
   """What to change where a stage does not fit: its own keys, and the axis that splits its weights."""
-  keys = {setup.rules_of: setup.rules_of} | ({'teacher': 'teacher'} if setup.teacher else {})
+  keys = [setup.rules_of] + (['teacher'] if setup.teacher else [])
   whole = [f"run.shard.{key} to 'auto'" for key in keys if not how.rules(key)]
   fsdp = mesh.shape.get('fsdp', 1)
   advice = f'raise run.mesh.fsdp ({fsdp})' if fsdp < mesh.size else ''

@@ -149,6 +149,18 @@ def masked_mean(x: Array, mask: Array | None) -> Array:
   return (x * m).sum(1) / jnp.maximum(m.sum(1), 1)
 
 
+def patch_grid(image: Array, size: int) -> tuple[int, int]:
+  """(rows, columns) of the patches of an image [B, H, W, C].
+
+  Raises:
+    KdjaxError: if the image does not divide into patches.
+  """
+  h, w = image.shape[1:3]
+  if h % size or w % size:
+    raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {size}×{size}.')
+  return h // size, w // size
+
+
 def patches(image: Array, size: int) -> Array:
   """Non-overlapping patches: [B, H, W, C] -> [B, H/size, W/size, size·size·C].
 
@@ -156,8 +168,7 @@ def patches(image: Array, size: int) -> Array:
     KdjaxError: if the image does not divide into patches.
   """
   b, h, w, c = image.shape
-  if h % size or w % size:
-    raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {size}×{size}.')
+  patch_grid(image, size)
   x = image.reshape(b, h // size, size, w // size, size, c)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, size * size * c)
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.errors import KdjaxError, unknown
+from kdjax.errors import unknown
 from kdjax.nn.conv import Conv
-from kdjax.nn.layers import Activation, Attention, Classifier, activation, standardised
+from kdjax.nn.layers import Activation, Attention, Classifier, activation, patch_grid, standardised
 from kdjax.options import Depth, Eps, Means, NoOrSize, Rate, Scales, Size
 from kdjax.types import Array
 
@@ -127,9 +127,7 @@ class Dinov2(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x = standardised(inputs, self.mean, self.std)
-    b, h, w, _ = x.shape
-    if h % self.patch or w % self.patch:
-      raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
+    b, grid = x.shape[0], patch_grid(x, self.patch)
     if self.pool not in get_args(Pool):
       raise unknown('pool of the model dinov2', self.pool, get_args(Pool))
     sides, normal = (self.patch, self.patch), nn.initializers.normal(0.02)
@@ -137,9 +135,7 @@ class Dinov2(nn.Module):
     table = self.param('position', normal, (1, 1 + (self.image_size // self.patch) ** 2, self.width))
     table = table.astype(x.dtype)
     first = self.param('class', normal, (1, 1, self.width)).astype(x.dtype) + table[:, :1]
-    x = x.reshape(b, -1, self.width) + resized(
-      table[:, 1:], (h // self.patch, w // self.patch), self.registers > 0
-    )
+    x = x.reshape(b, -1, self.width) + resized(table[:, 1:], grid, self.registers > 0)
     before = [first]
     if self.registers:
       before.append(self.param('registers', normal, (1, self.registers, self.width)).astype(x.dtype))

@@ -11,7 +11,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.models.text.llama import frequencies, rotated
 from kdjax.models.vision.dinov2 import resized
 from kdjax.nn.conv import Conv
-from kdjax.nn.layers import Classifier, standardised
+from kdjax.nn.layers import Classifier, patch_grid, standardised
 from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 
 Pool = Literal['mean', 'first']
@@ -119,16 +119,14 @@ class Eva02(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x = standardised(inputs, self.mean, self.std)
-    b, h, w, _ = x.shape
-    if h % self.patch or w % self.patch:
-      raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
+    b, grid = x.shape[0], patch_grid(x, self.patch)
     if self.pool not in get_args(Pool):
       raise unknown('pool of the model eva02', self.pool, get_args(Pool))
     if self.width % (4 * self.heads):
       raise KdjaxError(
         f'eva02.width is {self.width}; it has to be a multiple of {4 * self.heads}, four times its heads.'
       )
-    sides, grid, normal = (self.patch,) * 2, (h // self.patch, w // self.patch), nn.initializers.normal(0.02)
+    sides, normal = (self.patch, self.patch), nn.initializers.normal(0.02)
     x = Conv(self.width, sides, sides, 'VALID', name='patch')(x).reshape(b, -1, self.width)
     table = self.param('position', normal, (1, 1 + (self.image_size // self.patch) ** 2, self.width))
     table = table.astype(x.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.nn.conv import Conv
-from kdjax.nn.layers import Activation, Classifier, activation, standardised
+from kdjax.nn.layers import Activation, Classifier, activation, patch_grid, standardised
 from kdjax.options import Blocks, Eps, Means, Multiplier, Rate, Scales, Size, Sizes
 from kdjax.types import Array
 
@@ -167,9 +167,7 @@ class Swin(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x = standardised(inputs, self.mean, self.std)
-    b, h, w, _ = x.shape
-    if h % self.patch or w % self.patch:
-      raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
+    patch_grid(x, self.patch)
     sides = (self.patch, self.patch)
     x = nn.LayerNorm(EPS, name='stem_norm')(Conv(self.width, sides, sides, 'VALID', name='stem')(x))
     taps = {'stem': x} | stages(self, x, train, 'swin', 'give it images of {0}×{0} or more')

@@ -7,9 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import KdjaxError
 from kdjax.nn.conv import Conv
-from kdjax.nn.layers import Activation, Block, Classifier, standardised
+from kdjax.nn.layers import Activation, Block, Classifier, patch_grid, standardised
 from kdjax.options import Depth, Eps, Means, Rate, Scales, Size
 from kdjax.types import Array
 
@@ -90,9 +89,8 @@ class VitClassToken(nn.Module):
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     x = standardised(inputs, self.mean, self.std)
-    b, h, w, _ = x.shape
-    if h % self.patch or w % self.patch:
-      raise KdjaxError(f'an image of {h}×{w} does not divide into patches of {self.patch}×{self.patch}.')
+    b = x.shape[0]
+    patch_grid(x, self.patch)
     sides = (self.patch, self.patch)
     x = Conv(self.width, sides, sides, 'VALID', use_bias=not self.clip, name='patch')(x)
     first = self.param('class', nn.initializers.normal(0.02), (1, 1, self.width))
