@@ -193,8 +193,9 @@ class Task(NamedTuple):
     prompted: whether what a model writes answers a text, and not an image alone.
     cards: `(gathered, examples, classes) -> [card]` for the report's gallery; `gathered` maps a stage to its
       gathered dict, `examples` is the split of the data set. A card has 'truth', a prediction under the
-      name of each stage, and where there are any 'image' u8 [H, W, C], 'text' and 'audio' f32 [N]. A
-      prediction is a str or, in retrieval, [{'image', 'text', 'right'}], the best first.
+      name of each stage, and where there are any 'image' u8 [H, W, C], 'text' and 'audio' f32 [N]. The truth
+      is a str, or a tuple of references, against which nothing is right or wrong. A prediction is a str or,
+      in retrieval, [{'image', 'text', 'right'}], the best first.
     answer: `(outputs, classes) -> [(name, score)]`, the predictions for one example's taps [...], the best
       first.
   """

@@ -322,3 +322,19 @@ def test_scores_that_are_no_shares_have_one_number_of_decimals(results):
   for name, values in (('teacher', [1.0]), ('baseline', [3.25, 3.5]), ('student', [2.0, 2.125])):
     results['stages'][name] |= stage(values, 10)
   assert [row['mse'] for row in rows(results)] == ['1.00', '3.38 ± 0.18', '2.06 ± 0.09', '12.00']
+
+
+def test_a_text_is_not_wrong_that_is_none_of_the_references(results, curves, examples, tmp_path):
+  several = [examples[0] | {'truth': ('a red square', 'a square in red')}]
+  page = next(text for text in written(tmp_path, results, curves, several) if '<html' in text)
+  assert 'a red square / a square in red' in page
+  assert '✗ wrong' not in page and '✓ right' not in page
+  page = next(text for text in written(tmp_path, results, curves, examples) if '<html' in text)
+  assert '✗ wrong' in page and '✓ right' in page
+
+
+def test_labels_that_add_little_say_nothing_of_a_teacher_that_adds_more(results):
+  stages = results['stages'] | {'ceiling': dict(results['stages']['baseline'])}
+  assert 'at this size and these steps.' in ' '.join(words.notes(results | {'stages': stages}))
+  stages = stages | {'student': stages['baseline']}
+  assert 'and so can a teacher' in ' '.join(words.notes(results | {'stages': stages}))

@@ -248,15 +248,15 @@ def _result_plots(results, curves):
 
 
 def _card(example):
-  truth = example.get('truth')
-  predictions = []
+  truth, predictions = example.get('truth'), []
+  several = isinstance(truth, tuple)  # references, of which a prediction need be none
   for stage in words.STAGES:
     output = example.get(stage)
     if isinstance(output, str):
-      predictions.append({'stage': stage, 'text': output, 'right': output == truth})
+      predictions.append({'stage': stage, 'text': output, 'right': None if several else output == truth})
     elif output is not None:
       predictions.append({'stage': stage, 'retrieved': [_content(item) for item in output]})
-  return _content(example) | {'truth': truth, 'predictions': predictions}
+  return _content(example) | {'truth': ' / '.join(truth) if several else truth, 'predictions': predictions}
 
 
 def _content(item):

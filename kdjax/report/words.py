@@ -181,7 +181,9 @@ def _of_ceiling(results, means, sign) -> list[str]:
   gap, std = sign * (means['ceiling'] - means['baseline']), results['stages']['baseline'].get('std') or 0.0
   text = f'The same student with all labels, trained alone, scores {stage_score(results, "ceiling")}'
   if gap <= max(std, 0.01 if is_share(results['metric']) else 0.0):
-    return [f'{text}: more labels would add little at this size and these steps, and so can a teacher.']
+    added = sign * (means.get('student', means['ceiling']) - means['ceiling']) <= std
+    also = ', and so can a teacher' * added
+    return [f'{text}: more labels would add little at this size and these steps{also}.']
   return [f'{text}.']
 
 

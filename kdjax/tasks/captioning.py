@@ -28,7 +28,7 @@ def cards(gathered, examples, classes, size: int = 12) -> list[dict]:
         return str(outputs[WRITTEN][row])
       return tokenizer.spell(outputs['best'][row][outputs[TARGET][row] >= 0], classes)
 
-    truth = ' / '.join(example.get('references', (example['response'],)))
+    truth = tuple(example.get('references', (example['response'],)))
     gallery.append({'image': example['image'], 'truth': truth} | {s: said(g) for s, g in gathered.items()})
   return gallery
 
