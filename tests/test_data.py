@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models
 
+from kdjax import registry
 from kdjax.datasets.easy_vqa import easy_vqa
 from kdjax.datasets.gaussians import gaussians
 from kdjax.datasets.manifest import manifest as read_manifest
@@ -151,6 +152,52 @@ def test_gaussians_share_what_decides():
   assert again.fingerprint != dataset.fingerprint
   with pytest.raises(KdjaxError, match='x1 holds 0 to 20 of 60 in 10 values: no such range'):
     gaussians(decisive=60, sizes=(10, 50))
+
+
+def privileged_rows(study, **options):
+  splits = registry.make('data', 'privileged', {'study': study, 'train': 400, 'test': 300, **options}).splits
+  return {s: {k: np.stack([e[k] for e in part]) for k in part[0]} for s, part in splits.items()}
+
+
+def linear_accuracy(rows, key):
+  """Of a least-squares fit to the training labels, on the test examples."""
+  train, test = ({**part, 'y': 2.0 * part['label'] - 1} for part in (rows['train'], rows['test']))
+  weights = np.linalg.lstsq(train[key], train['y'], rcond=None)[0]
+  return np.mean((test[key] @ weights > 0) == (test['y'] > 0))
+
+
+@pytest.mark.parametrize(
+  ('study', 'width', 'teacher', 'student'),
+  [('labels', 1, 0.9, 0.7), ('features', 50, 0.8, 0.5), ('relevant', 3, 0.9, 0.7), ('largest', 3, 0.9, 0.4)],
+)
+def test_privileged_inputs_decide_the_label(study, width, teacher, student):
+  rows = privileged_rows(study)
+  assert rows['train']['privileged'].shape == (400, width) and rows['test']['x'].shape == (300, 50)
+  for key in ('x', 'privileged'):
+    np.testing.assert_allclose(rows['train'][key].mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(rows['train'][key].std(0), 1, atol=1e-4)
+  known, regular = (linear_accuracy(rows, key) for key in ('privileged', 'x'))
+  assert known > teacher and student < regular < known
+  again, other = privileged_rows(study), privileged_rows(study, seed=1)
+  np.testing.assert_array_equal(rows['test']['x'], again['test']['x'])
+  assert np.any(rows['test']['x'] != other['test']['x'])
+
+
+def test_values_of_an_example_of_its_own():
+  rows = privileged_rows('own', train=2000)
+  assert linear_accuracy(rows, 'privileged') < 0.7  # whose weights they are is not said
+  with pytest.raises(KdjaxError, match='9 relevant values of 4'):
+    privileged_rows('own', size=4, relevant=9)
+
+
+@pytest.mark.skipif(not (SHARED / 'mnist').exists(), reason='without MNIST')
+def test_small_and_large_digits():
+  rows = privileged_rows('digits', train=50, data_dir=str(SHARED))
+  large, small = (rows['test'][k] for k in ('privileged', 'x'))
+  assert large.shape == (10_000, 784) and small.shape == (10_000, 49) and large.max() == 1.0
+  blocks = large[:, :].reshape(-1, 7, 4, 7, 4).mean((2, 4)).reshape(-1, 49)
+  assert np.corrcoef(blocks.ravel(), small.ravel())[0, 1] > 0.95  # each small pixel is of its own block
+  assert len(rows['train']['label']) == 50 and set(rows['test']['label']) == set(range(10))
 
 
 def test_a_student_trains_on_its_transfer_set(config, experiment):

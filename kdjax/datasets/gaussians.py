@@ -1,28 +1,14 @@
 """Two modalities of normal values that share a part of what decides the label; generated."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from kdjax.errors import KdjaxError
+from kdjax.input.examples import Columns
 from kdjax.options import Count, Size, Whole
 from kdjax.runtime import files
 from kdjax.types import DataSet
 
 SPLITS = ('train', 'transfer', 'test')
-
-
-class Rows(Sequence):
-  """Examples that are the rows of arrays."""
-
-  def __init__(self, arrays):
-    self.arrays = arrays
-
-  def __len__(self) -> int:
-    return len(self.arrays['label'])
-
-  def __getitem__(self, index):
-    return {k: v[index] for k, v in self.arrays.items()} | {'id': int(index)}
 
 
 def gaussians(
@@ -73,11 +59,11 @@ def gaussians(
       arrays[name][:, start:stop] = values[:, start:stop]
     arrays['x1_general'] = arrays['x1'][:, shared]
     drawn = {k: v.astype(np.float32) for k, v in arrays.items()}
-    return drawn | {'label': (values @ weights > 0).astype(np.int32)}
+    return drawn | {'label': (values @ weights > 0).astype(np.int32), 'id': np.arange(n)}
 
   by_split = {s: draw(test if s == 'test' else train) for s in SPLITS}
   by_split |= {'train': by_split['transfer']} if same else {}
   swapped = by_split['transfer'] | {'x1': by_split['transfer']['x2'], 'x2': by_split['transfer']['x1']}
-  splits = {k: Rows(v) for k, v in (by_split | {'transfer_swapped': swapped}).items()}
+  splits = {k: Columns(v) for k, v in (by_split | {'transfer_swapped': swapped}).items()}
   mark = files.fingerprint('gaussians', decisive, x1, x2, sizes, random, train, test, seed, same)
   return DataSet(splits, ('negative', 'positive'), mark, 'made')
