@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
-from kdjax.options import Count, Name, Size
+from kdjax.options import Count, Name, NonNegative, Size
 
 Tracked = Literal['', 'wandb', 'mlflow', 'trackio', 'tensorboard']  # `kdjax.training.tracking`
 MeshSize = Annotated[int, Interval(ge=-1, le=2**20)]
@@ -59,5 +59,11 @@ class Run:
   resident: Annotated[
     Literal['auto', 'yes', 'no'], "keeps training data on the device; 'auto': where it is faster"
   ] = 'auto'
+  profile: Annotated[
+    str, "FIRST:LAST, steps of every training that are traced for xprof, such as '10:20'"
+  ] = ''
+  stall: Annotated[
+    NonNegative, 'seconds without a move, until stacks are printed and a process of a pod ends; 0 for none'
+  ] = 1800.0
   mesh: Mesh = section(Mesh)
   shard: Shard = section(Shard)

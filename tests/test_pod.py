@@ -171,6 +171,34 @@ def test_one_is_killed_and_all_start_again(victim, moment, recipe, never_killed,
   same(weights(never_killed), weights(tmp_path / 'killed'))
 
 
+HANGS = """
+import sys, time
+from kdjax.training.loop import TrainLoop
+step = TrainLoop.step
+def hangs(self, states, *args):
+  if self.setup.name == 'student' and (self.folder / 'checkpoints').exists() and '--process_id=1' in sys.argv:
+    time.sleep(1000)
+  return step(self, states, *args)
+TrainLoop.step = hangs
+"""
+
+
+@pytest.mark.whole
+def test_one_hangs_and_all_end_and_start_again(recipe, never_killed, tmp_path):
+  """Its Python waits for ever, while its process lives and answers."""
+  hanging = tmp_path / recipe.name
+  hanging.write_text(HANGS + RECIPE)
+  workdir = tmp_path / 'w'
+  results = ended(pod(hanging, workdir, *LONG, '--config.run.stall=45'))
+  assert all(status for status, _ in results)
+  said = [line for _, output in results for line in errors(output)]
+  assert any('nothing has moved for 45 s' in line for line in said), results
+  assert 'in hangs' in results[1][1]  # the stack says where
+  for status, output in ended(pod(recipe, workdir, *LONG)):
+    assert status == 0, output
+  same(weights(never_killed), weights(workdir))
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize('told', [0, 1])
 def test_one_is_told_to_stop_and_all_save_the_same_step(told, recipe, tmp_path):

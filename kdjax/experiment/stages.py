@@ -18,7 +18,7 @@ from kdjax.experiment.workdir import agree, check_workdir, claim_workdir
 from kdjax.input import splits
 from kdjax.nn.layers import without_features
 from kdjax.pretrained import safetensors_io
-from kdjax.runtime import files, progress, signals, trust, workdir_lock
+from kdjax.runtime import files, progress, signals, trust, watchdog, workdir_lock
 from kdjax.runtime.config_tree import digest
 from kdjax.training import quantize, tracking, trainer
 from kdjax.training.setup import LoopConfig
@@ -48,7 +48,9 @@ def run(experiment: Experiment, stages: tuple[str, ...] = STAGES) -> dict | None
 
 def _run(experiment, stages):
   config = experiment.config
-  with tracking.tracked(config['run']['track'], experiment.workdir, config['name'], config) as tracker:
+  tracked = tracking.tracked(config['run']['track'], experiment.workdir, config['name'], config)
+  watching = watchdog.watching(config['run']['stall'], ends=jax.process_count() > 1)
+  with watching, tracked as tracker:
     results = _run_stages(experiment, stages, tracker)
     if results:
       tracker.results(results)

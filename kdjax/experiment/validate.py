@@ -17,6 +17,7 @@ from kdjax.training import (
   accumulate,
   loss_weights,
   memory,
+  monitor,
   multi_step,
   optimizers,
   partition,
@@ -64,6 +65,7 @@ def _check_loop(experiment):
   """Checks `run`: dispatch against the steps of logs, evaluation and checkpoints, resident, and track."""
   config, data = experiment.config, experiment.data
   tracking.check(config['run']['track'])
+  monitor.steps_of(config['run']['profile'])
   run, stages = config['run'], ('student',) if experiment.teacher_is_published else ('teacher', 'student')
   due = {f'{stage}.train.steps': config[stage]['train']['steps'] for stage in stages}
   every = ('log_every', 'save_every', *(() if data.validation is None else ('eval_every',)))

@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.segment import Segment
 
 from kdjax.errors import printable, printable_lines
+from kdjax.runtime import watchdog
 
 
 class _Printable:
@@ -119,6 +120,7 @@ class Bar:
       note: None keeps the last one.
       now: whether there is news, which a log shows at once.
     """
+    watchdog.moved()
     self.done, self.note = done, self.note if note is None else printable(note)
     waited, every = time.monotonic() - self.last_line_at, CHANGE_EVERY_S if self.line else LINE_EVERY_S
     if self.rich:
@@ -201,7 +203,8 @@ def compiling(title: str, what: str) -> Iterator[Callable[[str], None]]:
       line.show(f'{doing}, {printable(part)}')
 
   try:
-    yield tell
+    with watchdog.paused():
+      yield tell
   finally:
     if live:
       live.stop()

@@ -48,7 +48,15 @@ DEVICES = {
 }
 # Chips -> how libtpu lays them out, of the chips whose slices have two axes.
 FLAT = {1: '1x1', 4: '2x2', 8: '2x4', 16: '4x4', 32: '4x8', 64: '8x8', 128: '8x16', 256: '16x16'}
+# The beginning of `device_kind`, as JAX has it, of a TPU whose name says something else.
+KINDS = {'TPU v5 lite': 'v5e', 'TPU v5': 'v5p', 'TPU v6 lite': 'v6e'}
 EXAMPLES = "'v5e-256' (a slice of Google Cloud), '8xh100' (a node, of at most 8), '4x8xh100' (four nodes)"
+
+
+def kind(device_kind: str) -> Device | None:
+  """The device of JAX's `device_kind`, such as 'NVIDIA H100 80GB HBM3' or 'TPU v5 lite'; None if unknown."""
+  words = re.split(r'[ -]', KINDS.get(device_kind, device_kind).lower())
+  return next((device for name, device in DEVICES.items() if name in words), None)
 
 
 class Topology(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.pretrained import initialize
-from kdjax.runtime import progress
+from kdjax.runtime import progress, topology
 from kdjax.runtime.progress import counted
 from kdjax.training import loss_weights, memory, multi_step, partition, sharding
 from kdjax.training import step as steps
@@ -28,6 +28,7 @@ class CompiledStep:
     updates: member -> `(state, t, batch) -> (state, losses)` over all seeds, compiled.
     teacher_variables: passed as `t` to the members that run the teacher in their update.
     runs_teacher: the names of these members.
+    flops: operations of a step on all devices; 0 where the peak of the device is not known.
   """
 
   forward: Callable
@@ -35,6 +36,7 @@ class CompiledStep:
   updates: Mapping[str, Callable]
   teacher_variables: Any
   runs_teacher: frozenset[str]
+  flops: float = 0.0
 
   def teacher_forward(self, batch: Mapping) -> tuple[Mapping, Mapping]:
     """(augmented batch, its teacher taps)."""
@@ -73,13 +75,16 @@ def compile_step(
   )  # once
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
-  updates, states = {}, {}
+  updates, states, flops = {}, {}, _flops(mesh, compiled.lower(teacher_variables, batch))
   with progress.compiling(setup.name, _described(setup)) as tell:
     for i, (name, init_and_update) in enumerate(traced.functions.items(), 1):
       if len(traced.functions) > 1:
         tell(f'member {i} of {len(traced.functions)}')
       common = setup, name, init_and_update, how, mesh, specs[name]
-      updates[name], states[name], program = _compile_member(*common, teacher_variables, example, shapes)
+      updates[name], states[name], lowered, program = _compile_member(
+        *common, teacher_variables, example, shapes
+      )
+      flops += setup.members[name].parts * _flops(mesh, lowered)  # a loop over parts is counted once
       check_memory(traced.needs | memory.temporary(program))
 
   inputs = teacher_variables
@@ -90,7 +95,13 @@ def compile_step(
     forward = multi_step.teacher_forward_over(forward, how.dispatch)
     compiled = sharding.compile_teacher_forward(forward, mesh, example, setup.batch_size, how.dispatch)
   with_live_teacher = frozenset(name for name, member in setup.members.items() if member.needs_live_teacher())
-  return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher), states
+  return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher, flops), states
+
+
+def _flops(mesh: jax.sharding.Mesh, lowered: Any) -> float:
+  """Operations of a program on all devices; 0 where the peak of the device is not known."""
+  known = topology.kind(mesh.devices.flat[0].device_kind)
+  return float((lowered.cost_analysis() or {}).get('flops', 0)) if known else 0.0
 
 
 def _described(setup: Setup) -> str:
@@ -101,7 +112,7 @@ def _described(setup: Setup) -> str:
 
 
 def _compile_member(setup, name, functions, how, mesh, specs, teacher_variables, example, shapes):
-  """(update over all seeds, initial state, compiled program) of one member.
+  """(update over all seeds, initial state, lowered and compiled program) of one member.
 
   `specs` are the PartitionSpecs of the state of one seed. `example` is the (augmented batch, taps) of one
   teacher forward, `shapes` are its shapes.
@@ -127,7 +138,8 @@ def _compile_member(setup, name, functions, how, mesh, specs, teacher_variables,
   )
   if member.start:
     state = initialize.apply_init(stacked)(state, member.start)
-  lowered = init(seeds[0], t, augmented) if loops else state
-  program = update.lower(lowered, stacked_t, stacked_batch).compile()
+  one_state = init(seeds[0], t, augmented) if loops else state
+  lowered = update.lower(one_state, stacked_t, stacked_batch)
+  program = lowered.compile()
   over_seeds = steps.loop_over_seeds(one, (stacked, replicated)) if loops else lambda f: f
-  return over_seeds(program), state, program
+  return over_seeds(program), state, lowered, program

@@ -1,5 +1,6 @@
 """The training loop: steps, logs, evaluation, checkpoints, and a clean stop."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from kdjax.errors import KdjaxError
 from kdjax.runtime import progress
 from kdjax.runtime.signals import Interrupted, StopChecks
-from kdjax.training import multi_step, prefetch
+from kdjax.training import monitor, multi_step, prefetch
 from kdjax.training.compiled_step import CompiledStep
 from kdjax.training.evaluate import make_evaluate, primary
 from kdjax.training.metrics_log import Log
@@ -57,6 +58,7 @@ class TrainLoop:
     self.start, self.failed, self.first_step_s = step, dict(failed), 0.0
     self.pending, self.notes, self.update_times = [], {}, {}
     folders = {name: Path(member.folder) for name, member in setup.members.items()}
+    self.folder = next(iter(folders.values()))
     self.logs = {name: Log(folder, step, how.tracker) for name, folder in folders.items()}
     evaluators = {}  # members of one model share the compiled evaluation
     for member in setup.members.values():
@@ -88,12 +90,14 @@ class TrainLoop:
     multi_step.check(stride, how.parallel, {'what is left of the steps': setup.steps - self.start})
     prefetched = prefetch.DevicePrefetch(batches, self.mesh, stride)
     waited, since, timed = 0.0, time.monotonic(), self.start  # since the last log
-    stop_now = StopChecks(stopped)
-    with progress.bar(setup.name, setup.steps, 'step', self.start) as bar:
+    stop_now, profiler = StopChecks(stopped), monitor.Trace(how.profile, self.folder / 'profile')
+    with progress.bar(setup.name, setup.steps, 'step', self.start) as bar, contextlib.closing(profiler):
       n = self.start
       for n in range(self.start + stride, setup.steps + 1, stride):
         last, logs = n == setup.steps, n % how.log_every == 0
+        profiler.before(n - stride, n)
         losses = self.step(tree['state'], compiled, prefetched.batch, logs and n > self.start + stride)
+        profiler.after(n, losses)
         fetch_began = time.monotonic()
         prefetched.fetch()
         if all(x.is_ready() for x in jax.tree.leaves(losses)):  # else the fetch was hidden by the step
@@ -108,8 +112,11 @@ class TrainLoop:
           waited, since, timed = 0.0, time.monotonic(), n
         if logs or last:
           jax.block_until_ready(losses)
-          spent = time.monotonic() - since
-          self.report(n, bar, *((spent / (n - timed), waited / spent) if n > timed else ()))
+          spent, times = time.monotonic() - since, {}
+          if n > timed:
+            times = {'time/step': spent / (n - timed), 'time/data': waited / spent}
+            times |= monitor.speed(times['time/step'], setup.batch_size, compiled.flops, self.mesh)
+          self.report(n, bar, times)
           waited, since, timed = 0.0, time.monotonic(), n
         if not self.alive():  # nothing is left to save
           return tree
@@ -148,8 +155,8 @@ class TrainLoop:
     """Names of the members that have not failed."""
     return [name for name in self.setup.members if name not in self.failed]
 
-  def report(self, n, bar, step_s=None, data_share=None):
-    """Logs mean losses since the last report; a member whose loss is not finite is dropped."""
+  def report(self, n, bar, times=None):
+    """Logs mean losses since the last report, and `times`; drops a member whose loss is not finite."""
     if not self.pending:
       return
     sums, self.pending = jax.device_get(self.pending), []
@@ -163,8 +170,8 @@ class TrainLoop:
       if not all(np.isfinite(v).all() for v in record.values()):
         self.give_up(name, n, len(sums) * self.how.dispatch)
         continue
-      if step_s is not None:
-        record |= {'time/step': step_s, 'time/data': data_share}
+      if times:
+        record |= times
         record |= {'time/update': self.update_times[name][-1]} if name in self.update_times else {}
       self.logs[name].write(n, record)
       self.note(bar, 'loss', name, record['loss/total'])

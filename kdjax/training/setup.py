@@ -87,6 +87,7 @@ class LoopConfig(NamedTuple):
     tracker: gets what metrics.jsonl gets.
     mesh: axis -> size, see `sharding.make_mesh`.
     shard: 'teacher', 'student' -> rules that split its weights, see `partition`.
+    profile: 'FIRST:LAST', the steps that the profiler traces; '' for none.
   """
 
   select: str
@@ -101,6 +102,7 @@ class LoopConfig(NamedTuple):
   tracker: tracking.Tracker = tracking.NONE
   mesh: Mapping[str, int] = {}
   shard: Mapping[str, Any] = {}
+  profile: str = ''
 
   def rules(self, model: str) -> Any:
     """Those of the weights of the 'teacher' or the 'student', see `partition`."""
