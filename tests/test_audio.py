@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -399,3 +400,39 @@ def test_an_unknown_size():
   for inputs in ({'train': 60_000}, {'test': 0}, {'samples': 0}):
     with pytest.raises(KdjaxError, match=f'{next(iter(inputs))}='):
       digits.av_digits(**inputs)
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'error'), [('flac', 1e-4), ('aiff', 1e-4), ('ogg', 0.1), ('opus', 0.2), ('mp3', 0.1)]
+)
+def test_compressed_sounds_are_those_of_their_wav_file(tmp_path, suffix, error):
+  """Two channels at 24 kHz; Vorbis, Opus and MP3 lose a little, and MP3 is padded."""
+  soundfile, path = pytest.importorskip('soundfile'), tmp_path / f'a.{suffix}'
+  t = np.arange(24_000) / 24_000
+  sound = 0.4 * np.stack([np.sin(2 * np.pi * 440 * t), np.sin(2 * np.pi * 220 * t)], 1).astype(np.float32)
+  kind = {'opus': ('OGG', 'OPUS'), 'ogg': ('OGG', 'VORBIS'), 'mp3': ('MP3', None)}.get(suffix, (None, None))
+  soundfile.write(path, sound, 24_000, format=kind[0], subtype=kind[1])
+  wavfile.write(tmp_path / 'a.wav', 24_000, sound)
+  expected = audio_files.read_sound(tmp_path / 'a.wav', 16_000, 'row 1')
+  for source in (path, path.read_bytes()):
+    read = audio_files.read_sound(source, 16_000, 'row 1')
+    assert read.dtype == np.float32 and abs(len(read) - 16_000) < 2000
+    shift = np.argmax(np.correlate(read[:8000], expected[1000:3000], 'valid')) - 1000
+    np.testing.assert_allclose(read[2000 + shift : 6000 + shift], expected[2000:6000], atol=error)
+
+
+@pytest.mark.parametrize(
+  'content', [b'fLaC', b'OggS' + bytes(100), b'ID3' + bytes(200), b'FORM', b'MThd', b'']
+)
+def test_sounds_that_cannot_be_read_are_one_line(tmp_path, content):
+  path = tmp_path / 'a.flac'
+  path.write_bytes(content)
+  with pytest.raises(KdjaxError, match='row 1: .*a.flac is not a readable sound|needs the package'):
+    audio_files.read_sound(path, 16_000, 'row 1')
+
+
+def test_a_compressed_sound_without_its_package(tmp_path, monkeypatch):
+  (tmp_path / 'a.flac').write_bytes(b'fLaC' + bytes(64))
+  monkeypatch.setitem(sys.modules, 'soundfile', None)
+  with pytest.raises(KdjaxError, match='row 1: .*needs the package soundfile .*pip install soundfile'):
+    audio_files.read_sound(tmp_path / 'a.flac', 16_000, 'row 1')

@@ -14,10 +14,10 @@ import model_cases
 from kdjax.errors import KdjaxError
 from kdjax.evaluation import compare, exports
 from kdjax.experiment import predict, trained_model
-from kdjax.export import alone, answers, formats, hub, packages, program, run
+from kdjax.export import alone, answers, formats, hub, program, run
 from kdjax.export import folder as folders
 from kdjax.input.images import read_image
-from kdjax.runtime import files
+from kdjax.runtime import files, packages
 
 LITERT = pytest.mark.skipif(not packages.installed('litert_converter'), reason='needs litert-converter')
 SYMBOLIC = ('fusion', 'mel_cnn', 'gpt2')

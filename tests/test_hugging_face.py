@@ -16,7 +16,7 @@ from kdjax.input import path_kind
 
 def test_without_the_library_it_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, 'datasets', None)
-  with pytest.raises(KdjaxError, match='needs the package datasets: pip install datasets'):
+  with pytest.raises(KdjaxError, match='needs the package datasets .*: pip install datasets'):
     hf(path='org/name')
   with pytest.raises(KdjaxError, match='which data set'):
     hf()

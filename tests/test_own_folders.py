@@ -153,9 +153,9 @@ def made(tmp_path, what):
       path.rename(root / f'{path.parent.name}{path.name}')
     for name in ('a', 'b'):
       (root / name).rmdir()
-  elif what == 'mp3':
+  elif what == 'm4a':
     for path in root.glob('*/*'):
-      path.rename(path.with_suffix('.mp3'))
+      path.rename(path.with_suffix('.m4a'))
   elif what == 'two validations':
     for name in ('train', 'val', 'dev'):
       picture(tmp_path / 's' / name / 'a' / '1.png', 1)
@@ -180,7 +180,7 @@ def made(tmp_path, what):
     ('only in test', "test/zebra: unknown class: 'zebra'.*data.options.classes"),
     ('case', "unknown class: 'cat'; did you mean 'Cat'"),
     ('no classes', '8 files and no class folders'),
-    ('mp3', r'sounds of .mp3, and kdjax reads WAV: ffmpeg'),
+    ('m4a', r'sounds of .m4a; ffmpeg -i FILE FILE.flac'),
     ('two validations', "has the splits 'dev' and 'val', both for validation"),
     ('few', 'too few to draw a test split'),
   ],
@@ -215,7 +215,7 @@ def test_files_that_cannot_be_read(photos, tmp_path):
     for i in range(4):
       sound(tmp_path / 's' / name / f'{i}.wav', value=i)
   (tmp_path / 's' / 'a' / '1.wav').write_bytes(b'RIFFnonsense')
-  with warnings.catch_warnings(), pytest.raises(KdjaxError, match='1.wav is not a readable WAV'):
+  with warnings.catch_warnings(), pytest.raises(KdjaxError, match='1.wav is not a readable sound'):
     [e for split in read(tmp_path / 's').splits.values() for e in split]
 
 

@@ -23,7 +23,7 @@ INPUTS = {
     'image', [], 'A picture, a folder of them, or a quoted pattern such as "shapes/*.png".'
   ),
   'text': flags.DEFINE_multi_string('text', [], 'Words; or a .txt file, a text a line.'),
-  'audio': flags.DEFINE_multi_string('audio', [], 'A WAV file, a folder of them, or a quoted pattern.'),
+  'audio': flags.DEFINE_multi_string('audio', [], 'A sound file, a folder of them, or a quoted pattern.'),
   'video': flags.DEFINE_multi_string('video', [], 'A .npy or .npz of frames, or a picture that moves.'),
 }
 ARRAYS = flags.DEFINE_multi_string('array', [], 'NAME=FILE.npy of any other input of the model.')

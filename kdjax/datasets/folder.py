@@ -1,4 +1,4 @@
-"""Your own files in class folders: CLASS/FILE or SPLIT/CLASS/FILE, all images or all sounds (WAV)."""
+"""Your own files in class folders: CLASS/FILE or SPLIT/CLASS/FILE, all images or all sounds."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,6 @@
 """A data set of Hugging Face: a folder of save_to_disk, or one of the hub by its name, org/name."""
 
 import contextlib
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from kdjax.input.array_data import arrays_dataset
 from kdjax.input.label_column import Kind
 from kdjax.input.table_file import SPLITS, split_name
 from kdjax.options import Name, NonNegative, Whole
+from kdjax.runtime.packages import needed
 from kdjax.runtime.progress import say
 from kdjax.types import DataSet
 
@@ -21,12 +21,7 @@ def library() -> Any:
   Raises:
     KdjaxError: if it is not installed.
   """
-  try:
-    datasets: Any = importlib.import_module('datasets')
-  except ImportError as e:
-    raise KdjaxError(
-      "the data set 'hf' needs the package datasets: pip install datasets, then run this again."
-    ) from e
+  datasets: Any = needed('datasets', "the data set 'hf'", 'pip install datasets, then run this again')
   datasets.disable_progress_bars()
   datasets.utils.logging.set_verbosity_error()
   return datasets
@@ -88,7 +83,7 @@ def hf(
   seconds: NonNegative = 0.0,
   download: bool = False,
 ) -> DataSet:
-  """Images, texts, sounds (WAV) and labels of a data set of Hugging Face's library, `pip install datasets`.
+  """Images, texts, sounds and labels of a data set of Hugging Face's library, `pip install datasets`.
 
   The first feature Image is 'image', Audio 'audio', ClassLabel 'label'; columns called 'text', 'sentence',
   'label' and the like are these, and so is the only column of texts; others are left out, and said. Splits

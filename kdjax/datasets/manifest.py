@@ -129,7 +129,7 @@ def manifest(
 ) -> DataSet:
   """Reads a manifest; files are named relative to its folder. docs/data.md lists how cells are read.
 
-  Columns may be absent, but for one of 'image', 'text', 'audio' (WAV) and 'video'. Rows without a split are
+  Columns may be absent, but for one of 'image', 'text', 'audio' and 'video'. Rows without a split are
   shared out by the first of these, about 80 : 10 : 10. An empty label is one not known. Where a table has
   several of them, an empty cell is a modality that the example lacks: '<modality>/present' is 0. A table
   without labels may have a 'response' to each text, for language models; one with labels too if it is named.

@@ -93,7 +93,7 @@ def webdataset(
   rate: Whole = 0,
   seconds: NonNegative = 0.0,
 ) -> DataSet:
-  """Tars whose files are grouped by name: .jpg, .png, .webp and so on, .wav, .txt, .cls, .json, .npy.
+  """Tars whose files are grouped by name: images, sounds, .txt, .cls, .json, .npy.
 
   Nothing is extracted to disk, and nothing unpickled: an index of where the files lie is held in memory. A
   .json gives 'text' (or 'caption') and 'label' where no .txt and .cls do; a .cls is a class, a .npy an image

@@ -33,7 +33,7 @@ SUFFIXES = {
     '.tga',
   ),
   'text': ('.txt',),
-  'audio': ('.wav',),
+  'audio': audio_files.SUFFIXES,
   'video': ('.npy', '.npz', '.gif', '.webp', '.tif', '.tiff', '.png'),
   ARRAY: ('.npy',),
 }

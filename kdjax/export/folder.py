@@ -17,10 +17,10 @@ from kdjax.errors import KdjaxError
 from kdjax.experiment import predict
 from kdjax.experiment.trained_model import Trained
 from kdjax.export import alone, formats
-from kdjax.export.packages import needed
 from kdjax.export.program import Program
 from kdjax.input import tokenizer as tokenizers
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 
 FILE = 'export.json'
 ANEW = 'export the model again'

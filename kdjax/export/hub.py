@@ -8,8 +8,8 @@ from kdjax import report
 from kdjax.errors import KdjaxError
 from kdjax.experiment import saved_model
 from kdjax.export import folder as folders
-from kdjax.export.packages import needed
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 
 CARD = """---
 library_name: kdjax

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 from kdjax.errors import KdjaxError
 from kdjax.export import program as programs
 from kdjax.export import rewrite
-from kdjax.export.packages import needed
 from kdjax.export.program import Program
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 
 FILE = 'model.tflite'
 RUNTIME = 'ai_edge_litert'

@@ -13,9 +13,9 @@ from kdjax.export.equations import equations
 from kdjax.export.onnx_elementwise import cast
 from kdjax.export.onnx_file import File, Stored, begin
 from kdjax.export.onnx_ops import translate
-from kdjax.export.packages import needed
 from kdjax.export.program import Program, any_rows, name
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 
 FILE = 'model.onnx'
 RUNTIME = 'onnxruntime'

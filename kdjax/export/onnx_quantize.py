@@ -9,8 +9,8 @@ import numpy as np
 
 from kdjax.errors import KdjaxError
 from kdjax.export import program as programs
-from kdjax.export.packages import needed
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 from kdjax.training.quantize import channel_scale
 
 PIP = 'pip install kdjax[onnx]'

@@ -6,9 +6,9 @@ import jax
 from jax import export
 
 from kdjax.export import program as programs
-from kdjax.export.packages import needed
 from kdjax.export.program import Program
 from kdjax.runtime import files
+from kdjax.runtime.packages import needed
 
 FILE = 'model.stablehlo'
 RUNTIME = 'flatbuffers'

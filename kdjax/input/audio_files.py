@@ -16,22 +16,28 @@ from tensorflow_datasets.core.features import feature
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime.files import regular_file
+from kdjax.runtime.packages import needed
 from kdjax.runtime.progress import say
 
+WAV = b'RIFF', b'RIFX', b'RF64'  # what a WAV file begins with
+COMPRESSED = b'fLaC', b'OggS', b'ID3', b'\xff\xfb', b'\xff\xf3', b'\xff\xf2', b'\xff\xfa', b'FORM'
+SUFFIXES = ('.wav', '.wave', '.flac', '.ogg', '.opus', '.mp3', '.aif', '.aiff')
+LARGEST = 2**28  # samples of a compressed sound, all channels together
 LONGEST = 30.0  # seconds of a sound, where nothing says how long they are
 
 
 def read_sound(path: Path | bytes, rate: int, where: str) -> np.ndarray:
-  """f32 [N] in [-1, 1] at `rate` samples a second, the channels of a WAV file, or of its bytes, averaged.
+  """f32 [N] in [-1, 1] at `rate` samples a second, the channels of a file, or of its bytes, averaged.
 
+  WAV, and with the package soundfile FLAC, Ogg (Vorbis, Opus), MP3 and AIFF.
   Integers of 8, 16, 24 and 32 bits are scaled by their range, floats are not. A file of another rate is
   resampled, and a line is printed for each such rate.
 
   Raises:
-    KdjaxError: if the file is missing, no WAV or holds no sound, naming it and `where` it is named.
+    KdjaxError: if the file is missing, cannot be read or holds no sound, naming it and `where` it is named.
   """
   name = 'it' if isinstance(path, bytes) else str(path)
-  file_rate, samples = _wav(path, name, where)
+  file_rate, samples = _decoded(path, name, where)
   waveform = one_channel(samples)
   if not waveform.size or not file_rate:
     raise KdjaxError(f'{where}: {name} holds no sound: {waveform.size} samples at {file_rate} a second.')
@@ -40,20 +46,35 @@ def read_sound(path: Path | bytes, rate: int, where: str) -> np.ndarray:
   return resample(waveform, file_rate, rate)
 
 
-def _wav(path, name, where):
+def _decoded(path, name, where):
   """(samples a second, samples [N] or [N, channels])."""
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', wavfile.WavFileWarning)  # for chunks that are not audio
-      if isinstance(path, bytes):
-        return wavfile.read(io.BytesIO(path))
-      return wavfile.read(regular_file(path, 'sound'))
+    with io.BytesIO(path) if isinstance(path, bytes) else regular_file(path, 'sound').open('rb') as opened:
+      begin = opened.read(4)
+      opened.seek(0)
+      if begin.startswith(COMPRESSED):
+        return _by_libsndfile(opened, name)
+      if not begin.startswith(WAV):
+        raise ValueError('it is no WAV, FLAC, Ogg, MP3 or AIFF file')
+      with warnings.catch_warnings():
+        warnings.simplefilter('ignore', wavfile.WavFileWarning)  # for chunks that are not audio
+        return wavfile.read(opened)
   except FileNotFoundError as e:
     raise KdjaxError(f'{where}: there is no sound {path}.') from e
+  except KdjaxError as e:
+    raise KdjaxError(f'{where}: {e}') from e
   except Exception as e:  # a header of nonsense raises all sorts
     reason = ' '.join(str(e).split()) or type(e).__name__
-    other = '' if 'RIFF' not in reason else '; of sounds, kdjax reads WAV: ffmpeg -i FILE FILE.wav makes one'
-    raise KdjaxError(f'{where}: {name} is not a readable WAV file ({reason}{other}).') from e
+    raise KdjaxError(f'{where}: {name} is not a readable sound ({reason}).') from e
+
+
+def _by_libsndfile(opened, name):
+  """The same of FLAC, Ogg, MP3 and AIFF."""
+  soundfile = needed('soundfile', f'{name}, which is no WAV file,', 'pip install soundfile')
+  with soundfile.SoundFile(opened) as sound:
+    if not 0 <= sound.frames * sound.channels <= LARGEST:
+      raise ValueError(f'{sound.frames:,} samples of {sound.channels} channels; at most {LARGEST:,}')
+    return sound.samplerate, sound.read(dtype='float32')
 
 
 class Sounds(NamedTuple):
@@ -63,7 +84,7 @@ class Sounds(NamedTuple):
   samples: int
 
   def read(self, source: Path | bytes, where: str) -> np.ndarray:
-    """f32 [samples] of a WAV file: resampled, its end cut or filled up with zeros."""
+    """f32 [samples] of a file: resampled, its end cut or filled up with zeros."""
     return fit(read_sound(source, self.rate, where), self.samples)
 
   def fitted(self, samples: np.ndarray, rate: int) -> np.ndarray:
@@ -94,7 +115,7 @@ def measured(
   rates, durations = Counter(), []
   for i in np.unique(np.linspace(0, count - 1, min(count, sample)).astype(int)):
     path, where = source(int(i))
-    file_rate, samples = _wav(path, 'it' if isinstance(path, bytes) else str(path), where)
+    file_rate, samples = _decoded(path, 'it' if isinstance(path, bytes) else str(path), where)
     rates[int(file_rate)] += 1
     durations.append(len(samples) / max(file_rate, 1))
   rate = rate or rates.most_common(1)[0][0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kdjax.errors import KdjaxError
+from kdjax.input import audio_files
 from kdjax.input.table_file import SPLITS, split_name
 from kdjax.runtime.files import KINDS
 from kdjax.runtime.progress import say
@@ -28,8 +29,7 @@ IMAGES = {
   '.pgm',
   '.tga',
 }
-SOUNDS = {'.wav', '.wave'}
-OTHER_SOUNDS = {'.mp3', '.flac', '.ogg', '.opus', '.m4a', '.aac', '.aif', '.aiff', '.wma'}
+OTHER_SOUNDS = {'.m4a', '.aac', '.wma'}
 IGNORED = {'__macosx', 'thumbs.db', 'desktop.ini'}
 DEEPEST = 16  # folders within folders
 
@@ -105,7 +105,7 @@ def _hidden(name):
 
 def _kind(path):
   suffix = path.suffix.lower()
-  return 'image' if suffix in IMAGES else 'audio' if suffix in SOUNDS else ''
+  return 'image' if suffix in IMAGES else 'audio' if suffix in audio_files.SUFFIXES else ''
 
 
 def _classes(root, split, folder, counts) -> Iterator[Listed]:
@@ -160,7 +160,7 @@ def _nothing(root, top, counts):
   others = next((k for k in counts if k.split(' ')[0] in OTHER_SOUNDS), '')
   beside = sum(n for k, n in counts.items() if k.endswith('beside the class folders'))
   if others:
-    reason = f'sounds of {others.split(" ")[0]}, and kdjax reads WAV: ffmpeg -i FILE FILE.wav makes one'
+    reason = f'sounds of {others.split(" ")[0]}; ffmpeg -i FILE FILE.flac makes one that kdjax reads'
   elif not top and beside:
     reason = f'{beside:,} files and no class folders: put each file into a folder with the name of its class'
   elif not top and not counts:
@@ -168,6 +168,6 @@ def _nothing(root, top, counts):
   else:
     reason = f'{", ".join(top[:5]) or "no folders"}, and no image or sound in them'
   raise KdjaxError(
-    f'{root} has {reason}; it needs class folders with images or WAV files, as in {root.name}/CLASS/FILE or '
+    f'{root} has {reason}; it needs class folders with images or sounds, as in {root.name}/CLASS/FILE or '
     f'{root.name}/train/CLASS/FILE; a table has data.name=manifest.'
   )

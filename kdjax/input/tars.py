@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdjax.errors import KdjaxError
-from kdjax.input import numpy_arrays
+from kdjax.input import audio_files, numpy_arrays
 from kdjax.runtime.files import regular_file
 from kdjax.runtime.progress import track
 
 IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'gif', 'bmp', 'tif', 'tiff', 'ppm')
-KEYS = dict.fromkeys(IMAGES, 'image') | {
-  'wav': 'audio',
-  'txt': 'text',
-  'cls': 'label',
-  'json': 'json',
-  'npy': 'npy',
-}
+SOUNDS = tuple(suffix.removeprefix('.') for suffix in audio_files.SUFFIXES)
+KEYS = (
+  dict.fromkeys(IMAGES, 'image')
+  | dict.fromkeys(SOUNDS, 'audio')
+  | {
+    'txt': 'text',
+    'cls': 'label',
+    'json': 'json',
+    'npy': 'npy',
+  }
+)
 SUFFIXES = tuple(KEYS)
 LARGEST = 500_000_000  # bytes of a file in a tar
 LARGEST_TEXT = 10_000_000  # of a text

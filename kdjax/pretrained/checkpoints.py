@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from kdjax.errors import KdjaxError
 from kdjax.pretrained import tensors
 from kdjax.runtime.files import first_line, regular_file, user_path
+from kdjax.runtime.packages import needed
 from kdjax.runtime.progress import say
 
 KINDS = '.safetensors, .msgpack, .npz, .h5 or a torch file, or a folder that Orbax wrote'
@@ -135,10 +136,7 @@ def _msgpack(path) -> Any:
 
 def _keras(path) -> dict[str, np.ndarray]:
   """The arrays of a .weights.h5 of Keras 3, by path without 'vars'."""
-  try:
-    import h5py
-  except ImportError as e:
-    raise KdjaxError(f'{path} needs h5py: pip install h5py.') from e
+  h5py: Any = needed('h5py', str(path), 'pip install h5py')
   arrays = {}
 
   def visit(name, item):

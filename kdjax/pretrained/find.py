@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from kdjax.errors import KdjaxError
 from kdjax.runtime import files as json_files
 from kdjax.runtime.files import regular_file, user_path
+from kdjax.runtime.packages import needed
 from kdjax.runtime.progress import counted
 
 TORCH = ('.bin', '.pth', '.pt')
@@ -164,13 +165,12 @@ def _installed(name: str) -> list[Path]:
 
 def _downloaded(name: str) -> Path:
   """The snapshot of a repository, `org/name` or `org/name@revision`; safetensors where there are any."""
-  try:
-    import huggingface_hub
-  except ImportError as e:
-    raise KdjaxError(
-      f'hf:{name} needs huggingface_hub: pip install huggingface_hub, or give the path of a folder '
-      'with its model.safetensors, config.json and tokenizer.json.'
-    ) from e
+  huggingface_hub: Any = needed(
+    'huggingface_hub',
+    f'hf:{name}',
+    'pip install huggingface_hub, or give the path of a folder with its model.safetensors, config.json and '
+    'tokenizer.json.',
+  )
   repository, _, revision = name.partition('@')
   try:
     for extra in ((), tuple(f'*{suffix}' for suffix in TORCH)):

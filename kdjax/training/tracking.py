@@ -6,7 +6,6 @@ one line, and the rest of the run is not tracked. One run of a tracker is one wo
 """
 
 import contextlib
-import importlib
 import json
 import os
 import queue
@@ -19,9 +18,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from kdjax.errors import KdjaxError
 from kdjax.runtime import files
 from kdjax.runtime.config_tree import flat
+from kdjax.runtime.packages import needed
 from kdjax.runtime.progress import say
 
 PROJECT = 'kdjax'
@@ -57,11 +56,7 @@ def check(kind: str) -> Any:
   """
   if not kind:
     return None
-  package = PACKAGES[kind]
-  try:
-    return importlib.import_module(package)
-  except ImportError as e:
-    raise KdjaxError(f'run.track={kind!r} needs {package} ({e}): pip install {package}') from e
+  return needed(PACKAGES[kind], f'run.track={kind!r}', f'pip install {PACKAGES[kind]}')
 
 
 def run_id(workdir: Path, kind: str, make: Callable[[], str]) -> str:

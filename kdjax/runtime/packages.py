@@ -1,4 +1,4 @@
-"""The packages of a format, which are extras."""
+"""Packages that are extras: of a format, a reader, a tracker."""
 
 import importlib
 import importlib.util
