@@ -63,6 +63,21 @@ class Align(nn.Module):
     return out
 
 
+class Heads(nn.Module):
+  """A projection of the student's feature for each of several teachers: an MLP of one hidden layer."""
+
+  widths: tuple[int, ...]
+  hidden: int
+
+  @nn.compact
+  def __call__(self, x):
+    heads = []
+    for i, width in enumerate(self.widths):
+      y = nn.gelu(nn.Dense(self.hidden, dtype=x.dtype, name=f'hidden{i}')(x))
+      heads.append(nn.Dense(width, dtype=x.dtype, name=f'out{i}')(y))
+    return heads
+
+
 class BatchNorm(nn.Module):
   """Batch norm over all axes but the last, by the statistics of the batch without examples of mask 0.
 
