@@ -30,7 +30,7 @@ def example():
 
 
 def sum_count(method, s, t, batch):
-  return method.loss({}, {}, s, t, batch, step=0, rng=SEED)[0]
+  return method.loss(*method.init(SEED, s, t, batch), s, t, batch, step=0, rng=SEED)[0]
 
 
 def value(method, s, t, batch):

@@ -16,6 +16,7 @@ from kdjax.nn import generate, taps
 from kdjax.types import Model, Task
 
 OWN = 'text/written'  # [B], 1 where a response is not the data's
+BY_STUDENT = 'text/by_student'  # [B], 1 where it is the student's
 DRAWN = 2**31 - 1  # folded into the step's key, for draws of their own
 WHO = ('student', 'teacher')
 
@@ -92,7 +93,8 @@ def make_rewrite(model: Model, writer: Writer) -> Callable:
     written = write(jax.lax.stop_gradient(variables), prompts, jax.random.fold_in(rng, 1), chosen)
     new = generate.answered(batch, writer.prompt, written)
     batch = {k: jnp.where(chosen, v, batch[k]) for k, v in new.items()}
-    return batch | {OWN: jnp.broadcast_to(chosen, batch['id'].shape)}
+    chosen = jnp.broadcast_to(chosen, batch['id'].shape)
+    return batch | {OWN: chosen, BY_STUDENT: chosen & (writer.who == 'student')}
 
   return rewrite
 
