@@ -33,6 +33,9 @@ def shapes(width):
     **{f'text/attention{i}': (B, 2, L, L) for i in (1, 2)},
     **{f'view{i}/embed': (B, 2 * width) for i in (1, 2, 3)},
     **{f'{modality}/class_logits': (B, C) for modality in ('image', 'text')},
+    'text/tokens': (B, L, width),
+    'text/words': (1, V, width),
+    'text/head': (1, V, width),
   }
 
 
@@ -57,7 +60,7 @@ def example():
 
 
 def rows(tree, indices):
-  return {k: v if np.ndim(v) == 0 else v[indices] for k, v in tree.items()}
+  return {k: v[indices] if np.ndim(v) and len(v) == B else v for k, v in tree.items()}
 
 
 def peer(seed=0, classes=C):

@@ -10,6 +10,7 @@ from configs import instructions
 from kdjax.experiment import stages
 from kdjax.experiment.experiment import Experiment
 from kdjax.methods.sequence.distillm2 import distillm2
+from kdjax.methods.sequence.dskd import dskd
 from kdjax.recipes import model, training
 from kdjax.training.metrics_log import read_log
 
@@ -108,6 +109,123 @@ def test_distillm2_measures_the_gaps_of_the_first_batches():
     )
 
 
+D, E, M, W = 4, 6, 7, 9  # widths, and the teacher's positions and vocabulary
+
+
+def crossing(seed=0):
+  """Taps and a batch in float64 of two models with a tokenizer each."""
+  rng, b = np.random.default_rng(seed), 3
+
+  def of(length, width, rows):
+    return {
+      'text/logits': rng.normal(size=(b, length, rows)),
+      'text/tokens': rng.normal(size=(b, length, width)),
+      'text/words': rng.normal(size=(1, rows, width)),
+      'text/head': rng.normal(size=(1, rows, width)),
+    }
+
+  batch = {'mask': np.array([1, 1, 0.0]), 'text/mask': np.ones((b, 5))}
+  for key, length, rows in (('text', 5, 8), ('text/teacher', M, W)):
+    batch[key] = rng.integers(0, rows, (b, length))
+    shown = np.arange(length) < rng.integers(2, length + 1, b)[:, None]
+    batch[f'{key}/target'] = np.where(shown, rng.integers(0, rows, (b, length)), -100)
+  return of(5, D, 8), of(M, E, W), batch
+
+
+def dense(params, name, x):
+  return x @ np.asarray(params[name]['kernel']) + np.asarray(params[name]['bias'])
+
+
+def two_spaces(s, t, batch, params, still, cross, temperature=2.0):
+  """`still` are the student's taps and the parameters that carry no gradient in the student's space."""
+  total, count = 0, 0
+  fixed_s, fixed = still
+  for i in range(2):
+    ids = batch['text/target'][i]
+    valid = np.flatnonzero(ids >= 0)
+    other_ids = batch['text/teacher/target' if cross else 'text/target'][i]
+    theirs = np.flatnonzero(other_ids >= 0)
+    h, g = s['text/tokens'][i], t['text/tokens'][i]
+
+    def states(params, h=h, g=g, ids=ids, other_ids=other_ids, valid=valid, theirs=theirs, i=i):
+      if not cross:
+        return dense(params, 'to_teacher', h), dense(params, 'to_student', g)
+      words, others = s['text/words'][0], t['text/words'][0] / np.sqrt(np.mean(t['text/words'] ** 2))
+      query = np.hstack([words[batch['text'][i]], words[np.maximum(ids, 0)]])
+      keys = np.hstack([others[batch['text/teacher'][i]], others[np.maximum(other_ids, 0)]])
+      values = np.sqrt(E) * g / np.linalg.norm(g, axis=1, keepdims=True) + keys[:, E:]
+      z = dense(params, 'query', query) @ keys.T / np.sqrt(2 * E)
+      back, forth = dense(params, 'to_teacher', h), dense(params, 'to_student', values)
+      to_student, to_teacher = np.zeros((len(ids), D)), np.zeros((len(other_ids), E))
+      for n in valid:
+        to_student[n] = softmax(z[n, theirs]) @ forth[theirs]
+      for m in theirs:
+        to_teacher[m] = softmax(z[valid, m]) @ back[valid]
+      return to_teacher, to_student
+
+    to_teacher, to_student = states(params)
+    held = states(fixed)[1]
+    for n in valid:
+      likely = softmax(s['text/head'][0] @ to_student[n])
+      total -= np.log(likely[ids[n]])
+      if not cross or np.argmax(likely) == ids[n]:
+        p = softmax(fixed_s['text/head'][0] @ held[n] / temperature)
+        total += kl(p, softmax(s['text/logits'][i, n] / temperature))
+    for m in theirs:
+      q = softmax(t['text/head'][0] @ to_teacher[m] / temperature)
+      total += kl(softmax(t['text/logits'][i, m] / temperature), q)
+    count += len(valid)
+  return total / count
+
+
+@pytest.mark.parametrize('cross', [False, True])
+def test_dskd_against_a_second_writing(cross):
+  with jax.enable_x64(True):
+    s, t, batch = crossing()
+    if not cross:
+      t = {k: v[:, :5] if k in ('text/logits', 'text/tokens') else v for k, v in t.items()}
+      t |= {'text/logits': t['text/logits'][..., :8], 'text/head': t['text/head'][:, :8]}
+    method = dskd(cross=cross)
+    params, stats = method.init(SEED, s, t, batch)
+    noise = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64) + 0.3 * noise.normal(size=x.shape), params)
+
+    def value(s, params):
+      (total, count), _ = method.loss(params, stats, s, t, batch, step=0, rng=SEED)
+      return total / count
+
+    result, (to_s, to_params) = jax.value_and_grad(value, (0, 1))(s, params)
+    np.testing.assert_allclose(result, two_spaces(s, t, batch, params, (s, params), cross), rtol=1e-9)
+    for key in ('text/head', 'text/words'):
+      assert np.all(to_s[key] == 0), 'no gradient reaches the weights through the taps'
+    for key in ('text/logits', 'text/tokens'):
+      along, slope = directional(
+        lambda x, key=key: two_spaces(s | {key: x}, t, batch, params, (s, params), cross), s[key]
+      )
+      np.testing.assert_allclose(np.sum(to_s[key] * along), slope, rtol=1e-6)
+    for name, layer in params.items():
+      along, slope = directional(
+        lambda x, name=name, layer=layer: two_spaces(
+          s, t, batch, params | {name: layer | {'kernel': x}}, (s, params), cross
+        ),
+        layer['kernel'],
+      )
+      np.testing.assert_allclose(np.sum(to_params[name]['kernel'] * along), slope, rtol=1e-6)
+
+
+def test_dskd_reads_no_more_of_a_batch_than_its_examples():
+  s, t, batch = (jax.tree.map(np.float32, x) for x in crossing())
+  batch = {k: v if 'mask' in k else v.astype(np.int32) for k, v in batch.items()}
+  method = dskd(cross=True)
+  params, _ = method.init(SEED, s, t, batch)
+
+  def sums(rows):
+    part = [{k: v[rows] if len(v) == 3 else v for k, v in x.items()} for x in (s, t, batch)]
+    return np.array(method.loss(params, {}, *part, step=0, rng=SEED)[0])
+
+  np.testing.assert_allclose(sums([0]) + sums([1, 2]), sums([0, 1, 2]), rtol=1e-5)
+
+
 def tiny_recipe(arg, positions=14):
   """The recipe of docs/language.md with models of no size."""
   config = instructions.get_config(arg)
@@ -130,3 +248,11 @@ def logged(config, workdir, name):
 @pytest.mark.whole
 def test_distillm2_trains_on_both_authors(tmp_path):
   logged(tiny_recipe('smoke=1,method=distillm2,share=0.5'), tmp_path, 'distillm2')
+
+
+@pytest.mark.whole
+def test_dskd_trains_on_the_heads_of_gpt2(tmp_path):
+  config = tiny_recipe('smoke=1,method=dskd')
+  names = {'hidden': 'tokens', 'teacher_hidden': 'tokens', 'head': 'head', 'teacher_head': 'head'}
+  config.methods.dskd.update(names)
+  logged(config, tmp_path, 'dskd')

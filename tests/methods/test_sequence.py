@@ -12,6 +12,7 @@ from kdjax.methods.sequence.uld import uld
 
 SEED = jax.random.key(0)
 NAMES = sorted(n for n, path in registry.names('methods').items() if '.sequence.' in path)
+NAMES = [n for n in NAMES if n != 'dskd']  # those that read logits alone
 LOGITS = 'text/logits'
 
 
