@@ -56,6 +56,12 @@ def example():
     'epoch': np.zeros(B, np.int32),
   }
   batch['text/target'] = np.where(batch['text/mask'], rng.integers(0, V, (B, L)), -100).astype(np.int32)
+  for key, rows in (('text', batch['text/target']), ('text/teacher', np.where(batch['text/mask'], 3, -100))):
+    starts = rng.integers(0, 2, (B, L))
+    starts[:, 0] = 0
+    batch[f'{key}/chunk'] = np.where(rows >= 0, np.cumsum(starts, 1), -1).astype(np.int32)
+  drawn = rng.integers(0, V, (B, L))
+  batch['text/teacher/target'] = np.where(batch['text/mask'], drawn, -100).astype(np.int32)
   return outputs(1, 4), outputs(2, 6), batch
 
 

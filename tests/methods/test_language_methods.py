@@ -1,14 +1,20 @@
-"""Second writings, in NumPy loops, of methods of language models that have more than one input a token."""
+"""Methods of language models that read more than two scores a token: second writings, and short trainings."""
 
 import jax
 import numpy as np
 import pytest
 from test_sequence import LOGITS, SEED, example, kl, softmax
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import taps
 from configs import instructions
+from kdjax.errors import KdjaxError
 from kdjax.experiment import stages
 from kdjax.experiment.experiment import Experiment
+from kdjax.experiment.validate import check
+from kdjax.input import chunks, tokenizer
+from kdjax.input.encode import make_encode
+from kdjax.methods.sequence.alm import alm
 from kdjax.methods.sequence.distillm2 import distillm2
 from kdjax.methods.sequence.dskd import dskd
 from kdjax.recipes import model, training
@@ -226,6 +232,101 @@ def test_dskd_reads_no_more_of_a_batch_than_its_examples():
   np.testing.assert_allclose(sums([0]) + sums([1, 2]), sums([0, 1, 2]), rtol=1e-5)
 
 
+def bernoulli_kl(p, q):
+  return kl(np.array([p, 1 - p]), np.array([q, 1 - q]))
+
+
+@pytest.mark.parametrize('of_tokens', [False, True])
+def test_alm_against_a_second_writing(of_tokens):
+  """With the teacher's scores, and with its likelihoods of the tokens alone."""
+  with jax.enable_x64(True):
+    s, t, batch = crossing()
+    batch['text/chunk'] = np.array([[0, 0, 1, 2, -1]] * 3)
+    batch['text/teacher/chunk'] = np.array([[0, 1, 1, 1, 2, 2, 3]] * 3)
+    tau = 3.0
+    rows = zip(t[LOGITS], batch['text/teacher/target'], strict=True)
+    logs = np.log([[softmax(z)[max(y, 0)] for z, y in zip(*row, strict=True)] for row in rows])
+
+    def written(x):
+      values = []
+      for i in range(2):
+        for c in range(4):
+          mine = np.flatnonzero((batch['text/chunk'][i] == c) & (batch['text/target'][i] >= 0))
+          theirs = np.flatnonzero(
+            (batch['text/teacher/chunk'][i] == c) & (batch['text/teacher/target'][i] >= 0)
+          )
+          if len(mine) and len(theirs):
+            q = np.prod([softmax(x[i, n])[batch['text/target'][i, n]] for n in mine])
+            p = np.prod([np.exp(logs[i, m]) for m in theirs])
+            values.append(bernoulli_kl(p ** (1 / tau), q ** (1 / tau)))
+      return np.mean(values)
+
+    given = t if not of_tokens else {LOGITS: logs}
+
+    def value(x, **options):
+      (total, count), _ = alm(temperature=tau, **options).loss(
+        {}, {}, s | {LOGITS: x}, given, batch, step=0, rng=SEED
+      )
+      return total / count
+
+    result, grad = jax.value_and_grad(value)(s[LOGITS])
+    np.testing.assert_allclose(result, written(s[LOGITS]), rtol=1e-4)  # but for what keeps p below 1
+    along, slope = directional(written, s[LOGITS])
+    np.testing.assert_allclose(np.sum(grad * along), slope, rtol=1e-4)
+    whole = jax.grad(value)(s[LOGITS])
+    np.testing.assert_allclose(jax.grad(lambda x: value(x, entropy=False))(s[LOGITS]), whole, atol=1e-12)
+
+
+TEXTS = ['the cat sat on a mat', 'café  naïve', '日本 語', 'x', '', 'a🙂b the mat', 'cats cat the the ']
+
+
+def byte_level(size):
+  """A byte-level BPE of these texts with an end."""
+  made = Tokenizer(models.BPE())
+  made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  alphabet = pre_tokenizers.ByteLevel.alphabet()
+  trainer = trainers.BpeTrainer(
+    vocab_size=size, special_tokens=['<|endoftext|>'], initial_alphabet=alphabet, show_progress=False
+  )
+  made.train_from_iterator(TEXTS * 5, trainer)
+  return made
+
+
+def test_chunks_are_the_same_text_on_both_sides():
+  few, many = (tokenizer.cut(byte_level(n), 40) for n in (257, 300))
+  assert tokenizer.size(few) < tokenizer.size(many)
+  encode = make_encode(few, prompt_length=4, teacher=many)
+  batch = encode([{'text': 'the', 'response': r} for r in TEXTS])
+  seen = 0
+  for row, response in enumerate(TEXTS):
+    parts = []
+    for key, own in (('text', few), ('text/teacher', many)):
+      names, chunk = tokenizer.vocabulary(own), batch[f'{key}/chunk'][row]
+      target = batch[f'{key}/target'][row]
+      assert ((chunk >= 0) == (target >= 0)).all(), 'none is left out of a text that is whole'
+      parts.append([''.join(names[i] for i in target[chunk == c]) for c in range(chunk.max() + 1)])
+      assert parts[-1][-1] == '<|endoftext|>'
+      assert decoders.ByteLevel().decode(parts[-1][:-1]) == response
+    assert parts[0] == parts[1]
+    seen += sum(len(p) > 1 for p in parts[0][:-1])
+  assert seen, 'some chunks are of several tokens'
+
+
+def test_chunks_of_words_and_of_a_text_that_is_cut():
+  words = tokenizer.cut(tokenizer.train(TEXTS, 50, end=True), 6)
+  pieces = tokenizer.cut(byte_level(257), 12)
+  batch = make_encode(words, prompt_length=2, teacher=pieces)(
+    [{'text': 'a', 'response': r} for r in ('the cat sat on a mat', 'a mat')]
+  )
+  assert batch['text/teacher/cut'].tolist() == [True, False]
+  # Of 11 bytes 'the cat sat' is left: three words, and two that nothing on the other side spells.
+  assert batch['text/chunk'].tolist() == [[0, 1, 2, -1, -1, -1], [0, 1, 2, -1, -1, -1]]
+  mat = [0, 1, 1, 1, 1, 2] + [-1] * 6
+  assert batch['text/teacher/chunk'].tolist() == [[0] * 3 + [1] * 4 + [2] * 4 + [-1], mat]
+  a, b = chunks.chunks(np.array([[2, 3, 9]]), np.array([[1, 4, -100]]))
+  assert a.tolist() == [[-1] * 3] and b.tolist() == [[-1] * 3], 'no place in common'
+
+
 def tiny_recipe(arg, positions=14):
   """The recipe of docs/language.md with models of no size."""
   config = instructions.get_config(arg)
@@ -256,3 +357,75 @@ def test_dskd_trains_on_the_heads_of_gpt2(tmp_path):
   names = {'hidden': 'tokens', 'teacher_hidden': 'tokens', 'head': 'head', 'teacher_head': 'head'}
   config.methods.dskd.update(names)
   logged(config, tmp_path, 'dskd')
+
+
+TEACHER = {'teacher': 'likelihood', 'student': 'logits'}
+CROSS = {
+  'cross': True,
+  **{'hidden': 'tokens', 'teacher_hidden': 'tokens', 'head': 'head', 'teacher_head': 'head'},
+  **{'words': 'words', 'teacher_words': 'words'},
+}
+
+
+@pytest.fixture(scope='module')
+def other_teacher(tmp_path_factory):
+  """(weights, tokenizer.json) of a teacher that reads characters."""
+  folder = tmp_path_factory.mktemp('other')
+  byte_level(257).save(str(folder / 'tokenizer.json'))
+  config = tiny_recipe('smoke=1', 80)
+  config.data.update(tokenizer=str(folder / 'tokenizer.json'), text_length=80, prompt_length=40)
+  stages.run(Experiment(config.to_dict(), folder / 'w'), ('teacher',))
+  return folder / 'w' / 'teacher' / 'seed_0.safetensors', folder / 'tokenizer.json'
+
+
+def with_other_teacher(name, other_teacher, **options):
+  weights, words = other_teacher
+  config = tiny_recipe(f'smoke=1,method={name}', 80)
+  config.data.update(teacher_tokenizer=str(words), text_length=80, prompt_length=40)
+  config.teacher.init, config.teacher.inputs = str(weights), {'text': 'text/teacher'}
+  config.methods = {name: {'weight': 1.0, **options}}
+  return config
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(
+  'name, options',
+  [
+    ('alm', TEACHER),
+    ('alm', {'student': 'logits', 'teacher': 'logits'}),
+    ('uld', {**HERE, 'teacher_mask': 'text/teacher/target'}),
+    ('dskd', {**HERE, **CROSS}),
+  ],
+)
+def test_a_teacher_with_a_tokenizer_of_its_own(name, options, other_teacher, tmp_path):
+  config = with_other_teacher(name, other_teacher, **options)
+  experiment, _ = logged(config, tmp_path, name)
+  stages.run(experiment)
+  assert stages.evaluate(experiment, 'test').keys() == {'baseline', 'student'}
+
+
+@pytest.mark.whole
+def test_its_likelihoods_are_stored(other_teacher, tmp_path):
+  config = with_other_teacher('alm', other_teacher, **TEACHER)
+  live = logged(config, tmp_path / 'live', 'alm')[1]
+  config.teacher.source, config.store.dtype = 'store', 'float32'
+  np.testing.assert_allclose(logged(config, tmp_path / 'store', 'alm')[1], live, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'teacher.inputs': {}}, "needs teacher.inputs={'text': 'text/teacher'}, and that is {}"),
+    ({'on_policy.share': 0.5}, 'needs on_policy.share=0'),
+    ({'teacher.init': ''}, 'needs a teacher that is trained already'),
+  ],
+)
+def test_what_a_tokenizer_of_the_teacher_needs(changes, message, other_teacher, tmp_path):
+  config = with_other_teacher('alm', other_teacher, **TEACHER)
+  with config.unlocked():
+    for key, value in changes.items():
+      part, _, name = key.partition('.')
+      config[part][name] = value
+  with pytest.raises(KdjaxError) as caught:
+    check(Experiment(config.to_dict(), tmp_path / 'w'))
+  assert message in str(caught.value) and '\n' not in str(caught.value)
