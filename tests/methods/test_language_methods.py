@@ -1,6 +1,7 @@
 """Methods of language models that read more than two scores a token: second writings, and short trainings."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_sequence import LOGITS, SEED, example, kl, softmax
@@ -17,6 +18,7 @@ from kdjax.input.encode import make_encode
 from kdjax.methods.sequence.alm import alm
 from kdjax.methods.sequence.distillm2 import distillm2
 from kdjax.methods.sequence.dskd import dskd
+from kdjax.methods.sequence.minillm import minillm
 from kdjax.recipes import model, training
 from kdjax.training.metrics_log import read_log
 
@@ -327,6 +329,54 @@ def test_chunks_of_words_and_of_a_text_that_is_cut():
   assert a.tolist() == [[-1] * 3] and b.tolist() == [[-1] * 3], 'no place in common'
 
 
+OPD = {'single_step': False, 'gamma': 0.0, 'length_norm': False}
+
+
+def test_the_teacher_as_a_reward_is_minillm_without_what_comes_later():
+  """The gradient is that of -mean A log q, A = log p - log q of the sampled token and fixed."""
+  with jax.enable_x64(True):
+    s, t, batch = example()
+    method = minillm(**OPD)
+
+    def value(x):
+      (total, count), _ = method.loss({}, {}, {LOGITS: x}, t, batch, step=0, rng=SEED)
+      return total / count
+
+    def written(x):
+      values = []
+      for (_, tokens), (_, still) in zip(
+        responses({LOGITS: x}, t, batch), responses(s, t, batch), strict=True
+      ):
+        for (q, p, y), (old, _, _) in zip(tokens, still, strict=True):
+          values.append(-(np.log(p[y]) - np.log(old[y])) * np.log(q[y]))
+      return np.mean(values)
+
+    along, slope = directional(written, s[LOGITS])
+    np.testing.assert_allclose(np.sum(jax.grad(value)(s[LOGITS]) * along), slope, rtol=1e-6)
+
+
+def test_it_is_on_average_the_gradient_of_the_reverse_kl_of_a_step():
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(2, 1, 1, 5))
+    method = minillm(**OPD, mask=None)
+
+    def surrogate(x):
+      each = [
+        method.loss({}, {}, {LOGITS: x}, {LOGITS: y}, {'text/target': np.array([[i]])}, step=0, rng=SEED)[0][
+          0
+        ]
+        for i in range(5)
+      ]
+      return jnp.sum(softmax(z[0, 0]) * jnp.stack(each))
+
+    def reverse(x):
+      log_q, log_p = jax.nn.log_softmax(x), jax.nn.log_softmax(y)
+      return jnp.sum(jnp.exp(log_q) * (log_q - log_p))
+
+    np.testing.assert_allclose(jax.grad(surrogate)(z), jax.grad(reverse)(z), rtol=1e-9, atol=1e-12)
+
+
 def tiny_recipe(arg, positions=14):
   """The recipe of docs/language.md with models of no size."""
   config = instructions.get_config(arg)
@@ -429,3 +479,8 @@ def test_what_a_tokenizer_of_the_teacher_needs(changes, message, other_teacher, 
   with pytest.raises(KdjaxError) as caught:
     check(Experiment(config.to_dict(), tmp_path / 'w'))
   assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.whole
+def test_the_teacher_as_a_reward_trains(tmp_path):
+  logged(tiny_recipe('smoke=1,method=opd'), tmp_path, 'opd')
