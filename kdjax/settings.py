@@ -174,6 +174,8 @@ class OnPolicy:
   length: Annotated[Whole, 'tokens of the longest; 0 for text_length - prompt_length'] = 0
   temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
   writer: Annotated[Literal['student', 'teacher'], 'the model that writes'] = 'student'
+  shown: Annotated[bool, "the teacher reads the data's response first, before what the student wrote"] = False
+  transition: Annotated[str, 'a text between the two, such as a request to solve it anew'] = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -166,7 +166,12 @@ def _check_models(experiment, planned, prefix=''):
     build.image_generator(config['generator'], data, 1)
   if writer := on_policy.writer(config, data.tokenizer):
     rewrite = on_policy.make_rewrite(experiment.model(writer.who), writer)
-    jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+    written_ = jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+    teacher = experiment.model('teacher')
+    jax.eval_shape(
+      lambda v, data, new: on_policy.taught(teacher, v, data, new, writer),
+      *(experiment.shapes('teacher')[0], batch, written_),
+    )
   if config['teacher']['writes']:
     written.check(config, data)
     if source not in TRAINED_TEACHER or config['teacher']['outputs']:

@@ -260,6 +260,11 @@ def _whole(encoded):
     yield [i for i, _ in tokens], [end for _, end in tokens]
 
 
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+  """The ids of a text alone, without special tokens, truncation and padding; for `cut` tokenizers."""
+  return next(_whole(_encoded(tokenizer, [text], add_special_tokens=False)))[0]
+
+
 def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:
   """The tokens by id."""
   return tuple(tokenizer.id_to_token(i) or '' for i in range(size(tokenizer)))

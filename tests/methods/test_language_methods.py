@@ -20,7 +20,9 @@ from kdjax.methods.sequence.distillm2 import distillm2
 from kdjax.methods.sequence.dskd import dskd
 from kdjax.methods.sequence.minillm import minillm
 from kdjax.recipes import model, training
-from kdjax.training.metrics_log import read_log
+from kdjax.training.metrics_log import read_logs
+from kdjax.training.schemes import on_policy
+from kdjax.types import Model
 
 HERE = {'mask': 'text/target', 'student': 'logits', 'teacher': 'logits'}
 OWN = np.arange(taps.B) % 3 == 0
@@ -390,7 +392,7 @@ def tiny_recipe(arg, positions=14):
 def logged(config, workdir, name):
   """The losses of a method in the training of a recipe."""
   stages.run(experiment := Experiment(config.to_dict(), workdir), ('teacher', 'student'))
-  rows = read_log(experiment.folder('student') / 'metrics.jsonl')
+  rows = read_logs(experiment.folder('student'))
   losses = [row[f'loss/{name}'] for row in rows if f'loss/{name}' in row]
   assert losses and np.isfinite(losses).all()
   return experiment, np.array(losses)
@@ -484,3 +486,63 @@ def test_what_a_tokenizer_of_the_teacher_needs(changes, message, other_teacher, 
 @pytest.mark.whole
 def test_the_teacher_as_a_reward_trains(tmp_path):
   logged(tiny_recipe('smoke=1,method=opd'), tmp_path, 'opd')
+
+
+def test_a_teacher_that_is_shown_the_response_reads_both():
+  """Prompts of 1 and 3 tokens with their responses, and written ones of 2 and 1."""
+  data = {
+    'text': np.array([[5, 6, 7, 2, 0, 0], [5, 6, 7, 8, 2, 0]], np.int32),
+    'text/mask': np.arange(6) < np.array([[4], [5]]),
+    'text/response': np.array([[0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 0]]) > 0,
+    'id': np.arange(2),
+  }
+  new = data | {
+    'text': np.array([[5, 9, 10, 0, 0, 0], [5, 6, 7, 11, 0, 0]], np.int32),
+    'text/mask': np.arange(6) < np.array([[3], [4]]),
+    'text/response': np.array([[0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]]) > 0,
+  }
+  new['text/target'] = tokenizer.targets(new['text'], new['text/response'])
+  writer = on_policy.Writer(1.0, 3, 1.0, 'student', 2, 3, shown=(3, 4))
+  seen, later = on_policy.in_sight(data, new, writer)
+  assert seen['text'].tolist() == [
+    [5, 6, 7, 2, 3, 4, 9, 10, 0, 0, 0],
+    [5, 6, 7, 8, 2, 3, 4, 11, 0, 0, 0],
+  ]
+  assert later.tolist() == [5, 4] and seen['text/mask'].sum(1).tolist() == [8, 8]
+  assert seen['text/response'].sum(1).tolist() == [2, 1]
+
+  def echo(variables, batch, *, train=False, rng=None):
+    return {'logits': batch['text/target'][..., None], 'embed': batch['text']}, {}
+
+  t = on_policy.taught(Model(lambda rng, batch: {}, echo), {}, data, new, writer)
+  valid = new['text/target'] >= 0
+  assert (t['logits'][..., 0][valid] == new['text/target'][valid]).all() and t['logits'].shape == (2, 6, 1)
+  plain = on_policy.taught(Model(lambda rng, batch: {}, echo), {}, data, new, writer._replace(shown=None))
+  assert (plain['embed'] == new['text']).all()
+
+
+@pytest.mark.whole
+def test_self_distillation_with_the_response_shown(tmp_path):
+  config = tiny_recipe('smoke=1,method=opsd', 60)
+  stages.run(Experiment(config.to_dict(), tmp_path / 'before'), ('teacher',))
+  config.student.model = dict(config.teacher.model)
+  config.teacher.init = config.student.init = str(tmp_path / 'before' / 'teacher' / 'seed_0.safetensors')
+  config.on_policy.transition = 'plus'
+  _, losses = logged(config, tmp_path / 'w', 'opsd')
+  assert losses[0] > 1e-6, 'one model with two contexts'
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'share': 0.5}, 'set on_policy.share=1'),
+    ({'writer': 'teacher'}, "on_policy.writer='student'"),
+    ({'length': 7}, 'positions of the model'),
+  ],
+)
+def test_what_showing_the_response_needs(changes, message, tmp_path):
+  config = tiny_recipe('smoke=1,method=opsd', 14)
+  config.on_policy.update(changes)
+  with pytest.raises(KdjaxError) as caught:
+    check(Experiment(config.to_dict(), tmp_path / 'w'))
+  assert message in str(caught.value) and '\n' not in str(caught.value)
