@@ -101,6 +101,9 @@ class Data:
   vocab_size: Annotated[VocabularySize, 'tokens, where the vocabulary is made of training texts'] = 1000
   vocab_examples: Annotated[Count, 'texts that the vocabulary comes from'] = 50_000
   tokenizer: Annotated[str, 'instead: a tokenizer.json, pip:NAME or hf:org/name'] = ''
+  teacher_tokenizer: Annotated[
+    str, "of a teacher that reads prompts and responses with another: its inputs are {'text': 'text/teacher'}"
+  ] = ''
   features: Annotated[
     bool, "computes what the frozen 'encoder' of teacher and student gives of an image once, in float16"
   ] = False
@@ -171,6 +174,8 @@ class OnPolicy:
   length: Annotated[Whole, 'tokens of the longest; 0 for text_length - prompt_length'] = 0
   temperature: Annotated[Sampling, '0 takes the likeliest token'] = 1.0
   writer: Annotated[Literal['student', 'teacher'], 'the model that writes'] = 'student'
+  shown: Annotated[bool, "the teacher reads the data's response first, before what the student wrote"] = False
+  transition: Annotated[str, 'a text between the two, such as a request to solve it anew'] = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,9 @@ def shapes(width):
     **{f'text/attention{i}': (B, 2, L, L) for i in (1, 2)},
     **{f'view{i}/embed': (B, 2 * width) for i in (1, 2, 3)},
     **{f'{modality}/class_logits': (B, C) for modality in ('image', 'text')},
+    'text/tokens': (B, L, width),
+    'text/words': (1, V, width),
+    'text/head': (1, V, width),
   }
 
 
@@ -53,11 +56,17 @@ def example():
     'epoch': np.zeros(B, np.int32),
   }
   batch['text/target'] = np.where(batch['text/mask'], rng.integers(0, V, (B, L)), -100).astype(np.int32)
+  for key, rows in (('text', batch['text/target']), ('text/teacher', np.where(batch['text/mask'], 3, -100))):
+    starts = rng.integers(0, 2, (B, L))
+    starts[:, 0] = 0
+    batch[f'{key}/chunk'] = np.where(rows >= 0, np.cumsum(starts, 1), -1).astype(np.int32)
+  drawn = rng.integers(0, V, (B, L))
+  batch['text/teacher/target'] = np.where(batch['text/mask'], drawn, -100).astype(np.int32)
   return outputs(1, 4), outputs(2, 6), batch
 
 
 def rows(tree, indices):
-  return {k: v if np.ndim(v) == 0 else v[indices] for k, v in tree.items()}
+  return {k: v[indices] if np.ndim(v) and len(v) == B else v for k, v in tree.items()}
 
 
 def peer(seed=0, classes=C):

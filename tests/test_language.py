@@ -316,6 +316,7 @@ def test_a_step_on_what_was_written(talk, who):
   author, weights = (student, variables) if who == 'student' else (teacher, taught)
   seen = jax.jit(on_policy.make_rewrite(author, writer))(weights, batch, rng)
   assert seen[on_policy.OWN].all() and (seen['text'] != batch['text']).any()
+  assert (seen[on_policy.BY_STUDENT] == (who == 'student')).all()
 
   def loss(params):  # the samples are given: no gradient goes through the drawing of them
     s, t = student.apply({'params': params}, seen)[0], teacher.apply(taught, seen)[0]

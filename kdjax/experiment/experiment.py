@@ -83,7 +83,12 @@ class Experiment:
     return self.shared[key]
 
   def has_outputs(self, stage: str) -> bool:
-    """Whether a stage can be evaluated on the test split; a teacher of outputs may have none for it."""
+    """Whether a stage can be evaluated on the test split; a teacher of outputs may have none for it.
+
+    Nor is a teacher with a tokenizer of its own, whose tokens are others than the student's.
+    """
+    if stage == 'teacher' and self.data.teacher_tokenizer is not None:
+      return False
     if stage != 'teacher' or not self.config['teacher']['outputs']:
       return True
     return any(k.startswith(precomputed.PREFIX) for k in self.data.test.take([0]))
@@ -134,6 +139,10 @@ class Experiment:
     """A hash of the tokenizer, '' without one."""
     return tokenizer.mark(self.data.tokenizer)
 
+  def vocabulary_of(self, stage: str) -> str:
+    """A hash of the tokenizer that a stage's model reads with, '' without one."""
+    return tokenizer.mark(self.data.of(stage).tokenizer)
+
   def model(self, stage: str):
     """The model of a stage: one object an architecture, so that a cohort shares its compiled programs."""
     config = {**self.stage_config(stage), 'model': self.attributes(stage)}
@@ -142,9 +151,10 @@ class Experiment:
     names -= self.data.train.take([0]).keys()  # 'text/mask' is no module
 
     def make():
-      plain = build.model(config, self.data, self.task)
+      data = self.data.of(stage)
+      plain = build.model(config, data, self.task)
       known = self.trace(plain, stage)[1] if names else {}
-      return build.model(config, self.data, self.task, capture=True) if names - set(known) else plain
+      return build.model(config, data, self.task, capture=True) if names - set(known) else plain
 
     return self.cached(('model', self.architecture(stage)), make)
 
@@ -314,5 +324,5 @@ class Experiment:
     if not self.trained(stage):
       raise KdjaxError(f'{self.workdir} holds no finished {stage}: run the {stage} first.')
     file = self.folder(stage) / f'seed_{seed}.safetensors'
-    loaded = safetensors_io.load(file, self.shapes(stage)[0], self.vocabulary)
+    loaded = safetensors_io.load(file, self.shapes(stage)[0], self.vocabulary_of(stage))
     return finite.check(loaded, str(file), f'remove {self.folder(stage)} and train the {stage} anew')

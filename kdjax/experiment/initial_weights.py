@@ -22,7 +22,8 @@ def published(experiment: Any) -> dict:
   if not init:
     return _of_parts(experiment)
   source = init, experiment.attributes('teacher'), experiment.shapes('teacher')[0]
-  return pretrained.load(*source, experiment.vocabulary, classes=experiment.data.dataset.classes)
+  classes = experiment.data.of('teacher').dataset.classes
+  return pretrained.load(*source, experiment.vocabulary_of('teacher'), classes=classes)
 
 
 def _of_parts(experiment):
@@ -56,8 +57,8 @@ def start(experiment: Any, stage: str, i: int) -> dict:
 
   if stage != 'teacher' and experiment.config['student']['init']:
     return _trained_before(experiment, stage, i)
-  target = experiment.attributes(stage), experiment.shapes(stage)[0], experiment.vocabulary
-  classes = experiment.data.dataset.classes
+  target = experiment.attributes(stage), experiment.shapes(stage)[0], experiment.vocabulary_of(stage)
+  classes = experiment.data.of(stage).dataset.classes
   return initialize.load(*target, teacher if stage != 'teacher' else None, classes)
 
 

@@ -35,6 +35,7 @@ class Data(NamedTuple):
     test: for the comparison.
     transfer: the transfer set with all labels.
     also: the further splits of the comparison, by name.
+    teacher_tokenizer: of `data.teacher_tokenizer`; None where the teacher reads what the student does.
     ranges: key -> the range that floats had, see `encode.with_ranges`.
   """
 
@@ -49,6 +50,16 @@ class Data(NamedTuple):
   transfer: Any = None
   ranges: Mapping[str, str] = {}
   also: Mapping[str, Any] = {}
+  teacher_tokenizer: Any = None
+
+  def of(self, stage: str) -> 'Data':
+    """The data as a stage's model reads them: those of a teacher with a tokenizer of its own have its ids."""
+    if stage != 'teacher' or self.teacher_tokenizer is None:
+      return self
+    classes = tokenizer.vocabulary(self.teacher_tokenizer)
+    return self._replace(
+      dataset=self.dataset._replace(classes=classes), tokenizer=self.teacher_tokenizer, teacher_tokenizer=None
+    )
 
 
 def dataset(config: Mapping, data_dir: str | None = None, label: str = 'class') -> DataSet:
@@ -103,6 +114,23 @@ def make_tokenizer(config: Mapping, dataset: DataSet, workdir: Path) -> Any:
   return tokenizer.cut(tokenizer_, config['text_length'])
 
 
+def make_teacher_tokenizer(config: Mapping, dataset: DataSet) -> Any:
+  """The tokenizer of `config['teacher_tokenizer']`, None without one.
+
+  Raises:
+    KdjaxError: where the data set has no responses, of which alone two tokenizers read the same.
+  """
+  if not config['teacher_tokenizer']:
+    return None
+  if 'response' not in dataset.splits['train'][0]:
+    raise KdjaxError(
+      'data.teacher_tokenizer is of responses to prompts, and the data set has none: leave it out.'
+    )
+  teacher = tokenizer.cut(pretrained.load_tokenizer(config['teacher_tokenizer']), config['text_length'])
+  tokenizer.end(teacher)
+  return teacher
+
+
 def limited(dataset: DataSet, limits: Mapping[str, int]) -> DataSet:
   """At most so many examples of each split, evenly spaced; 0 for all."""
   splits = dict(dataset.splits)
@@ -142,11 +170,19 @@ def data(
   source = encode_.with_ids(source)
   vocabulary = make_tokenizer(config, source, workdir)
   source = encode_.with_vocabulary_classes(source, vocabulary, config['prompt_length'])
+  if (teacher_tokenizer := make_teacher_tokenizer(config, source)) is not None:
+    source = source._replace(fingerprint=fingerprint(source.fingerprint, teacher_tokenizer.to_str()))
   source, ranges = encode_.with_ranges(source, bool(config['image_size']))
   if config['image_size'] and np.ndim(source.splits['train'][0].get('video', 0)) == 4:
     source = source._replace(fingerprint=fingerprint(source.fingerprint, 'videos are resized'))
   encode = encode_.make_encode(
-    vocabulary, config['image_size'], len(source.classes), config['prompt_length'], ranges, label
+    vocabulary,
+    config['image_size'],
+    len(source.classes),
+    config['prompt_length'],
+    ranges,
+    label,
+    teacher_tokenizer,
   )
 
   later = ('labels', 'test', 'also', 'transfer', 'memory', 'features')
@@ -189,4 +225,5 @@ def data(
     transfer,
     ranges,
     {split: own[split] if split in own else read(split) for split in config['also']},
+    teacher_tokenizer,
   )

@@ -165,12 +165,15 @@ def _export(experiment, stage, variables):
   folder = experiment.folder(stage)
   for i, seed in enumerate(experiment.seeds(stage) if variables else ()):
     variables_of_seed = jax.tree.map(lambda x, i=i: x[i], variables)
-    safetensors_io.export(folder / f'seed_{seed}.safetensors', variables_of_seed, experiment.vocabulary)
+    safetensors_io.export(
+      folder / f'seed_{seed}.safetensors', variables_of_seed, experiment.vocabulary_of(stage)
+    )
 
 
 def _write_summary(experiment, stage, trained):
   """Writes stage.json, which marks the stage as finished."""
   stage_config, folder = experiment.stage_config(stage), experiment.folder(stage)
+  data = experiment.data.of(stage)
   files.write_json(
     folder / 'stage.json',
     {
@@ -179,14 +182,12 @@ def _write_summary(experiment, stage, trained):
       **trained,
       'model': experiment.attributes(stage),
       'modules': trust.digests({'model': experiment.attributes(stage), 'config': experiment.config}),
-      'fill': build.fill(experiment.data, experiment.task),
+      'fill': build.fill(data, experiment.task),
       'inputs': stage_config['inputs'],
-      'classes': experiment.data.dataset.classes,
-      'rate': experiment.data.dataset.rate,
-      'ranges': experiment.data.ranges,
-      'example': {
-        k: (v.shape[1:], str(v.dtype)) for k, v in without_features(experiment.data.test.take([0])).items()
-      },
+      'classes': data.dataset.classes,
+      'rate': data.dataset.rate,
+      'ranges': data.ranges,
+      'example': {k: (v.shape[1:], str(v.dtype)) for k, v in without_features(data.test.take([0])).items()},
       'finished': time.strftime('%Y-%m-%d %H:%M:%S %z'),
     },
   )
@@ -228,7 +229,7 @@ def evaluate(experiment: Experiment, split: str) -> dict[str, dict[str, list[flo
   if source is None:
     source = splits.read(data.dataset, split, data.encode, config['data']['memory'])
   for name, member in experiment.members.items():
-    for stage in filter(member.trained, TRAINED):
+    for stage in (s for s in TRAINED if member.trained(s) and member.has_outputs(s)):
       apart = member.folder(stage) != experiment.folder(stage)
       label = f'{name}/{stage}' if apart else stage
       if label not in results:

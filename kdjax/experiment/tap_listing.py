@@ -19,7 +19,7 @@ def taps(experiment: Experiment, stage: str) -> tuple[dict[str, Any], dict[str, 
   """
   config = {**experiment.stage_config(stage), 'model': experiment.attributes(stage)}
   plain, whole = (
-    experiment.trace(build.model(config, experiment.data, experiment.task, capture), stage)[1]
+    experiment.trace(build.model(config, experiment.data.of(stage), experiment.task, capture), stage)[1]
     for capture in (False, True)
   )
   own = plain if plain.keys() != whole.keys() else {k: v for k, v in whole.items() if k == 'logits'}

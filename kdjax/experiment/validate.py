@@ -11,6 +11,7 @@ from kdjax.experiment import build, data_checks, redraw, validate_config, writte
 from kdjax.experiment.experiment import Experiment
 from kdjax.experiment.workdir import check_workdir
 from kdjax.input import augment, pipeline, splits
+from kdjax.input.encode import TEACHER
 from kdjax.pretrained import images, initialize
 from kdjax.runtime.progress import say
 from kdjax.training import (
@@ -77,7 +78,8 @@ def _check_loop(experiment):
 
 def _check_inputs(experiment, stage, prefix):
   """Checks that a stage's model can read the texts and sounds, and its pretrained checkpoints."""
-  data, tokenizer_name = experiment.data, experiment.config['data']['tokenizer']
+  data, own = experiment.data.of(stage), stage == 'teacher' and experiment.data.teacher_tokenizer is not None
+  tokenizer_name = experiment.config['data']['teacher_tokenizer' if own else 'tokenizer']
   init = experiment.config['teacher']['init'] if stage == 'teacher' else ''
   model = experiment.attributes(stage) | ({'init': init} if init else {})
   initialize.check(model, data.tokenizer, tokenizer_name, data.dataset.rate, prefix + stage)
@@ -96,6 +98,24 @@ def _check_inputs(experiment, stage, prefix):
       experiment.cached(('size', *map(str, args)), lambda args=args: images.say_size(*args))
 
 
+def _check_teacher_tokenizer(experiment):
+  """Checks that a teacher with a tokenizer of its own reads its own ids, of texts that stay as they are."""
+  config = experiment.config
+  augmented = [a for a in config['student']['train']['augment'] if a == 'drop_words']
+  for key, value, required in (
+    ('teacher.inputs', dict(config['teacher']['inputs']), {'text': TEACHER}),
+    ('on_policy.share', config['on_policy']['share'], 0),
+    ('teacher.writes', config['teacher']['writes'], 0),
+    ('student.train.augment', augmented, []),
+  ):
+    if value != required:
+      raise KdjaxError(f'data.teacher_tokenizer needs {key}={required!r}, and that is {value!r}.')
+  if not experiment.teacher_is_published:
+    raise KdjaxError(
+      'data.teacher_tokenizer needs a teacher that is trained already: give its weights in teacher.init.'
+    )
+
+
 def _check_models(experiment, planned, prefix=''):
   """Checks taps, shapes and options by tracing the models, the methods and the task."""
   if experiment.config['data']['labels'] < 1 and not experiment.task.hides_labels:
@@ -106,11 +126,13 @@ def _check_models(experiment, planned, prefix=''):
   data, config = experiment.data, experiment.config
   mesh = planned or sharding.make_mesh(config['run']['mesh'])
   sharding.check_parallel(config['run']['parallel'], mesh, config['run']['shard'])
+  if data.teacher_tokenizer is not None:
+    _check_teacher_tokenizer(experiment)
   for stage in ('teacher', 'student'):
     _check_inputs(experiment, stage, prefix)
   outputs = {stage: experiment.shapes(stage)[1] for stage in ('teacher', 'student')}
   for stage in outputs:
-    for tap, size in experiment.task.outputs(data.dataset).items():
+    for tap, size in experiment.task.outputs(data.of(stage).dataset).items():
       have = outputs[stage].get(tap)
       if size == 0:
         raise KdjaxError(f'the task {config["task"]["name"]!r} needs classes, and the data set has none.')
@@ -146,7 +168,12 @@ def _check_models(experiment, planned, prefix=''):
     build.image_generator(config['generator'], data, 1)
   if writer := on_policy.writer(config, data.tokenizer):
     rewrite = on_policy.make_rewrite(experiment.model(writer.who), writer)
-    jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+    written_ = jax.eval_shape(rewrite, experiment.shapes(writer.who)[0], batch, jax.random.key(0))
+    teacher = experiment.model('teacher')
+    jax.eval_shape(
+      lambda v, data, new: on_policy.taught(teacher, v, data, new, writer),
+      *(experiment.shapes('teacher')[0], batch, written_),
+    )
   if config['teacher']['writes']:
     written.check(config, data)
     if source not in TRAINED_TEACHER or config['teacher']['outputs']:

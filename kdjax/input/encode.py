@@ -10,12 +10,14 @@ from tokenizers import Tokenizer
 from kdjax.errors import KdjaxError
 from kdjax.input import images
 from kdjax.input import tokenizer as tokenizers
+from kdjax.input.chunks import chunks
 from kdjax.runtime import files, notices
 from kdjax.runtime.progress import counted, say
 from kdjax.types import DataSet
 
 # Counts of a text that are in no batch: whether it was truncated, its words, its unknown words.
 COUNTED = CUT, WORDS, UNKNOWN = '/cut', '/words', '/unknown'
+TEACHER = 'text/teacher'  # the text, as ids of a tokenizer of the teacher's own
 INT32 = np.iinfo(np.int32)
 
 
@@ -26,6 +28,7 @@ def make_encode(
   prompt_length: int = 0,
   ranges: Mapping[str, str] | None = None,
   label: str = 'class',
+  teacher: Tokenizer | None = None,
 ) -> Callable:
   """`encode(examples) -> {key: array}`, a row an example; a text gets '<key>/mask' and `COUNTED` too.
 
@@ -40,6 +43,8 @@ def make_encode(
     prompt_length: tokens of the longest prompt before a response; 0 for half of a text.
     ranges: key -> the range of its pixels, see `images.RANGES`; by default that of the examples encoded.
     label: the kind that the task reads, see `types.Task`: the labels of 'classes' are 0, 1 and -1, [classes].
+    teacher: a tokenizer of the teacher's own, by which prompts and responses are `TEACHER` too, with the same
+      keys; '/chunk' of both says for each target which chunk of the response it belongs to, as of `chunks`.
   """
   unknown = None if tokenizer is None else tokenizers.unknown(tokenizer)
 
@@ -88,8 +93,18 @@ def make_encode(
 
   def dialogue(prompts, responses):
     assert tokenizer is not None  # `encode` is made with one where there are texts
-    encoded = tokenizers.encode_pairs(tokenizer, prompts or None, responses, prompt_length)
-    arrays = {f'text{key}': value for key, value in encoded.items()}
+
+    def encoded(key, tokenizer):
+      pairs = tokenizers.encode_pairs(
+        tokenizer, prompts or None, responses, prompt_length, teacher is not None
+      )
+      return {f'{key}{suffix}': value for suffix, value in pairs.items()}
+
+    arrays = encoded('text', tokenizer)
+    if teacher is not None:
+      arrays |= encoded(TEACHER, teacher)
+      both = chunks(*(arrays.pop(f'{key}/ends') for key in ('text', TEACHER)))
+      arrays |= {f'{key}/chunk': chunk for key, chunk in zip(('text', TEACHER), both, strict=True)}
     return arrays | counts('text', arrays['text'], arrays['text/mask'], arrays['text/cut'])
 
   def encode(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

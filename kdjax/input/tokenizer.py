@@ -201,7 +201,11 @@ def targets(ids, response, like=np):
 
 
 def encode_pairs(
-  tokenizer: Tokenizer, prompts: Sequence[str] | None, responses: Sequence[str], prompt_length: int = 0
+  tokenizer: Tokenizer,
+  prompts: Sequence[str] | None,
+  responses: Sequence[str],
+  prompt_length: int = 0,
+  ends: bool = False,
 ) -> dict[str, np.ndarray]:
   """A prompt, its response and the end token as one text, padded on the right; for `cut` tokenizers.
 
@@ -211,10 +215,12 @@ def encode_pairs(
   Args:
     prompts: None for responses to something else, such as an image: each then begins with the end token.
     prompt_length: the longest prompt in tokens; 0 for half of a text.
+    ends: whether '/ends' is wanted too.
 
   Returns:
     '' the ids i32 [N, L], '/mask' their validity, '/response' which of them are the response's,
-    '/target' as in `targets`, '/cut' whether either was truncated [N].
+    '/target' as in `targets`, '/cut' whether either was truncated [N]. '/ends' i32 [N, L] says of each target
+    after how many characters of the response it ends, the end token one after the last; `NOTHING` for none.
 
   Raises:
     KdjaxError: if a prompt has no token.
@@ -223,13 +229,15 @@ def encode_pairs(
   pad_id, end_id = _pad_id(tokenizer), end(tokenizer)
   ids = np.full((len(responses), length), pad_id, np.int32)
   mask, response = np.zeros((2, *ids.shape), bool)
-  cut = np.zeros(len(responses), bool)
+  cut, last = np.zeros(len(responses), bool), np.full(ids.shape, NOTHING, np.int32)
 
   def whole(texts):
     return _whole(_encoded(tokenizer, texts, add_special_tokens=False))
 
-  full_prompts = [[end_id]] * len(responses) if prompts is None else whole(prompts)
-  for row, (full_prompt, response_ids) in enumerate(zip(full_prompts, whole(responses), strict=True)):
+  full_prompts = [([end_id], [])] * len(responses) if prompts is None else whole(prompts)
+  for row, ((full_prompt, _), (response_ids, stops)) in enumerate(
+    zip(full_prompts, whole(responses), strict=True)
+  ):
     if prompts and not full_prompt:
       raise KdjaxError(f'the prompt {prompts[row]!r} has no token that the tokenizer knows.')
     prompt_ids = full_prompt[-max_prompt:]
@@ -238,15 +246,23 @@ def encode_pairs(
     sequence = sequence[:length]
     ids[row, : len(sequence)], mask[row, : len(sequence)] = sequence, True
     response[row, len(prompt_ids) : len(sequence)] = True
+    stops = [*stops, len(responses[row]) + 1][: len(sequence) - len(prompt_ids)]
+    last[row, len(prompt_ids) - 1 : len(prompt_ids) - 1 + len(stops)] = stops
   encoded = {'': ids, '/mask': mask, '/response': response, '/target': targets(ids, response)}
-  return encoded | {'/cut': cut}
+  return encoded | {'/cut': cut} | ({'/ends': last} if ends else {})
 
 
 def _whole(encoded):
-  """The ids of each text, without truncation and padding."""
+  """The ids of each text, without truncation and padding, and where in the text each token ends."""
   for encoding in encoded:
-    pieces = (encoding, *encoding.overflowing)
-    yield [i for piece in pieces for i, m in zip(piece.ids, piece.attention_mask, strict=True) if m]
+    pieces = [(p.ids, p.attention_mask, p.offsets) for p in (encoding, *encoding.overflowing)]
+    tokens = [(i, end) for piece in pieces for i, m, (_, end) in zip(*piece, strict=True) if m]
+    yield [i for i, _ in tokens], [end for _, end in tokens]
+
+
+def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+  """The ids of a text alone, without special tokens, truncation and padding; for `cut` tokenizers."""
+  return next(_whole(_encoded(tokenizer, [text], add_special_tokens=False)))[0]
 
 
 def vocabulary(tokenizer: Tokenizer) -> tuple[str, ...]:

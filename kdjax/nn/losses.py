@@ -180,8 +180,10 @@ def log_distributions(student: Array, teacher: Array, temperature: float = 1.0) 
   return logs(student), logs(teacher), ~(ruled_out(student) | ruled_out(teacher))
 
 
-def log_mixture(log_a: Array, log_b: Array, share: float) -> Array:
-  """log(share · a + (1 - share) · b), elementwise; `share` is a number from 0 to 1."""
+def log_mixture(log_a: Array, log_b: Array, share: float | Array) -> Array:
+  """log(share · a + (1 - share) · b), elementwise; `share` is a number from 0 to 1, or an array of them."""
+  if not isinstance(share, (int, float)):
+    return jnp.logaddexp(log_a + jnp.log(share), log_b + jnp.log1p(-share))
   if share in (0, 1):
     return log_a if share == 1 else log_b
   return jnp.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))

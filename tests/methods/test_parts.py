@@ -44,7 +44,8 @@ def echo(rows):
     return {'params': {name: jnp.ones(np.shape(x)[-1:], x.dtype) for name, x in rows.items()}}
 
   def apply(variables, batch, *, train=False, rng=None):
-    own = {k: jnp.asarray(v)[batch['id']] if np.ndim(v) else jnp.asarray(v) for k, v in rows.items()}
+    own = {k: jnp.asarray(v) for k, v in rows.items()}
+    own = {k: v[batch['id']] if v.ndim and len(v) == taps.B else v for k, v in own.items()}
     return {k: v * variables['params'][k] for k, v in own.items()}, {}
 
   return Model(init, apply)

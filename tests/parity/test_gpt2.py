@@ -32,5 +32,6 @@ def test_every_tap(saved, agree, randomised, inner):
     theirs[f'attention{i}'] = q @ k.transpose(-1, -2) / 8**0.5
   theirs['embed'] = theirs['tokens'][torch.arange(3), torch.tensor(LENGTHS - 1)]
   message = theirs['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())[..., 0]
+  theirs |= {k: module.transformer.wte.weight[None] for k in ('words', 'head')}
   theirs |= {'best': theirs['logits'].argmax(-1), 'likelihood': torch.nn.functional.pad(message, (0, 1))}
   agree(saved('gpt2', {}, module, {'text': ids, 'text/mask': mask}), theirs)

@@ -74,4 +74,5 @@ def test_every_tap(published, agree, randomised, name):
   likelihood = theirs['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())
   theirs['likelihood'] = torch.nn.functional.pad(likelihood[..., 0], (0, 1))
   theirs['best'] = theirs['logits'].argmax(-1)
+  theirs['words'], theirs['head'] = module.model.embed_tokens.weight[None], module.lm_head.weight[None]
   agree(published('llama', module, {'text': ids, 'text/mask': mask}), theirs)

@@ -64,6 +64,7 @@ def theirs(module, ids, mask):
   taps['embed'] = taps['tokens'][torch.arange(3), last]
   likelihood = taps['logits'].log_softmax(-1)[:, :-1].gather(-1, torch.tensor(ids[:, 1:, None]).long())
   taps['likelihood'] = torch.nn.functional.pad(likelihood[..., 0], (0, 1))
+  taps |= {'words': text.embed_tokens.weight[None], 'head': module.lm_head.weight[None]}
   return taps | {'best': taps['logits'].argmax(-1)}
 
 
@@ -98,6 +99,6 @@ def test_an_image_before_the_text(published, agree, randomised):
   for name, x in expected.items():
     if name.startswith('attention'):
       expected[name] = x[..., COUNT:, COUNT:]
-    elif not name.startswith('image') and name != 'embed':
+    elif not name.startswith('image') and name not in ('embed', 'words', 'head'):
       expected[name] = x[:, COUNT:]
   agree(published('vision_language', module, {'image': IMAGE, 'text': ids, 'text/mask': mask}), expected)

@@ -11,7 +11,7 @@ from kdjax.types import Method
 WEIGHT = 1.0  # the authors' scripts, beside 1 on the language modelling of other text
 
 
-def advantages(rewards, mask, gamma, later=False):
+def advantages(rewards, mask, gamma, later=False, length_norm=True):
   """Discounted sums of the rewards to come, each divided by the number of tokens to come.
 
   Args:
@@ -19,6 +19,7 @@ def advantages(rewards, mask, gamma, later=False):
     mask: `[B, L]`, 0 where a position does not count.
     gamma: the discount of a step.
     later: whether a token's own reward is left out, and the token with it.
+    length_norm: whether the sums are divided.
   """
 
   def back(total, reward):
@@ -31,7 +32,7 @@ def advantages(rewards, mask, gamma, later=False):
   sums = sums.T
   if later:
     sums, remaining = (jnp.pad(x[:, 1:], ((0, 0), (0, 1))) for x in (sums, remaining))
-  return sums / jnp.maximum(remaining, 1) * mask
+  return (sums / jnp.maximum(remaining, 1) if length_norm else sums) * mask
 
 
 def minillm(
@@ -39,6 +40,7 @@ def minillm(
   policy: bool = True,
   single_step: bool = True,
   gamma: Share = 0.95,
+  length_norm: bool = True,
   clip: Rate = 0.2,
   whiten: bool = False,
   released: bool = False,
@@ -56,12 +58,20 @@ def minillm(
   Σ_n max(-A_n r_n, -A_n clip(r_n, 1 ± ε)), the effect on later steps by PPO's objective, mean over
   the tokens that count. r_n = w_n · q(y_n) / q_old(y_n), and A_n is the mean reward of the tokens after n,
   discounted, the reward being log p(y) - log q_old(y). The tokens are in the batch,
-  sampled beforehand from the student or from a mixture with the teacher.
+  sampled beforehand from the student or from a mixture with the teacher. The paper's third part, language
+  modelling of other text, is the loss on the labels, `task_weight`.
+
+  On-policy distillation with the teacher as the reward (OPD: Thinking Machines, 2025), where the advantage of
+  a token is log p(y_n) - log q_old(y_n) alone, is `single_step=False, gamma=0, length_norm=False`, with
+  `on_policy.share=1`. Checked against thinking-machines-lab/tinker-cookbook@0333e7c,
+  tinker_cookbook/distillation/train_on_policy.py, which does not clip; nor is anything here, on samples of
+  this very student.
 
   Args:
     policy: whether the policy gradient is in.
     single_step: whether the exact part is in; without it, A_n begins with the reward of n itself.
     gamma: the discount of a step.
+    length_norm: whether A is the mean of rewards (the paper's length normalisation); False: their sum.
     clip: ε.
     whiten: whether A is brought to mean 0 and variance 1 over the batch, as in the authors' code.
     released: A begins with the reward of n in any case, so that `single_step` counts it twice, and
@@ -104,7 +114,7 @@ def minillm(
     if policy:
       log_old = batch_array(old).astype(a.dtype) if old else jax.lax.stop_gradient(log_q)
       reward = batch_array(rewards).astype(a.dtype) if rewards else losses.log_likelihood(b, ids) - log_old
-      gain = advantages(reward, weights, gamma, later=single_step and not released)
+      gain = advantages(reward, weights, gamma, single_step and not released, length_norm)
       if whiten:
         n = jnp.maximum(weights.sum(), 1)
         gain = gain - jnp.sum(gain * weights) / n

@@ -9,14 +9,15 @@ from kdjax.options import Size, Whole
 from kdjax.types import Array, Module
 
 SQUARE = ('attention',)  # taps with two axes of positions, the last ones
+WHOLE = ('embed', 'words', 'head')  # taps with none
 
 
 def without_prefix(taps: dict[str, Array], count: int) -> dict[str, Array]:
-  """The taps of a language model at its last positions, all but the first `count`; `embed` has none."""
+  """The taps of a language model at its last positions, all but the first `count`."""
   kept = {}
   for name, x in taps.items():
     square = name.startswith(SQUARE)
-    kept[name] = x if name == 'embed' else x[..., count:, count:] if square else x[:, count:]
+    kept[name] = x if name in WHOLE else x[..., count:, count:] if square else x[:, count:]
   return kept
 
 
@@ -24,7 +25,7 @@ class VisionLanguage(nn.Module):
   """Taps: every tap of the image tower as `image/<tap>`, `image_tokens` [B, K, D], and those of the language
   model by its own names, at the L positions of the text: `embeddings`, `block1` ... and `tokens` [B, L, D],
   `attention1` ... [B, heads, L, L], `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood`
-  f32 [B, L].
+  f32 [B, L], and its `words` and `head`.
 
   The tower's tokens, `shuffle` by `shuffle` of them joined to one and projected, are the K tokens of the
   image. They take the places of a text's image tokens, of which it has K; a text that has none gets them

@@ -21,7 +21,8 @@ def with_likelihood(taps: dict[str, Array], logits: Array, ids: Array) -> dict[s
 
 class Gpt2(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L].
+  `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L]; `words` [1, rows, D] and
+  `head` [1, V, D], the weights of the word embedding and of the head.
 
   The attentions are scores before the mask and the softmax; `tokens` come out of the last norm, and
   `embed` is the last of them that is valid. The logits at a position are those of the next token, `best`
@@ -91,6 +92,7 @@ class Gpt2(nn.Module):
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:
       return {'cache': tuple(new_cache), 'logits': wte.attend(taps['embed'])[..., : self.tokens]}
+    taps |= {'words': wte.embedding[None], 'head': wte.embedding[None, : self.tokens]}
     return with_likelihood(taps, wte.attend(x)[..., : self.tokens], ids)
 
   def empty(self, room):

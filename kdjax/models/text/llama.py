@@ -84,7 +84,8 @@ class GroupedAttention(nn.Module):
 
 class Llama(nn.Module):
   """Taps: `embeddings`, `block1` ... and `tokens` [B, L, D], `attention1` ... [B, heads, L, L],
-  `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L].
+  `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L]; `words` [1, rows, D] and
+  `head` [1, V, D].
 
   They are those of the model `gpt2`, and so is the way it goes on with a text. The attentions are scores
   before the mask and the softmax. Texts are padded on the right. Where 'text/vectors/mask' [B, L] is set,
@@ -186,11 +187,13 @@ class Llama(nn.Module):
     taps['tokens'] = x = nn.RMSNorm(self.eps, name='norm')(x)
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
-    unembed = words.attend if self.tied else nn.Dense(self.vocab_size, False, name='unembed')
-    logits = unembed(x if cache is None else taps['embed'])[..., : self.tokens]
+    dense = None if self.tied else nn.Dense(self.vocab_size, False, name='unembed')
+    logits = (dense or words.attend)(x if cache is None else taps['embed'])[..., : self.tokens]
     logits = jnp.tanh(logits / self.last_cap) * self.last_cap if self.last_cap else logits
     if cache is not None:
       return {'cache': tuple(new_cache), 'logits': logits}
+    head = words.embedding if dense is None else dense.variables['params']['kernel'].T
+    taps |= {'words': words.embedding[None], 'head': head[None, : self.tokens]}
     return with_likelihood(taps, logits, ids)
 
   def block(self, name, x, train, angles, mask, cache, at):
