@@ -8,8 +8,10 @@ import pytest
 import second_writing
 
 from kdjax import registry
+from kdjax.errors import KdjaxError
 from kdjax.experiment import build, validate
-from kdjax.training import step
+from kdjax.recipes import model
+from kdjax.training import accumulate, step
 
 B, C, RNG = 6, 4, np.random.default_rng(0)
 LABEL = np.array([0, 3, 2, -1, 1, 3], np.int32)
@@ -28,6 +30,28 @@ def kl(p, q):
 
 def dense(x, layer):
   return x @ np.asarray(layer['kernel']) + np.asarray(layer['bias'])
+
+
+def train(exp, n=4, parts=1):
+  """(states, losses) of n steps of the student's update on one batch, once the experiment is checked."""
+  validate.check(exp)
+  student, teacher, methods = exp.model('student'), exp.model('teacher'), exp.config['methods']
+  batch = {k: jnp.asarray(v) for k, v in exp.data.train.take(np.arange(16)).items()}
+  weights = jax.jit(teacher.init)(jax.random.key(9), batch)
+  _, t = jax.jit(step.make_teacher_forward(teacher, lambda batch: batch))(weights, batch)
+  method, tx = build.method(methods, n), optax.adam(0.01)
+  states, losses = [jax.jit(step.make_init(student, method, tx))(0, t, batch)], []
+  update = jax.jit(
+    step.make_update(
+      student, exp.task, method, tx, gradient=accumulate.in_parts(parts) if parts > 1 else step.GRAD
+    )
+  )
+  for _ in range(n):
+    state, loss = update(states[-1], t, batch)
+    states.append(state)
+    losses.append({k: float(total / count) for k, (total, count) in loss.items()})
+  assert all(np.isfinite(v) for loss in losses for v in loss.values())
+  return states, losses
 
 
 def taps(width):
@@ -88,24 +112,6 @@ def test_mmanet_is_told_which_modalities_the_student_was_given():
   assert new['classes'][2].sum() == 0  # by the batch, three have both
 
 
-def train(exp, n=4):
-  """(states, losses) of n steps of the student's update on one batch, once the experiment is checked."""
-  validate.check(exp)
-  student, teacher, methods = exp.model('student'), exp.model('teacher'), exp.config['methods']
-  batch = {k: jnp.asarray(v) for k, v in exp.data.train.take(np.arange(16)).items()}
-  weights = jax.jit(teacher.init)(jax.random.key(9), batch)
-  _, t = jax.jit(step.make_teacher_forward(teacher, lambda batch: batch))(weights, batch)
-  method, tx = build.method(methods, n), optax.adam(0.01)
-  states, losses = [jax.jit(step.make_init(student, method, tx))(0, t, batch)], []
-  update = jax.jit(step.make_update(student, exp.task, method, tx))
-  for _ in range(n):
-    state, loss = update(states[-1], t, batch)
-    states.append(state)
-    losses.append({k: float(total / count) for k, (total, count) in loss.items()})
-  assert all(np.isfinite(v) for loss in losses for v in loss.values())
-  return states, losses
-
-
 @pytest.mark.whole
 def test_mmanet_trains_a_student_that_lacks_modalities(config, experiment):
   """Of four steps, the first two look for the weakest combination."""
@@ -117,3 +123,93 @@ def test_mmanet_trains_a_student_that_lacks_modalities(config, experiment):
   assert seen[2].sum() == 32 and np.all(seen[3] == seen[2])
   first = [state.params['method']['mmanet']['out']['kernel'] for state in states]
   assert np.all(first[2] == first[0]) and np.any(first[3] != first[2])
+
+
+UNIMODAL = {
+  f'{k}/{tap}': RNG.normal(size=shape) for k in 'ab' for tap, shape in (('logits', (B, C)), ('x', (B, 3)))
+}
+G2D = {'teachers': ('a/logits', 'b/logits'), 'teacher_features': ('a/x', 'b/x'), 'features': ('u', 'v')}
+
+
+def g2d(s, t, params, still):
+  total = 0
+  for i in range(B):
+    for stage, tap, name in ((0, 'u', 'a'), (1, 'v', 'b')):
+      x = s[tap][i] if tap == 'v' else dense(s[tap][i], params[f'stage{stage}'])
+      total += 9 * kl(t[f'{name}/logits'][i] / 3, s['logits'][i] / 3)
+      total += 2 * np.mean((x - t[f'{name}/x'][i]) ** 2)
+  return total / B
+
+
+def test_g2d_by_hand():
+  s = {'logits': S['logits'], 'u': RNG.normal(size=(B, 2)), 'v': RNG.normal(size=(B, 3))}
+  method = registry.make('methods', 'g2d', G2D | {'temperature': 3, 'feature': 2})
+  second_writing.check(method, g2d, s, UNIMODAL, BATCH)
+
+
+def test_g2d_lets_the_least_sure_learn_first():
+  options = {'encoders': tuple('xyz'), 'features': ('u',) * 3, 'teachers': ('p', 'q', 'r')}
+  options |= {'teacher_features': ('u',) * 3, 'steps': 10, 'prioritise': 0.8}
+  method = registry.make('methods', 'g2d', options)
+  u, label = np.ones((B, 2), np.float32), np.maximum(LABEL, 0)
+  t = {k: np.float32(sure * np.eye(C)[label]) for k, sure in (('p', 3), ('q', 1), ('r', 2))} | {'u': u}
+  s = {'logits': S32['logits'], 'u': u}
+  params, stats = method.init(jax.random.key(0), s, t, BATCH)
+
+  def gains(step):
+    _, new = method.loss(params, stats, s, t, BATCH, step=step, rng=None)
+    return [float(x) for x in method.gains(new).values()]
+
+  assert [gains(i) for i in (0, 3, 4, 7, 8, 9)] == [[0, 1, 0]] * 2 + [[0, 1, 1]] * 2 + [[1, 1, 1]] * 2
+  wanted = np.mean(
+    [np.exp(log_softmax(z))[y] if y >= 0 else 0 for z, y in zip(np.asarray(t['p']), LABEL, strict=True)]
+  )
+  _, new = method.loss(params, stats, s, t, BATCH, step=0, rng=None)
+  np.testing.assert_allclose(new['sure'][0], wanted, rtol=1e-5)
+  _, kept = method.loss(params, new, s, t, BATCH | {'mask': np.zeros(B)}, step=0, rng=None)
+  np.testing.assert_array_equal(kept['sure'], new['sure'])
+  assert registry.make('methods', 'g2d', options | {'prioritise': 0.0}).gains is None
+
+
+def unimodal(config):
+  members = {
+    'see': model('resnet', widths=(4, 8), blocks=(0, 1), patch=4),
+    'read': model('bag_of_words', width=8),
+  }
+  config.teacher.model = model('ensemble', members=members)
+  options = {'teachers': ('see/logits', 'read/logits'), 'teacher_features': ('see/embed', 'read/embed')}
+  config.methods = {'g2d': options}
+
+
+def moved(states, i, name):
+  a, b = (jax.tree.leaves(states[k].params['student'][name]) for k in (i, i + 1))
+  return any(np.any(x != y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.whole
+def test_g2d_holds_the_encoder_of_the_surer_teacher_for_half_of_the_training(config, experiment):
+  unimodal(config)
+  states, _ = train(experiment())
+  sure = states[1].stats['method']['g2d']['sure']
+  weak, strong = ('encoders_image', 'encoders_text')[:: 1 if sure[0] < sure[1] else -1]
+  assert [moved(states, i, strong) for i in range(4)] == [False, False, True, True]
+  assert all(moved(states, i, weak) and moved(states, i, 'head') for i in range(4))
+
+
+@pytest.mark.whole
+def test_g2d_in_parts_holds_the_same_encoder(config, experiment):
+  unimodal(config)
+  config.student.model.encoders.image = model('mlp', hidden=(4,))  # no batch norm
+  whole, parts = (train(experiment(f'parts{n}'), n=1, parts=n)[0][-1] for n in (1, 4))
+  for x, y in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-4)
+
+
+@pytest.mark.whole
+def test_g2d_names_the_submodules_of_the_student(config, experiment):
+  unimodal(config)
+  config.methods.g2d.encoders = ('encoders_image', 'encoders_words')
+  with pytest.raises(KdjaxError, match="'encoders_words'; did you mean 'encoders_text'"):
+    train(experiment())
+  with pytest.raises(KdjaxError, match='give as many of each'):
+    registry.make('methods', 'g2d', {'teachers': ('a/logits',)})
