@@ -213,3 +213,87 @@ def test_g2d_names_the_submodules_of_the_student(config, experiment):
     train(experiment())
   with pytest.raises(KdjaxError, match='give as many of each'):
     registry.make('methods', 'g2d', {'teachers': ('a/logits',)})
+
+
+MST = {'teachers': ('a/logits', 'b/logits', 'c/logits'), 'temperature': 2, 'balance': 3, 'k': 2, 'width': 3}
+
+
+def mst_distill(masked):
+  def router(params, q):
+    return log_softmax(dense(dense(q, params['router']['in']), params['router']['out']))
+
+  def writing(s, t, params, still):
+    total, gates = 0, []
+    fixed_s, fixed = still
+    for i, q in enumerate(s['logits']):
+      gate = router(params, q)
+      gates.append(np.exp(gate))
+      costs = []
+      for j, name in enumerate('abc'):
+        p = t[f'{name}/logits'][i]
+        if masked:
+          x, own = t[f'{name}/x'][i], p
+
+          def keep(params, x=x, j=j):
+            y = dense(x, params[f'mask{j}']['hidden'])
+            y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+            return 1 / (1 + np.exp(-dense(y, params[f'mask{j}']['out'])))
+
+          p = dense(keep(fixed) * x, fixed[f'head{j}'])
+          part = dense(keep(params) * x, fixed[f'head{j}'])
+          for loss, at in (
+            (kl(own / 2, dense(x, params[f'head{j}']) / 2), kl(own / 2, dense(x, fixed[f'head{j}']) / 2)),
+            (kl(fixed_s['logits'][i] / 2, part / 2), kl(fixed_s['logits'][i] / 2, p / 2)),
+          ):
+            total += 4 * (loss - at) / B
+        costs.append(4 * kl(p / 2, q / 2))
+      best = np.argsort(-router(fixed, fixed_s['logits'][i]))[:2]
+      total += np.mean([costs[j] for j in best]) / B
+    mean = np.mean(gates, 0)
+    return total + 3 * np.sum(np.log(1 / 3 / mean)) / 3
+
+  return writing
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_mst_distill_by_hand(masked):
+  t = {f'{k}/{tap}': RNG.normal(size=(B, n)) for k in 'abc' for tap, n in (('logits', C), ('x', 3))}
+  method = registry.make(
+    'methods', 'mst_distill', MST | ({'masked': ('a/x', 'b/x', 'c/x')} if masked else {})
+  )
+  second_writing.check(method, mst_distill(masked), {'logits': S['logits']}, t, BATCH)
+
+
+def test_mst_distill_stays_finite_with_masks():
+  options = {'teachers': ('logits', 'logits'), 'masked': ('embed', 'embed')}
+  method = registry.make('methods', 'mst_distill', options)
+  second_writing.check_finite(method, S, T, BATCH, False)
+  s, t = (x | {'logits': np.where(np.arange(C) == 2, -np.inf, x['logits'])} for x in (S32, T32))
+  params, stats = method.init(jax.random.key(0), s, t, BATCH)
+  for a, b in ((s, t), (S32, t)):
+    value, grads = jax.value_and_grad(
+      lambda x, t=b: second_writing.loss(method, x[0], stats, x[1], t, BATCH)
+    )((params, a))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, grads)))
+
+
+def test_mst_distill_names_what_does_not_fit():
+  for options in ({'k': 2}, {'masked': ('a', 'b')}):
+    with pytest.raises(KdjaxError, match='name at least as many teachers'):
+      registry.make('methods', 'mst_distill', options)
+
+
+@pytest.mark.whole
+def test_mst_distill_teaches_a_student_of_texts_by_teachers_of_more(config, experiment):
+  members = {
+    'both': config.teacher.model.to_dict(),
+    'see': model('resnet', widths=(4, 8), blocks=(0, 1), patch=4),
+  }
+  config.teacher.model = model('ensemble', members=members)
+  config.student.model = model('bag_of_words', width=4)
+  options = {'teachers': ('both/logits', 'see/logits'), 'masked': ('both/embed', 'see/stage1')}
+  config.methods = {'mst_distill': options}
+  states, losses = train(experiment())
+  assert losses[-1]['mst_distill'] != losses[0]['mst_distill']
+  first, last = (states[i].params['method']['mst_distill'] for i in (0, -1))
+  assert all(np.any(x != y) for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(last), strict=True))
