@@ -134,11 +134,15 @@ class Method(NamedTuple):
     relational: whether the loss relates the examples of a batch to each other, so that a part
       of the batch does not give a part of the loss; or `(params, stats) -> bool` where that depends on
       its parameters. `loss_weights.related` evaluates it.
+    gains: `(stats) -> {submodule of the student: factor}`, of the statistics that the loss returned, by which
+      the gradients of the weights of those submodules are multiplied, those from the labels and from other
+      methods too; None for a method that scales none. `training.gains` does it.
   """
 
   init: MethodInit
   loss: MethodLoss
   relational: bool | Callable[[Any, Any], bool] = False
+  gains: Callable[[Any], Mapping[str, Array]] | None = None
 
   def __call__(
     self,

@@ -13,7 +13,7 @@ import numpy as np
 from kdjax import registry
 from kdjax.types import Model, Peer
 
-B, C, L, V = 12, 5, 6, 11
+B, C, L, V, P = 12, 5, 6, 11, 4
 
 
 def shapes(width):
@@ -30,6 +30,11 @@ def shapes(width):
     'logit_scale': (),
     'logit_bias': (),
     'text/logits': (B, L, V),
+    'image_logits': (B, P, V),
+    'image_tokens': (B, P, width),
+    'image_attention1': (B, 2, L, P + 1),
+    'image/tokens': (B, 1 + P, width),
+    'image/attention2': (B, 2, 1 + P, 1 + P),
     **{f'text/attention{i}': (B, 2, L, L) for i in (1, 2)},
     **{f'view{i}/embed': (B, 2 * width) for i in (1, 2, 3)},
     **{f'{modality}/class_logits': (B, C) for modality in ('image', 'text')},

@@ -1,6 +1,6 @@
 """A module as pure functions of its variables, the frozen ones in a collection of their own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -30,7 +30,8 @@ def functions(
     net: a module of kdjax, which maps (inputs, train) to taps, or anything that `wrappers.wrap` takes.
     inputs: model input -> batch key, along with its '/mask' and '/present'; empty for the batch as it is.
     dtype: of the computation; the weights stay in float32.
-    drop: input -> how often an example lacks it in training, see `missing_modality.drop_modalities`.
+    drop: input -> how often an example lacks it in training, see `missing_modality.drop_modalities`; which
+      do is in the taps '<input>/present' [B] then.
     frozen: paths of the weights that are in the collection 'frozen', see `split`.
     ranges: key -> range of the data's floats, for a module from elsewhere, see `wrappers.call.as_given`.
     capture: whether the modules within `net` give taps by their paths, see `wrappers.wrap`.
@@ -68,10 +69,15 @@ def functions(
     if not train:
       return dict(net.apply(cast, arrays, train=False)), collections
     outputs, updated = net.apply(cast, arrays, train=True, rngs=rngs, mutable=list(stats))
-    return dict(outputs), collections | dict(updated)
+    return dict(outputs) | presence(arrays, drop or {}), collections | dict(updated)
 
   members = tuple(sorted(module.members)) if getattr(module, 'WHOLE', False) else ()
   return views_.in_views(Model(init, apply, members))
+
+
+def presence(arrays: Mapping, names: Iterable[str]) -> dict:
+  """'<modality>/present' [B] of the inputs, for methods: which of them an example lacks was drawn."""
+  return {key: arrays[key] for name in names if (key := f'{name}/present') in arrays}
 
 
 HEAD = 'head'  # the classifier of every model, never frozen: its classes are those of the data

@@ -173,6 +173,27 @@ def patches(image: Array, size: int) -> Array:
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // size, w // size, size * size * c)
 
 
+def image_scores(scores: Array, seen: Array, placed: Array, count: int) -> Array:
+  """Attention to an image's tokens within a sequence: [B, heads, L, M] -> [B, heads, L, P + 1].
+
+  Scores before the softmax, of the image's places in their order, and in the last entry the log of the sum
+  of the exponentials of all others: their softmax is what each position attends to. What is not seen has
+  the least score there is, and so has a place of the image that there is none for.
+
+  Args:
+    scores: before the mask and the softmax.
+    seen: bool, broadcasts to them: what a position attends to.
+    placed: bool [B, M], the places of the image.
+    count: P, how many there are.
+  """
+  least = jnp.finfo(scores.dtype).min
+  masked = jnp.where(seen, scores, least)
+  at = jnp.argsort(~placed, axis=1, stable=True)[:, :count]
+  image = jnp.take_along_axis(jnp.where(placed[:, None, None], masked, least), at[:, None, None], -1)
+  rest = jax.nn.logsumexp(jnp.where(placed[:, None, None], least, masked), -1, keepdims=True)
+  return jnp.concatenate([image, rest], -1)
+
+
 class Attention(nn.Module):
   """Attention of [B, L, D] over itself, or another sequence, which also returns its scores [B, heads, L, M].
 

@@ -142,6 +142,17 @@ def unit(x: Array) -> Array:
   return jnp.where(none, 0, x * jax.lax.rsqrt(jnp.where(none, 1, square)))
 
 
+def similarities(x: Array, pairs: Array) -> Array:
+  """The Gram matrix F·Fᵀ of features `[B, ...]`, flattened, each row at length 1 (1907.09682, equation 1).
+
+  Args:
+    x: the features.
+    pairs: `[B, B]`, 0 for a pair with padding, which adds nothing to a row.
+  """
+  x = scaled(flatten(x))
+  return unit(jnp.matmul(x, x.T, precision='highest') * pairs)
+
+
 def log_affinity(a: Array, b: Array, scale: Array, mask: Array) -> Array:
   """log softmax over j of scale · a_i·b_j, `[B, B]`; no row gives anything to padding (`mask` 0)."""
   z = scale * jnp.matmul(a, b.T, precision='highest')  # a scale of 100 would show bfloat16's error

@@ -247,6 +247,12 @@ def mean_over_positions(values: Array, weights: Array) -> SumCount:
   return jnp.sum(jnp.where(weights > 0, values, 0) * weights), jnp.sum(weights)
 
 
+def mean_of_each(values: Array, weights: Array) -> Array:
+  """`[B]`, the mean of an example's values `[B, L]`, weighted; 0 for one with no weight."""
+  total = jnp.sum(jnp.where(weights > 0, values, 0) * weights, 1)
+  return total / jnp.maximum(weights.sum(1), 1)
+
+
 def sum_of_layers(values: list[Array], batch: Batch, name: str, mask: str | None, method: str) -> SumCount:
   """Values `[B, ...]` of several layers, added up, as a mean over the positions of the tap `name`.
 

@@ -40,5 +40,14 @@ def combine(methods: Mapping[str, tuple[float, Method, Callable]]) -> Method:
   def relational(params, stats):
     return any(related(methods[n][1], params[n], stats[n]) for n in names)
 
+  def gains(stats):
+    product = {}
+    for n, of_method in scaling.items():
+      for name, gain in of_method(stats[n]).items():
+        product[name] = product.get(name, 1) * gain
+    return product
+
+  scaling = {n: g for n in names if (g := methods[n][1].gains)}
   each = [m.relational for _, m, _ in methods.values()]
-  return Method(init, loss, relational if any(map(callable, each)) else any(each))
+  related_ = relational if any(map(callable, each)) else any(each)
+  return Method(init, loss, related_, gains if scaling else None)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from kdjax.training import streams
+from kdjax.training import gains, streams
 from kdjax.types import Method, Model, Task, TrainState
 
 STORED = 'stored/'  # prefix of the batch keys that a stored teacher decodes
@@ -122,6 +122,7 @@ def make_update(
     grads, (terms, stats) = gradient(objective)(state.params, state.stats, t, batch, rng)
     grads = psum_over_devices(grads)
     stats = jax.tree.map(pmean_floats, stats)
+    grads = gains.scaled(grads, method, stats)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params: dict = optax.apply_updates(state.params, updates)  # pyright: ignore[reportAssignmentType]
     new_average = {}

@@ -116,7 +116,7 @@ VARIANTS = [
   *(('alignment', {'distance': distance}) for distance in ('scale_invariant', 'mean', 'norm')),
   *((name, {}) for name, path in registry.names('methods').items() if path.split('.')[2] == 'cross_modal'),
 ]
-NOT_ZERO = {'c2kd', 'dmd', 'orthogonality'}  # of equal taps: proxies, one model alone, a push apart
+NOT_ZERO = {'c2kd', 'dmd', 'g2d', 'orthogonality'}  # of equal taps: proxies, others' scores, a push apart
 
 
 @pytest.mark.parametrize('name,options,keys,writing', WRITINGS)

@@ -30,6 +30,7 @@ OVERFLOW = {'fsp', 'gram_match', 'cckd'}
 KL = {'confidence', 'ctkd', 'cwsm', 'difficulty', 'dino', 'dkd', 'dtkd', 'flsw', 'hard_label', 'kd', 'mfh'}
 KL |= {'multi_label', 'nkd', 'ps_kd', 'skd', 'soft_cross_entropy', 'srd', 'wsld', 'c2kd', 'mlkd', 'ca_mkd'}
 KL |= {'mean_logits', 'mean_probabilities', 'dml', 'ofa_kd', 'rld', 'ttm'}
+KL |= {'g2d', 'mst_distill'}
 DISTANCES = {'alignment', 'cmd', 'euclidean', 'irg', 'logit_l1', 'logit_mse'}
 # These compare directions, or patterns in a map: the same at any scale of the features.
 SCALE_FREE = {'at_mean', 'cc_taylor', 'clip_afd', 'clip_crd', 'clip_cross_kd', 'clip_fd', 'clip_gd', 'nst'}

@@ -252,7 +252,7 @@ VARIANTS = [
   ),
 ]
 # Of the rest, with nothing learned where the widths agree, the loss is 0 at student = teacher.
-NOT_ZERO = {'ab', 'ofa_kd', 'fitnet', 'ft', 'mgd', 'ofd', 'reviewkd', 'vid', 'afd'}
+NOT_ZERO = {'vkd', 'wkd_features', 'ab', 'ofa_kd', 'fitnet', 'ft', 'mgd', 'ofd', 'reviewkd', 'vid', 'afd'}
 
 
 def value(method, params, stats, s, t, batch, step=0):

@@ -281,6 +281,7 @@ VARIANTS = [
 ]
 # Of the rest, the loss is 0 where student and teacher agree.
 NOT_ZERO = {
+  'wkd',
   'hard_label',
   'label_smoothing_teacher',
   'nkd',

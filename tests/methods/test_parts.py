@@ -30,7 +30,8 @@ VARIANTS = [
     {'reduction': 'sum', 'student': ('image/stage2', 'image/stage3'), 'teacher': ('image/stage2',) * 2},
   ),
 ]
-ALL = [(name, {}) for name in sorted(registry.names('methods'))] + VARIANTS
+OWN = {'g2d': {'encoders': ('image/embed', 'text/embed')}}  # submodules of `echo`
+ALL = [(name, OWN.get(name, {})) for name in sorted(registry.names('methods'))] + VARIANTS
 
 
 def wide(tree, dtype):

@@ -153,7 +153,7 @@ def phi_s_after(t, estimate, mask=None):
   batch = {} if mask is None else {'mask': mask}
   for step in range(estimate):
     (total, count), stats = method.loss(params, stats, s, t, batch, step=step, rng=None)
-    assert total == 0 and count == (40 if mask is None else mask.sum())
+    assert total > 0 and count == (40 if mask is None else mask.sum())
   return method, params, stats, s
 
 

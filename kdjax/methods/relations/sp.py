@@ -24,12 +24,7 @@ def sp(*, student: Tap = 'image/stage3', teacher: Tap = 'image/stage3') -> Metho
     a, b = taps.pair(s, t, student, teacher, 'sp', same_shape=False)
     m = taps.example_mask(batch, a)
     pairs = m[:, None] * m[None]
-
-    def similarities(x):
-      x = losses.scaled(losses.flatten(x))
-      return losses.unit(jnp.matmul(x, x.T, precision='highest') * pairs)
-
-    total = jnp.sum(jnp.square(similarities(a) - similarities(b)) * pairs)
+    total = jnp.sum(jnp.square(losses.similarities(a, pairs) - losses.similarities(b, pairs)) * pairs)
     return (total / jnp.maximum(m.sum(), 1) ** 2, jnp.ones_like(total)), stats
 
   return Method(lambda rng, s, t, batch: ({}, {}), loss, relational=True)

@@ -21,10 +21,11 @@ def phi_s(
   mean over the values and the examples, summed over the teachers. U Λ Uᵀ is the covariance of the teacher's
   feature and H an orthogonal matrix of entries of one size: every value then has variance 1, by one factor
   for all, so that no teacher and no value of it outweighs others, and errors stay in proportion. μ and the
-  covariance are of the first `estimate` steps, in which the loss is 0. Checked against NVlabs/RADIO@2fe5f72,
-  examples/common/phi_s.py. Deviations: the authors take them of a run before the training; where Sylvester
-  and Paley know no Hadamard matrix, H is Hartley's, whose values vary nearly alike; a head is an MLP of the
-  last feature. On accelerators, where seeds are trained together, each step computes the eigenvectors.
+  covariance are of the first batch, and from step `estimate` on of all steps before it. Checked against
+  NVlabs/RADIO@2fe5f72, examples/common/phi_s.py. Deviations: the authors take them of a run before the
+  training; where Sylvester and Paley know no Hadamard matrix, H is Hartley's, whose values vary nearly
+  alike; a head is an MLP of the last feature. On accelerators, where seeds are trained together, each step
+  computes the eigenvectors.
 
   Args:
     estimate: steps of which mean and covariance are taken.
@@ -42,7 +43,10 @@ def phi_s(
 
   def init(rng, s, t, batch):
     q, targets = pairs(s, t)
-    return heads(targets).init(rng, q)['params'], {f'teacher{i}': begun(p) for i, p in enumerate(targets)}
+    mask = taps.example_mask(batch, q)
+    return heads(targets).init(rng, q)['params'], {
+      f'teacher{i}': begun(p, mask) for i, p in enumerate(targets)
+    }
 
   def loss(params, stats, s, t, batch, *, step, rng):
     q, targets = pairs(s, t)
@@ -55,18 +59,22 @@ def phi_s(
       values += taps.mean_over_axes((y - target.astype(y.dtype)) ** 2)
       counted = added(kept, p.astype(jnp.float32), mask)
       new[f'teacher{i}'] = jax.tree.map(lambda a, b: jnp.where(ready, a, b), kept, counted)
-    return taps.mean_over_examples(jnp.where(ready, values, 0), batch), new
+    return taps.mean_over_examples(values, batch), new
 
   return Method(init, loss)
 
 
-def begun(p):
-  """Statistics of no feature yet; sums are of its distance from `shift`, so that they keep their digits."""
+def begun(p, mask):
+  """Statistics of no feature yet, with the map of a first batch.
+
+  Sums are of the distance from `shift`, so that they keep their digits.
+  """
   width, shift = p.shape[-1], p.reshape(-1, p.shape[-1]).mean(0).astype(jnp.float32)
   square = jnp.zeros((width, width), jnp.float32)
   zeros, zero = jnp.zeros(width, jnp.float32), jnp.float32(0)
   sums = {'count': zero, 'sum': zeros, 'outer': square, 'shift': shift}
-  return jax.lax.stop_gradient(sums | {'mean': shift, 'map': square, 'ready': zero})
+  first = with_map(added(sums, p.astype(jnp.float32), mask))
+  return jax.lax.stop_gradient(sums | {'mean': first['mean'], 'map': first['map'], 'ready': zero})
 
 
 def added(kept, p, mask):
@@ -87,7 +95,8 @@ def with_map(kept):
   covariance = (kept['outer'] - count * jnp.outer(mean, mean)) / (count - 1)
   top = losses.largest(covariance)
   eigenvalues, vectors = jnp.linalg.eigh(covariance / top)
-  size = jnp.sqrt(jnp.maximum(jnp.maximum(eigenvalues, 0).mean(), 1e-12) * top[0, 0])
+  variance = jnp.maximum(eigenvalues, 0).mean() * top[0, 0]
+  size = jnp.sqrt(jnp.where(variance > 1e-12, variance, 1))  # 1 for a feature that never changes
   rotation = jnp.asarray(even_rotation(len(mean)), jnp.float32)
   mapped = jnp.matmul(rotation, vectors.T, precision='highest') / size
   return kept | {'mean': kept['shift'] + mean, 'map': mapped, 'ready': jnp.float32(1)}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
 from kdjax.models.text.gpt2 import with_likelihood
-from kdjax.nn.layers import FEATURES, Block, feature_sequence, read
+from kdjax.nn.layers import FEATURES, Block, feature_sequence, image_scores, read
 from kdjax.options import Depth, Name, Rate, Size, Vocabulary
 from kdjax.types import Array, Module
 
@@ -32,7 +32,10 @@ def image_tokens(taps) -> Array:
 
 class Captioner(nn.Module):
   """Taps: `memory` [B, P, D], the image's tokens, `block1` ... and `tokens` [B, L, D], `embed` [B, D],
-  `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L], the last four as those of `gpt2`.
+  `logits` [B, L, V], `best` i32 [B, L] and `likelihood` f32 [B, L], the last four as those of `gpt2`;
+  `image_attention1`, what the text attends to in the image in the first layer, scores before the softmax
+  [B, heads, L, P], or with join 'prefix' [B, heads, L, P + 1] as `nn.layers.image_scores` has them, and with
+  join 'prefix' `image_logits` [B, P, V], the scores of words at the places of the image.
 
   The places of the image, and its `embed` as one more, are projected to D. With join 'prefix' they stand
   before the text (a prefix language model: the image sees all of itself, a token the image and the tokens
@@ -113,11 +116,19 @@ class Captioner(nn.Module):
       own = None if cache is None else cache['blocks'][i - 1]
       x, extra = block(f'block{i}')(x, seen[:, None], train, cache=own, at=places)
       blocks.append(extra)
+      scores = extra[:, :, first:] if whole and cache is None else None
       if not prefix:
-        x, _ = block(f'over_image{i}')(x, None, train, image)
+        x, scores = block(f'over_image{i}')(x, None, train, image)
+      elif scores is not None:
+        placed = jnp.broadcast_to(jnp.arange(width) < first, (b, width))
+        scores = image_scores(scores, seen[:, None, first:], placed, first)
+      if i == 1 and scores is not None:
+        taps['image_attention1'] = scores
       taps[f'block{i}'] = x[:, first:] if whole else x
-    x = x[:, first:] if whole else x
-    taps['tokens'] = x = nn.LayerNorm(name='norm')(x)
+    x = nn.LayerNorm(name='norm')(x)
+    if whole and cache is None:
+      taps['image_logits'] = wte.attend(x[:, :first])[..., : self.tokens]
+    taps['tokens'] = x = x[:, first:] if whole else x
     last = jnp.max(jnp.where(mask, jnp.arange(length), 0), 1)
     taps['embed'] = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
     if cache is not None:

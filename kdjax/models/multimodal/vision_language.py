@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kdjax.errors import KdjaxError
-from kdjax.nn.layers import patches, read
+from kdjax.nn.layers import image_scores, patches, read
 from kdjax.options import Size, Whole
 from kdjax.types import Array, Module
 
@@ -21,11 +21,24 @@ def without_prefix(taps: dict[str, Array], count: int) -> dict[str, Array]:
   return kept
 
 
+def at_image(taps: dict[str, Array], mask: Array, placed: Array, count: int, length: int) -> dict[str, Array]:
+  """`image_logits` [B, K, V] and `image_attention1` [B, heads, L, K + 1] of a language model's taps."""
+  at = jnp.argsort(~placed, axis=1, stable=True)[:, :count]
+  own = {'image_logits': jnp.take_along_axis(taps['logits'], at[..., None], 1)}
+  if 'attention1' in taps:
+    scores = taps['attention1'][:, :, -length:]
+    causal = jnp.tril(jnp.ones((mask.shape[1],) * 2, bool))[-length:] & mask[:, None, None]
+    own['image_attention1'] = image_scores(scores, causal, placed, count)
+  return own
+
+
 class VisionLanguage(nn.Module):
   """Taps: every tap of the image tower as `image/<tap>`, `image_tokens` [B, K, D], and those of the language
   model by its own names, at the L positions of the text: `embeddings`, `block1` ... and `tokens` [B, L, D],
   `attention1` ... [B, heads, L, L], `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood`
-  f32 [B, L], and its `words` and `head`.
+  f32 [B, L], and its `words` and `head`. At the places of the image it has `image_logits` [B, K, V], and `image_attention1`
+  [B, heads, L, K + 1], what the text attends to there in the first layer, as `nn.layers.image_scores` gives
+  it; of a `window` no account is taken.
 
   The tower's tokens, `shuffle` by `shuffle` of them joined to one and projected, are the K tokens of the
   image. They take the places of a text's image tokens, of which it has K; a text that has none gets them
@@ -75,9 +88,10 @@ class VisionLanguage(nn.Module):
       vectors, placed = jnp.concatenate([x, vectors], 1), jnp.concatenate([first, placed], 1)
       ids, mask = jnp.pad(ids, ((0, 0), (count, 0))), jnp.concatenate([first, mask], 1)
     text = {'text': ids, 'text/mask': mask, 'text/vectors': vectors, 'text/vectors/mask': placed}
-    taps = self.text(text, train=train)
-    taps = without_prefix(taps, count) if self.prefix else taps
-    return {f'image/{tap}': y for tap, y in seen.items()} | {'image_tokens': x} | taps
+    taps, length = self.text(text, train=train), inputs['text'].shape[1]
+    own = {f'image/{tap}': y for tap, y in seen.items()} | {'image_tokens': x}
+    own |= at_image(taps, mask, placed, count, length)
+    return own | (without_prefix(taps, count) if self.prefix else taps)
 
   def check_length(self, length, count):
     """Raises KdjaxError for a text that has no room behind its image."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from kdjax.options import Decay, NonNegative, Share
+from kdjax.training import gains
 from kdjax.types import Array, Method, Model, Task
 
 
@@ -113,6 +114,7 @@ def make_update(student: Model, task: Task, method: Method, tx: Dot, *, task_wei
     _, vjp, (terms, stats) = jax.vjp(objectives, state.params, has_aux=True)
     one, zero = jnp.ones(()), jnp.zeros(())
     (grads_task,), (grads_kd,) = vjp((one, zero)), vjp((zero, one))
+    grads_task, grads_kd = (gains.scaled(g, method, stats) for g in (grads_task, grads_kd))
     norm = optax.global_norm(jax.tree.map(jnp.add, grads_task, grads_kd))
     grads_task = grads_task | {'method': jax.tree.map(lambda _: None, grads_task['method'])}
     if set(terms) == {'task'}:

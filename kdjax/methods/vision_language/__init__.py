@@ -1,0 +1,1 @@
+"""Methods for language models that read images, and for their image encoders."""
