@@ -36,9 +36,9 @@ class VisionLanguage(nn.Module):
   """Taps: every tap of the image tower as `image/<tap>`, `image_tokens` [B, K, D], and those of the language
   model by its own names, at the L positions of the text: `embeddings`, `block1` ... and `tokens` [B, L, D],
   `attention1` ... [B, heads, L, L], `embed` [B, D], `logits` [B, L, V], `best` i32 [B, L] and `likelihood`
-  f32 [B, L], and its `words` and `head`. At the places of the image it has `image_logits` [B, K, V], and `image_attention1`
-  [B, heads, L, K + 1], what the text attends to there in the first layer, as `nn.layers.image_scores` gives
-  it; of a `window` no account is taken.
+  f32 [B, L], and its `words` and `head`. At the places of the image it has `image_logits` [B, K, V], and
+  `image_attention1` [B, heads, L, K + 1], what the text attends to there in the first layer, as
+  `nn.layers.image_scores` gives it; of a `window` no account is taken.
 
   The tower's tokens, `shuffle` by `shuffle` of them joined to one and projected, are the K tokens of the
   image. They take the places of a text's image tokens, of which it has K; a text that has none gets them
