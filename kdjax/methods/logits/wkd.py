@@ -63,8 +63,8 @@ def wkd(
     label, known = taps.labelled(q, batch, 'wkd')
     target = jnp.exp(losses.log_likelihood(p, label))
     values = -target * losses.log_likelihood(q, label)
-    others = [jax.nn.log_softmax(losses.soften(losses.without_class(x, label), temperature)) for x in (q, p)]
-    values += transport * sinkhorn(*others, costs(stats['sum'], sharpen).astype(q.dtype), blur, iterations)
+    a, b = (jax.nn.log_softmax(losses.soften(losses.without_class(x, label), temperature)) for x in (q, p))
+    values += transport * sinkhorn(a, b, costs(stats['sum'], sharpen).astype(q.dtype), blur, iterations)
     new = {'sum': stats['sum'] + added(t, label, known, q.shape[-1])}
     return taps.mean_over_examples(values, known), new
 
