@@ -24,7 +24,7 @@ DIGITS = {
   500: ((83.7, 58.9), {1: 60.6, 5: 69.1, 20: 73.4, 50: 69.1}),
 }
 IMITATION = 0.5  # λ of the digits
-RUNS = {'smoke': (2, 2), 'cpu': (20, 10), 'paper': (100, 10)}  # of the synthetic studies, and of the digits
+RUNS = {'smoke': (2, 2), 'cpu': (10, 10), 'paper': (100, 10)}  # of the synthetic studies, and of the digits
 EPOCHS = {'smoke': (5, 5)}  # else (1000, 50)
 NOTES = (
   'The recipe is that of the released code: RMSProp of Keras (rate 0.001, decay 0.9, ε 1e-6, no schedule), '

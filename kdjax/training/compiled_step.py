@@ -75,7 +75,8 @@ def compile_step(
   )  # once
   compiled = sharding.compile_teacher_forward(forward, mesh, shapes, setup.batch_size)
   example = compiled(teacher_variables, batch)
-  updates, states, flops = {}, {}, _flops(mesh, compiled.lower(teacher_variables, batch))
+  updates, states = {}, {}
+  flops = _flops(mesh, lambda: compiled.lower(teacher_variables, batch))
   with progress.compiling(setup.name, _described(setup)) as tell:
     for i, (name, init_and_update) in enumerate(traced.functions.items(), 1):
       if len(traced.functions) > 1:
@@ -84,7 +85,9 @@ def compile_step(
       updates[name], states[name], lowered, program = _compile_member(
         *common, teacher_variables, example, shapes
       )
-      flops += setup.members[name].parts * _flops(mesh, lowered)  # a loop over parts is counted once
+      flops += setup.members[name].parts * _flops(
+        mesh, lambda lowered=lowered: lowered
+      )  # a loop over parts is counted once
       check_memory(traced.needs | memory.temporary(program))
 
   inputs = teacher_variables
@@ -98,10 +101,11 @@ def compile_step(
   return CompiledStep(compiled, inputs, updates, teacher_variables, with_live_teacher, flops), states
 
 
-def _flops(mesh: jax.sharding.Mesh, lowered: Any) -> float:
-  """Operations of a program on all devices; 0 where the peak of the device is not known."""
-  known = topology.kind(mesh.devices.flat[0].device_kind)
-  return float((lowered.cost_analysis() or {}).get('flops', 0)) if known else 0.0
+def _flops(mesh: jax.sharding.Mesh, lower: Callable[[], Any]) -> float:
+  """Operations on all devices of the program that `lower()` gives; 0 where the peak of a device is not known."""
+  if not topology.kind(mesh.devices.flat[0].device_kind):
+    return 0.0
+  return float((lower().cost_analysis() or {}).get('flops', 0))
 
 
 def _described(setup: Setup) -> str:
