@@ -58,6 +58,7 @@ def experiment(options, hidden, train, seed):
     config[stage].train = train
     config[stage].inputs = {'image': key}
   config.run.update(eval_every=train.steps, log_every=train.steps, save_every=train.steps)
+  config.run.dispatch = 5 if train.steps < 50 else 50
   return config
 
 

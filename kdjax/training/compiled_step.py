@@ -85,9 +85,8 @@ def compile_step(
       updates[name], states[name], lowered, program = _compile_member(
         *common, teacher_variables, example, shapes
       )
-      flops += setup.members[name].parts * _flops(
-        mesh, lambda lowered=lowered: lowered
-      )  # a loop over parts is counted once
+      parts = setup.members[name].parts  # XLA counts a loop over them once
+      flops += parts * _flops(mesh, lambda lowered=lowered: lowered)
       check_memory(traced.needs | memory.temporary(program))
 
   inputs = teacher_variables
@@ -102,7 +101,7 @@ def compile_step(
 
 
 def _flops(mesh: jax.sharding.Mesh, lower: Callable[[], Any]) -> float:
-  """Operations on all devices of the program that `lower()` gives; 0 where the peak of a device is not known."""
+  """Operations on all devices of the program of `lower()`; 0 where the peak of a device is not known."""
   if not topology.kind(mesh.devices.flat[0].device_kind):
     return 0.0
   return float((lower().cost_analysis() or {}).get('flops', 0))
