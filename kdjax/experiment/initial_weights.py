@@ -65,10 +65,14 @@ def start(experiment: Any, stage: str, i: int) -> dict:
 def _trained_before(experiment, stage, i):
   """The weights of `student.init`: those of the same seed of a workdir, or a file."""
   path, seed = files.user_path(experiment.config['student']['init']), experiment.seeds(stage)[i]
-  folder = path / 'student' if (path / 'student').is_dir() else path
-  if path.is_dir():
-    path = folder / f'seed_{seed}.safetensors'
-  if not path.is_file():
+  try:
+    folder = path / 'student' if (path / 'student').is_dir() else path
+    if path.is_dir():
+      path = folder / f'seed_{seed}.safetensors'
+    there = path.is_file()
+  except OSError as e:  # such as a name that is too long
+    raise KdjaxError(f'student.init: {path} cannot be read ({e.strerror}).') from e
+  if not there:
     raise KdjaxError(
       f'student.init: there is no {path}; give the workdir of an experiment with the seed {seed}, or a '
       '.safetensors file.'
