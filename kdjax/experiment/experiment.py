@@ -83,14 +83,11 @@ class Experiment:
     return self.shared[key]
 
   def has_outputs(self, stage: str) -> bool:
-    """Whether a stage can be evaluated on the test split; a teacher of outputs may have none for it.
-
-    Nor is a teacher with a tokenizer of its own, whose tokens are others than the student's.
-    """
-    if stage == 'teacher' and self.data.teacher_tokenizer is not None:
-      return False
-    if stage != 'teacher' or not self.config['teacher']['outputs']:
+    """Whether it can be evaluated: a teacher's outputs may lack the test split, its tokens may be others."""
+    if stage != 'teacher':
       return True
+    if self.data.teacher_tokenizer is not None or not self.config['teacher']['outputs']:
+      return self.data.teacher_tokenizer is None
     return any(k.startswith(precomputed.PREFIX) for k in self.data.test.take([0]))
 
   def stage_config(self, stage: str) -> Mapping[str, Any]:
