@@ -59,19 +59,19 @@ def test_a_cache_gives_what_the_whole_text_gives(join):
   room = {'text/room': np.zeros((B, 8)), 'text/at': np.tile(np.arange(3), (B, 1))}
   head = batch | {'text': batch['text'][:, :3], 'text/mask': np.ones((B, 3), bool)}
   taps = net.apply(variables, head | room)[0]
-  np.testing.assert_allclose(taps['logits'], net.apply(variables, head)[0]['logits'][:, 2], atol=1e-5)
+  np.testing.assert_allclose(taps['logits'], net.apply(variables, head)[0]['logits'][:, 2], atol=3e-5)
   full = net.apply(variables, batch | {'text/mask': np.ones((B, 6), bool)})[0]['logits']
   for i in range(3, 6):
     inputs = generate.after(jnp.asarray(batch['text'][:, i]), jnp.full(B, i), taps['cache'])
     taps = net.apply(variables, inputs)[0]
-    np.testing.assert_allclose(taps['logits'], full[:, i], atol=1e-5)
+    np.testing.assert_allclose(taps['logits'], full[:, i], atol=3e-5)
   padded = batch | {'text': np.where(batch['text/mask'], batch['text'], 3)}  # whatever the padding is
   valid = batch['text/mask'][..., None]
   other = net.apply(variables, padded)[0]
-  np.testing.assert_allclose(whole['logits'] * valid, other['logits'] * valid, atol=1e-5)
+  np.testing.assert_allclose(whole['logits'] * valid, other['logits'] * valid, atol=3e-5)
   later = batch | {'text': np.where(np.arange(6) < 4, batch['text'], 7 - batch['text'])}  # 3 and 4 swapped
   now = net.apply(variables, later)[0]['logits']
-  np.testing.assert_allclose(whole['logits'][0, :4], now[0, :4], atol=1e-5)
+  np.testing.assert_allclose(whole['logits'][0, :4], now[0, :4], atol=3e-5)
 
 
 @pytest.mark.parametrize('join', ['prefix', 'cross'])
@@ -83,7 +83,7 @@ def test_features_stand_for_the_image(join):
   features = taps['stage2'].reshape(B, -1, 8)
   given = {'image/features': features, 'image/features/embed': taps['embed']}
   a, b = (net.apply(variables, x)[0]['logits'] for x in (batch, batch | given))
-  np.testing.assert_allclose(a, b, atol=1e-5)
+  np.testing.assert_allclose(a, b, atol=3e-5)
   own = captioner(join, image='dots')
   dots = {k: v for k, v in batch.items() if k != 'image'} | {'dots': features}
   assert own.apply(own.init(jax.random.key(0), dots), dots)[0]['memory'].shape == (B, features.shape[1], 8)

@@ -39,13 +39,13 @@ def test_missing_modalities(tmp_path):
 
 @pytest.mark.parametrize(
   'name, scheme, limit',
-  [
-    ('bert', 'int8', 0.1),
+  [  # looser where products of 8 bits saturate, on processors without VNNI
+    ('bert', 'int8', 0.15),
     ('bert', 'int4', 0.5),
     ('cifar_resnet', 'int8', 0.1),
     ('cifar_resnet', 'int4', 0.5),
     ('cifar_resnet', 'static8', 0.3),
-    ('gpt2', 'static8', 0.5),
+    ('gpt2', 'static8', 0.6),
     ('mel_cnn', 'int8', 0.05),  # its spectrogram stays in float
     ('mel_cnn', 'static8', 0.1),
   ],

@@ -127,8 +127,8 @@ def test_what_is_large_is_kept():
   for i, kept in enumerate(hidden, 1):
     bias = inherited['params'][f'block{i}']['mlp_in']['bias']
     np.testing.assert_array_equal(bias, params[f'block{i}']['mlp_in']['bias'][kept])
-  ours, theirs = outputs(student, inherited), outputs(GPT, {'params': params})
-  np.testing.assert_allclose(ours['logits'], theirs['logits'], rtol=1e-5, atol=1e-5)
+  ours, theirs = (x['logits'] for x in (outputs(student, inherited), outputs(GPT, {'params': params})))
+  np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())  # sums of other lengths
 
 
 def test_heads_are_kept_whole():

@@ -34,7 +34,7 @@ def test_int8_is_off_by_half_a_step_of_its_channel():
 def test_a_student_hears_a_narrow_teacher(experiment, config, tmp_path, monkeypatch, capsys):
   drawn = experiment('drawn')
   first = drawn.model('teacher').init(jax.random.key(0), drawn.data.train.take([0]))
-  safetensors_io.export(tmp_path / 'drawn.safetensors', first, drawn.vocabulary)
+  safetensors_io.export(tmp_path / 'drawn.safetensors', first, drawn.vocabulary_of('student'))
   with config.unlocked():
     config.teacher.update(weights='int8', init=str(tmp_path / 'drawn.safetensors'))
   teacher_used = []

@@ -46,7 +46,7 @@ def test_weights_that_are_not_finite_answer_nothing(trained, tmp_path):
   broken = {k: _first(v) for k, v in trained.variables('student').items()}
   leaf = jax.tree.leaves(broken)[0]
   broken = jax.tree.map(lambda x: np.full_like(x, np.nan) if x is leaf else np.array(x), broken)
-  safetensors_io.export(path, broken, trained.vocabulary)
+  safetensors_io.export(path, broken, trained.vocabulary_of('student'))
   with pytest.raises(KdjaxError, match='not finite'):
     predict.load(tmp_path / 'copy')
 

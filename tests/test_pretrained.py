@@ -282,7 +282,7 @@ def test_a_folder_without_or_with_several_checkpoints(tmp_path):
 
 def test_the_hub(folder, monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-  refused('hf:org/name needs huggingface_hub: pip install huggingface_hub', init='hf:org/name')
+  refused('hf:org/name needs the package huggingface_hub', init='hf:org/name')
 
   class Hub:
     def snapshot_download(self, repository, revision, **_):

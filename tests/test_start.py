@@ -112,7 +112,9 @@ def test_a_file_can_be_read_whatever_was_frozen_when_it_was_written(config, expe
   params = functional.merge(written)['params']
   assert 'encoders_image' in written['frozen'] and 'encoders_image' in params
   if old:
-    save_file(traverse_util.flatten_dict(written, sep='/'), path, {'vocabulary': first.vocabulary})
+    save_file(
+      traverse_util.flatten_dict(written, sep='/'), path, {'vocabulary': first.vocabulary_of('student')}
+    )
   predict.load(first.workdir, 'teacher')
   config.data.tokenizer = str(first.workdir / 'tokenizer.json')
   for image, text in ((False, True), (False, False), (True, False)):

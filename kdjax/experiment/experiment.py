@@ -131,11 +131,6 @@ class Experiment:
   def task(self):
     return build.task(self.config['task'])
 
-  @cached_property
-  def vocabulary(self) -> str:
-    """A hash of the tokenizer, '' without one."""
-    return tokenizer.mark(self.data.tokenizer)
-
   def vocabulary_of(self, stage: str) -> str:
     """A hash of the tokenizer that a stage's model reads with, '' without one."""
     return tokenizer.mark(self.data.of(stage).tokenizer)

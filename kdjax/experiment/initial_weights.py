@@ -78,5 +78,7 @@ def _trained_before(experiment, stage, i):
       '.safetensors file.'
     )
   return finite.check(
-    safetensors_io.load(path, experiment.shapes(stage)[0], experiment.vocabulary), str(path), 'give another'
+    safetensors_io.load(path, experiment.shapes(stage)[0], experiment.vocabulary_of('student')),
+    str(path),
+    'give another',
   )

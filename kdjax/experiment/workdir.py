@@ -105,5 +105,5 @@ def checked(experiment: Experiment) -> bool:
 def _data_identity(experiment):
   """What identifies the data of a workdir; one of an older version has the fingerprint alone."""
   dataset = experiment.data.dataset
-  mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary}
+  mark = {'fingerprint': dataset.fingerprint, 'vocabulary': experiment.vocabulary_of('student')}
   return mark | ({'content': dataset.content} if dataset.content else {})

@@ -92,7 +92,7 @@ def spec(experiment: Any, setup: Setup) -> Spec:
     **({'data.content': experiment.data.dataset.content} if experiment.data.dataset.content else {}),
     'data.examples': len(setup.source),
     **{f'data.{k}': config['data'][k] for k in ('image_size', 'text_length')},
-    'data.vocabulary': experiment.vocabulary,
+    'data.vocabulary': experiment.vocabulary_of('student'),
     'student.train.augment': augment,
     **(flat({'student': {'views': more_views}}) if more_views else {}),
     'seed': config['seed'] if augment or more_views else None,  # of the views
