@@ -1,30 +1,14 @@
 """Features of several teachers in one student, of which the best learnt are dropped (UNIC, 2408.05088)."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from kdjax.nn import losses, taps
-from kdjax.nn.adapters import forward
+from kdjax.nn.adapters import Heads, forward
 from kdjax.options import Decay, NonNegative, Share, Size, Tap, Taps
 from kdjax.types import Method
 
 WEIGHT = 1.0  # the authors' only loss
-
-
-class Heads(nn.Module):
-  """A projection of the student's feature for each teacher: an MLP of one hidden layer."""
-
-  widths: tuple[int, ...]
-  hidden: int
-
-  @nn.compact
-  def __call__(self, x):
-    heads = []
-    for i, width in enumerate(self.widths):
-      y = nn.gelu(nn.Dense(self.hidden, dtype=x.dtype, name=f'hidden{i}')(x))
-      heads.append(nn.Dense(width, dtype=x.dtype, name=f'out{i}')(y))
-    return heads
 
 
 def unic(
