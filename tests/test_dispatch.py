@@ -10,6 +10,7 @@ from kdjax.experiment import stages
 from kdjax.runtime import signals
 from kdjax.training import multi_step
 from kdjax.training.metrics_log import read_log
+from metric_records import untimed
 
 DUE = {'log_every': 2, 'save_every': 2, 'eval_every': 6}
 
@@ -21,7 +22,7 @@ def trained(result, stage='student'):
 
 
 def records(rows):
-  return [{k: v for k, v in row.items() if not k.startswith('time/')} for row in rows]
+  return [untimed(row) for row in rows]
 
 
 @pytest.mark.whole

@@ -188,3 +188,30 @@ def test_what_cannot_be_is_one_line(experiment, small):
     ('members_a', 'head'),
     ('members_b', 'head'),
   )
+
+
+@pytest.mark.whole
+def test_the_maps_and_classifiers_of_the_members_reach_ca_mkd(experiment, config):
+  widths = {'a': (8, 16), 'b': (4, 12)}
+  members_ = {k: model('resnet', widths=w, blocks=(0, 1), patch=4) for k, w in widths.items()}
+  config.teacher.model = model('ensemble', members=members_)
+  config.student.model = model('resnet', widths=(4, 8), blocks=(0, 1), patch=4)
+  taps = {'teachers': ('a/logits', 'b/logits'), 'student_map': 'stage2', 'features': 50.0}
+  taps |= {'teacher_maps': ('a/stage2', 'b/stage2')}
+  heads = tuple(f'weights/members_{k}/head/linear' for k in 'ab')
+  config.methods = {'ca_mkd': {'weight': 1.0, **taps, 'classifiers': heads}}
+  exp = experiment()
+  stages.run(exp, ('teacher', 'student'))
+  batch, weights = exp.data.train.take(np.arange(8)), variables(exp)
+  t, s = answers(exp, weights, batch), exp.model('student').apply(variables(exp, 'student'), batch)[0]
+  for k, head in zip('ab', heads, strict=True):
+    wanted = t[f'{k}/embed'] @ t[f'{head}/kernel'][0] + t[f'{head}/bias'][0]
+    np.testing.assert_allclose(wanted, t[f'{k}/logits'], rtol=1e-3, atol=1e-4)
+  totals = {}
+  for name, features in (('with', 50.0), ('without', 0.0)):
+    config.methods.ca_mkd.features = features
+    method = experiment(name).method()
+    state = method.init(jax.random.key(0), s, t, batch)
+    totals[name], _ = method.loss(*state, s, t, batch, step=0, rng=jax.random.key(0))[0]['ca_mkd']
+    assert bool(jax.tree.leaves(state)) == (features > 0)
+  assert totals['with'] > totals['without']

@@ -154,9 +154,33 @@ def test_a_student_is_cut_out_of_its_teacher(config, experiment):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-20), student, baseline)
 
 
+@pytest.mark.whole
+def test_a_student_predicts_with_the_classifier_of_its_teacher(config, experiment):
+  """SimKD: a projector is trained to the teacher's last map, and the classifier stays the teacher's."""
+  config.teacher.model = model('resnet', widths=(8, 16), blocks=(0, 1), patch=4)
+  encoder = model('resnet', widths=(4, 8), blocks=(0, 1), patch=4)
+  reused = {'from': 'teacher', 'classifier': True}
+  config.student.model = model('projected', encoder=encoder, tap='stage2', width=16, init=reused)
+  config.task_weight = 0.0
+  config.methods = {'simkd': {'weight': 1.0, 'student': 'projected', 'teacher': 'stage2'}}
+  exp = experiment()
+  stages.run(exp, ('teacher', 'student'))
+  teacher, student = (exp.variables(s) for s in ('teacher', 'student'))
+  assert 'head' not in student['params'] and set(student['frozen']) == {'head'}
+  jax.tree.map(np.testing.assert_array_equal, student['frozen']['head'], teacher['params']['head'])
+  batch = exp.data.test.take(np.arange(4))
+  taps = exp.model('student').apply(jax.tree.map(lambda x: x[0], student), batch)[0]
+  head = jax.tree.map(lambda x: x[0], teacher['params']['head']['linear'])
+  wanted = np.mean(taps['projected'], (1, 2)) @ head['kernel'] + head['bias']
+  np.testing.assert_allclose(taps['logits'], wanted, rtol=1e-4, atol=1e-5)
+  begun = traverse_util.flatten_dict(exp.start('student'), sep='/')
+  assert set(begun) == {'frozen/head/linear/kernel', 'frozen/head/linear/bias'}
+
+
 @pytest.mark.parametrize(
   ('init', 'said'),
   [
+    ({'from': 'teacher', 'classifier': True, 'layers': 'first'}, "unknown key of init: 'layers'"),
     ({'from': 'teachr'}, "init is {'from': 'teachr'}"),
     ({'from': 'teacher', 'layer': 'first'}, "unknown key of init: 'layer'"),
     ({'from': 'teacher', 'part': 'nose'}, "unknown part of the teacher's model: 'nose'"),

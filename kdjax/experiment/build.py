@@ -62,7 +62,7 @@ def fill(data: Data, task: Task) -> dict[str, int]:
 def model(config: Mapping, data: Data, task: Task, capture: bool = False) -> Model:
   """A Model of `config['model']`, `config['inputs']`, `config['dtype']` and `config['drop']`.
 
-  With `capture` the outputs of the modules within it are taps too, by their paths.
+  With `capture` the outputs and the weights of the modules within it are taps too, by their paths.
   """
   net, frozen = module(config['model'], fill(data, task)), initialize.frozen(config['model'])
   base = functions(net, config['inputs'], config['dtype'], config['drop'], frozen, data.ranges, capture)

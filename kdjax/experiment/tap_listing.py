@@ -9,10 +9,13 @@ from rich.table import Table
 
 from kdjax.experiment import build
 from kdjax.experiment.experiment import Experiment
+from kdjax.nn.taps import WEIGHTS
 
 
 def taps(experiment: Experiment, stage: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """(tap -> shape of what the model returns, of the modules within it by path), for a batch of one.
+
+  The weights of these modules are taps too, by their paths, and not listed.
 
   Raises:
     KdjaxError: if the model cannot be built for the data.
@@ -22,6 +25,7 @@ def taps(experiment: Experiment, stage: str) -> tuple[dict[str, Any], dict[str, 
     experiment.trace(build.model(config, experiment.data.of(stage), experiment.task, capture), stage)[1]
     for capture in (False, True)
   )
+  whole = {k: v for k, v in whole.items() if not k.startswith(WEIGHTS)}
   own = plain if plain.keys() != whole.keys() else {k: v for k, v in whole.items() if k == 'logits'}
   return dict(own), {k: v for k, v in whole.items() if k not in own}
 

@@ -1,5 +1,6 @@
 """Learned layers between a student's and a teacher's taps, for methods of any family."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -96,6 +97,28 @@ class BatchNorm(nn.Module):
     centred = centred / top
     variance = jnp.sum(centred * centred * m, axes) / n
     return centred * jax.lax.rsqrt(variance + 1e-5 / top / top) * scale + bias
+
+
+def norm_without_padding(mask: Any) -> Any:
+  """`name -> module`, a `BatchNorm` without the examples of mask 0."""
+  return lambda name: partial(BatchNorm(name=name), mask=mask)
+
+
+class Bottleneck(nn.Module):
+  """Maps `[B, H, W, C]` to `width` channels above 0: convolutions of 1×1, 3×3 and 1×1, each with a norm.
+
+  As SimKD has it (Chen et al., 2203.14001). It is called with the norm, `name -> module`.
+  """
+
+  width: int
+  hidden: int
+
+  @nn.compact
+  def __call__(self, x, norm):
+    for i, (width, side) in enumerate(((self.hidden, 1), (self.hidden, 3), (self.width, 1))):
+      conv = Conv(width, (side, side), padding=side // 2, use_bias=False, dtype=x.dtype, name=f'conv{i}')
+      x = nn.relu(norm(f'norm{i}')(conv(x)))
+    return x
 
 
 class MapTo(nn.Module):

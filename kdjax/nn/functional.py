@@ -11,6 +11,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import views as views_
 from kdjax.nn import missing_modality
 from kdjax.nn.layers import COMPUTED, mapped, narrowed, scale_image
+from kdjax.nn.taps import WEIGHTS
 from kdjax.nn.wrappers import wrap
 from kdjax.types import Model
 
@@ -34,7 +35,8 @@ def functions(
       do is in the taps '<input>/present' [B] then.
     frozen: paths of the weights that are in the collection 'frozen', see `split`.
     ranges: key -> range of the data's floats, for a module from elsewhere, see `wrappers.call.as_given`.
-    capture: whether the modules within `net` give taps by their paths, see `wrappers.wrap`.
+    capture: whether the modules within `net` give taps by their paths, see `wrappers.wrap`, and their weights
+      too, see `weights`.
 
   Raises:
     KdjaxError: for another dtype, and for inputs that are not in the batch.
@@ -66,10 +68,11 @@ def functions(
         raise KdjaxError(f'drop names {name!r}, and the inputs are {", ".join(sorted(arrays))}.')
       hidden = not getattr(module, 'IGNORES_ABSENT', False)
       arrays = missing_modality.drop_modalities(jax.random.fold_in(rng, 1), arrays, drop, hidden)
+    inner = weights(cast['params']) if capture else {}
     if not train:
-      return dict(net.apply(cast, arrays, train=False)), collections
+      return {**inner, **net.apply(cast, arrays, train=False)}, collections
     outputs, updated = net.apply(cast, arrays, train=True, rngs=rngs, mutable=list(stats))
-    return dict(outputs) | presence(arrays, drop or {}), collections | dict(updated)
+    return {**inner, **outputs, **presence(arrays, drop or {})}, collections | dict(updated)
 
   members = tuple(sorted(module.members)) if getattr(module, 'WHOLE', False) else ()
   return views_.in_views(Model(init, apply, members))
@@ -78,6 +81,15 @@ def functions(
 def presence(arrays: Mapping, names: Iterable[str]) -> dict:
   """'<modality>/present' [B] of the inputs, for methods: which of them an example lacks was drawn."""
   return {key: arrays[key] for name in names if (key := f'{name}/present') in arrays}
+
+
+def weights(params: Mapping) -> dict:
+  """The weights of a model as taps: 'weights/head/linear/kernel' [1, D, C] of its classifier.
+
+  A first axis of 1 is no batch's, so that nothing splits them by examples.
+  """
+  flat: dict[tuple, Any] = flatten_dict(params)
+  return {f'{WEIGHTS}{"/".join(path)}': x[None] for path, x in flat.items()}
 
 
 HEAD = 'head'  # the classifier of every model, never frozen: its classes are those of the data

@@ -1,5 +1,6 @@
 """Taps in, sums and counts out: how a method reads its arrays and reduces its values."""
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 from kdjax.errors import KdjaxError, unknown
 from kdjax.nn import losses
 from kdjax.types import Array, Batch, SumCount
+
+WEIGHTS = 'weights/'  # of the taps that are a model's weights, by their paths
 
 
 def raise_precision(x: Array) -> Array:
@@ -59,21 +62,23 @@ def tap(outputs: Mapping, name: str, method: str, model: str) -> Array:
 def expand(outputs: Mapping, name: str, method: str, model: str) -> list[str]:
   """The taps that a name or a pattern matches, in the order of their names, numbers by value.
 
-  In a pattern `*` stands for any part of a name without '/', `**/` for any modules above.
+  In a pattern `*` stands for any part of a name without '/', `**/` for any modules above. It matches weights
+  only where it says 'weights/'.
 
   Raises:
     KdjaxError: if there is none; it lists the taps, with their shapes.
   """
   if name in outputs:
     return [name]
+  shown = [k for k in outputs if WEIGHTS in name or WEIGHTS not in k]
   if '*' in name:
     parts = re.split(r'(\*\*/|\*\*|\*)', name)
     stars = {'**/': '(?:.*/)?', '**': '.*', '*': '[^/]*'}
     pattern = re.compile(''.join(stars.get(p, re.escape(p)) for p in parts))
-    matching = [k for k in outputs if pattern.fullmatch(k)]
+    matching = [k for k in shown if pattern.fullmatch(k)]
     if matching:
       return sorted(matching, key=lambda k: [int(p) if p.isdigit() else p for p in re.split(r'(\d+)', k)])
-  shapes = {k: f'{k} {list(v.shape)}' for k, v in outputs.items()}
+  shapes = {k: f'{k} {list(outputs[k].shape)}' for k in shown}
   raise unknown(f'tap of the {model} in methods.{method}', name, shapes, show=shapes)
 
 
@@ -251,6 +256,23 @@ def mean_of_each(values: Array, weights: Array) -> Array:
   """`[B]`, the mean of an example's values `[B, L]`, weighted; 0 for one with no weight."""
   total = jnp.sum(jnp.where(weights > 0, values, 0) * weights, 1)
   return total / jnp.maximum(weights.sum(1), 1)
+
+
+def patch_map(x: Array, first: int, name: str, method: str) -> Array:
+  """The patches of tokens `[B, first + H · H, D]` as a map `[B, H, H, D]`; a map as it is.
+
+  Raises:
+    KdjaxError: if the tokens after the `first` make no square.
+  """
+  if x.ndim == 4:
+    return x
+  side = math.isqrt(max(x.shape[1] - first, 0)) if x.ndim == 3 else 0
+  if not side or side**2 != x.shape[1] - first:
+    raise KdjaxError(
+      f'{method} cannot make a map of the tap {name!r} {list(x.shape)}: it needs [B, H, W, D], or [B, L, D] '
+      f'with a square of patches after the first {first} tokens.'
+    )
+  return x[:, first:].reshape(x.shape[0], side, side, -1)
 
 
 def sum_of_layers(values: list[Array], batch: Batch, name: str, mask: str | None, method: str) -> SumCount:

@@ -3,7 +3,8 @@ that stay as they are.
 
 Any dict of a model, at any depth of a config, may have 'init' and 'frozen'. An 'init' is a checkpoint, or
 {'from': 'teacher', ...} with the options of `inherit` and 'part', the teacher's ('encoders_text'; by default
-that of the same place).
+that of the same place). {'from': 'teacher', 'classifier': True} is that part's classifier alone, which stays
+as it is (SimKD: Chen et al., 2203.14001).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from kdjax.errors import KdjaxError, unknown
 from kdjax.input import tokenizer as tokenizers
 from kdjax.nn import log_mel
 from kdjax.nn.functional import HEAD, merge, split
-from kdjax.pretrained import texts
+from kdjax.pretrained import safetensors_io, texts
 from kdjax.pretrained.inherit import inherit
 from kdjax.types import TrainState
 
@@ -167,7 +168,7 @@ def load(
     template = _below(every, part.path)
     headless = _without_head(template)
     if isinstance(part.init, Mapping):
-      loaded = _inherited(part, headless, teacher)
+      loaded = _inherited(part, template if _reuses_classifier(part) else headless, teacher)
     elif part.whole:
       loaded = pretrained.load(part.init, part.config, template, vocabulary, classes=classes)
     else:
@@ -183,29 +184,46 @@ def _below(flat, path):
   return unflatten_dict({(k[0], *k[at + 1 :]): v for k, v in flat.items() if k[1 : at + 1] == path})
 
 
+def _reuses_classifier(part):
+  return isinstance(part.init, Mapping) and bool(part.init.get('classifier'))
+
+
+def _classifier(variables, like):
+  """The classifier among variables, of the shapes that it has in `like`."""
+  stored, wanted = (
+    {kind: {HEAD: tree[HEAD]} for kind, tree in variables_.items() if HEAD in tree}
+    for variables_ in (variables, like)
+  )
+  return safetensors_io.fit(flatten_dict(stored, sep='/'), wanted, "the teacher's classifier")
+
+
 def _inherited(part, like, teacher):
   options = dict(part.init)
   if options.pop('from', '') != 'teacher' or teacher is None:
     raise KdjaxError(
       f"init is {dict(part.init)!r}; it is a checkpoint, or {{'from': 'teacher', ...}} in a student's model."
     )
-  where = options.pop('part', '/'.join(part.path))
+  where, alone = options.pop('part', '/'.join(part.path)), options.pop('classifier', False)
+  known = () if alone else ('layers', 'width')
   for key in options:
-    if key not in ('layers', 'width'):
-      raise unknown('key of init', key, ('from', 'part', 'layers', 'width'))
+    if key not in known:
+      raise unknown('key of init', key, ('from', 'part', 'classifier', *known))
   config, variables = teacher()
   theirs = {'/'.join(p.path): p for p in parts(config)}
   if where not in theirs:
     raise unknown("part of the teacher's model", where, theirs)
   source = _below(flatten_dict(merge(variables)), theirs[where].path)
+  if alone:
+    return _classifier(source, like)
   return inherit(source, like, teacher=theirs[where].config, student=part.config, **options)
 
 
 def frozen(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-  """The paths whose weights are not trained: of a whole model its classifier's too."""
+  """The paths whose weights are not trained: of a whole model its classifier's too, and reused ones."""
   still = [part for part in parts(config) if part.frozen]
+  reused = tuple((*part.path, HEAD) for part in parts(config) if _reuses_classifier(part))
   whole_ones = [p for p in still if p.whole or registry.is_object(p.config['model'])]
-  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in whole_ones)
+  return tuple(p.path for p in still) + tuple((*p.path, HEAD) for p in whole_ones) + reused
 
 
 def apply_init(place: Any) -> Callable:

@@ -9,6 +9,7 @@ import second_writing
 from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.methods.contrastive.crd import draw
+from kdjax.methods.contrastive.seed import appended
 
 B, RNG = 5, np.random.default_rng(0)
 LABEL = np.array([0, 2, 1, 2, -1], np.int32)
@@ -136,3 +137,47 @@ def test_views_of_different_shapes_are_refused():
   method = registry.make('methods', 'sskd', {})
   with pytest.raises(KdjaxError, match='all of one shape'):
     method.init(jax.random.key(0), S32 | {'view2/embed': np.zeros((B, 7), np.float32)}, T32, BATCH)
+
+
+@pytest.mark.parametrize('hidden', [0, 4])
+def test_seed_against_a_second_writing(hidden):
+  options = {'size': 7, 'hidden': hidden, 'student_temperature': 0.5, 'teacher_temperature': 0.3}
+  with jax.enable_x64(True):
+    method = registry.make('methods', 'seed', options)
+    queue = np.asarray(method.init(jax.random.key(1), S, T, BATCH)[1]['queue'])
+    np.testing.assert_allclose(np.linalg.norm(queue, axis=1), 1, rtol=1e-6)
+
+  def writing(s, t, params, still):
+    total = 0
+    for a, b in zip(s['embed'], t['embed'], strict=True):
+      if hidden:
+        a = np.maximum(a @ params['hidden']['kernel'] + params['hidden']['bias'], 0)
+      v, w = unit(a @ params['out']['kernel'] + params['out']['bias']), unit(b)
+      others = [w, *queue]
+      p = np.exp(log_softmax(np.array([w @ d / 0.3 for d in others])))
+      total -= p @ log_softmax(np.array([v @ d / 0.5 for d in others]))
+    return total / B
+
+  second_writing.check(method, writing, S, T, BATCH)
+
+
+def test_the_queue_holds_the_last_examples_that_are_no_padding():
+  rng, held = np.random.default_rng(0), []
+  queue, place = jnp.full((7, 2), -1.0), 0
+  for n in (3, 5, 4, 9, 1):
+    rows, mask = rng.normal(size=(n, 2)).astype(np.float32), (rng.random(n) < 0.7).astype(np.float32)
+    held = (held + [tuple(row) for row, m in zip(rows, mask, strict=True) if m])[-7:]
+    queue, place = appended(queue, place, rows, mask)
+    rows = {tuple(row) for row in np.asarray(queue)}
+    assert set(held) <= rows and len(rows - {(-1.0, -1.0)}) == len(held)
+
+
+def test_seed_remembers_the_teachers_directions():
+  method = registry.make('methods', 'seed', {'size': 6})
+  params, stats = method.init(jax.random.key(0), S32, T32, BATCH)
+  batch = BATCH | {'mask': np.array([1, 1, 0, 1, 1], np.float32)}
+  _, new = method.loss(params, stats, S32, T32, batch, step=0, rng=jax.random.key(0))
+  wanted = [unit(row) for i, row in enumerate(T32['embed']) if i != 2]
+  np.testing.assert_allclose(new['queue'][:4], wanted, rtol=1e-5)
+  np.testing.assert_array_equal(new['queue'][4:], stats['queue'][4:])
+  assert new['place'] == 4

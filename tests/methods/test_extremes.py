@@ -35,7 +35,7 @@ DISTANCES = {'alignment', 'cmd', 'euclidean', 'irg', 'logit_l1', 'logit_mse'}
 # These compare directions, or patterns in a map: the same at any scale of the features.
 SCALE_FREE = {'at_mean', 'cc_taylor', 'clip_afd', 'clip_crd', 'clip_cross_kd', 'clip_fd', 'clip_gd', 'nst'}
 SCALE_FREE |= {'clip_icl', 'clip_kd', 'crd_in_batch', 'mobileclip', 'pkd_bert', 'pkd_pearson', 'siglip'}
-SCALE_FREE |= {'pooled_feature', 'sp', 'tinyclip'}
+SCALE_FREE |= {'pooled_feature', 'sp', 'tinyclip', 'token_similarity'}
 
 
 def on(keys, function, tree):

@@ -14,6 +14,9 @@ from kdjax import registry
 from kdjax.errors import KdjaxError
 from kdjax.methods.features import mgd as mgd_file
 from kdjax.methods.features import ofd as ofd_file
+from kdjax.methods.features import vkd as vkd_file
+from kdjax.nn import losses
+from kdjax.training.loss_weights import related
 
 RNG = np.random.default_rng(0)
 REAL = np.array([0, 1, 3])
@@ -65,7 +68,7 @@ def convolve(x, p):
   h, w = x.shape[:2]
   x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
   parts = [x[i : i + h, j : j + w] @ p['kernel'][i, j] for i in range(3) for j in range(3)]
-  return sum(parts) + p['bias']
+  return sum(parts) + p.get('bias', 0)
 
 
 def batch_norm(xs, p):
@@ -218,6 +221,66 @@ def pooled_feature(s, t, params, fixed):
   return np.mean([1 - cosine(a, pool(b, (3,))) for a, b in zip(s['embed'], t['embed'], strict=True)])
 
 
+def wkd_features(grid):
+  def moments(x):
+    cells = []
+    for i, j in np.ndindex(grid, grid):
+      (h, w), (m, n) = x.shape[:2], (grid, grid)
+      cell = x[i * h // m : -(-(i + 1) * h // m), j * w // n : -(-(j + 1) * w // n)].reshape(-1, 5)
+      cells.append((cell.mean(0), np.sqrt(cell.var(0, ddof=1) + 1e-5)))
+    return cells
+
+  def writing(s, t, params, fixed):
+    projected, values = np.maximum(batch_norm(linear(s['map'], params['conv']), params['bn']), 0), []
+    for a, b in zip(projected, t['map'], strict=True):
+      pairs = zip(moments(a), moments(b), strict=True)
+      values += [3 * ((m - n) ** 2).sum() + ((d - e) ** 2).sum() for (m, d), (n, e) in pairs]
+    return np.mean(values)
+
+  return writing
+
+
+def bottleneck(xs, p):
+  for i in range(3):
+    xs = [convolve(x, p['conv1']) if i == 1 else x @ p[f'conv{i}']['kernel'][0, 0] for x in xs]
+    xs = np.maximum(batch_norm(np.stack(xs), p[f'norm{i}']), 0)
+  return xs
+
+
+def simkd(s, t, params, fixed):
+  a, b = (np.stack(x) for x in zip(*maps(s, t), strict=True))
+  return ((bottleneck(a, params) - b) ** 2).mean()
+
+
+def vkd(s, t, params, fixed):
+  skew, values = params['free'] - params['free'].T, []
+  rotation = np.linalg.inv(np.eye(5) - skew) @ (np.eye(5) + skew)
+  np.testing.assert_allclose(rotation @ rotation.T, np.eye(5), atol=1e-9)
+  for a, b in zip(s['map'], t['map'], strict=True):
+    b = b.mean((0, 1))
+    d = abs(a.mean((0, 1)) @ rotation[:3] - (b - b.mean()) / np.sqrt(b.var() + 1e-5))
+    values.append(np.where(d < 1, d**2 / 2, d - 0.5).mean())
+  return np.mean(values)
+
+
+def token_rows(a, b):
+  """KL of the similarities of each token to all, of student `a` and teacher `b`."""
+  rows = []
+  for i in range(len(a)):
+    q, p = (softmax(np.array([cosine(x[i], y) for y in x]) / 0.5) for x in (a, b))
+    rows.append((p * np.log(p / q)).sum())
+  return rows
+
+
+def token_similarity(s, t, params, fixed):
+  tokens = zip(s['text/tokens'], t['text/tokens'], LENGTHS, strict=True)
+  return over_tokens([token_rows(a[:n], b[:n]) for a, b, n in tokens], LENGTHS)
+
+
+def patch_similarity(s, t, params, fixed):
+  return np.mean([token_rows(a.reshape(6, -1), b.reshape(6, -1)) for a, b in maps(s, t)])
+
+
 def both(tap):
   return {'student': tap, 'teacher': tap}
 
@@ -238,6 +301,12 @@ WRITINGS = {  # name -> (method, options, writing)
   'hidden_state cosine': ('hidden_state', {'match': 'cosine'} | ON_TOKENS, projected_states('cosine')),
   'attention_match ce': ('attention_match', {'match': 'ce'} | both(('text/attention',)), attention_ce),
   'pooled_feature': ('pooled_feature', both(('embed',)), pooled_feature),
+  'wkd_features': ('wkd_features', {'mean': 3.0} | both('map'), wkd_features(1)),
+  'wkd_features of cells': ('wkd_features', {'mean': 3.0, 'grid': 2} | both('map'), wkd_features(2)),
+  'simkd': ('simkd', both('map'), simkd),
+  'vkd': ('vkd', both('map'), vkd),
+  'token_similarity': ('token_similarity', {'temperature': 0.5} | both('text/tokens'), token_similarity),
+  'token_similarity of maps': ('token_similarity', {'temperature': 0.5} | both('map'), patch_similarity),
 }
 
 # Every method of the family with its defaults, and options that take another way.
@@ -252,7 +321,7 @@ VARIANTS = [
   ),
 ]
 # Of the rest, with nothing learned where the widths agree, the loss is 0 at student = teacher.
-NOT_ZERO = {'vkd', 'wkd_features', 'ab', 'ofa_kd', 'fitnet', 'ft', 'mgd', 'ofd', 'reviewkd', 'vid', 'afd'}
+NOT_ZERO = {'ab', 'ofa_kd', 'fitnet', 'ft', 'mgd', 'ofd', 'reviewkd', 'vid', 'afd', 'vkd', 'wkd_features'}
 
 
 def value(method, params, stats, s, t, batch, step=0):
@@ -388,6 +457,8 @@ def test_the_mask_of_a_tap():
     ('attention_match', both('text/heads'), 'take other heads'),
     ('mgd', {'reduction': 'max'}, 'Choose from: mean, sum'),
     ('pooled_feature', {'student': 'image/embed', 'teacher': 'logits'}, 'averages the teacher down'),
+    ('simkd', both('text/block1'), 'they need 4 axes each'),
+    ('token_similarity', {'student_first': 1}, 'a square of patches after the first 1 tokens'),
     ('ab', {'student': 'image/stage3', 'teacher': 'image/stage1'}, 'no connector'),
   ],
 )
@@ -397,3 +468,41 @@ def test_what_cannot_pair_says_so_in_one_line(name, options, says):
     method = registry.make('methods', name, options)
     method.loss(*method.init(jax.random.key(1), s, t, batch), s, t, batch, step=0, rng=jax.random.key(0))
   assert '\n' not in str(raised.value)
+
+
+def test_patches_after_a_class_token_are_those_of_a_map():
+  """Tokens [B, 1 + 16, D] and a map of 4 × 4 against two maps, and tokens of 4 × 4 against a map of 2 × 2."""
+  rng = np.random.default_rng(0)
+  s, t = ({'map': rng.normal(size=(3, 4, 4, d)).astype(np.float32)} for d in (3, 5))
+  t['small'] = losses.average_to(t['map'], (2, 2))
+  for x in (s, t):
+    x['tokens'] = np.concatenate([rng.normal(size=x['map'][:, 0, :1].shape), x['map'].reshape(3, 16, -1)], 1)
+
+  def of(student, teacher, **options):
+    names = {'student': student, 'teacher': teacher}
+    return value(registry.make('methods', 'token_similarity', names | options), {}, {}, s, t, {})
+
+  wanted = of('map', 'map')
+  np.testing.assert_allclose(of('tokens', 'map', student_first=1), wanted, rtol=1e-5)
+  np.testing.assert_allclose(of('tokens', 'tokens', student_first=1, teacher_first=1), wanted, rtol=1e-5)
+  assert abs(of('tokens', 'tokens') - wanted) > 1e-3
+  np.testing.assert_allclose(of('tokens', 'small', student_first=1), of('map', 'small'), rtol=1e-5)
+
+
+def test_a_student_of_the_teachers_width_has_no_projector_in_simkd():
+  _, t, batch = example()
+  method = registry.make('methods', 'simkd', {})
+  params, stats = method.init(jax.random.key(0), t, t, batch)
+  assert params == {} and not related(method, params, stats)
+  shifted = {k: v + 0.5 for k, v in t.items()}
+  np.testing.assert_allclose(value(method, params, stats, shifted, t, batch), 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize('width', [3, 8])
+def test_the_projection_of_vkd_keeps_angles_or_is_onto(width):
+  x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+  module = vkd_file.Orthogonal(width)
+  variables = module.init(jax.random.key(0), x)
+  matrix = np.asarray(module.apply(variables, np.eye(5, dtype=np.float32)))
+  gram = matrix @ matrix.T if width > 5 else matrix.T @ matrix
+  np.testing.assert_allclose(gram, np.eye(min(width, 5)), atol=1e-5)

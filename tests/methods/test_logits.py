@@ -29,6 +29,7 @@ T = {
   'strong': RNG.normal(size=(B, C)),
   'embed': RNG.normal(size=(B, 4)),
 }
+T['weights/head/linear/kernel'] = np.random.default_rng(1).normal(size=(1, 4, C))
 STRONG = {'student_strong': 'strong', 'teacher_strong': 'strong'}
 
 
@@ -221,7 +222,57 @@ def ofa_kd(s, t, fixed, params):
   return np.mean(values)
 
 
+def plan_cost(p, q, costs, regularisation, iterations):
+  """Sinkhorn's algorithm on the plain numbers, as its authors write it."""
+  kernel = np.exp(-costs / regularisation)
+  u = np.ones(len(p))
+  for _ in range(iterations):
+    v = q / (kernel.T @ u)
+    u = p / (kernel @ v)
+  return np.sum(u[:, None] * kernel * v * costs)
+
+
+def prototype_costs(x, sharpness):
+  x = x / np.linalg.norm(x, axis=1, keepdims=True)
+  return 1 - np.exp(-sharpness * (1 - x @ x.T))
+
+
+def class_means(t):
+  means = [t['embed'][np.equal(LABEL, c)] for c in range(C)]
+  means = [x.mean(0) if len(x) else np.full(4, np.nan) for x in means]
+  return means - np.nanmean(means, 0)
+
+
+def wkd(costs, separate=True):
+  def writing(s, t, fixed, params):
+    values = []
+    for a, b, _, y in rows(s, t, fixed):
+      others = [c for c in range(C) if c != y or not separate]
+      matrix = costs(t)[np.ix_(others, others)]
+      moved = plan_cost(softmax(a[others] / 3), softmax(b[others] / 3), matrix, 0.2, 4)
+      values.append(7 * moved - separate * softmax(b)[y] * np.log(softmax(a)[y]))
+    return np.mean(values)
+
+  return writing
+
+
+COSTS = np.abs(np.subtract.outer([0.1, 0.9, 0.5, 0.3, 0.75], [0.2, 0.8, 0.45, 0.3, 0.7]))
+WKD = {'transport': 7.0, 'temperature': 3, 'regularisation': 0.2, 'iterations': 4, 'sharpness': 0.8}
+
+
 WRITINGS = {  # name -> (method, options, writing)
+  'wkd': ('wkd', WKD | {'costs': COSTS.tolist()}, wkd(lambda t: COSTS)),
+  'wkd of all classes': (
+    'wkd',
+    WKD | {'costs': COSTS.tolist(), 'separate': False},
+    wkd(lambda t: COSTS, separate=False),
+  ),
+  'wkd of prototypes': ('wkd', WKD, wkd(lambda t: prototype_costs(class_means(t), 0.8))),
+  'wkd of a classifier': (
+    'wkd',
+    WKD | {'classifier': 'weights/head/linear/kernel'},
+    wkd(lambda t: prototype_costs(t['weights/head/linear/kernel'][0].T, 0.8)),
+  ),
   'mlkd': ('mlkd', STRONG, mlkd),
   'wsld': ('wsld', {}, wsld),
   'srd': ('srd', {}, srd),
@@ -362,6 +413,7 @@ def test_it_stays_finite(name, options):
     ('dkd', {}),
     ('nkd', {}),
     ('rld', {}),
+    ('wkd', {'costs': COSTS.tolist()}),
     ('wsld', {}),
     ('label_smoothing_teacher', {}),
     ('confidence', {'measure': 'label'}),

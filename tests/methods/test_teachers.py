@@ -151,3 +151,168 @@ def test_unic_without_dropping_is_the_mean_of_all():
   params, stats = method.init(jax.random.key(0), s, t, batch)
   (_, count), _ = method.loss(params, stats, s, t, batch, step=0, rng=jax.random.key(5))
   assert count == 80
+
+
+MAPS = ('a/map', 'b/map', 'c/map')
+HEADS = ('weights/a', 'weights/b', 'weights/c')
+
+
+def maps_case():
+  rng = np.random.default_rng(5)
+  s, t = S | {'map': rng.normal(size=(B, 4, 4, 3))}, dict(T)
+  for name, head, width in zip(MAPS, HEADS, (4, 2, 5), strict=True):
+    t[name] = rng.normal(size=(B, 2, 2, width))
+    t |= {f'{head}/kernel': rng.normal(size=(1, width, C)), f'{head}/bias': rng.normal(size=(1, C))}
+  return s, t
+
+
+def bottleneck(x, p):
+  """1 × 1, 3 × 3 with a border of zeros, and 1 × 1, each with batch norm and ReLU, on 2 × 2 positions."""
+  for i in range(3):
+    kernel = p[f'conv{i}']['kernel']
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    if i == 1:
+      x = sum(around[:, j : j + 2, k : k + 2] @ kernel[j, k] for j in range(3) for k in range(3))
+    else:
+      x = x @ kernel[0, 0]
+    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    x = np.maximum(x * p[f'norm{i}']['scale'] + p[f'norm{i}']['bias'], 0)
+  return x
+
+
+def ca_mkd_with_maps(s, t, params, still):
+  small = s['map'].reshape(B, 2, 2, 2, 2, 3).mean((2, 4))
+  projected = [bottleneck(small, params[f'teacher{i}']) for i in range(3)]
+  values = []
+  for i, y in enumerate(LABEL):
+    if y >= 0:
+      costs = []
+      for r, head in zip(projected, HEADS, strict=True):
+        logits = r[i].mean((0, 1)) @ t[f'{head}/kernel'][0] + t[f'{head}/bias'][0]
+        costs.append(-np.log(softmax(logits)[y]))
+      errors = [((r[i] - t[name][i]) ** 2).mean() for r, name in zip(projected, MAPS, strict=True)]
+      values.append((1 - softmax(np.array(costs))) / 2 @ errors)
+  return ca_mkd(s, t, params, still) + 5 * np.mean(values)
+
+
+def test_ca_mkd_of_maps_by_hand():
+  s, t = maps_case()
+  options = {'temperature': 3, 'teachers': NAMES, 'features': 5.0, 'student_map': 'map'}
+  method = registry.make('methods', 'ca_mkd', options | {'teacher_maps': MAPS, 'classifiers': HEADS})
+  assert method.relational
+  second_writing.check(method, ca_mkd_with_maps, s, t, BATCH)
+
+
+@pytest.mark.parametrize('name', ['ca_mkd', 'am_radio'])
+def test_as_many_of_each_teacher(name):
+  given = {'features': 1.0} if name == 'ca_mkd' else {}
+  with pytest.raises(KdjaxError, match='as many of each'):
+    registry.make('methods', name, given | {'teachers': ('a', 'b')})
+
+
+def huber(d):
+  return np.where(abs(d) < 1, d**2 / 2, abs(d) - 0.5).mean(-1)
+
+
+def cosines(a, b):
+  return np.sum(a * b, -1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+
+
+def gelu(x):
+  return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def test_am_radio_by_hand():
+  """Class tokens and patches of two teachers, one of a grid of patches as large and one of a smaller."""
+  rng = np.random.default_rng(6)
+  s = {'class': rng.normal(size=(B, 3)), 'tokens': rng.normal(size=(B, 1 + 16, 3))}
+  t = {'a/class': rng.normal(size=(B, 4)), 'b/class': rng.normal(size=(B, 2))}
+  t |= {'a/tokens': rng.normal(size=(B, 3 + 16, 5)), 'b/tokens': rng.normal(size=(B, 4, 4))}
+  names = {'student': 'class', 'teachers': ('a/class', 'b/class'), 'student_patches': 'tokens'}
+  names |= {'teacher_patches': ('a/tokens', 'b/tokens'), 'student_first': 1, 'teacher_first': (3, 0)}
+  method = registry.make('methods', 'am_radio', names | {'hidden': 4, 'patches': 0.7})
+
+  def head(x, params, name):
+    x = x @ params[f'{name}_in']['kernel'] + params[f'{name}_in']['bias']
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = gelu(x * params[f'{name}_norm']['scale'] + params[f'{name}_norm']['bias'])
+    return x @ params[f'{name}_out']['kernel'] + params[f'{name}_out']['bias']
+
+  def writing(s, t, params, still):
+    total = 0
+    for i, (name, first) in enumerate((('a', 3), ('b', 0))):
+      total += np.mean(1 - cosines(head(s['class'], params, f'summary{i}'), t[f'{name}/class']))
+      y, z = head(s['tokens'][:, 1:], params, f'patches{i}'), t[f'{name}/tokens'][:, first:]
+      if name == 'b':  # 4 × 4 patches to 2 × 2
+        y = y.reshape(B, 2, 2, 2, 2, -1).mean((2, 4)).reshape(B, 4, -1)
+      total += 0.7 * np.mean(0.9 * (1 - cosines(y, z)) + 0.1 * huber(y - z))
+    return total
+
+  second_writing.check(method, writing, s, t, {})
+
+
+PHI_S = {'mse': 0.5, 'cosine': 0.3, 'smooth_l1': 0.2, 'hidden': 4, 'steps': 2, 'teachers': ('a', 'b')}
+
+
+def phi_s_case(seed):
+  rng = np.random.default_rng(seed)
+  mix = np.random.default_rng(9).normal(size=(4, 4)) * np.array([5, 1, 0.2, 0.01])[:, None]
+  t = {'a': 3 + rng.normal(size=(40, 3, 4)) @ mix, 'b': rng.normal(size=(40, 3, 5))}
+  return {'embed': rng.normal(size=(40, 3, 2))}, t
+
+
+def test_phi_s_by_hand():
+  s, t = phi_s_case(0)
+  with jax.enable_x64(True):
+    method = registry.make('methods', 'phi_s', PHI_S)
+    stats = method.init(jax.random.key(1), s, t, {})[1]
+  matrices = [np.asarray(stats[f'teacher{i}']['matrix']) for i in (0, 1)]
+  targets = [(t[k] - t[k].mean((0, 1))) @ m.T for k, m in zip('ab', matrices, strict=True)]
+  for z in targets:
+    covariance = np.cov(z.reshape(120, -1).T, bias=True)
+    np.testing.assert_allclose(np.trace(covariance), len(covariance), rtol=1e-6)
+  np.testing.assert_allclose(np.diag(np.cov(targets[0].reshape(120, 4).T, bias=True)), 1, rtol=1e-5)
+  gram = matrices[1] @ matrices[1].T
+  np.testing.assert_allclose(gram, gram[0, 0] * np.eye(5), atol=1e-6 * gram[0, 0])  # a rotation and one scale
+
+  def writing(s, t, params, still):
+    total = 0
+    for i, z in enumerate(targets):
+      y = gelu(s['embed'] @ params[f'hidden{i}']['kernel'] + params[f'hidden{i}']['bias'])
+      y = y @ params[f'out{i}']['kernel'] + params[f'out{i}']['bias']
+      each = 0.5 * ((y - z) ** 2).mean(-1) + 0.3 * (1 - cosines(y, z)) + 0.2 * huber(y - z)
+      total += each.mean()
+    return total
+
+  second_writing.check(method, writing, s, t, {})
+
+
+def test_phi_s_gathers_its_moments_and_then_keeps_them():
+  cases = [phi_s_case(i) for i in range(6)]
+  with jax.enable_x64(True):
+    method = registry.make('methods', 'phi_s', PHI_S)
+    params, stats = method.init(jax.random.key(1), *cases[0], {})
+    history = []
+    for s, t in cases[1:]:
+      _, stats = method.loss(params, stats, s, t, {}, step=0, rng=jax.random.key(0))
+      history.append(stats['teacher0'])
+  first = np.concatenate([t['a'].reshape(120, 4) for _, t in cases[:3]])  # the first batch and two steps
+  np.testing.assert_allclose(history[-1]['mean'], first.mean(0), rtol=1e-9)
+  np.testing.assert_allclose(history[-1]['product'], first.T @ first / len(first), rtol=1e-9)
+  turned = (first - first.mean(0)) @ np.asarray(history[-1]['matrix']).T
+  np.testing.assert_allclose(turned.var(0), 1, rtol=1e-6)
+  np.testing.assert_array_equal(history[-1]['matrix'], history[-2]['matrix'])
+
+
+@pytest.mark.parametrize('n', [1, 2, 4, 8, 12, 16, 20, 28, 36, 384, 768])
+def test_hadamard_matrices(n):
+  matrix = registry.module('methods', 'phi_s').rotation(n)
+  np.testing.assert_allclose(matrix @ matrix.T, np.eye(n), atol=1e-10)
+  np.testing.assert_allclose(abs(matrix), n**-0.5, rtol=1e-10)
+
+
+@pytest.mark.parametrize('n', [3, 5, 6, 92, 100])
+def test_a_width_without_a_hadamard_matrix(n):
+  matrix = registry.module('methods', 'phi_s').rotation(n)
+  np.testing.assert_allclose(matrix @ matrix.T, np.eye(n), atol=1e-10)
+  assert abs(matrix).max() <= (2 / n) ** 0.5 + 1e-10
