@@ -1,5 +1,6 @@
 """The same batch gives the same update, however it is split, padded or spread over devices."""
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import taps
 from kdjax.errors import KdjaxError
 from kdjax.experiment import build, stages
-from kdjax.input import pipeline
+from kdjax.input import pipeline, splits
 from kdjax.models.multimodal.fusion import Fusion
 from kdjax.models.multimodal.two_tower import TwoTower
 from kdjax.nn import missing_modality
@@ -172,6 +173,27 @@ def test_batches_are_a_function_of_seed_and_step(experiment):
   ids = np.concatenate([b['id'] for b in seen])[: 2 * n]
   np.testing.assert_array_equal(np.concatenate([b['epoch'] for b in seen])[: 2 * n], np.repeat([0, 1], n))
   assert len(set(ids[:n])) == n and len(set(ids[n:])) == n and (ids[:n] != ids[n:]).any()
+
+
+@pytest.mark.parametrize('examples, batch_size', [(20, 7), (7, 20), (64, 64)])
+def test_older_workdirs_keep_the_order_of_grain(examples, batch_size):
+  source = splits.InMemorySplit({'id': np.arange(examples)})
+  order = grain.MapDataset.range(examples)
+  order = order if batch_size == examples else order.seed(3).shuffle()
+  batches = pipeline.train_batches(source, batch_size, 3, index_shuffle=True)
+  ids = np.concatenate([next(batches)['id'] for _ in range(6)])
+  np.testing.assert_array_equal(ids, [order.repeat()[i] for i in range(len(ids))])
+
+
+def test_the_processes_of_a_pod_share_a_batch(monkeypatch):
+  source = splits.InMemorySplit({'id': np.arange(10)})
+  first = [next(b) for b in [pipeline.train_batches(source, 4, seed=3)] for _ in range(6)]
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  for process in range(2):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    batches = pipeline.train_batches(source, 4, seed=3)
+    for whole in first:
+      np.testing.assert_array_equal(next(batches)['id'], whole['id'][process::2])
 
 
 def test_an_evaluation_reads_in_order_and_marks_its_padding(experiment):

@@ -65,12 +65,13 @@ def test_a_workdir_stays_with_the_streams_it_was_begun_with(experiment):
   assert json.loads(path.read_text())['protocol'] == streams.PROTOCOL > 1
   assert experiment().protocol == streams.PROTOCOL
   (new,) = stages.setup(exp, 'baseline').members.values()
-  assert new.average.warmup
+  assert new.average.warmup and not stages.setup(exp, 'baseline').index_shuffle
   path.unlink()  # as a workdir of before was begun
   claim_workdir(old := experiment())
   (member,) = stages.setup(old, 'baseline').members.values()
   assert (
     experiment().protocol == 1
+    and stages.setup(old, 'baseline').index_shuffle
     and stages.setup(old, 'baseline').seeds == ((0, 0),)
     and not member.average.warmup
   )

@@ -52,6 +52,7 @@ def setup(
     cohort=bool(config['cohort']) and stage != 'teacher',
     steps=train_config['steps'],
     batch_size=train_config['batch_size'],
+    index_shuffle=experiment.protocol < 4,
   )
 
 

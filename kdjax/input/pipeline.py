@@ -1,5 +1,6 @@
 """From splits to batches: order, share of a process, padding."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 
 from kdjax.input.splits import InMemorySplit, LazySplit
+
+LARGEST_ORDER = 2**24  # examples of which a permutation is held
 
 
 def places(source: LazySplit | InMemorySplit) -> int:
@@ -18,32 +21,51 @@ def places(source: LazySplit | InMemorySplit) -> int:
 
 
 def train_batches(
-  source: LazySplit | InMemorySplit, batch_size: int, seed: int, reader: Any = None, rows_only: bool = False
+  source: LazySplit | InMemorySplit,
+  batch_size: int,
+  seed: int,
+  reader: Any = None,
+  rows_only: bool = False,
+  index_shuffle: bool = False,
 ) -> Iterator:
   """Endless shuffled batches of this process's share, as a checkpointable Grain iterator.
 
   Every batch has 'epoch', which with 'id' names the augmented view of an example. A `reader` of a
   teacher store adds the stored teacher outputs. With `rows_only` a batch has 'epoch' and 'row' alone, the
-  indices of its examples in `source`.
+  indices of its examples in `source`. With `index_shuffle` the order is that of Grain, which older workdirs
+  have, and data sets of more than 2**24 examples. Of few examples it is slow, 35 ms / examples each.
   """
-  examples, workers = len(source), jax.process_count()
-  order = grain.MapDataset.range(examples)
-  if batch_size != examples:  # a full batch has no order
-    order = order.seed(seed).shuffle()
-  order = order.repeat()
-  order = order.map_with_index(lambda i, row: (row, i // examples))
-  local = order.slice(slice(jax.process_index(), None, workers)) if workers > 1 else order
-  rows = local.batch(batch_size // workers, drop_remainder=True)
+  examples, workers, first = len(source), jax.process_count(), jax.process_index()
+  local = batch_size // workers
+  by_grain = None
+  if index_shuffle or examples > LARGEST_ORDER:
+    by_grain = grain.MapDataset.range(examples).seed(seed).shuffle()
 
   def fetch(batch):
-    indices, epochs = np.asarray(batch[0]), np.asarray(batch[1], np.int32)
+    epochs, places = np.divmod(np.arange(batch * local, (batch + 1) * local) * workers + first, examples)
+    if batch_size == examples:  # a full batch has no order
+      indices = places
+    elif by_grain:
+      indices = np.array([by_grain[int(e) * examples + int(i)] for e, i in zip(epochs, places, strict=True)])
+    else:
+      indices = np.empty_like(places)
+      for epoch in np.unique(epochs):
+        now = epochs == epoch
+        indices[now] = order(examples, seed, int(epoch))[places[now]]
+    epochs = epochs.astype(np.int32)
     if rows_only:
       return {'row': indices.astype(np.int32), 'epoch': epochs}
     batch = source.take(indices) | {'epoch': epochs}
     return reader.join(batch) if reader else batch
 
   options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-  return iter(rows.map(fetch).to_iter_dataset(options))
+  return iter(grain.MapDataset.range(2**48).map(fetch).to_iter_dataset(options))
+
+
+@functools.lru_cache(maxsize=4)
+def order(examples: int, seed: int, epoch: int) -> np.ndarray:
+  """The order of an epoch's examples, a permutation [examples]."""
+  return np.random.default_rng((seed, epoch)).permutation(examples).astype(np.uint32)
 
 
 def eval_batches(source: LazySplit | InMemorySplit, batch_size: int) -> Iterator[dict[str, np.ndarray]]:

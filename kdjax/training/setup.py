@@ -131,6 +131,7 @@ class Setup(NamedTuple):
     steps, batch_size: of the training.
     reader: of the teacher store; None for a live teacher.
     wanted: names of the teacher's taps that the members read; None where these are yet to be traced.
+    index_shuffle: whether the order of the data is Grain's, as in older workdirs.
   """
 
   name: str
@@ -147,6 +148,7 @@ class Setup(NamedTuple):
   batch_size: int
   reader: Any = None
   wanted: frozenset | None = None
+  index_shuffle: bool = False
 
   @property
   def rules_of(self) -> str:

@@ -2,8 +2,8 @@
 
 The initial weights and the randomness of the steps have a stream each. Student and baseline share theirs,
 so for one seed both start from the same weights and drop the same units; the teacher has others. The order
-of the data (Grain), the choice of the labelled subset (NumPy) and the augmentation (`augment.make_augment`,
-a key for each epoch and example) have streams that all stages share.
+of the data (`pipeline.order`), the choice of the labelled subset and the augmentation
+(`augment.make_augment`, a key for each epoch and example) have streams that all stages share.
 """
 
 import zlib
@@ -19,7 +19,8 @@ from kdjax.runtime import files
 # The version of the streams, and of the moving average of the weights; a workdir stays with its own.
 # In version 1 weights, steps and augmentation of all stages had one stream, and the average had no warm-up.
 # Before 3 the batches of a baseline with all labels held examples without one.
-PROTOCOL = 3
+# Before 4 the order of the data was Grain's.
+PROTOCOL = 4
 ANEW = 'choose another --workdir'
 
 

@@ -43,7 +43,12 @@ def train(
   )
   resident = multi_step.lives_on_device(how.resident, arrays, memory.free(mesh))
   batches: Any = pipeline.train_batches(
-    setup.source, setup.batch_size, seed, setup.reader, rows_only=resident
+    setup.source,
+    setup.batch_size,
+    seed,
+    setup.reader,
+    rows_only=resident,
+    index_shuffle=setup.index_shuffle,
   )
   data = arrays if resident and arrays else {}
   compiled, states = compile_step(setup, how, mesh, first_batch(setup, mesh), data)
