@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-from flax import nnx
 
 import kdjax
 from kdjax.errors import KdjaxError, unknown
@@ -113,10 +112,9 @@ def _fits(kind: str, value: Any, where: ModuleType) -> bool:
   """Whether a value is an entry of the kind, and defined in the module, not imported into it."""
   defined = f'{getattr(value, "__module__", "")}.'.startswith(f'{where.__name__}.')
   if kind == 'models':
-    own = where.__name__.startswith(f'{kdjax.__name__}.')
-    return (
-      defined and isinstance(value, type) and issubclass(value, nn.Module if own else (nn.Module, nnx.Module))
-    )
+    nnx = sys.modules.get('flax.nnx')  # a second to import, and imported by who defines such a module
+    bases = (nn.Module, nnx.Module) if nnx else nn.Module
+    return defined and isinstance(value, type) and issubclass(value, bases)
   return defined and inspect.isfunction(value)
 
 

@@ -14,6 +14,7 @@ from kdjax.api.identity import identity
 from kdjax.api.trained import Trained, given
 from kdjax.errors import KdjaxError
 from kdjax.nn import wrappers
+from kdjax.nn.wrappers import nnx_module
 from kdjax.pretrained import checkpoints, tensors
 from kdjax.runtime.array_hash import hash_arrays
 from kdjax.runtime.files import fingerprint, user_path
@@ -134,7 +135,7 @@ def _variables(net, weights, stage) -> dict[str, Any]:
   if isinstance(weights, (str, Path)):
     return checkpoints.read(weights)
   if isinstance(weights, nnx.State):
-    return wrappers.collections(weights)
+    return nnx_module.collections(weights)
   if not isinstance(weights, Mapping):
     raise KdjaxError(f'the weights of the {stage} are a {type(weights).__name__}: give a dict, or a path.')
   tree = {str(k): v for k, v in weights.items()}

@@ -14,6 +14,7 @@ from kdjax.experiment import build, saved_model
 from kdjax.experiment import predict as prediction
 from kdjax.export import run as export
 from kdjax.nn import wrappers
+from kdjax.nn.wrappers import nnx_module
 from kdjax.pretrained import safetensors_io
 from kdjax.runtime import files, trust
 from kdjax.runtime.files import user_path
@@ -86,7 +87,7 @@ class Trained:
       raise KdjaxError(f'the {self.stage} is a function, and no module of Flax.')
     bits = build.rounding(config[section])['weight_bits']
     variables = dict(quantization_aware.weights(self.variables, bits))
-    if not isinstance(wrapped, wrappers.Nnx):
+    if not isinstance(wrapped, nnx_module.Nnx):
       return net, variables
     module = wrapped.merged(variables)
     module.eval()

@@ -7,12 +7,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
-from scipy.io import wavfile
-from tensorflow_datasets.core.features import feature
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime.files import regular_file
@@ -56,6 +53,8 @@ def _decoded(path, name, where):
         return _by_libsndfile(opened, name)
       if not begin.startswith(WAV):
         raise ValueError('it is no WAV, FLAC, Ogg, MP3 or AIFF file')
+      from scipy.io import wavfile  # with its sparse matrices it takes half a second
+
       with warnings.catch_warnings():
         warnings.simplefilter('ignore', wavfile.WavFileWarning)  # for chunks that are not audio
         return wavfile.read(opened)
@@ -182,27 +181,3 @@ def of_arrays(arrays: Sequence[np.ndarray], own_rate: int, rate: int, seconds: f
   at = f' at {rate:,} a second' if rate else ''
   say(f'sounds: {samples:,} samples each{at}; longer ones are cut, shorter ones end in silence.')
   return Sounds(rate, max(samples, 1))
-
-
-class Audio(tfds.features.Tensor):
-  """TFDS's feature of audio, for reading prepared data without TensorFlow.
-
-  TFDS resolves it by its alias when it opens a prepared folder.
-  """
-
-  ALIASES = ['tensorflow_datasets.core.features.audio_feature.Audio']
-
-  def __init__(self, shape, dtype, encoding, sample_rate):
-    super().__init__(shape=shape, dtype=dtype, encoding=encoding)
-    self.sample_rate = sample_rate
-
-  @classmethod
-  def from_json_content(cls, value: Any):
-    if value.lazy_decode:
-      raise KdjaxError('TFDS keeps sounds of this data set as files: prepare it without lazy_decode.')
-    return cls(
-      feature.from_shape_proto(value.shape),
-      feature.dtype_from_str(value.dtype),
-      value.encoding or 'none',
-      value.sample_rate,
-    )

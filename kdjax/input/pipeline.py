@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -35,6 +34,8 @@ def train_batches(
   indices of its examples in `source`. With `index_shuffle` the order is that of Grain, which older workdirs
   have, and data sets of more than 2**24 examples. Of few examples it is slow, 35 ms / examples each.
   """
+  import grain  # half a second, which evaluation and prediction do without
+
   examples, workers, first = len(source), jax.process_count(), jax.process_index()
   local = batch_size // workers
   by_grain = None

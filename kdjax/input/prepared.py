@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.features import feature
 
 from kdjax.errors import KdjaxError
 from kdjax.runtime import trust
@@ -30,6 +31,30 @@ def _feature_class(cls, name):
 
 
 tfds.features.FeatureConnector.cls_from_name = classmethod(_feature_class)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Audio(tfds.features.Tensor):
+  """TFDS's feature of audio, for reading prepared data without TensorFlow.
+
+  TFDS resolves it by its alias when it opens a prepared folder.
+  """
+
+  ALIASES = ['tensorflow_datasets.core.features.audio_feature.Audio']
+
+  def __init__(self, shape, dtype, encoding, sample_rate):
+    super().__init__(shape=shape, dtype=dtype, encoding=encoding)
+    self.sample_rate = sample_rate
+
+  @classmethod
+  def from_json_content(cls, value: Any):
+    if value.lazy_decode:
+      raise KdjaxError('TFDS keeps sounds of this data set as files: prepare it without lazy_decode.')
+    return cls(
+      feature.from_shape_proto(value.shape),
+      feature.dtype_from_str(value.dtype),
+      value.encoding or 'none',
+      value.sample_rate,
+    )
 
 
 def read(folder: Path) -> Any:

@@ -22,7 +22,6 @@ from tensorflow_datasets.core.constants import DATA_DIR
 from kdjax import registry
 from kdjax.errors import KdjaxError, unknown
 from kdjax.input import prepared as prepared_folder
-from kdjax.input.audio_files import Audio  # noqa: F401 (TFDS finds it by its alias)
 from kdjax.input.images import decode_image
 from kdjax.runtime import progress
 from kdjax.runtime.files import user_path

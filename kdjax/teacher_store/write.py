@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -135,6 +134,8 @@ def shards(
   def fetch(n):
     rows = np.asarray(chunks[n])
     return take(np.pad(rows, (0, teacher.size - len(rows)), mode='edge'))
+
+  import grain  # half a second, which those who read a store do without
 
   ready = grain.MapDataset.range(len(chunks)).map(fetch)
   ready = iter(ready.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))

@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-from flax import nnx
 
 from kdjax.errors import KdjaxError
 from kdjax.nn.wrappers.function import Function
 from kdjax.nn.wrappers.linen_module import Linen
-from kdjax.nn.wrappers.nnx_module import Nnx, collections, is_factory
 
-__all__ = ['Function', 'Linen', 'Nnx', 'collections', 'is_own', 'wrap']
+__all__ = ['Function', 'Linen', 'is_own', 'wrap']
 
 
 def is_own(net: Any) -> bool:
@@ -37,8 +35,10 @@ def wrap(net: Any, ranges: Mapping[str, str] = {}, capture: bool = False) -> Any
     return Linen(net, ranges)
   if isinstance(net, type) and issubclass(net, nn.Module):
     raise KdjaxError(f'{net.__name__} is a class: give an instance, {net.__name__}(...).')
-  if isinstance(net, nnx.Module) or is_factory(net):
-    return Nnx(net, ranges)
+  from kdjax.nn.wrappers import nnx_module  # a second with what NNX imports
+
+  if nnx_module.is_nnx(net):
+    return nnx_module.Nnx(net, ranges)
   if any(kind.__module__.startswith('torch.nn') for kind in inspect.getmro(type(net))):
     raise KdjaxError(
       f'{type(net).__name__} is a torch module, which JAX cannot run: give the file of its weights to '

@@ -18,12 +18,14 @@ from kdjax.nn.wrappers.outputs import taps
 COLLECTIONS = {nnx.Param: 'params', nnx.BatchStat: 'batch_stats'}  # others are named after their type
 
 
-def is_factory(value: Any) -> bool:
-  """Whether a value makes an NNX module: a class or a `functools.partial` of one, a function of `rngs`."""
+def is_nnx(value: Any) -> bool:
+  """Whether a value is an NNX module, or makes one: a class, a `partial` of it, a function of `rngs`."""
+  if isinstance(value, nnx.Module):
+    return True
   inner = value.func if isinstance(value, functools.partial) else value
   if isinstance(inner, type):
     return issubclass(inner, nnx.Module)
-  if isinstance(value, nnx.Module) or not callable(value):
+  if not callable(value):
     return False
   required = [k for k, p in calls.parameters(value).items() if p.default is inspect.Parameter.empty]
   return required == ['rngs']
