@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,18 @@ def test_the_step_fits_on_one_screen():
   tree = ast.parse((ROOT / 'kdjax' / 'training' / 'step.py').read_text(encoding='utf-8'))
   update = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == 'update')
   assert update.end_lineno - update.lineno < 45
+
+
+def test_predict_does_without_what_takes_a_second_to_import():
+  code = 'import sys, kdjax.experiment.predict_files, kdjax.tasks.classification; print(*sys.modules)'
+  run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT)
+  heavy = {
+    'flax.nnx',
+    'grain',
+    'orbax.checkpoint',
+    'tensorflow_datasets',
+    'scipy.special',
+    'scipy.io',
+    'matplotlib',
+  }
+  assert not heavy & set(run.stdout.split())
