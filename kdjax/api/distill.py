@@ -47,7 +47,7 @@ def distill(
       it is), `(module, variables)` or `(module, path)`, a function `(batch) -> logits [B, C] or dict` that
       JAX can trace, `kdjax.host(function)` for any other, a path or `kdjax.load(...)` of a published
       checkpoint, a dict with 'model', the name of a model of kdjax. Or its outputs: logits [N, C] of the
-      training examples in their order, or a dict of arrays: 'logits', '<tap>', 'test/logits', and 'id' [N]
+      training examples in their order, or a dict of arrays: 'logits', `<tap>`, 'test/logits', and 'id' [N]
       where the rows are in another order.
     student: as `teacher`, but a model that can be trained. One with weights starts from them, and so does its
       baseline.

@@ -83,7 +83,7 @@ def sskd(
     temperature: T.
     ratio: the share of the teacher's mistakes that are kept.
     head: whether each side goes through a learned head; with no head, the taps are compared.
-    views: prefixes; the tap of a view is '<view>/<tap>' of the same shape. The paper's are rotations:
+    views: prefixes; the tap of a view is `<view>/<tap>` of the same shape. The paper's are rotations:
       student.views={'view1': ('rotate_90',), 'view2': ('rotate_180',), 'view3': ('rotate_270',)}.
     student: its tap of the view as it is, [B, D].
     teacher: its tap of the view as it is, [B, E].

@@ -60,8 +60,8 @@ def dmd(
     regularise: the factor of the distance of the edges from the prior.
     apart: the factor of the cosines of the embeddings.
     dim: the width of what the edges are computed from.
-    logits: the scores of the modality m are the tap '<m>/<logits>', [B, C].
-    embed: its embedding is the tap '<m>/<embed>', [B, D], of one width within a model, and in both with
+    logits: the scores of the modality m are the tap `<m>/<logits>`, [B, C].
+    embed: its embedding is the tap `<m>/<embed>`, [B, D], of one width within a model, and in both with
       `apart`.
     student: the modalities of the student.
     teacher: the modalities of the teacher.

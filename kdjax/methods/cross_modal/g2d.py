@@ -43,10 +43,10 @@ def g2d(
     feature: the factor of the distance of the features.
     prioritise: share of the training before all encoders learn; 0 scales no gradient.
     steps: of the training, which a recipe fills in.
-    encoders: the student's submodules, one a modality, as in its tree of weights: 'encoders_<modality>' of a
+    encoders: the student's submodules, one a modality, as in its tree of weights: `encoders_<modality>` of a
       `fusion`.
     features: the student's feature of each modality, [B, ..., D].
-    teachers: the scores of each teacher, [B, C], such as '<member>/logits' of an `ensemble` of a model of
+    teachers: the scores of each teacher, [B, C], such as `<member>/logits` of an `ensemble` of a model of
       each modality.
     teacher_features: the feature of each teacher, [B, ..., E], of as many axes.
     student: its scores of all modalities, [B, C].

@@ -74,7 +74,7 @@ def mmanet(
     steps: of the training, which a recipe fills in.
     width: of the hidden layer of R.
     released: whether h weighs the columns of the difference.
-    modalities: the inputs of the student that may be absent, by '<modality>/present'.
+    modalities: the inputs of the student that may be absent, by `<modality>/present`.
     student: its feature, flattened to [B, D].
     teacher: its feature, flattened to [B, E].
     student_logits: [B, C], of which the predicted classes are taken.

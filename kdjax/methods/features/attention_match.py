@@ -39,7 +39,7 @@ def attention_match(
       error and as a probability of 0 in the teacher. Meant for padding, it hits all such scores.
     softmax_over_padding: TextBrewer with a mask: the softmax of 'ce' runs over padding too, whose
       keys are left out after it.
-    mask: the batch key of the validity [B, L] of the positions; by default '<modality>/mask' of the
+    mask: the batch key of the validity [B, L] of the positions; by default `<modality>/mask` of the
       first student tap, where the batch has it; '' for none.
     student: its taps, [B, heads, L, L], all of one length.
     teacher: as many taps.

@@ -29,7 +29,7 @@ def gram_match(
 
   Args:
     over: 'positions' for [L, L], where the widths may differ, or 'features' for [D, D].
-    mask: the batch key of the validity [B, L] of the positions; by default '<modality>/mask' of the
+    mask: the batch key of the validity [B, L] of the positions; by default `<modality>/mask` of the
       first student tap, where the batch has it; '' for none.
     student: its two taps, [B, L, D].
     teacher: its two taps.

@@ -32,7 +32,7 @@ def hidden_state(
   Args:
     match: 'mse' or 'cosine'.
     project: True for a P on every pair, False for none, None for one where the widths differ.
-    mask: the batch key of the validity [B, L] of the positions; by default '<modality>/mask' of the
+    mask: the batch key of the validity [B, L] of the positions; by default `<modality>/mask` of the
       first student tap, where the batch has it; '' for none.
     student: its taps, [B, L, D], or [B, D] or [B, H, W, C], all of one length.
     teacher: as many taps, the layers that the student's are to match.

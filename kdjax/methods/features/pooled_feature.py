@@ -22,7 +22,7 @@ def pooled_feature(
 
   Args:
     mask: the batch key of the validity [B, L] of the positions of sequences [B, L, D]; by default
-      '<modality>/mask' of the first student tap, where the batch has it; '' for none.
+      `<modality>/mask` of the first student tap, where the batch has it; '' for none.
     student: its taps, [B, D], [B, L, D] or [B, H, W, C].
     teacher: as many taps, on no axis smaller.
   """

@@ -31,7 +31,7 @@ def token_similarity(
     temperature: T, above 0.
     student_first: tokens of the student before its patches, such as a class token, which are left out.
     teacher_first: those of the teacher.
-    mask: a key of the batch with the validity of tokens, [B, L]; None for '<modality>/mask' of the
+    mask: a key of the batch with the validity of tokens, [B, L]; None for `<modality>/mask` of the
       student's tap, where there is one; '' for none.
     student: its tap, [B, L, D] or [B, H, W, D].
     teacher: its tap, with as many tokens, or with a square of patches, or a map.

@@ -65,7 +65,7 @@ def am_radio(
     patches: the factor of both beside the summary's.
     hidden: width of the hidden layer of a head.
     student: its summary, [B, D].
-    teachers: a summary of each, '<teacher>/<tap>' of the members of an `ensemble`.
+    teachers: a summary of each, `<teacher>/<tap>` of the members of an `ensemble`.
     student_patches: its patches, [B, L, D] or a map [B, H, W, D].
     teacher_patches: those of each teacher, [B, L, E] or [B, H, W, E].
     student_first: tokens of the student before its patches, such as a class token and registers.

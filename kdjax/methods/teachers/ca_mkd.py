@@ -64,11 +64,11 @@ def ca_mkd(
     features: the factor of L_inter. 0 leaves it out, which reads no maps and no weights.
     factor: the hidden layers of r_k have D / factor channels.
     student: its tap, [B, C].
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of the student's shape.
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`, of the student's shape.
     student_map: its last map, [B, H, W, D].
     teacher_maps: that of each teacher, [B, H, W, E].
     classifiers: the path of each teacher's last layer, in an ensemble
-      'weights/members_<teacher>/head/linear'. Its taps '<path>/kernel' [1, E, C] and '<path>/bias' [1, C] are
+      `weights/members_<teacher>/head/linear`. Its taps `<path>/kernel` [1, E, C] and `<path>/bias` [1, C] are
       read.
   """
   if features and not len(teachers) == len(teacher_maps) == len(classifiers):

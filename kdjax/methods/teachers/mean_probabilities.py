@@ -23,7 +23,7 @@ def mean_probabilities(
   Args:
     temperature: T, above 0.
     student: its tap, [..., C].
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of the student's shape.
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`, of the student's shape.
   """
 
   def loss(params, stats, s, t, batch, *, step, rng):

@@ -75,7 +75,7 @@ def mst_distill(
     balance: the factor of the load balance of the router.
     width: of the hidden layer of a mask.
     student: its class scores, [B, C].
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of the student's shape.
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`, of the student's shape.
     masked: the feature of each teacher that is masked, [B, ..., D]; () for teachers as they are. A teacher
       may be named several times, each time with another feature.
   """

@@ -93,7 +93,7 @@ def phi_s(
     steps: over which the moments are averaged.
     hidden: width of the hidden layer of a head.
     student: its tap, [B, ..., D]: a vector an example, tokens, or a map.
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of as many positions.
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`, of as many positions.
   """
 
   def pairs(s, t):

@@ -37,7 +37,7 @@ def unic(
     momentum: of the running mean and second moment of a teacher's values.
     hidden: width of the hidden layer of a head.
     student: its tap, [B, ..., D]: a vector an example, or tokens.
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`, of as many axes.
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`, of as many axes.
   """
 
   def pairs(s, t):

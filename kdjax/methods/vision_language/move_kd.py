@@ -60,7 +60,7 @@ def move_kd(
     class_token: whether the student's tokens begin with a class token, which does not learn.
     released: whether the attention goes through a softmax once more.
     student: its tokens, [B, N, D], or [B, 1 + N, D] with a class token.
-    teachers: a tap of each, '<teacher>/<tap>' of the members of an `ensemble`: of the first [B, 1 + N, E],
+    teachers: a tap of each, `<teacher>/<tap>` of the members of an `ensemble`: of the first [B, 1 + N, E],
       a class token and as many patches as the student has, as of `vit_class_token`; of others any tokens or
       maps [B, ..., E].
     attention: scores before the softmax of the first, [B, heads, 1 + N, 1 + N].
