@@ -249,7 +249,7 @@ def _result_plots(results, curves):
 
 def _card(example):
   truth, predictions = example.get('truth'), []
-  several = isinstance(truth, tuple)  # references, of which a prediction need be none
+  several = isinstance(truth, tuple)  # references, or a number, which a prediction need not repeat
   for stage in words.STAGES:
     output = example.get(stage)
     if isinstance(output, str):

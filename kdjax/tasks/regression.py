@@ -106,7 +106,7 @@ def regression(
       example = examples[int(row)]
       card = card_inputs(example, int(row))
       predicted = {stage: f'{p[row]:.4g}' for stage, p in predictions.items()}
-      gallery.append(card | {'truth': f'{truth[row]:.4g}'} | predicted)
+      gallery.append(card | {'truth': (f'{truth[row]:.4g}',)} | predicted)  # near is right too
     return gallery
 
   def answer(outputs, classes) -> list[tuple[str, float]]:
