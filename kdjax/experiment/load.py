@@ -224,6 +224,6 @@ def data(
     own[config['test']],
     transfer,
     ranges,
-    {split: own[split] if split in own else read(split) for split in config['also']},
+    {s: own[s] if s in own else read(s) for s in config['also'] if s != config['test']},
     teacher_tokenizer,
   )
