@@ -118,3 +118,23 @@ with progress.bar('student', 50) as outer:
     'student: compiled 3 steps in T',
     'student: 50 steps in T, loss 0.5',
   ]
+
+
+def test_a_notebook_has_no_escape_codes():
+  code = """
+import sys
+sys.path.insert(0, %r)
+from rich.table import Table
+from kdjax.runtime import progress
+table = Table(title='scores')
+table.add_column('[bold red]top1')
+table.add_row('0.5')
+progress.console.print(table)
+progress.say('done')
+"""
+  root = str(Path(__file__).parents[1])
+  notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code % root)])
+  NotebookClient(notebook, timeout=120).execute()
+  table, said = (output['data'] for output in notebook.cells[0].outputs)
+  assert 'top1' in table['text/plain'] and '\x1b' not in table['text/plain']
+  assert 'font-weight: bold' in table['text/html'] and said['text/plain'].strip() == 'done'

@@ -35,7 +35,8 @@ class _Filter(RenderHook):
     return [_Printable(renderable) for renderable in renderables]
 
 
-console = Console(soft_wrap=True, highlight=False)
+# A notebook shows HTML, which has its colours; escape codes would only stand in the plain text beside it.
+console = Console(soft_wrap=True, highlight=False, color_system=None if Console().is_jupyter else 'auto')
 console.push_render_hook(_Filter())  # names of classes, files and members may hold control characters
 LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
 CHANGE_EVERY_S = 0.5  # between two changes of a notebook's line
