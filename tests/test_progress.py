@@ -1,7 +1,10 @@
 """What a log says while something takes time."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -138,3 +141,17 @@ progress.say('done')
   table, said = (output['data'] for output in notebook.cells[0].outputs)
   assert 'top1' in table['text/plain'] and '\x1b' not in table['text/plain']
   assert 'font-weight: bold' in table['text/html'] and said['text/plain'].strip() == 'done'
+
+
+def test_no_bar_moves_in_a_pipe_that_is_told_to_have_colours():
+  code = """
+from kdjax.runtime import progress
+with progress.compiling('student', '1 step'):
+  pass
+with progress.bar('student', 2) as shown:
+  shown.update(1)
+"""
+  environment = os.environ | {'FORCE_COLOR': '1', 'TERM': 'xterm-color'}
+  where = {'cwd': Path(__file__).parents[1], 'env': environment}
+  ended = subprocess.run([sys.executable, '-c', code], **where, capture_output=True, text=True)
+  assert ended.stdout.splitlines() == ['student: compiling 1 step'] and not ended.stderr
