@@ -65,10 +65,12 @@ def result(tmp_path_factory):
 
 
 @pytest.mark.whole
-def test_the_result(result):
+def test_the_result(result, monkeypatch):
   stages = result.results['stages']
   assert stages.keys() == {'teacher', 'baseline', 'student'} and len(stages['student']['values']) == 2
   assert result.report.exists() and 'student' in result.table() and repr(result) == result.table()
+  monkeypatch.setattr('rich.console._is_jupyter', lambda: True)  # where rich displays all that it prints
+  assert 'student' in result.table()
   np.testing.assert_array_equal(
     result.teacher.variables['params']['out']['kernel'], VARIABLES['params']['out']['kernel']
   )

@@ -1,7 +1,10 @@
 """What a log says while something takes time."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -118,3 +121,37 @@ with progress.bar('student', 50) as outer:
     'student: compiled 3 steps in T',
     'student: 50 steps in T, loss 0.5',
   ]
+
+
+def test_a_notebook_has_no_escape_codes():
+  code = """
+import sys
+sys.path.insert(0, %r)
+from rich.table import Table
+from kdjax.runtime import progress
+table = Table(title='scores')
+table.add_column('[bold red]top1')
+table.add_row('0.5')
+progress.console.print(table)
+progress.say('done')
+"""
+  root = str(Path(__file__).parents[1])
+  notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code % root)])
+  NotebookClient(notebook, timeout=120).execute()
+  table, said = (output['data'] for output in notebook.cells[0].outputs)
+  assert 'top1' in table['text/plain'] and '\x1b' not in table['text/plain']
+  assert 'font-weight: bold' in table['text/html'] and said['text/plain'].strip() == 'done'
+
+
+def test_no_bar_moves_in_a_pipe_that_is_told_to_have_colours():
+  code = """
+from kdjax.runtime import progress
+with progress.compiling('student', '1 step'):
+  pass
+with progress.bar('student', 2) as shown:
+  shown.update(1)
+"""
+  environment = os.environ | {'FORCE_COLOR': '1', 'TERM': 'xterm-color'}
+  where = {'cwd': Path(__file__).parents[1], 'env': environment}
+  ended = subprocess.run([sys.executable, '-c', code], **where, capture_output=True, text=True)
+  assert ended.stdout.splitlines() == ['student: compiling 1 step'] and not ended.stderr

@@ -62,7 +62,9 @@ class Result:
     """The comparison as a table of text."""
     text = io.StringIO()
     ranked = self.experiment.config['cohort']
-    Console(file=text, width=120).print((report.ranking.table if ranked else report.table)(self.results))
+    Console(file=text, width=120, force_jupyter=False).print(
+      (report.ranking.table if ranked else report.table)(self.results)
+    )
     return text.getvalue()
 
   def __repr__(self) -> str:

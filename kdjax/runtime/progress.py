@@ -1,5 +1,6 @@
 """Progress: a bar in a terminal, a line that changes in a notebook, plain lines in a log."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ class _Filter(RenderHook):
     return [_Printable(renderable) for renderable in renderables]
 
 
-console = Console(soft_wrap=True, highlight=False)
+# A notebook shows HTML, which has its colours; escape codes would only stand in the plain text beside it.
+console = Console(soft_wrap=True, highlight=False, color_system=None if Console().is_jupyter else 'auto')
 console.push_render_hook(_Filter())  # names of classes, files and members may hold control characters
 LINE_EVERY_S = 10.0  # between two lines of one task, where there is no terminal
 CHANGE_EVERY_S = 0.5  # between two changes of a notebook's line
@@ -154,9 +156,14 @@ class Bar:
       )
 
 
+def _live() -> bool:
+  """Whether bars can move: not in a pipe, even if FORCE_COLOR asks for colours there, as a notebook does."""
+  return console.is_terminal and (console.file is not sys.stdout or sys.stdout.isatty())
+
+
 def _rich_bars() -> Progress | None:
   """The live bars of a terminal, None elsewhere."""
-  if not console.is_terminal or console.quiet:
+  if not _live() or console.quiet:
     return None
   first, last = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
   left = TimeRemainingColumn(elapsed_when_finished=True)
@@ -188,7 +195,7 @@ def compiling(title: str, what: str) -> Iterator[Callable[[str], None]]:
   """
   began, live, line = time.monotonic(), None, _NotebookLine() if console.is_jupyter else None
   title, doing = printable(title), f'{printable(title)}: compiling {printable(what)}'
-  if console.is_terminal and not console.quiet and not _open:
+  if _live() and not console.quiet and not _open:
     texts = (TextColumn(f'{{task.{text}}}', markup=False) for text in ('description', 'fields[note]'))
     live = Progress(*texts, TimeElapsedColumn(), console=console, transient=True)
     task = live.add_task(doing, total=None, note='')
